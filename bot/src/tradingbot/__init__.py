@@ -1,0 +1,1 @@
+"""A Binance Spot trading bot: one process, one account, one symbol."""

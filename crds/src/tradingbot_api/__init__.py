@@ -1,0 +1,1 @@
+"""The contracts between user, operator and bot: the TradingBot resource and the protocol on the wire."""

@@ -1,0 +1,1 @@
+"""The kopf operator that runs one bot pod per TradingBot."""

@@ -1,0 +1,1 @@
+"""Binance Spot as a server, for paper trading, demos and tests."""
