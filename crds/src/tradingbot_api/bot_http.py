@@ -1,0 +1,215 @@
+"""The protocol between operator and bot: configuration, grant, drain, and the bot's status stream.
+
+mTLS on port 8443, JSON bodies in the models below:
+
+    GET  /v1/status/stream   newline-delimited BotStatus: one at once, one at every change of state, one each 5 s
+    GET  /v1/info            BotInfo
+    PUT  /v1/config          BotConfig -> ConfigReply (200), ErrorReply (409 stale or foreign, 422 invalid)
+    PUT  /v1/grant           Grant -> GrantReply (200), ErrorReply (409 mismatch)
+    PUT  /v1/incarnation  RaiseIncarnation -> 200, ErrorReply (409 after the first order of this boot)
+    POST /v1/drain           DrainRequest -> DrainReply (202), ErrorReply (409)
+
+and plain HTTP on port 8080: GET /healthz, /readyz, /metrics.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from tradingbot_api.base import WireModel
+from tradingbot_api.v1alpha1 import (
+    APIStatus,
+    BalanceStatus,
+    BotSettings,
+    CircuitBreakerStatus,
+    Condition,
+    OrdersStatus,
+    PnLStatus,
+    PositionPolicy,
+    PositionStatus,
+    RiskStatus,
+    SafeModeStatus,
+    TradesStatus,
+    UsageStatus,
+)
+
+PROTOCOL_VERSION: Final = 1
+GRANT_TTL_SECONDS: Final = 60
+GRANT_RENEWAL_SECONDS: Final = 20
+HEARTBEAT_SECONDS: Final = 5
+STALE_AFTER_SECONDS: Final = 15
+
+
+class BotIdentity(WireModel):
+    """Which TradingBot a process works for."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class BotConfig(WireModel):
+    """A whole configuration. `revision` is the operator's counter; it grows with every change of the content."""
+
+    revision: int = Field(ge=1)
+    bot: BotIdentity
+    settings: BotSettings
+
+
+class ConfigReply(WireModel):
+    """The configuration is committed to the bot's store.
+
+    `in_force` is false where a loosened limit waits for safe mode; the stream's condition ConfigApplied says so.
+    """
+
+    revision: int
+    in_force: bool
+
+
+class Grant(WireModel):
+    """The right to add exposure for `ttl_seconds`.
+
+    The time counts on the bot's monotonic clock from when it sent the status of `status_sequence`, so that no
+    delay between operator and bot lengthens it. `epoch` is the transition count of the operator's Lease: a bot
+    refuses a smaller one than it has seen.
+    """
+
+    bot_uid: str
+    boot_id: str
+    incarnation: int
+    revision: int
+    status_sequence: int
+    epoch: int
+    ttl_seconds: int = GRANT_TTL_SECONDS
+
+
+class GrantReply(WireModel):
+    """The grant is held; seconds left of it."""
+
+    expires_in_seconds: float
+
+
+class RaiseIncarnation(WireModel):
+    """Asked instead of a grant where the claim knows a greater incarnation: PUT /v1/incarnation.
+
+    The bot takes `minimum` or more before its first order of this boot, or refuses with 409 after it.
+    """
+
+    bot_uid: str
+    boot_id: str
+    minimum: int
+
+
+class DrainRequest(WireModel):
+    """Cancel entries and, with ClosePosition, sell; progress is in the stream's `drain`. Idempotent."""
+
+    bot_uid: str
+    boot_id: str
+    position_policy: PositionPolicy
+    deadline_seconds: int = Field(ge=1)
+
+
+class DrainPhase(StrEnum):
+    """How far a drain is."""
+
+    NONE = "None"
+    DRAINING = "Draining"
+    DRAINED = "Drained"
+
+
+class DrainStatus(WireModel):
+    """Progress of a drain and what it leaves on the exchange."""
+
+    phase: DrainPhase = DrainPhase.NONE
+    position_policy: PositionPolicy | None = None
+    message: str = ""
+    remaining: list[str] = Field(default_factory=list)
+    """What stays on the exchange, a line each: the position, every order and order list."""
+
+
+class OpenOrder(WireModel):
+    """One open order of the bot, for the stream only."""
+
+    client_order_id: str
+    order_id: int | None
+    order_list_id: int
+    type: str
+    side: str
+    status: str
+    quantity: str
+    executed_quantity: str
+    price: str
+    stop_price: str
+    purpose: str
+    created_time: datetime
+
+
+class GrantStatus(WireModel):
+    """The grant as the bot sees it."""
+
+    held: bool
+    expires_in_seconds: float = 0.0
+
+
+class BotStatus(WireModel):
+    """All that a bot tells; every line of the stream is whole.
+
+    `ready` is what /readyz answers. `conditions` are those that only the bot can judge: ConfigApplied,
+    BalanceSynced, CapitalCovered, CircuitClosed, Protected, TradingAllowed. Fields that the bot does not know
+    (yet) are None.
+    """
+
+    bot_uid: str
+    boot_id: str
+    incarnation: int | None
+    sequence: int
+    applied_revision: int
+    protocol: int = PROTOCOL_VERSION
+    time: datetime
+    version: str
+    ready: bool
+    symbol: str
+    account_uid: str | None = Field(default=None, alias="accountUID")
+    grant: GrantStatus
+    drain: DrainStatus = Field(default_factory=DrainStatus)
+    conditions: list[Condition] = Field(default_factory=list)
+    circuit_breaker: CircuitBreakerStatus | None = None
+    safe_mode: SafeModeStatus
+    balance: BalanceStatus | None = None
+    position: PositionStatus | None = None
+    pnl: PnLStatus | None = None
+    risk: RiskStatus | None = None
+    orders: OrdersStatus | None = None
+    trades: TradesStatus | None = None
+    api: APIStatus | None = None
+    usage: UsageStatus | None = None
+    open_orders: list[OpenOrder] = Field(default_factory=list)
+    unprotected_seconds: float = 0.0
+
+
+class BotInfo(WireModel):
+    """Versions of a bot."""
+
+    version: str
+    protocol: int = PROTOCOL_VERSION
+    bot_uid: str
+    boot_id: str
+
+
+class FieldError(WireModel):
+    """One field that cannot be applied."""
+
+    field: str
+    message: str
+
+
+class ErrorReply(WireModel):
+    """Why a call was refused."""
+
+    code: str
+    message: str
+    fields: list[FieldError] = Field(default_factory=list)

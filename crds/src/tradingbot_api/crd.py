@@ -1,0 +1,173 @@
+"""Generates the CustomResourceDefinition from the models: `python -m tradingbot_api.crd [--check] FILE...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel
+
+from tradingbot_api import names
+from tradingbot_api.v1alpha1 import LONGEST_NAME, TradingBotSpec, TradingBotStatus
+
+HEADER: Final = "# Generated from tradingbot_api.v1alpha1 by `make generate`. Do not edit.\n"
+KEPT: Final = frozenset(
+    {
+        "type", "description", "default", "enum", "pattern", "format", "items", "properties", "required",
+        "additionalProperties", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
+        "minProperties", "maxProperties",
+    }
+)  # fmt: skip
+COLUMNS: Final = (
+    # name, type, path, priority, description
+    ("Symbol", "string", ".spec.symbol", 0, "Trading pair"),
+    ("Phase", "string", ".status.phase", 0, "Summary of the conditions"),
+    ("Safe", "string", ".status.safeMode.level", 0, "Safe-mode level"),
+    ("Circuit", "string", ".status.circuitBreaker.state", 0, "Circuit breaker"),
+    (
+        "Synced",
+        "string",
+        ".status.conditions[?(@.type=='BalanceSynced')].status",
+        0,
+        "Books agree with the account",
+    ),
+    ("Position", "string", ".status.position.quantity", 0, "Base asset held"),
+    ("PnL", "string", ".status.pnl.total", 0, "Profit and loss in the quote asset"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Age"),
+    ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", 1, "Condition Ready"),
+    (
+        "Protected",
+        "string",
+        ".status.conditions[?(@.type=='Protected')].reason",
+        1,
+        "Protection of the position",
+    ),
+    ("Realized", "string", ".status.pnl.realized", 1, "Realized profit and loss"),
+    ("Trades", "integer", ".status.trades.total", 1, "Closed round trips"),
+    ("Risk", "string", ".status.risk.level", 1, "Risk level"),
+    ("Environment", "string", ".spec.exchange.environment", 1, "Exchange environment"),
+)
+
+
+def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A structural OpenAPI v3 schema as Kubernetes wants it: no references, no unions with null, no titles."""
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[1]]
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    if "anyOf" in schema:
+        choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
+        if len(choices) != 1:
+            raise ValueError(f"a union of {len(choices)} types has no structural schema: {schema}")
+        rest = {key: value for key, value in schema.items() if key != "anyOf"}
+        return structural({**choices[0], **rest}, definitions)
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            out[key] = {name: structural(child, definitions) for name, child in value.items()}
+        elif key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            out[key] = structural(value, definitions)
+        elif key.startswith("x-kubernetes-") or (
+            key in KEPT and value is not None and not (key == "additionalProperties" and isinstance(value, bool))
+        ):
+            out[key] = value
+    # An empty map or list as default only makes the stored object larger.
+    if out.get("default") in ({}, []) and not out.get("properties"):
+        del out["default"]
+    return out
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The structural schema of a model, in its wire names."""
+    schema = model.model_json_schema(by_alias=True, mode="validation")
+    return structural(schema, schema.get("$defs", {}))
+
+
+def custom_resource_definition() -> dict[str, Any]:
+    """The CRD of TradingBot as a JSON object."""
+    columns = [
+        {
+            "name": name,
+            "type": kind,
+            "jsonPath": path,
+            "description": text,
+            **({"priority": 1} if priority else {}),
+        }
+        for name, kind, path, priority, text in COLUMNS
+    ]
+    name_schema = {
+        "type": "string",
+        "maxLength": LONGEST_NAME,
+        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": names.KIND,
+                "listKind": f"{names.KIND}List",
+                "plural": names.PLURAL,
+                "singular": names.KIND.lower(),
+                "shortNames": ["tb"],
+                "categories": ["trading"],
+            },
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": "A Binance Spot trading bot: one pod that trades one symbol.",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object", "properties": {"name": name_schema}},
+                                "spec": schema_of(TradingBotSpec),
+                                "status": schema_of(TradingBotStatus),
+                            },
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def render() -> str:
+    """The CRD as the YAML text that is checked in."""
+    return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=110, allow_unicode=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the CRD to each FILE; with --check only compares and returns 1 where one differs."""
+    parser = argparse.ArgumentParser(prog="python -m tradingbot_api.crd", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--check", action="store_true", help="compare, do not write")
+    options = parser.parse_args(arguments)
+    text, stale = render(), []
+    for file in options.files:
+        if options.check:
+            if not file.exists() or file.read_text() != text:
+                stale.append(str(file))
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    if stale:
+        sys.stderr.write(f"not what the models generate: {', '.join(stale)}; run `make generate`\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Every name, label, path and port that operator, bot and chart must agree on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+GROUP: Final = "tradingbot.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "TradingBot"
+PLURAL: Final = "tradingbots"
+
+FINALIZER: Final = f"{GROUP}/drain"
+FIELD_MANAGER: Final = "tradingbot-operator"
+CLEAR_ANNOTATION: Final = f"{GROUP}/clear"
+CONFIRM_STOPPED_ANNOTATION: Final = f"{GROUP}/confirm-stopped"
+BOT_LABEL: Final = f"{GROUP}/bot"
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+
+CONFIG_KEY: Final = "config.json"
+CONFIG_DIR: Final = "/etc/tradingbot/config"
+TLS_DIR: Final = "/etc/tradingbot/tls"
+CREDENTIALS_DIR: Final = "/etc/tradingbot/credentials"
+STATE_DIR: Final = "/var/lib/tradingbot"
+
+CONTROL_PORT: Final = 8443
+PROBE_PORT: Final = 8080
+OPERATOR_PROBE_PORT: Final = 8080
+OPERATOR_METRICS_PORT: Final = 9090
+
+OPERATOR_SERVER_NAME: Final = f"operator.{GROUP}"
+
+
+def config_map_name(bot: str) -> str:
+    """The ConfigMap that holds the bot's configuration."""
+    return f"{bot}-config"
+
+
+def tls_secret_name(bot: str, uid: str) -> str:
+    """The Secret with the bot's certificate; immutable, so a new TradingBot of that name has another."""
+    return f"{bot}-tls-{uid[:8]}"
+
+
+def volume_claim_name(bot: str) -> str:
+    """The claim of the volume that holds the bot's store."""
+    return f"{bot}-state"
+
+
+def bot_server_name(uid: str) -> str:
+    """The DNS name in the bot's certificate: the TradingBot's UID, not an address."""
+    return f"{uid}.bot.{GROUP}"
+
+
+def claim_name(environment: str, account_uid: str, symbol: str) -> str:
+    """The Lease that says who may trade `symbol` on the account; a hash keeps the account out of the name."""
+    digest = hashlib.sha256(f"{environment}|{account_uid}|{symbol}".encode()).hexdigest()
+    return f"claim-{symbol.lower()}-{digest[:16]}"

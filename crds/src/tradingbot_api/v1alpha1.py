@@ -1,0 +1,484 @@
+"""The TradingBot resource, version v1alpha1: the models from which its CRD is generated."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+
+from tradingbot_api.base import Amount, Model, Ratio, SignedDecimal
+
+LONGEST_NAME = 52
+
+
+class Environment(StrEnum):
+    """Which exchange the bot talks to."""
+
+    PAPER = "Paper"
+    TESTNET = "Testnet"
+    LIVE = "Live"
+
+
+class PositionPolicy(StrEnum):
+    """What happens to an open position: Hold keeps it with its protection, ClosePosition sells it."""
+
+    HOLD = "Hold"
+    CLOSE_POSITION = "ClosePosition"
+
+
+class ReclaimPolicy(StrEnum):
+    """What happens to the bot's volume when the TradingBot is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class Interval(StrEnum):
+    """Binance's candle intervals up to a day."""
+
+    S1 = "1s"
+    M1 = "1m"
+    M3 = "3m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    H2 = "2h"
+    H4 = "4h"
+    H6 = "6h"
+    H8 = "8h"
+    H12 = "12h"
+    D1 = "1d"
+
+
+def _int_or_string(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"expected an integer or a string, got {value!r}")
+    return value
+
+
+IntOrString = Annotated[
+    int | str, BeforeValidator(_int_or_string), WithJsonSchema({"x-kubernetes-int-or-string": True})
+]
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{5,20}$")]
+ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+Free = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+
+
+def _rules(*rules: tuple[str, str, str]) -> ConfigDict:
+    """CEL rules of an object as (rule, field path, message)."""
+    return ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": rule, "fieldPath": path, "message": message} for rule, path, message in rules
+            ]
+        }
+    )
+
+
+class CredentialsSecretRef(Model):
+    """The Secret that holds the exchange keys."""
+
+    name: ObjectName = Field(
+        description="Name of a Secret in this namespace with the keys apiKey and apiSecret (HMAC) or "
+        "apiKey and privateKey (Ed25519, PEM). It may be rotated; the account may not change."
+    )
+
+
+class Exchange(Model):
+    """Where the bot trades and with which keys."""
+
+    model_config = _rules(
+        (
+            "self.environment == 'Paper' ? has(self.baseURL) : !has(self.baseURL)",
+            ".baseURL",
+            "baseURL is required with environment Paper, and only allowed there",
+        )
+    )
+
+    environment: Environment = Field(
+        description="Paper is a paper exchange at baseURL, Testnet is Binance's Spot Testnet, Live trades real "
+        "money. Immutable.",
+        json_schema_extra={
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "environment is immutable"}]
+        },
+    )
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$", max_length=253)] | None = Field(
+        default=None,
+        alias="baseURL",
+        description="Address of the paper exchange, for example http://paper-exchange:8080.",
+    )
+    credentials_secret_ref: CredentialsSecretRef = Field(description="The Secret that holds the exchange keys.")
+
+    @model_validator(mode="after")
+    def _base_url_belongs_to_paper(self) -> Self:
+        if (self.environment is Environment.PAPER) != (self.base_url is not None):
+            raise ValueError("baseURL is required with environment Paper, and only allowed there")
+        return self
+
+
+class Strategy(Model):
+    """What decides when to buy and sell."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = Field(
+        description="Name of the strategy, for example ema-cross."
+    )
+    interval: Interval = Field(description="Candle interval; decisions are made when a candle closes.")
+    parameters: dict[str, IntOrString] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="The strategy's own parameters, checked by the bot: a wrong one is reported in the condition "
+        "ConfigApplied with the parameter's name.",
+    )
+
+
+class Entry(Model):
+    """Limits on how a position is opened."""
+
+    max_slippage_ratio: Ratio = Field(
+        default="0.001",
+        validate_default=True,
+        description="How far above the best ask the entry may be filled, as a share of it.",
+    )
+    max_spread_ratio: Ratio = Field(
+        default="0.001",
+        validate_default=True,
+        description="No entry while (ask - bid) / bid is larger than this.",
+    )
+    max_data_age_seconds: int = Field(default=5, ge=1, le=300, description="No entry on market data older than this.")
+    max_per_minute: int = Field(default=10, ge=1, le=60, description="At most this many entries a minute.")
+
+
+class Protection(Model):
+    """The stop and the take-profit that every position has on the exchange."""
+
+    stop_loss_ratio: Ratio = Field(description="Distance of the stop below the entry price, as a share of it.")
+    take_profit_ratio: Ratio = Field(description="Distance of the take-profit above the entry price, as a share of it.")
+    deadline_seconds: int = Field(
+        default=10,
+        ge=1,
+        le=300,
+        description="A position without protection for longer than this is sold at the market.",
+    )
+
+
+class Risk(Model):
+    """How much may be lost before the bot stops opening positions."""
+
+    risk_per_trade_ratio: Ratio = Field(
+        default="0.01",
+        validate_default=True,
+        description="Share of the capital that is lost if the stop is hit.",
+    )
+    max_position_value: Amount = Field(description="Largest value of the position, in the quote asset.")
+    max_daily_loss: Amount = Field(
+        description="Loss since 00:00 UTC, in the quote asset, at which entries stop until the next day."
+    )
+    max_drawdown_ratio: Ratio = Field(
+        default="0.15",
+        validate_default=True,
+        description="Fall of the equity from its peak, as a share of it, at which entries stop until it is cleared.",
+    )
+    cooldown_seconds: int = Field(
+        default=300, ge=0, le=86400, description="No entry for this long after a stop-loss was hit."
+    )
+
+
+class CircuitBreaker(Model):
+    """When the bot stops calling an exchange that fails."""
+
+    failure_threshold: int = Field(
+        default=5, ge=1, le=100, description="Consecutive failed calls that open the circuit."
+    )
+    recovery_timeout_seconds: int = Field(
+        default=300, ge=1, le=3600, description="How long the circuit stays open before one call probes."
+    )
+
+
+class Storage(Model):
+    """The volume that holds the bot's store of orders and fills."""
+
+    size: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")] = Field(
+        default="1Gi",
+        description="Size of the volume. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "size is immutable"}]},
+    )
+    reclaim_policy: ReclaimPolicy = Field(
+        default=ReclaimPolicy.RETAIN, description="Whether the volume outlives the TradingBot."
+    )
+
+
+class ImagePullSecret(Model):
+    """A Secret with registry credentials."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+
+
+class Resources(Model):
+    """Compute resources of the bot's container."""
+
+    requests: dict[str, IntOrString] = Field(
+        default_factory=dict, max_length=8, description="Requested amounts by resource name."
+    )
+    limits: dict[str, IntOrString] = Field(
+        default_factory=dict, max_length=8, description="Upper limits by resource name."
+    )
+
+
+class Pod(Model):
+    """What may be changed about the bot's pod; takes effect when the pod is next created."""
+
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
+        default=None, description="Image of the bot; the operator's default where absent."
+    )
+    resources: Resources | None = Field(
+        default=None, description="Compute resources; the operator's defaults where absent."
+    )
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, max_length=32, description="Labels that the node must have."
+    )
+    tolerations: list[Free] = Field(default_factory=list, max_length=32, description="Tolerations of the pod.")
+    affinity: Free | None = Field(default=None, description="Affinity of the pod.")
+    labels: dict[str, str] = Field(default_factory=dict, max_length=32, description="Further labels of the pod.")
+    annotations: dict[str, str] = Field(
+        default_factory=dict, max_length=32, description="Further annotations of the pod."
+    )
+    priority_class_name: Annotated[str, StringConstraints(max_length=253)] | None = Field(
+        default=None, description="Priority class of the pod."
+    )
+    image_pull_secrets: list[ImagePullSecret] = Field(
+        default_factory=list, max_length=8, description="Secrets with registry credentials."
+    )
+
+
+class BotSettings(Model):
+    """The part of a TradingBot's spec that the bot itself acts on."""
+
+    symbol: Symbol = Field(
+        description="Trading pair in Binance's spelling, for example BTCUSDT. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "symbol is immutable"}]},
+    )
+    exchange: Exchange = Field(description="Where the bot trades and with which keys.")
+    strategy: Strategy = Field(description="What decides when to buy and sell.")
+    capital: Amount = Field(
+        description="Quote asset the bot may use: entries and the cost of the position never exceed it."
+    )
+    entry: Entry = Field(
+        default_factory=Entry,
+        json_schema_extra={"default": {}},
+        description="Limits on how a position is opened.",
+    )
+    protection: Protection = Field(description="The stop and the take-profit that every position has on the exchange.")
+    risk: Risk = Field(description="How much may be lost before the bot stops opening positions.")
+    circuit_breaker: CircuitBreaker = Field(
+        default_factory=CircuitBreaker,
+        json_schema_extra={"default": {}},
+        description="When the bot stops calling an exchange that fails.",
+    )
+    safe_mode: bool | None = Field(
+        default=None,
+        description="true: no entry is sent and resting entries are cancelled; an open position stays protected. "
+        "Absent means false, and has no default, so that an emergency patch survives a kubectl apply of the manifest.",
+    )
+
+    @model_validator(mode="after")
+    def _position_fits_capital(self) -> Self:
+        if self.risk.max_position_value > self.capital:
+            raise ValueError("risk.maxPositionValue must not exceed capital")
+        return self
+
+
+class TradingBotSpec(BotSettings):
+    """What the user wants."""
+
+    model_config = _rules(
+        (
+            "self.exchange.environment != 'Live' || has(self.storage)",
+            ".storage",
+            "storage is required with environment Live",
+        ),
+        (
+            "quantity(self.risk.maxPositionValue).compareTo(quantity(self.capital)) <= 0",
+            ".risk.maxPositionValue",
+            "risk.maxPositionValue must not exceed capital",
+        ),
+        (
+            "has(self.storage) == has(oldSelf.storage)",
+            ".storage",
+            "storage cannot be added or removed later",
+        ),
+    )
+
+    deletion_policy: PositionPolicy = Field(
+        default=PositionPolicy.HOLD,
+        description="On deletion entries are cancelled; Hold leaves the position and its protection on the exchange, "
+        "ClosePosition sells it.",
+    )
+    deletion_deadline_seconds: int = Field(
+        default=120,
+        ge=10,
+        le=3600,
+        description="After this long a deletion goes on although the bot could not finish, and reports what is left.",
+    )
+    storage: Storage | None = Field(
+        default=None,
+        description="The volume that holds the bot's store of orders and fills; without it the store lives as long "
+        "as the pod. Required with environment Live.",
+    )
+    pod: Pod = Field(
+        default_factory=Pod,
+        json_schema_extra={"default": {}},
+        description="What may be changed about the bot's pod.",
+    )
+
+    @model_validator(mode="after")
+    def _live_needs_storage(self) -> Self:
+        if self.exchange.environment is Environment.LIVE and self.storage is None:
+            raise ValueError("storage is required with environment Live")
+        return self
+
+
+# --- status: no enums in the schema, so that an older CRD never refuses a newer operator's word ---
+
+
+class CircuitBreakerStatus(Model):
+    """The circuit breaker around the exchange."""
+
+    state: str = Field(description="Closed, Open or HalfOpen.")
+    failures: int = Field(default=0, description="Consecutive failures counted.")
+    since_time: datetime | None = Field(default=None, description="When the state was entered.")
+    next_probe_time: datetime | None = Field(default=None, description="When an open circuit is next probed.")
+
+
+class SafeModeCause(Model):
+    """One reason why entries are forbidden."""
+
+    id: str = Field(description="Stable name of the cause.")
+    source: str = Field(description="Spec, Operator or Bot.")
+    reason: str = Field(description="CamelCase reason.")
+    level: str = Field(description="NoNewEntries, ReduceOnly or Halted.")
+    since_time: datetime | None = Field(default=None, description="When it began.")
+    clears: str = Field(default="", description="What ends it.")
+
+
+class SafeModeStatus(Model):
+    """Safe mode: the strictest of all causes is in force."""
+
+    level: str = Field(description="Normal, NoNewEntries, ReduceOnly or Halted.")
+    engaged: bool = Field(description="No entry is sent from now on.")
+    acknowledged: bool = Field(
+        description="Engaged, and no entry of this bot is working, in flight or unknown on the exchange."
+    )
+    causes: list[SafeModeCause] = Field(default_factory=list, description="All causes in force.")
+
+
+class BalanceStatus(Model):
+    """The account's balances of the two assets, free and locked together."""
+
+    base: SignedDecimal = Field(description="Base asset.")
+    quote: SignedDecimal = Field(description="Quote asset.")
+    drift: SignedDecimal = Field(description="Account base minus what the bot's books say it holds at least.")
+    last_sync_time: datetime | None = Field(default=None, description="When the account was last read.")
+
+
+class PositionStatus(Model):
+    """The position, folded from the exchange's own fills."""
+
+    side: str = Field(description="Long or Flat.")
+    quantity: SignedDecimal = Field(description="Base asset held.")
+    average_price: SignedDecimal = Field(description="Average cost of a unit, in quote.")
+    value: SignedDecimal = Field(description="Quantity at the best bid, in quote.")
+    validated: bool = Field(description="It agrees with the account and with its protection.")
+
+
+class PnLStatus(Model):
+    """Profit and loss in the quote asset."""
+
+    realized: SignedDecimal = Field(description="Of closed quantity, after fees.")
+    unrealized: SignedDecimal = Field(description="Of the open position at the best bid.")
+    total: SignedDecimal = Field(description="realized + unrealized.")
+    fees: dict[str, SignedDecimal] = Field(default_factory=dict, description="Fees paid, by asset.")
+    max_drawdown: SignedDecimal | None = Field(default=None, description="Largest fall from the peak equity, a ratio.")
+    sharpe: SignedDecimal | None = Field(
+        default=None,
+        description="Mean over standard deviation of the returns of closed trades; not annualised.",
+    )
+
+
+class RiskStatus(Model):
+    """The market and the account as the risk manager sees them."""
+
+    level: str = Field(description="LOW, MEDIUM or HIGH.")
+    volatility: SignedDecimal | None = Field(default=None, description="Standard deviation of recent returns.")
+    drawdown: SignedDecimal = Field(description="Present fall from the peak equity, a ratio.")
+
+
+class OrdersStatus(Model):
+    """Counts of this bot's open orders."""
+
+    active: int = Field(default=0, description="Open orders.")
+    oco: int = Field(default=0, description="Open order lists.")
+    last_check_time: datetime | None = Field(default=None, description="When open orders were last read.")
+
+
+class TradesStatus(Model):
+    """Counts of round trips."""
+
+    total: int = Field(default=0, description="Closed round trips.")
+    successful: int = Field(default=0, description="Of these, with a profit.")
+    failed: int = Field(default=0, description="Of these, with a loss or none.")
+
+
+class APIStatus(Model):
+    """Calls to the exchange since the process started."""
+
+    calls: int = Field(default=0, description="Requests sent.")
+    errors: int = Field(default=0, description="Requests that failed.")
+    last_error: str | None = Field(default=None, description="The last failure, without secrets.")
+
+
+class UsageStatus(Model):
+    """What the bot's process uses."""
+
+    memory_bytes: int = Field(default=0, description="Resident memory.")
+    cpu_seconds: SignedDecimal = Field(
+        default="0", validate_default=True, description="CPU time since the process started."
+    )
+
+
+class Condition(Model):
+    """A Kubernetes condition."""
+
+    type: str = Field(description="Type of the condition.")
+    status: str = Field(description="True, False or Unknown.")
+    reason: str = Field(description="CamelCase reason.")
+    message: str = Field(default="", description="What happened and what to do.")
+    last_transition_time: datetime | None = Field(default=None, description="When the status last changed.")
+    observed_generation: int | None = Field(default=None, description="Generation of the spec it speaks of.")
+
+
+class TradingBotStatus(Model):
+    """What is; a field that is no longer known is absent."""
+
+    observed_generation: int | None = Field(default=None, description="Generation of the spec this status speaks of.")
+    phase: str | None = Field(default=None, description="Summary for display, derived from the conditions.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="The truth about this bot, one condition a question.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    pod_name: str | None = Field(default=None, description="The bot's pod.")
+    incarnation: int | None = Field(default=None, description="Number of the present process start; only grows.")
+    account_uid: str | None = Field(default=None, alias="accountUID", description="The exchange account's uid.")
+    circuit_breaker: CircuitBreakerStatus | None = Field(default=None, description="Circuit breaker.")
+    safe_mode: SafeModeStatus | None = Field(default=None, description="Safe mode.")
+    balance: BalanceStatus | None = Field(default=None, description="Balances of the account.")
+    position: PositionStatus | None = Field(default=None, description="The position.")
+    pnl: PnLStatus | None = Field(default=None, description="Profit and loss.")
+    risk: RiskStatus | None = Field(default=None, description="Risk.")
+    orders: OrdersStatus | None = Field(default=None, description="Open orders.")
+    trades: TradesStatus | None = Field(default=None, description="Round trips.")
+    api: APIStatus | None = Field(default=None, description="Calls to the exchange.")
+    usage: UsageStatus | None = Field(default=None, description="Process usage.")
