@@ -1,0 +1,31 @@
+"""Where market data comes from: generated, or replayed from a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from paper_exchange.market.capture import CaptureMarket
+from paper_exchange.market.events import Market, MarketSpecInvalidError
+from paper_exchange.market.synthetic import SyntheticMarket
+
+
+def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> Market:
+    """The market that `spec` names, `synthetic` or `capture:DIR`, beginning at `start_ms` (ms UTC).
+
+    The same arguments give the same market, and a symbol's data do not depend on the other symbols.
+    MarketError says what is wrong with the spec, the symbols or the recording.
+    """
+
+    def randomness(name: str) -> Random:
+        return Random(f"{seed}/{name}")  # noqa: S311, a market to be repeated is the aim
+
+    if spec == "synthetic":
+        return SyntheticMarket(symbols, randomness, start_ms)
+    kind, _, directory = spec.partition(":")
+    if kind == "capture" and directory:
+        return CaptureMarket(Path(directory), symbols, randomness, start_ms)
+    raise MarketSpecInvalidError(
+        f"market: expected `synthetic` or `capture:DIR`, got {spec!r}; for a recording, name its directory"
+    )
