@@ -1,0 +1,10 @@
+# The demo: the whole path on a local Kubernetes.
+MARKET ?= synthetic
+
+.PHONY: demo
+demo: setup ## [Start] The whole path on a local Kubernetes; MARKET=capture:DIR for recorded data
+	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) $(RUN) python dev/demo/demo.py --market $(MARKET)
+
+.PHONY: demo-down
+demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
+	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) dev/cluster/cluster down

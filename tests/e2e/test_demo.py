@@ -1,0 +1,50 @@
+"""The demo, run as a new user runs it, on a cluster of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.e2e
+
+
+def run_demo(market: str, report: Path) -> dict[str, Any]:
+    """Runs the demo to its end; its own checks make it fail; gives the figures that it reports."""
+    done = subprocess.run(
+        [sys.executable, "dev/demo/demo.py", "--market", market, "--report", str(report)],
+        cwd=ROOT,
+        env={**os.environ, "CLUSTER_NAME": "e2e"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=780,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:]
+    figures = dict(json.loads(report.read_text()))
+    print(json.dumps(figures, indent=2))
+    return figures
+
+
+def test_the_whole_path_on_a_synthetic_market(tmp_path: Path) -> None:
+    figures = run_demo("synthetic", tmp_path / "report.json")
+    assert figures["bots"] == ["btcusdt", "ethusdt", "bnbusdt"]
+    assert {"safe mode acknowledged", "fault to circuit closed", "pod killed to trading allowed", "deleted"} <= set(
+        figures["seconds"]
+    )
+
+
+def test_btcusdt_on_a_recorded_market(tmp_path: Path) -> None:
+    data = os.environ.get("TRADINGBOT_TEST_DATA")
+    if not data or not list((Path(data) / "market").glob("btcusdt_*.gz")):
+        pytest.skip("TRADINGBOT_TEST_DATA has no recorded market")
+    figures = run_demo(f"capture:{data}/market", tmp_path / "report.json")
+    assert figures["bots"] == ["btcusdt"]
