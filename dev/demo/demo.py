@@ -190,7 +190,7 @@ class Demo:
                     "jsonpath={.items[?(@.status.initContainerStatuses[0].state.running)].metadata.name}",
                 ).strip()
                 or None
-            ),  # fmt: skip
+            ),
             60,
             lambda: self.shell.quiet("kubectl", "get", "pods"),
         )
