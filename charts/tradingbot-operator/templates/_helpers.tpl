@@ -1,0 +1,28 @@
+{{/* Name of all objects of this release. */}}
+{{- define "operator.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "operator.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "operator.labels" -}}
+{{ include "operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "operator.caSecretName" -}}
+{{ .Values.caSecretName | default (printf "%s-ca" (include "operator.name" .)) }}
+{{- end }}
+
+{{- define "operator.claimsNamespace" -}}
+{{ .Values.claimsNamespace | default .Release.Namespace }}
+{{- end }}
+
+{{- define "operator.image" -}}
+{{ printf "%s:%s" .repository (toString .tag) }}
+{{- end }}
