@@ -8,3 +8,7 @@ demo: setup ## [Start] The whole path on a local Kubernetes; MARKET=capture:DIR 
 .PHONY: demo-down
 demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
 	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) dev/cluster/cluster down
+
+.PHONY: bench
+bench: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes
+	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) $(RUN) python tests/performance/measure_cluster.py
