@@ -1,0 +1,166 @@
+"""The bot's configuration: where it is read from, and what of a change may be put in force."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from tradingbot.engine.strategies import field_errors
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig, BotIdentity, FieldError
+from tradingbot_api.v1alpha1 import BotSettings, TradingBotSpec
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; `fields` names what is wrong."""
+
+    code = "ConfigInvalid"
+
+    def __init__(self, source: str, fields: list[FieldError]) -> None:
+        self.fields = fields
+        super().__init__(f"{source}: " + "; ".join(f"{item.field}: {item.message}" for item in fields))
+
+
+def load_pod_config(path: Path) -> BotConfig:
+    """The configuration that the operator mounted; raises ConfigError."""
+    return parse_pod_config(_read(path), str(path))
+
+
+def parse_pod_config(text: str, source: str) -> BotConfig:
+    """A BotConfig from JSON; raises ConfigError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(source, [FieldError(field="(file)", message=f"expected JSON: {error}")]) from error
+    try:
+        return BotConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(source, field_errors(error, "")) from error
+
+
+def load_manifest(path: Path) -> BotConfig:
+    """The configuration of a process without an operator, from a TradingBot manifest; raises ConfigError.
+
+    Its uid is made of namespace and name, so that the same manifest is the same bot after a restart.
+    """
+    source = str(path)
+    try:
+        data = yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise ConfigError(source, [FieldError(field="(file)", message=f"expected YAML: {error}")]) from error
+    if not isinstance(data, dict):
+        raise ConfigError(source, [FieldError(field="(file)", message="expected one TradingBot manifest")])
+    wrong = [
+        FieldError(field=key, message=f"expected {expected}, got {data.get(key)!r}")
+        for key, expected in (("apiVersion", names.API_VERSION), ("kind", names.KIND))
+        if data.get(key) != expected
+    ]
+    metadata = data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
+        wrong.append(FieldError(field="metadata.name", message="expected a name"))
+    if wrong:
+        raise ConfigError(source, wrong)
+    try:
+        spec = TradingBotSpec.model_validate(data.get("spec") or {})
+    except ValidationError as error:
+        raise ConfigError(source, field_errors(error, "spec")) from error
+    namespace = metadata.get("namespace") or "default" if isinstance(metadata, dict) else "default"
+    identity = BotIdentity(namespace=namespace, name=str(name), uid=f"local-{namespace}-{name}")
+    return BotConfig(revision=1, bot=identity, settings=settings_of(spec))
+
+
+def settings_of(spec: TradingBotSpec) -> BotSettings:
+    """The part of a spec that the bot acts on."""
+    return BotSettings.model_validate({field: getattr(spec, field) for field in BotSettings.model_fields})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [FieldError(field="(file)", message=f"cannot be read: {error}")]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    group: str | None
+    field: str
+    path: str
+    looser_is_more: bool
+
+
+_LIMITS: Final = (
+    _Limit(None, "capital", "spec.capital", True),
+    _Limit("entry", "max_slippage_ratio", "spec.entry.maxSlippageRatio", True),
+    _Limit("entry", "max_spread_ratio", "spec.entry.maxSpreadRatio", True),
+    _Limit("entry", "max_data_age_seconds", "spec.entry.maxDataAgeSeconds", True),
+    _Limit("entry", "max_per_minute", "spec.entry.maxPerMinute", True),
+    _Limit("protection", "stop_loss_ratio", "spec.protection.stopLossRatio", True),
+    _Limit("protection", "deadline_seconds", "spec.protection.deadlineSeconds", True),
+    _Limit("risk", "risk_per_trade_ratio", "spec.risk.riskPerTradeRatio", True),
+    _Limit("risk", "max_position_value", "spec.risk.maxPositionValue", True),
+    _Limit("risk", "max_daily_loss", "spec.risk.maxDailyLoss", True),
+    _Limit("risk", "max_drawdown_ratio", "spec.risk.maxDrawdownRatio", True),
+    _Limit("risk", "cooldown_seconds", "spec.risk.cooldownSeconds", False),
+    _Limit("circuit_breaker", "failure_threshold", "spec.circuitBreaker.failureThreshold", True),
+    _Limit("circuit_breaker", "recovery_timeout_seconds", "spec.circuitBreaker.recoveryTimeoutSeconds", False),
+)
+
+
+def _get(settings: BotSettings, limit: _Limit) -> Any:
+    return getattr(settings if limit.group is None else getattr(settings, limit.group), limit.field)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a new configuration does to the one in force; paths as the user writes them."""
+
+    immutable: tuple[str, ...]
+    """Fields that may never change: the whole configuration is refused."""
+    loosened: tuple[str, ...]
+    tightened: tuple[str, ...]
+    tightened_only: BotSettings
+    """The new settings with every loosened limit at its old value."""
+
+
+def classify_change(old: BotSettings, new: BotSettings) -> Change:
+    """Compare two configurations limit by limit; pure."""
+    immutable = []
+    if new.symbol != old.symbol:
+        immutable.append("spec.symbol")
+    if new.exchange.environment != old.exchange.environment:
+        immutable.append("spec.exchange.environment")
+    loosened: list[_Limit] = []
+    tightened: list[str] = []
+    for limit in _LIMITS:
+        before, after = _get(old, limit), _get(new, limit)
+        if before == after:
+            continue
+        if (after > before) == limit.looser_is_more:
+            loosened.append(limit)
+        else:
+            tightened.append(limit.path)
+    return Change(
+        immutable=tuple(immutable),
+        loosened=tuple(limit.path for limit in loosened),
+        tightened=tuple(tightened),
+        tightened_only=_with_old_limits(old, new, loosened),
+    )
+
+
+def _with_old_limits(old: BotSettings, new: BotSettings, kept: list[_Limit]) -> BotSettings:
+    result = new
+    for limit in kept:
+        value = _get(old, limit)
+        if limit.group is None:
+            result = result.model_copy(update={limit.field: value})
+        else:
+            group = getattr(result, limit.group).model_copy(update={limit.field: value})
+            result = result.model_copy(update={limit.group: group})
+    return result

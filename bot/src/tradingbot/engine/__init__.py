@@ -1,0 +1,1 @@
+"""The trading engine: turns closed candles into decisions; pure, without clock or socket."""

@@ -1,0 +1,1 @@
+"""What the bot tells: health, metrics, performance and the protocol with the operator."""

@@ -1,0 +1,151 @@
+"""The circuit breaker around the exchange: stops calling what fails, and probes it with one call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class BreakerState(StrEnum):
+    """CLOSED lets calls pass, OPEN refuses them, HALF_OPEN lets one probe pass."""
+
+    CLOSED = "Closed"
+    HALF_OPEN = "HalfOpen"
+    OPEN = "Open"
+
+
+class CircuitOpenError(Exception):
+    """The call was not sent, because the exchange failed too often."""
+
+    code = "CircuitOpen"
+
+    def __init__(self, name: str, seconds_left: float) -> None:
+        self.seconds_left = seconds_left
+        super().__init__(f"circuit {name} is open: no call is sent; the next probe is in {seconds_left:.0f} s")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSnapshot:
+    """The state for the status and the store."""
+
+    state: BreakerState
+    failures: int
+    since: datetime | None
+    next_probe: datetime | None
+
+
+class CircuitBreaker:
+    """One circuit. `failure_threshold` consecutive failures open it for `recovery_timeout` seconds.
+
+    Durations are measured on the `monotonic` clock; `wall` only dates the state and carries it over a restart.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        monotonic: Callable[[], float],
+        wall: Callable[[], datetime],
+        failure_threshold: int = 5,
+        recovery_timeout: float = 300.0,
+        is_failure: Callable[[BaseException], bool] = lambda error: isinstance(error, Exception),
+    ) -> None:
+        self.name = name
+        self.failure_threshold = failure_threshold
+        self.recovery_timeout = recovery_timeout
+        self._monotonic = monotonic
+        self._wall = wall
+        self._is_failure = is_failure
+        self._failures = 0
+        self._opened_at: float | None = None
+        self._since: datetime | None = None
+        self._probing = False
+
+    def is_open(self) -> bool:
+        """Whether a call would be refused now."""
+        if self._opened_at is None:
+            return False
+        return self._probing or self._seconds_left() > 0
+
+    @property
+    def state(self) -> BreakerState:
+        """Present state; OPEN becomes HALF_OPEN by the passing of time alone."""
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if self._seconds_left() > 0 else BreakerState.HALF_OPEN
+
+    def _seconds_left(self) -> float:
+        if self._opened_at is None:
+            return 0.0
+        return max(0.0, self._opened_at + self.recovery_timeout - self._monotonic())
+
+    def record_success(self) -> None:
+        """The exchange answered: close the circuit, unless it is open and this was no probe."""
+        if self.state is BreakerState.OPEN:
+            return
+        if self._opened_at is not None:
+            self._since = self._wall()
+        self._opened_at = None
+        self._failures = 0
+
+    def record_failure(self) -> None:
+        """The exchange failed: count it, and open the circuit at the threshold or after a failed probe."""
+        state = self.state
+        if state is BreakerState.OPEN:
+            return
+        self._failures += 1
+        if state is BreakerState.HALF_OPEN or self._failures >= self.failure_threshold:
+            self._opened_at = self._monotonic()
+            self._since = self._wall()
+
+    async def call(self, function: Callable[[], Awaitable[T]], *, must_pass: bool = False) -> T:
+        """Await `function` inside the circuit; raises CircuitOpenError without calling where it is open.
+
+        `must_pass` is for what reduces risk (cancel, protect, exit): it is sent even through an open circuit.
+        """
+        if not must_pass and self.is_open():
+            raise CircuitOpenError(self.name, self._seconds_left())
+        probe = self.state is BreakerState.HALF_OPEN and not must_pass
+        if probe:
+            self._probing = True
+        try:
+            result = await function()
+        except BaseException as error:
+            if self._is_failure(error):
+                self.record_failure()
+            elif isinstance(error, Exception):
+                # A refusal is an answer: the exchange works.
+                self.record_success()
+            raise
+        else:
+            self.record_success()
+            return result
+        finally:
+            if probe:
+                self._probing = False
+
+    def snapshot(self) -> BreakerSnapshot:
+        """The state for the status and the store."""
+        left = self._seconds_left()
+        next_probe = self._wall() + timedelta(seconds=left) if self._opened_at is not None else None
+        return BreakerSnapshot(self.state, self._failures, self._since, next_probe)
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """What survives a restart."""
+        return {
+            "failures": self._failures,
+            "openSince": self._since.isoformat() if self._opened_at is not None and self._since else None,
+        }
+
+    def restore(self, data: Mapping[str, str | int | None]) -> None:
+        """Continue where the former process stopped: an open circuit stays open for what is left of its time."""
+        self._failures = int(data.get("failures") or 0)
+        since = data.get("openSince")
+        if isinstance(since, str):
+            self._since = datetime.fromisoformat(since)
+            age = max(0.0, (self._wall() - self._since).total_seconds())
+            self._opened_at = self._monotonic() - min(age, self.recovery_timeout)

@@ -1,0 +1,39 @@
+"""Volatility as the standard deviation of the last returns."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+
+class VolatilityTracker:
+    """Keeps the last `window_size` returns of a price series; floats, since it is a statistic."""
+
+    def __init__(self, window_size: int = 20) -> None:
+        if window_size < 2:
+            raise ValueError(f"window_size must be at least 2, got {window_size}")
+        self._returns: deque[float] = deque(maxlen=window_size)
+        self._last: float | None = None
+
+    def update_prices(self, prices: Iterable[float]) -> None:
+        """Append prices in the order of time; prices that are not positive are refused."""
+        for price in prices:
+            if not price > 0:
+                raise ValueError(f"a price must be greater than 0, got {price}")
+            if self._last is not None:
+                self._returns.append(price / self._last - 1.0)
+            self._last = price
+
+    def calculate_volatility(self) -> float | None:
+        """Sample standard deviation of the returns, or None before two of them are known."""
+        count = len(self._returns)
+        if count < 2:
+            return None
+        mean = math.fsum(self._returns) / count
+        return math.sqrt(math.fsum((value - mean) ** 2 for value in self._returns) / (count - 1))
+
+    def is_high_volatility(self, threshold: float = 0.05) -> bool:
+        """Whether the volatility is above `threshold`; False while it is not known."""
+        volatility = self.calculate_volatility()
+        return volatility is not None and volatility > threshold
