@@ -18,21 +18,23 @@ BOOK_INTERVAL_MS = 100
 LEVELS = 30
 LEVEL_SPACING = 0.00008  # of the price: 30 levels reach 0.24 % away, an order of 500 USDT stays within one or two
 TRADES_PER_SECOND = 5
-VOLATILITY = 0.00013  # standard deviation of the log-price in one second: 0.1 % in about a minute
-TREND = (0.00002, 0.00006)  # drift per second of a trend: 0.1 % to 0.4 % in a minute
-REGIME_SECONDS = (15.0, 75.0)
-RANGE_PULL = 0.08  # per second, towards where the range began
-HOME_PULL = 1 / 3600  # per second, towards the first price, so that an endless run stays within a few percent
+# Chosen so that EMA 12/26 on closed 1 s candles crosses each 10 to 40 s, and that a stop of 0.1 % or a target of
+# 0.2 % is hit within tens of seconds to a few minutes. Figures are of the log-price and per second.
+WALK_VOLATILITY = 0.0001
+SWING_VOLATILITY = 0.0002
+SWING_PULL = 0.2
+TREND = (0.00001, 0.00005)
+REGIME_SECONDS = (10.0, 50.0)
+HOME_PULL = 1 / 3600  # towards the first price, so that an endless run stays within a few percent of it
 
 
 class LogPrice:
-    """Log-price relative to home (0), moved by regimes: a range half of the time, else a trend up or down."""
+    """Log-price relative to home (0): a walk in regimes (calm or lively, trending or not) and a swing around it."""
 
     def __init__(self, rng: Random) -> None:
-        self.value = 0.0
         self._rng = rng
-        self._remaining = 0.0
-        self._drift = self._pull = self._anchor = self._volatility = 0.0
+        self._walk = self._swing = 0.0
+        self._remaining = self._drift = self._liveliness = 0.0
 
     def advance(self, seconds: float) -> float:
         """Move on by `seconds` and return the new log-price."""
@@ -40,13 +42,12 @@ class LogPrice:
         self._remaining -= seconds
         if self._remaining <= 0:
             self._remaining = rng.uniform(*REGIME_SECONDS)
-            self._volatility = VOLATILITY * rng.uniform(0.6, 1.4)
-            trend = rng.choice((-1, 0, 0, 1))
-            self._drift = trend * rng.uniform(*TREND)
-            self._pull, self._anchor = (RANGE_PULL, self.value) if trend == 0 else (0.0, 0.0)
-        drift = self._drift + self._pull * (self._anchor - self.value) - HOME_PULL * self.value
-        self.value += drift * seconds + self._volatility * math.sqrt(seconds) * rng.gauss(0, 1)
-        return self.value
+            self._liveliness = rng.uniform(0.6, 1.4)
+            self._drift = rng.choice((-1, 0, 0, 1)) * rng.uniform(*TREND)
+        noise = self._liveliness * math.sqrt(seconds)
+        self._walk += (self._drift - HOME_PULL * self._walk) * seconds + WALK_VOLATILITY * noise * rng.gauss(0, 1)
+        self._swing += SWING_VOLATILITY * noise * rng.gauss(0, 1) - SWING_PULL * self._swing * seconds
+        return self._walk + self._swing
 
 
 class SyntheticMarket:
@@ -160,7 +161,7 @@ def synthetic_history(profile: Profile, rng: Random, last_price: Decimal, start_
     last_ticks = int(last_price / profile.tick)
     ticks = [max(1, round(last_ticks * math.exp(value - path[-1]))) for value in path]
     per_trade = float(profile.level_value / last_price / profile.step) / 8
-    wick = last_ticks * VOLATILITY / 3
+    wick = last_ticks * SWING_VOLATILITY / 3
     first_ms = start_ms // 1000 * 1000 - HISTORY_SECONDS * 1000
     candles = []
     for second in range(HISTORY_SECONDS):
