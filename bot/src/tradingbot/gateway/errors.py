@@ -1,0 +1,155 @@
+"""What may go wrong at the exchange, as classes by what the caller must do about it.
+
+The shapes that the client library raises: a non-2xx answer is BinanceAPIException, with code 0 where the body is not
+JSON; a dropped connection is an aiohttp.ClientError; no answer is a builtin TimeoutError with an empty text. So type,
+HTTP status, code and message are all looked at. Codes: Binance Spot API documentation, errors.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import aiohttp
+from binance.exceptions import BinanceAPIException, BinanceRequestException
+
+_CLOCK: Final = {-1021}
+_AUTH: Final = {-1022, -2014, -2015, -1002}
+_NOT_FOUND: Final = {-2013}
+_AMBIGUOUS: Final = {-1006, -1007}
+_UNREACHABLE_CODES: Final = {-1000, -1001, -1008, -1016}
+
+
+class ExchangeError(Exception):
+    """A call to the exchange failed; `code` is stable, the text is without secrets."""
+
+    code: ClassVar[str] = "ExchangeError"
+    counts_as_failure: ClassVar[bool] = False
+    """Whether the circuit breaker counts it."""
+
+    def __init__(self, message: str, *, api_code: int = 0, status: int = 0) -> None:
+        super().__init__(message)
+        self.api_code = api_code
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.code}: {super().__str__()}"
+
+
+class NotSentError(ExchangeError):
+    """The request certainly did not reach the exchange; the circuit breaker's refusal is a subclass too."""
+
+    code = "NotSent"
+
+
+class UnreachableError(NotSentError):
+    """No connection could be made."""
+
+    code = "ExchangeUnreachable"
+    counts_as_failure = True
+
+
+class AmbiguousError(ExchangeError):
+    """The outcome is unknown (5xx, -1006, -1007, timeout, dropped connection): it may have been executed."""
+
+    code = "OutcomeUnknown"
+    counts_as_failure = True
+
+
+class RejectedError(ExchangeError):
+    """The exchange understood and refused (-2010, -2011, -1013, ...); never a fault of the connection."""
+
+    code = "Rejected"
+
+
+class NotFoundError(ExchangeError):
+    """-2013: the exchange does not know the order (yet)."""
+
+    code = "OrderNotFound"
+
+
+class UnknownSymbolError(ExchangeError):
+    """-1121: no such trading pair."""
+
+    code = "UnknownSymbol"
+
+
+class RateLimitedError(ExchangeError):
+    """429: nothing was executed; wait `retry_after` seconds."""
+
+    code = "RateLimited"
+    counts_as_failure = True
+
+    def __init__(self, message: str, *, retry_after: float, api_code: int = 0, status: int = 429) -> None:
+        super().__init__(message, api_code=api_code, status=status)
+        self.retry_after = retry_after
+
+
+class BannedError(RateLimitedError):
+    """418: this address is banned for `retry_after` seconds."""
+
+    code = "Banned"
+
+
+class ClockSkewError(ExchangeError):
+    """-1021: the timestamp was outside the exchange's window; nothing was executed."""
+
+    code = "ClockSkew"
+
+
+class AuthRejectedError(ExchangeError):
+    """The key or the signature was refused (-2014, -2015, -1022, HTTP 401)."""
+
+    code = "CredentialsRejected"
+
+
+def classify(error: BaseException) -> ExchangeError | None:
+    """The class of an exception of the client library; None where it is none of the exchange's doing."""
+    if isinstance(error, ExchangeError):
+        return error
+    if isinstance(error, BinanceAPIException):
+        headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
+        return classify_answer(int(error.status_code), int(error.code or 0), str(error.message or ""), headers)
+    if isinstance(error, BinanceRequestException):
+        return AmbiguousError("the exchange's answer was not JSON")
+    if isinstance(error, aiohttp.ClientConnectorError):  # before the request was written
+        return UnreachableError(f"cannot connect to {error.host}:{error.port} ({type(error).__name__})")
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return UnreachableError("connecting took too long")
+    if isinstance(error, aiohttp.ClientError | ConnectionError):
+        return AmbiguousError(f"the connection broke before an answer came ({type(error).__name__})")
+    if isinstance(error, TimeoutError):
+        return AmbiguousError("no answer in time")
+    if isinstance(error, json.JSONDecodeError):
+        return AmbiguousError("the exchange's answer was not JSON")
+    return None
+
+
+def classify_answer(status: int, code: int, text: str, headers: Mapping[str, str]) -> ExchangeError:
+    """The class of an answer that is not 2xx; `code` 0 means that the body had none."""
+    if code == 0:  # the library puts a bound method into the text of a body that is not JSON
+        text = "the body was not Binance's JSON"
+    message = f"HTTP {status} {code} {text}".strip()
+    if status in {418, 429}:
+        kind = BannedError if status == 418 else RateLimitedError
+        return kind(message, retry_after=_retry_after(headers), api_code=code, status=status)
+    if code in _CLOCK:
+        return ClockSkewError(message, api_code=code, status=status)
+    if code in _AUTH or (status == 401 and code != 0):
+        return AuthRejectedError(message, api_code=code, status=status)
+    if code in _NOT_FOUND:
+        return NotFoundError(message, api_code=code, status=status)
+    if code == -1121:
+        return UnknownSymbolError(message, api_code=code, status=status)
+    if status >= 500 or code in _AMBIGUOUS or code in _UNREACHABLE_CODES or code == 0:
+        # Binance: a 5xx "must NOT be treated as failure"; an unreadable refusal of a proxy is no better known.
+        return AmbiguousError(message, api_code=code, status=status)
+    return RejectedError(message, api_code=code, status=status)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        return max(1.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return 60.0

@@ -1,0 +1,1 @@
+"""Order management: knows every order of this bot and is the only room that sends one."""

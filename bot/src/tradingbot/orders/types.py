@@ -1,0 +1,137 @@
+"""What the order manager takes and gives: entry requests, outcomes, exposure, protection and the events it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+from tradingbot.model import OrderStatus, OrderType, Side
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRequest:
+    """Buy `quantity` (base) now; `reference_price` is the ask from which collar, stop and take-profit are measured."""
+
+    quantity: Decimal
+    reference_price: Decimal
+    reason: str
+
+
+class EntryOutcome(StrEnum):
+    """What became of an entry."""
+
+    FILLED = "Filled"
+    EXPIRED = "Expired"
+    """The book had too little inside the collar: nothing was bought."""
+    REFUSED = "Refused"
+    """Not sent, or refused by the exchange: nothing was bought."""
+    UNKNOWN = "Unknown"
+    """Nobody knows yet; entries are blocked until it is resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryResult:
+    """Outcome of an entry; `code` is stable (a refusal's code, or the outcome)."""
+
+    outcome: EntryOutcome
+    code: str
+    message: str = ""
+
+
+class ExitOutcome(StrEnum):
+    """What became of an exit."""
+
+    FLAT = "Flat"
+    """Nothing that could be sold is left."""
+    PARTIAL = "Partial"
+    """Something is left (and protected again where it can be)."""
+    FAILED = "Failed"
+    """Nothing was sold; the protection is in place or being restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitResult:
+    """Outcome of an exit."""
+
+    outcome: ExitOutcome
+    code: str
+    message: str = ""
+
+
+class ProtectionState(StrEnum):
+    """Whether the open position has its orders on the exchange."""
+
+    FLAT = "Flat"
+    PROTECTED = "Protected"
+    UNPROTECTED = "Unprotected"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionStatus:
+    """Protection of the open position; `since` is monotonic seconds when it was lost."""
+
+    state: ProtectionState
+    message: str = ""
+    since: float | None = None
+
+
+class OrdersEventKind(StrEnum):
+    """What the order manager tells."""
+
+    ENTRY_FILLED = "EntryFilled"
+    ENTRY_EXPIRED = "EntryExpired"
+    ENTRY_UNKNOWN = "EntryUnknown"
+    TAKE_PROFIT = "TakeProfit"
+    STOP_LOSS = "StopLoss"
+    EXITED = "Exited"
+    PROTECTION_LOST = "ProtectionLost"
+    PROTECTION_RESTORED = "ProtectionRestored"
+    BOOKS_CHANGED = "BooksChanged"
+    TWO_TRADERS = "TwoTraders"
+    UNKNOWN_RESOLVED = "UnknownResolved"
+
+
+@dataclass(frozen=True, slots=True)
+class OrdersEvent:
+    """Something happened to the orders; times are exchange ms."""
+
+    kind: OrdersEventKind
+    time_ms: int
+    message: str
+    quantity: Decimal = Decimal(0)
+    price: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedOrder:
+    """One order of ours: what was asked and what the exchange last said of it."""
+
+    client_order_id: str
+    order_id: int | None
+    order_list_id: int
+    purpose: str
+    side: Side
+    type: OrderType
+    status: OrderStatus
+    quantity: Decimal
+    executed_quantity: Decimal
+    price: Decimal
+    stop_price: Decimal
+    created_ms: int
+    updated_ms: int
+    trade_ids: tuple[int, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the order can still be executed."""
+        return self.status.is_open
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What start-up or a reconciliation found and repaired, a line each."""
+
+    lines: tuple[str, ...] = ()
+    foreign_orders: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = field(default_factory=tuple)

@@ -1,0 +1,212 @@
+"""The books: a pure, exact fold over this bot's own fills into position, cost, fees and realised profit.
+
+Lots are matched first in, first out, so that every figure is a finite decimal: an average cost would need divisions.
+The average price is derived for display only. A fee counts when it is paid, valued in quote at that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
+from typing import Final
+
+from tradingbot.model import Side, TradeFill
+
+# 60 digits hold any product of two exchange numbers; Inexact is trapped, so a figure is exact or an error.
+EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
+
+
+@dataclass(frozen=True, slots=True)
+class BookedFill:
+    """A fill and its fee's value in the quote asset when it happened; None where no price was known."""
+
+    fill: TradeFill
+    fee_value: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Base asset bought at one price and not sold yet."""
+
+    quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """From flat to flat again; `pnl` after fees, `turnover` what was paid for the position, both in quote."""
+
+    opened_ms: int
+    closed_ms: int
+    pnl: Decimal
+    turnover: Decimal
+
+    @property
+    def profitable(self) -> bool:
+        """Whether it earned anything after fees."""
+        return self.pnl > 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """The books after some fills; quote amounts unless said otherwise.
+
+    `dust_limit` is the base quantity below which nothing can be sold: a position under it counts as flat.
+    `oversold` is base that was sold without having been bought by this bot: anything but zero is a drift.
+    """
+
+    base_asset: str
+    quote_asset: str
+    dust_limit: Decimal
+    lots: tuple[Lot, ...] = ()
+    gross_realized: Decimal = Decimal(0)
+    fees: Mapping[str, Decimal] = field(default_factory=dict)
+    fees_value: Decimal = Decimal(0)
+    unvalued_fees: int = 0
+    oversold: Decimal = Decimal(0)
+    fills: int = 0
+    last_trade_id: int = -1
+    last_fill_ms: int = 0
+    round_trips: tuple[RoundTrip, ...] = ()
+    open_pnl: Decimal = Decimal(0)
+    """Realised less fees of the round trip that is still open."""
+    open_turnover: Decimal = Decimal(0)
+    opened_ms: int | None = None
+
+    @property
+    def quantity(self) -> Decimal:
+        """Base asset held, exact, dust included."""
+        with localcontext(EXACT):
+            return sum((lot.quantity for lot in self.lots), Decimal(0))
+
+    @property
+    def cost(self) -> Decimal:
+        """What the held quantity cost, without fees."""
+        with localcontext(EXACT):
+            return sum((lot.quantity * lot.price for lot in self.lots), Decimal(0))
+
+    @property
+    def flat(self) -> bool:
+        """Nothing that could be sold is held."""
+        return self.quantity < self.dust_limit
+
+    @property
+    def average_price(self) -> Decimal:
+        """Cost of a unit, rounded to eight decimals for display; zero without lots."""
+        quantity = self.quantity
+        return (self.cost / quantity).quantize(Decimal("1e-8")) if quantity > 0 else Decimal(0)
+
+    @property
+    def realized(self) -> Decimal:
+        """Realised profit after all fees paid so far."""
+        with localcontext(EXACT):
+            return self.gross_realized - self.fees_value
+
+    def unrealized(self, price: Decimal) -> Decimal:
+        """Profit of the held quantity at `price`, before the fee of selling it."""
+        with localcontext(EXACT):
+            return self.quantity * price - self.cost
+
+    @property
+    def successful(self) -> int:
+        """Round trips with a profit."""
+        return sum(trip.profitable for trip in self.round_trips)
+
+
+def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal | None = None) -> BookedFill:
+    """Value the fee of a fill; `fee_price` is the quote price of the fee's asset where that is a third one."""
+    with localcontext(EXACT):
+        if fill.commission == 0:
+            return BookedFill(fill, Decimal(0))
+        if fill.commission_asset == quote_asset:
+            return BookedFill(fill, fill.commission)
+        if fill.commission_asset == base_asset:
+            return BookedFill(fill, fill.commission * fill.price)
+        return BookedFill(fill, None if fee_price is None else fill.commission * fee_price)
+
+
+def fold(fills: Iterable[BookedFill], base_asset: str, quote_asset: str, dust_limit: Decimal) -> LedgerState:
+    """The books of a set of fills: duplicates of a (symbol, trade id) and the order of arrival do not matter."""
+    unique = {(booked.fill.symbol, booked.fill.trade_id): booked for booked in fills}
+    state = LedgerState(base_asset, quote_asset, dust_limit)
+    trips: list[RoundTrip] = []
+    for _, booked in sorted(unique.items(), key=lambda item: item[0]):
+        state = _apply(state, booked, trips)
+    return _with_trips(state, tuple(trips))
+
+
+def append(state: LedgerState, booked: BookedFill) -> LedgerState:
+    """The books after one more fill, whose trade id must be greater than any before it."""
+    if booked.fill.trade_id <= state.last_trade_id:
+        raise ValueError(f"trade {booked.fill.trade_id} is not after {state.last_trade_id}: fold all fills instead")
+    trips = list(state.round_trips)
+    return _with_trips(_apply(state, booked, trips), tuple(trips))
+
+
+def _with_trips(state: LedgerState, trips: tuple[RoundTrip, ...]) -> LedgerState:
+    return replace(state, round_trips=trips)
+
+
+def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> LedgerState:
+    fill = booked.fill
+    with localcontext(EXACT):
+        was_flat = state.flat
+        lots = list(state.lots)
+        fees = dict(state.fees)
+        if fill.commission:
+            fees[fill.commission_asset] = fees.get(fill.commission_asset, Decimal(0)) + fill.commission
+        fee_value = booked.fee_value or Decimal(0)
+        in_base = fill.commission if fill.commission_asset == state.base_asset else Decimal(0)
+        gained = Decimal(0)
+        oversold = state.oversold
+        turnover = Decimal(0)
+        if fill.side is Side.BUY:
+            turnover = fill.quote_quantity
+            lots.append(Lot(fill.quantity, fill.price))
+            # The fee left the position at the price of the fill: its value is a fee, not a loss of the lot.
+            oversold += _take(lots, in_base, fill.price, newest=True)[0]
+        else:
+            missing, gained = _take(lots, fill.quantity, fill.price)
+            oversold += missing
+            oversold += _take(lots, in_base, fill.price)[0]
+        opened_ms = state.opened_ms if not was_flat else None
+        if opened_ms is None and sum((lot.quantity for lot in lots), Decimal(0)) >= state.dust_limit:
+            opened_ms = fill.time_ms
+        result = LedgerState(
+            base_asset=state.base_asset,
+            quote_asset=state.quote_asset,
+            dust_limit=state.dust_limit,
+            lots=tuple(lots),
+            gross_realized=state.gross_realized + gained,
+            fees=fees,
+            fees_value=state.fees_value + fee_value,
+            unvalued_fees=state.unvalued_fees + (booked.fee_value is None),
+            oversold=oversold,
+            fills=state.fills + 1,
+            last_trade_id=max(state.last_trade_id, fill.trade_id),
+            last_fill_ms=max(state.last_fill_ms, fill.time_ms),
+            open_pnl=state.open_pnl + gained - fee_value,
+            open_turnover=state.open_turnover + turnover,
+            opened_ms=opened_ms,
+        )
+        if was_flat or not result.flat:
+            return result
+        trips.append(RoundTrip(state.opened_ms or fill.time_ms, fill.time_ms, result.open_pnl, result.open_turnover))
+        return replace(result, open_pnl=Decimal(0), open_turnover=Decimal(0), opened_ms=None)
+
+
+def _take(lots: list[Lot], quantity: Decimal, price: Decimal, newest: bool = False) -> tuple[Decimal, Decimal]:
+    """Take `quantity` out of the lots; returns (what was not there, profit of what was taken at `price`)."""
+    gained = Decimal(0)
+    while quantity > 0 and lots:
+        index = len(lots) - 1 if newest else 0
+        lot = lots[index]
+        part = min(lot.quantity, quantity)
+        gained += part * (price - lot.price)
+        quantity -= part
+        if part == lot.quantity:
+            del lots[index]
+        else:
+            lots[index] = Lot(lot.quantity - part, lot.price)
+    return quantity, gained
