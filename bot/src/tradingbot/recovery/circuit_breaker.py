@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from tradingbot.gateway.errors import ExchangeError, NotSentError, RateLimitedError
+from tradingbot.gateway.port import EndpointClass
+
 T = TypeVar("T")
 
 
@@ -19,14 +22,19 @@ class BreakerState(StrEnum):
     OPEN = "Open"
 
 
-class CircuitOpenError(Exception):
-    """The call was not sent, because the exchange failed too often."""
+class CircuitOpenError(NotSentError):
+    """The call was not sent, because the exchange failed too often or asked to wait."""
 
     code = "CircuitOpen"
 
     def __init__(self, name: str, seconds_left: float) -> None:
         self.seconds_left = seconds_left
-        super().__init__(f"circuit {name} is open: no call is sent; the next probe is in {seconds_left:.0f} s")
+        super().__init__(f"circuit {name} is open, no call was sent; next probe in {seconds_left:.0f} s")
+
+
+def counts_as_failure(error: BaseException) -> bool:
+    """Whether an error speaks against the exchange rather than against the request."""
+    return isinstance(error, ExchangeError) and error.counts_as_failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,12 @@ class CircuitBreaker:
     def __init__(
         self,
         name: str,
+        *,
         monotonic: Callable[[], float],
         wall: Callable[[], datetime],
         failure_threshold: int = 5,
         recovery_timeout: float = 300.0,
-        is_failure: Callable[[BaseException], bool] = lambda error: isinstance(error, Exception),
+        is_failure: Callable[[BaseException], bool] = counts_as_failure,
     ) -> None:
         self.name = name
         self.failure_threshold = failure_threshold
@@ -149,3 +158,73 @@ class CircuitBreaker:
             self._since = datetime.fromisoformat(since)
             age = max(0.0, (self._wall() - self._since).total_seconds())
             self._opened_at = self._monotonic() - min(age, self.recovery_timeout)
+
+
+_SEVERITY = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
+_MARKET_CALLS = (EndpointClass.MARKET, EndpointClass.ACCOUNT, EndpointClass.ORDER)
+
+
+class BreakerPanel:
+    """One circuit for each class of endpoint, and the guard of the gateway in front of them.
+
+    What reduces risk passes an open circuit; nothing passes while the exchange told us to wait (429, 418).
+    """
+
+    def __init__(self, monotonic: Callable[[], float], wall: Callable[[], datetime]) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._wait_until: float | None = None
+        self.breakers = {kind: CircuitBreaker(kind.value, monotonic=monotonic, wall=wall) for kind in _MARKET_CALLS}
+
+    def configure(self, failure_threshold: int, recovery_timeout: float) -> None:
+        """Put other settings in force; counters and open circuits stay."""
+        for breaker in self.breakers.values():
+            breaker.failure_threshold = failure_threshold
+            breaker.recovery_timeout = recovery_timeout
+
+    async def call(self, endpoint: EndpointClass, call: Callable[[], Awaitable[T]]) -> T:
+        """Await `call` inside the circuit of its class; raises CircuitOpenError where it was not sent."""
+        if (left := self.wait_seconds()) > 0:
+            raise CircuitOpenError("retry-after", left)
+        reduce = endpoint is EndpointClass.REDUCE
+        breaker = self.breakers[EndpointClass.ORDER if reduce else endpoint]
+        try:
+            return await breaker.call(call, must_pass=reduce)
+        except RateLimitedError as error:
+            self._wait_until = self._monotonic() + error.retry_after
+            raise
+
+    def wait_seconds(self) -> float:
+        """Seconds for which the exchange told us to send nothing."""
+        if self._wait_until is None:
+            return 0.0
+        return max(0.0, self._wait_until - self._monotonic())
+
+    def is_open(self) -> bool:
+        """Whether any circuit refuses calls or waits for its probe."""
+        return self.snapshot().state is not BreakerState.CLOSED
+
+    def half_open(self) -> list[EndpointClass]:
+        """The classes that wait for a probe."""
+        return [kind for kind, breaker in self.breakers.items() if breaker.state is BreakerState.HALF_OPEN]
+
+    def snapshot(self) -> BreakerSnapshot:
+        """The worst of all circuits; a demanded wait counts as open."""
+        worst = max(
+            (breaker.snapshot() for breaker in self.breakers.values()),
+            key=lambda item: (_SEVERITY.index(item.state), item.failures),
+        )
+        if (left := self.wait_seconds()) > 0:
+            now = self._wall()
+            return BreakerSnapshot(BreakerState.OPEN, worst.failures, worst.since, now + timedelta(seconds=left))
+        return worst
+
+    def to_json(self) -> dict[str, dict[str, str | int | None]]:
+        """What survives a restart, by class."""
+        return {kind.value: breaker.to_json() for kind, breaker in self.breakers.items()}
+
+    def restore(self, data: Mapping[str, Mapping[str, str | int | None]]) -> None:
+        """The inverse of to_json."""
+        for kind, breaker in self.breakers.items():
+            if kind.value in data:
+                breaker.restore(data[kind.value])

@@ -1,0 +1,94 @@
+"""The trading loop's decisions: closed candles in, one decision out; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tradingbot.engine.strategies.base import Signal, Strategy
+from tradingbot.model import Candle
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Open a position."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Sell the position."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Do nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Candles are missing: read those from `start_ms` on, give them to `backfill`, then this candle again."""
+
+    start_ms: int
+    end_ms: int
+
+
+Decision = Enter | Exit | Stay | Gap
+
+
+class TradingLoop:
+    """Feeds a strategy with every closed candle exactly once and in order."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.last_open_ms: int | None = None
+        self.seen = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the strategy has seen enough candles to be believed."""
+        return self.seen >= self.strategy.warmup
+
+    def backfill(self, candles: Iterable[Candle]) -> int:
+        """Take closed candles of the past without deciding anything; returns how many were new."""
+        taken = 0
+        for candle in candles:
+            if candle.closed and (self.last_open_ms is None or candle.open_ms > self.last_open_ms):
+                self._take(candle)
+                taken += 1
+        return taken
+
+    def on_candle(self, candle: Candle, *, now_ms: int, max_age_ms: int, holding: bool) -> Decision:
+        """Take a candle of the stream and decide.
+
+        `now_ms` is exchange time. A candle that closed longer than `max_age_ms` ago moves the indicators and
+        never trades.
+        """
+        if not candle.closed:
+            return Stay("the candle is still forming")
+        if self.last_open_ms is not None:
+            if candle.open_ms <= self.last_open_ms:
+                return Stay("the candle was seen before")
+            width = candle.close_ms + 1 - candle.open_ms
+            if candle.open_ms > self.last_open_ms + width:
+                return Gap(self.last_open_ms + width, candle.open_ms - 1)
+        signal = self._take(candle)
+        what = f"{self.strategy.describe()} close={candle.close}"
+        if not self.ready:
+            return Stay(f"warming up: {self.seen} of {self.strategy.warmup} candles")
+        if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
+            return Stay(f"no signal to act on: {what}")
+        age_ms = now_ms - candle.close_ms
+        if age_ms > max_age_ms:
+            return Stay(f"{signal} ignored, the candle closed {age_ms} ms ago: {what}")
+        return Enter(what) if signal is Signal.ENTER else Exit(what)
+
+    def _take(self, candle: Candle) -> Signal:
+        self.last_open_ms = candle.open_ms
+        self.seen += 1
+        return self.strategy.on_close(float(candle.close))

@@ -1,0 +1,193 @@
+"""Promises of the circuit breaker, the retries and safe mode."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tradingbot.gateway.errors import AmbiguousError, RateLimitedError, RejectedError
+from tradingbot.gateway.port import EndpointClass
+from tradingbot.recovery.circuit_breaker import BreakerPanel, BreakerState, CircuitBreaker, CircuitOpenError
+from tradingbot.recovery.retry import full_jitter, retry_read
+from tradingbot.recovery.safe_mode import Level, SafeMode, Source
+from tradingbot_api.conditions import Reason
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wall(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+
+async def answers() -> str:
+    return "ok"
+
+
+def failing(error: Exception) -> Callable[[], Awaitable[str]]:
+    async def call() -> str:
+        raise error
+
+    return call
+
+
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker("test", monotonic=clock.monotonic, wall=clock.wall)
+
+
+async def test_five_failures_in_a_row_open_the_circuit_for_300_seconds() -> None:
+    clock = Clock()
+    circuit = breaker(clock)
+    for _ in range(4):
+        circuit.record_failure()
+    circuit.record_success()
+    for _ in range(5):
+        assert not circuit.is_open()
+        with pytest.raises(AmbiguousError):
+            await circuit.call(failing(AmbiguousError("503")))
+    assert circuit.is_open()
+    with pytest.raises(CircuitOpenError, match="next probe in 300 s"):
+        await circuit.call(answers)
+    clock.seconds = 299.9
+    assert circuit.snapshot().state is BreakerState.OPEN
+    clock.seconds = 300
+    assert circuit.snapshot().state is BreakerState.HALF_OPEN
+    assert await circuit.call(answers) == "ok"
+    assert circuit.snapshot().state is BreakerState.CLOSED
+
+
+async def test_half_open_lets_one_probe_through_and_a_failed_one_opens_again() -> None:
+    clock = Clock()
+    circuit = breaker(clock)
+    for _ in range(5):
+        circuit.record_failure()
+    clock.seconds = 300
+
+    async def probe() -> str:
+        with pytest.raises(CircuitOpenError):
+            await circuit.call(answers)
+        raise AmbiguousError("503")
+
+    with pytest.raises(AmbiguousError):
+        await circuit.call(probe)
+    assert circuit.snapshot().state is BreakerState.OPEN
+    assert circuit.snapshot().next_probe == START + timedelta(seconds=600)
+
+
+async def test_a_refusal_by_the_exchange_is_no_failure() -> None:
+    circuit = breaker(Clock())
+    for _ in range(10):
+        with pytest.raises(RejectedError):
+            await circuit.call(failing(RejectedError("insufficient balance", api_code=-2010)))
+    assert circuit.snapshot().state is BreakerState.CLOSED
+
+
+async def test_what_reduces_risk_passes_an_open_circuit_but_not_a_ban() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    for _ in range(5):
+        with pytest.raises(AmbiguousError):
+            await panel.call(EndpointClass.ORDER, failing(AmbiguousError("503")))
+    with pytest.raises(CircuitOpenError):
+        await panel.call(EndpointClass.ORDER, answers)
+    assert await panel.call(EndpointClass.REDUCE, answers) == "ok"
+    assert await panel.call(EndpointClass.MARKET, answers) == "ok"
+    assert panel.snapshot().state is BreakerState.OPEN
+    with pytest.raises(RateLimitedError):
+        await panel.call(EndpointClass.MARKET, failing(RateLimitedError("429", retry_after=7)))
+    with pytest.raises(CircuitOpenError, match="retry-after"):
+        await panel.call(EndpointClass.REDUCE, answers)
+    clock.seconds = 7
+    assert await panel.call(EndpointClass.REDUCE, answers) == "ok"
+
+
+def test_an_open_circuit_stays_open_over_a_restart_for_what_is_left() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    for _ in range(5):
+        panel.breakers[EndpointClass.MARKET].record_failure()
+    saved = panel.to_json()
+    clock.seconds = 100
+    again = BreakerPanel(clock.monotonic, clock.wall)
+    again.restore(saved)
+    assert again.snapshot().state is BreakerState.OPEN
+    assert again.snapshot().next_probe == START + timedelta(seconds=300)
+    clock.seconds = 300
+    assert again.half_open() == [EndpointClass.MARKET]
+
+
+async def test_a_read_is_tried_again_and_the_last_error_is_told() -> None:
+    tries = 0
+
+    async def read() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise AmbiguousError("timeout")
+        return "ok"
+
+    def retryable(error: BaseException) -> bool:
+        return isinstance(error, AmbiguousError)
+
+    assert await retry_read(read, retryable=retryable, rng=random.Random(1), base=0.001) == "ok"
+    with pytest.raises(RejectedError):
+        await retry_read(failing(RejectedError("no")), retryable=retryable, rng=random.Random(1), base=0.001)
+
+
+def test_the_wait_before_a_retry_has_full_jitter_and_a_bound() -> None:
+    rng = random.Random(7)
+    waits = [full_jitter(attempt, 0.2, 2.0, rng) for attempt in range(1, 200)]
+    assert all(0 <= wait <= 2.0 for wait in waits)
+    assert min(waits[10:]) < 0.2
+    assert max(waits) > 1.8
+
+
+def test_the_strictest_cause_is_the_level_in_force() -> None:
+    safe = SafeMode()
+    assert safe.should_allow_trading()
+    assert safe.activate("spec", Reason.SPEC, since=START, clears="spec.safeMode", source=Source.SPEC)
+    assert not safe.activate(
+        "spec", Reason.SPEC, since=START + timedelta(1), clears="spec.safeMode", source=Source.SPEC
+    )
+    safe.activate("two-traders", Reason.TWO_TRADERS, since=START, clears="a restart", level=Level.HALTED)
+    status = safe.get_safe_mode_status(entries_quiet=True)
+    assert (status.level, status.engaged, [cause.id for cause in status.causes]) == (
+        "Halted",
+        True,
+        ["two-traders", "spec"],
+    )
+    safe.deactivate("two-traders")
+    assert safe.level is Level.NO_NEW_ENTRIES
+    assert not safe.should_allow_trading()
+    assert safe.deactivate("spec")
+    assert not safe.deactivate("spec")
+    assert safe.should_allow_trading()
+
+
+def test_safe_mode_is_acknowledged_only_when_no_entry_is_left() -> None:
+    safe = SafeMode()
+    assert not safe.get_safe_mode_status(entries_quiet=True).acknowledged
+    safe.activate("spec", Reason.SPEC, since=START, clears="spec.safeMode")
+    assert not safe.get_safe_mode_status(entries_quiet=False).acknowledged
+    assert safe.get_safe_mode_status(entries_quiet=True).acknowledged
+
+
+def test_latched_causes_survive_a_restart_and_others_do_not() -> None:
+    safe = SafeMode()
+    safe.activate("drawdown", Reason.DRAWDOWN, since=START, clears="clear=drawdown", latched=True)
+    safe.activate("breaker", Reason.BREAKER_OPEN, since=START, clears="itself")
+    again = SafeMode()
+    again.restore_latches(safe.latches_to_json())
+    assert [cause.id for cause in again.causes] == ["drawdown"]
+    assert again.causes[0].latched
