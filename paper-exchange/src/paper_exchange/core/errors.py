@@ -1,0 +1,60 @@
+"""The refusals of the exchange, with Binance's codes, texts and HTTP statuses."""
+
+from __future__ import annotations
+
+
+class ExchangeError(Exception):
+    """A request the exchange refuses; `code` and `message` are what Binance answers."""
+
+    def __init__(self, code: int, message: str, status: int = 400, retry_after: int | None = None) -> None:
+        super().__init__(f"{code} {message}")
+        self.code = code
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+
+
+def missing(name: str) -> ExchangeError:
+    """A mandatory parameter is absent, empty or malformed."""
+    return ExchangeError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+
+
+def illegal(name: str, legal: str) -> ExchangeError:
+    """A parameter holds characters outside its legal range."""
+    return ExchangeError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
+
+
+def not_required(name: str) -> ExchangeError:
+    """A parameter was sent that this kind of order does not take."""
+    return ExchangeError(-1106, f"Parameter '{name}' sent when not required.")
+
+
+def rejected(message: str) -> ExchangeError:
+    """The matching engine refuses a new order."""
+    return ExchangeError(-2010, message)
+
+
+def filter_failure(name: str, engine: bool = False) -> ExchangeError:
+    """A filter of the symbol refuses the order; those that look at the account answer as the engine (-2010)."""
+    return ExchangeError(-2010 if engine else -1013, f"Filter failure: {name}")
+
+
+INSUFFICIENT_BALANCE = "Account has insufficient balance for requested action."
+WOULD_TRIGGER = "Order would trigger immediately."
+WOULD_MATCH = "Order would immediately match and take."
+BAD_OCO_PRICES = "The relationship of the prices for the orders is not correct."
+
+
+def unknown_order_on_cancel() -> ExchangeError:
+    """The order or list to cancel is not open."""
+    return ExchangeError(-2011, "Unknown order sent.")
+
+
+def no_such_order() -> ExchangeError:
+    """The order asked for does not exist."""
+    return ExchangeError(-2013, "Order does not exist.")
+
+
+def bad_symbol() -> ExchangeError:
+    """The symbol is not traded here."""
+    return ExchangeError(-1121, "Invalid symbol.")

@@ -1,0 +1,55 @@
+"""The filters of a symbol: which orders the exchange refuses before it looks at money."""
+
+from __future__ import annotations
+
+from paper_exchange.core.errors import filter_failure, rejected
+from paper_exchange.core.model import OrderType, Side
+from paper_exchange.core.requests import NewOrder
+from paper_exchange.core.symbols import SymbolRules
+from paper_exchange.core.units import product
+
+
+def check_static(rules: SymbolRules, order: NewOrder, average: int | None) -> None:
+    """Filters that need nothing but the order and the average price (units; None while nothing has traded)."""
+    for price in (order.price, order.stop_price):
+        if price and (price % rules.tick or not rules.min_price <= price <= rules.max_price):
+            raise filter_failure("PRICE_FILTER")
+    if not order.quote_quantity and (
+        order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
+    ):
+        raise filter_failure("LOT_SIZE")
+    if order.price and average is not None:
+        lowest = int(average * rules.multiplier_down)
+        if not lowest <= order.price <= average * rules.multiplier_up:
+            raise filter_failure("PERCENT_PRICE_BY_SIDE")
+    _check_notional(rules, order, average)
+
+
+def _check_notional(rules: SymbolRules, order: NewOrder, average: int | None) -> None:
+    if order.quote_quantity:
+        notional = order.quote_quantity
+    else:
+        reference = order.price or order.stop_price or average
+        if reference is None:
+            return
+        notional = product(reference, order.quantity)
+    if notional < rules.min_notional:
+        raise filter_failure("NOTIONAL")
+    if order.type is not OrderType.MARKET and notional > rules.max_notional:
+        raise filter_failure("NOTIONAL")
+
+
+def check_trigger(order: NewOrder, last: int | None) -> None:
+    """A conditional order must not be triggered by the last traded price already."""
+    if order.type.conditional and last is not None and would_trigger(order.type, order.side, order.stop_price, last):
+        raise rejected("Order would trigger immediately.")
+
+
+def triggers_rising(kind: OrderType, side: Side) -> bool:
+    """Whether the order waits for the price to rise: a buy stop or a sell take profit."""
+    return kind.stop == (side is Side.BUY)
+
+
+def would_trigger(kind: OrderType, side: Side, stop_price: int, last: int) -> bool:
+    """Whether the last traded price meets the trigger price."""
+    return last >= stop_price if triggers_rising(kind, side) else last <= stop_price

@@ -1,0 +1,189 @@
+"""What the exchange keeps: orders, lists, trades and accounts, in units of 1e-8 and milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    BUY = "BUY"
+    SELL = "SELL"
+
+    @property
+    def opposite(self) -> Side:
+        """The other side."""
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+
+class OrderType(StrEnum):
+    LIMIT = "LIMIT"
+    LIMIT_MAKER = "LIMIT_MAKER"
+    MARKET = "MARKET"
+    STOP_LOSS = "STOP_LOSS"
+    STOP_LOSS_LIMIT = "STOP_LOSS_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
+    TAKE_PROFIT_LIMIT = "TAKE_PROFIT_LIMIT"
+
+    @property
+    def conditional(self) -> bool:
+        """Waits for a trigger price."""
+        return self in CONDITIONAL
+
+    @property
+    def priced(self) -> bool:
+        """Has a limit price."""
+        return self in PRICED
+
+    @property
+    def stop(self) -> bool:
+        """Is a stop loss of either kind."""
+        return self in (OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT)
+
+
+CONDITIONAL = frozenset(
+    (OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
+)
+PRICED = frozenset((OrderType.LIMIT, OrderType.LIMIT_MAKER, OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT))
+
+
+class TimeInForce(StrEnum):
+    GTC = "GTC"
+    IOC = "IOC"
+    FOK = "FOK"
+
+
+class OrderStatus(StrEnum):
+    NEW = "NEW"
+    PENDING_NEW = "PENDING_NEW"
+    PARTIALLY_FILLED = "PARTIALLY_FILLED"
+    FILLED = "FILLED"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
+
+
+OPEN = frozenset((OrderStatus.NEW, OrderStatus.PENDING_NEW, OrderStatus.PARTIALLY_FILLED))
+LIVE = frozenset((OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
+
+
+class StpMode(StrEnum):
+    """Self-trade prevention: who expires when an order would meet one of the same account."""
+
+    EXPIRE_TAKER = "EXPIRE_TAKER"
+    EXPIRE_MAKER = "EXPIRE_MAKER"
+    EXPIRE_BOTH = "EXPIRE_BOTH"
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """One order from acceptance to its end."""
+
+    order_id: int
+    uid: int
+    symbol: str
+    client_order_id: str
+    side: Side
+    type: OrderType
+    time_in_force: TimeInForce
+    price: int
+    quantity: int
+    quote_quantity: int
+    stop_price: int
+    stp: StpMode
+    time: int
+    update_time: int
+    list_id: int = -1
+    sibling: int = 0
+    """The other order of a one-cancels-the-other pair, or 0."""
+    status: OrderStatus = OrderStatus.NEW
+    executed: int = 0
+    quote_executed: int = 0
+    working_time: int = -1
+    expiry_reason: str | None = None
+    strategy_id: int | None = None
+    strategy_type: int | None = None
+    cancel_client_id: str = ""
+    sequence: int = 0
+    """Place in the queue of its price level: lower is earlier."""
+    ahead: int = 0
+    """Outside quantity that must trade at this price before this order does."""
+
+    @property
+    def remaining(self) -> int:
+        """Quantity still to be filled."""
+        return self.quantity - self.executed
+
+    @property
+    def open(self) -> bool:
+        """May still change."""
+        return self.status in OPEN
+
+    @property
+    def live(self) -> bool:
+        """Accepted, and not waiting for the working order of its list."""
+        return self.status in LIVE
+
+    @property
+    def untriggered(self) -> bool:
+        """A conditional order whose trigger price was not reached yet."""
+        return self.type.conditional and self.working_time < 0
+
+
+@dataclass(slots=True, eq=False)
+class OrderList:
+    """Orders placed together: OCO (a pair), OTO (working, then pending), OTOCO (working, then a pair)."""
+
+    list_id: int
+    uid: int
+    symbol: str
+    client_list_id: str
+    contingency: str
+    order_ids: list[int]
+    working_id: int
+    """The working order of an OTO or OTOCO, 0 for an OCO."""
+    time: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One fill of one order."""
+
+    trade_id: int
+    uid: int
+    symbol: str
+    order_id: int
+    list_id: int
+    price: int
+    quantity: int
+    quote: int
+    commission: int
+    commission_asset: str
+    time: int
+    buyer: bool
+    maker: bool
+
+
+@dataclass(slots=True, eq=False)
+class Balance:
+    """What an account holds of one asset."""
+
+    free: int = 0
+    locked: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One account: its balances by asset."""
+
+    uid: int
+    balances: dict[str, Balance] = field(default_factory=dict)
+    update_time: int = 0
+
+    def balance(self, asset: str) -> Balance:
+        """The balance of an asset, made when it is first needed."""
+        held = self.balances.get(asset)
+        if held is None:
+            held = self.balances[asset] = Balance()
+        return held

@@ -1,0 +1,134 @@
+"""The symbols that can be traded and their filters, as typical for Binance Spot production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from paper_exchange.core.units import text, to_units
+
+ORDER_TYPES: Final = (
+    "LIMIT",
+    "LIMIT_MAKER",
+    "MARKET",
+    "STOP_LOSS",
+    "STOP_LOSS_LIMIT",
+    "TAKE_PROFIT",
+    "TAKE_PROFIT_LIMIT",
+)
+STP_MODES: Final = ("EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolRules:
+    """One market: its assets and filters; prices and quantities in units of 1e-8."""
+
+    symbol: str
+    base: str
+    quote: str
+    tick: int
+    step: int
+    min_price: int
+    max_price: int
+    min_quantity: int
+    max_quantity: int
+    min_notional: int
+    max_notional: int = 9_000_000 * 10**8
+    multiplier_up: int = 5
+    multiplier_down: Decimal = Decimal("0.2")
+    average_minutes: int = 5
+    max_orders: int = 200
+    max_algo_orders: int = 5
+    max_lists: int = 20
+
+    def info(self) -> dict[str, Any]:
+        """The symbol's row in `GET /api/v3/exchangeInfo`."""
+        return {
+            "symbol": self.symbol,
+            "status": "TRADING",
+            "baseAsset": self.base,
+            "baseAssetPrecision": 8,
+            "quoteAsset": self.quote,
+            "quotePrecision": 8,
+            "quoteAssetPrecision": 8,
+            "baseCommissionPrecision": 8,
+            "quoteCommissionPrecision": 8,
+            "orderTypes": list(ORDER_TYPES),
+            "icebergAllowed": False,
+            "ocoAllowed": True,
+            "otoAllowed": True,
+            "opoAllowed": False,
+            "quoteOrderQtyMarketAllowed": True,
+            "allowTrailingStop": False,
+            "cancelReplaceAllowed": False,
+            "amendAllowed": False,
+            "pegInstructionsAllowed": False,
+            "isSpotTradingAllowed": True,
+            "isMarginTradingAllowed": False,
+            "filters": [
+                {
+                    "filterType": "PRICE_FILTER",
+                    "minPrice": text(self.min_price),
+                    "maxPrice": text(self.max_price),
+                    "tickSize": text(self.tick),
+                },
+                {
+                    "filterType": "LOT_SIZE",
+                    "minQty": text(self.min_quantity),
+                    "maxQty": text(self.max_quantity),
+                    "stepSize": text(self.step),
+                },
+                {
+                    "filterType": "PERCENT_PRICE_BY_SIDE",
+                    "bidMultiplierUp": str(self.multiplier_up),
+                    "bidMultiplierDown": str(self.multiplier_down),
+                    "askMultiplierUp": str(self.multiplier_up),
+                    "askMultiplierDown": str(self.multiplier_down),
+                    "avgPriceMins": self.average_minutes,
+                },
+                {
+                    "filterType": "NOTIONAL",
+                    "minNotional": text(self.min_notional),
+                    "applyMinToMarket": True,
+                    "maxNotional": text(self.max_notional),
+                    "applyMaxToMarket": False,
+                    "avgPriceMins": self.average_minutes,
+                },
+                {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": self.max_orders},
+                {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": self.max_lists},
+                {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": self.max_algo_orders},
+            ],
+            "permissions": [],
+            "permissionSets": [["SPOT"]],
+            "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
+            "allowedSelfTradePreventionModes": list(STP_MODES),
+        }
+
+
+def _rules(base: str, quote: str, *, tick: str, step: str, max_price: str, max_quantity: str) -> SymbolRules:
+    return SymbolRules(
+        symbol=base + quote,
+        base=base,
+        quote=quote,
+        tick=to_units(Decimal(tick)),
+        step=to_units(Decimal(step)),
+        min_price=to_units(Decimal(tick)),
+        max_price=to_units(Decimal(max_price)),
+        min_quantity=to_units(Decimal(step)),
+        max_quantity=to_units(Decimal(max_quantity)),
+        min_notional=5 * 10**8,
+    )
+
+
+SYMBOLS: Final[dict[str, SymbolRules]] = {
+    rules.symbol: rules
+    for rules in (
+        _rules("BTC", "USDT", tick="0.01", step="0.00001", max_price="1000000", max_quantity="9000"),
+        _rules("ETH", "USDT", tick="0.01", step="0.0001", max_price="1000000", max_quantity="9000"),
+        _rules("BNB", "USDT", tick="0.01", step="0.001", max_price="100000", max_quantity="900000"),
+        _rules("SOL", "USDT", tick="0.01", step="0.001", max_price="10000", max_quantity="90000"),
+        _rules("XRP", "USDT", tick="0.0001", step="0.1", max_price="10000", max_quantity="9222449"),
+        _rules("BTC", "USDC", tick="0.01", step="0.00001", max_price="1000000", max_quantity="9000"),
+    )
+}
