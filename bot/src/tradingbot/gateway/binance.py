@@ -1,0 +1,442 @@
+"""python-binance behind the port: addresses, signing, one guarded way for every request, and exact types out.
+
+Requests are signed here and sent through the client's own transport, because the client signs with a time of its own
+choosing, while an intent must know the timestamp before it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from binance.async_client import AsyncClient
+
+from tradingbot.gateway import payloads
+from tradingbot.gateway.clock import SAMPLES, ExchangeClock
+from tradingbot.gateway.credentials import Credentials
+from tradingbot.gateway.errors import ClockSkewError, ExchangeError, RejectedError, UnknownSymbolError, classify
+from tradingbot.gateway.port import (
+    CallCounts,
+    Commission,
+    EndpointClass,
+    Guard,
+    NewOco,
+    NewOrder,
+    NewOtoco,
+    NewProtection,
+    Stamp,
+)
+from tradingbot.model import (
+    AccountSnapshot,
+    BookTicker,
+    Candle,
+    OrderListReport,
+    OrderReport,
+    SymbolRules,
+    TradeFill,
+)
+from tradingbot_api.base import canonical
+from tradingbot_api.v1alpha1 import Environment
+from tradingbot_api.v1alpha1 import Exchange as ExchangeSettings
+
+RECV_WINDOW_MS: Final = 5_000
+READ_TIMEOUT: Final = 10.0
+ORDER_TIMEOUT: Final = 12.0
+"""Longer than the 10 s after which Binance itself answers -1007, so that its word is heard."""
+CONNECT_TIMEOUT: Final = 5.0
+PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses of one environment."""
+
+    rest: str
+    ws_api: str
+    streams: str
+
+
+def endpoints(settings: ExchangeSettings) -> Endpoints:
+    """The addresses of the settings' environment; a paper exchange serves all of them at its baseURL."""
+    match settings.environment:
+        case Environment.TESTNET:
+            return Endpoints(
+                "https://testnet.binance.vision/api",
+                "wss://ws-api.testnet.binance.vision/ws-api/v3",
+                "wss://stream.testnet.binance.vision",
+            )
+        case Environment.LIVE:
+            return Endpoints(
+                "https://api.binance.com/api",
+                "wss://ws-api.binance.com:443/ws-api/v3",
+                "wss://stream.binance.com:9443",
+            )
+        case Environment.PAPER:
+            base = (settings.base_url or "").rstrip("/")
+            parts = urlsplit(base)
+            socket = f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}"
+            return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket)
+
+
+class BinanceExchange:
+    """The port's implementation; make it with `create` inside a running event loop, and `close` it."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        addresses: Endpoints,
+        guard: Guard,
+        monotonic: Callable[[], float],
+        clock: ExchangeClock,
+    ) -> None:
+        self._client = client
+        self._addresses = addresses
+        self._guard = guard
+        self._monotonic = monotonic
+        self._clock = clock
+        self._counts = CallCounts()
+
+    @classmethod
+    def create(
+        cls,
+        settings: ExchangeSettings,
+        credentials: Credentials | None,
+        guard: Guard,
+        monotonic: Callable[[], float],
+    ) -> BinanceExchange:
+        """A client without any traffic yet; without credentials only public calls work."""
+        addresses = endpoints(settings)
+        trace = aiohttp.TraceConfig()
+        client = AsyncClient(
+            api_key=credentials.api_key if credentials else None,
+            api_secret=credentials.api_secret if credentials else None,
+            private_key=credentials.private_key if credentials else None,
+            session_params={"trace_configs": [trace]},
+        )
+        client.API_URL = addresses.rest
+        exchange = cls(client, addresses, guard, monotonic, ExchangeClock(monotonic))
+
+        async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
+            weight = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+            if weight.isdigit():
+                exchange._counts = replace(exchange._counts, used_weight=int(weight))
+
+        trace.on_request_end.append(ended)
+        return exchange
+
+    @property
+    def counts(self) -> CallCounts:
+        """Requests and errors so far."""
+        return self._counts
+
+    @property
+    def addresses(self) -> Endpoints:
+        """Where this exchange is, for the streams."""
+        return self._addresses
+
+    # --- time ---
+
+    def exchange_ms(self) -> int:
+        """The exchange's time now, in ms."""
+        return self._clock.now_ms()
+
+    def stamp(self) -> Stamp:
+        """The timestamp and window to commit and then sign a request with."""
+        return Stamp(self._clock.now_ms(), RECV_WINDOW_MS)
+
+    async def sync_clock(self) -> int:
+        """Forget old samples and measure anew; returns the exchange's time in ms."""
+        self._clock.reset()
+        for _ in range(SAMPLES):
+            answer = await self._clock.sample(self._server_time)
+        return answer
+
+    async def ping(self) -> None:
+        """GET time, which also keeps the offset fresh."""
+        await self._clock.sample(self._server_time)
+
+    async def _server_time(self) -> int:
+        data = await self._public(EndpointClass.MARKET, "time")
+        return int(data["serverTime"])
+
+    # --- market ---
+
+    async def rules(self, symbol: str) -> SymbolRules:
+        """GET exchangeInfo for one symbol."""
+        data = await self._public(EndpointClass.MARKET, "exchangeInfo", symbol=symbol)
+        for item in data["symbols"]:
+            if item["symbol"] == symbol:
+                return payloads.symbol_rules(item)
+        raise UnknownSymbolError(f"exchangeInfo has no {symbol}", api_code=-1121)
+
+    async def book_ticker(self, symbol: str, *, urgent: bool = False) -> BookTicker:
+        """GET ticker/bookTicker."""
+        kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
+        return payloads.book_ticker(await self._public(kind, "ticker/bookTicker", symbol=symbol), self._monotonic())
+
+    async def last_price(self, symbol: str) -> Decimal:
+        """GET ticker/price."""
+        data = await self._public(EndpointClass.MARKET, "ticker/price", symbol=symbol)
+        return Decimal(data["price"])
+
+    async def candles(
+        self, symbol: str, interval: str, *, limit: int = 500, start_ms: int | None = None
+    ) -> list[Candle]:
+        """GET klines."""
+        rows = await self._public(
+            EndpointClass.MARKET, "klines", symbol=symbol, interval=interval, limit=limit, startTime=start_ms
+        )
+        now = self._clock.now_ms()
+        return [payloads.candle(symbol, interval, row, now) for row in rows]
+
+    # --- account ---
+
+    async def commission(self, symbol: str) -> Commission:
+        """GET account/commission."""
+        return payloads.commission(
+            await self._signed(EndpointClass.ACCOUNT, "get", "account/commission", symbol=symbol)
+        )
+
+    async def account(self, *, urgent: bool = False) -> AccountSnapshot:
+        """GET account."""
+        data = await self._signed(_reading(urgent), "get", "account", omitZeroBalances="true")
+        return payloads.account(data)
+
+    async def order(self, symbol: str, client_order_id: str, *, urgent: bool = False) -> OrderReport:
+        """GET order."""
+        data = await self._signed(_reading(urgent), "get", "order", symbol=symbol, origClientOrderId=client_order_id)
+        return payloads.order(data)
+
+    async def order_list(self, list_client_id: str, *, urgent: bool = False) -> OrderListReport:
+        """GET orderList."""
+        data = await self._signed(_reading(urgent), "get", "orderList", origClientOrderId=list_client_id)
+        return payloads.order_list(data)
+
+    async def open_orders(self, symbol: str, *, urgent: bool = False) -> list[OrderReport]:
+        """GET openOrders."""
+        return [payloads.order(row) for row in await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol)]
+
+    async def all_orders(self, symbol: str, *, start_ms: int, urgent: bool = False) -> list[OrderReport]:
+        """GET allOrders from `start_ms` on: the first page by time, the others by order id."""
+        found: list[OrderReport] = []
+        page: dict[str, Any] = {"startTime": start_ms}
+        while True:
+            rows = await self._signed(_reading(urgent), "get", "allOrders", symbol=symbol, limit=PAGE, **page)
+            found += [payloads.order(row) for row in rows]
+            if len(rows) < PAGE:
+                return found
+            page = {"orderId": found[-1].order_id + 1}
+
+    async def order_trades(self, symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
+        """GET myTrades of one order, paged by trade id."""
+        rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, orderId=order_id, limit=PAGE)
+        found = [payloads.trade(row) for row in rows]
+        while len(rows) == PAGE:
+            rows = await self._signed(
+                _reading(urgent),
+                "get",
+                "myTrades",
+                symbol=symbol,
+                orderId=order_id,
+                fromId=found[-1].trade_id + 1,
+                limit=PAGE,
+            )
+            found += [payloads.trade(row) for row in rows]
+        return found
+
+    async def trades(self, symbol: str, *, from_id: int) -> list[TradeFill]:
+        """GET myTrades from a trade id on, paged."""
+        found: list[TradeFill] = []
+        while True:
+            rows = await self._signed(
+                EndpointClass.ACCOUNT, "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE
+            )
+            found += [payloads.trade(row) for row in rows]
+            if len(rows) < PAGE:
+                return found
+            from_id = found[-1].trade_id + 1
+
+    # --- orders: sent once, never repeated here ---
+
+    async def place_order(self, order: NewOrder, stamp: Stamp, *, urgent: bool = False) -> OrderReport:
+        """POST order."""
+        data = await self._send(
+            EndpointClass.REDUCE if urgent else EndpointClass.ORDER,
+            "post",
+            "order",
+            stamp,
+            symbol=order.symbol,
+            side=order.side.value,
+            type=order.type.value,
+            timeInForce=order.time_in_force and order.time_in_force.value,
+            quantity=canonical(order.quantity),
+            price=_optional(order.price),
+            stopPrice=_optional(order.stop_price),
+            newClientOrderId=order.client_order_id,
+            newOrderRespType="FULL",
+        )
+        return payloads.order(data)
+
+    async def place_oco(self, order: NewOco, stamp: Stamp) -> OrderListReport:
+        """POST orderList/oco, SELL: the take-profit above, the stop below."""
+        pair = order.pair
+        data = await self._send(
+            EndpointClass.REDUCE,
+            "post",
+            "orderList/oco",
+            stamp,
+            symbol=order.symbol,
+            side="SELL",
+            quantity=canonical(pair.quantity),
+            listClientOrderId=order.list_client_id,
+            newOrderRespType="RESULT",
+            **_legs(pair, ""),
+        )
+        return payloads.order_list(data)
+
+    async def place_otoco(self, order: NewOtoco, stamp: Stamp) -> OrderListReport:
+        """POST orderList/otoco: the working BUY and the pending pair."""
+        entry = order.entry
+        data = await self._send(
+            EndpointClass.ORDER,
+            "post",
+            "orderList/otoco",
+            stamp,
+            symbol=entry.symbol,
+            listClientOrderId=order.list_client_id,
+            newOrderRespType="RESULT",
+            workingType=entry.type.value,
+            workingSide=entry.side.value,
+            workingClientOrderId=entry.client_order_id,
+            workingPrice=_optional(entry.price),
+            workingQuantity=canonical(entry.quantity),
+            workingTimeInForce=entry.time_in_force and entry.time_in_force.value,
+            pendingSide="SELL",
+            pendingQuantity=canonical(order.pair.quantity),
+            **_legs(order.pair, "pending"),
+        )
+        return payloads.order_list(data)
+
+    async def cancel_order(self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp) -> OrderReport:
+        """DELETE order."""
+        data = await self._send(
+            EndpointClass.REDUCE,
+            "delete",
+            "order",
+            stamp,
+            symbol=symbol,
+            origClientOrderId=client_order_id,
+            newClientOrderId=cancel_id,
+        )
+        # An order of a list brings the whole list as the answer.
+        reports = [payloads.order(row) for row in data["orderReports"]] if "orderReports" in data else None
+        if reports is None:
+            return payloads.order(data)
+        return next(report for report in reports if report.client_order_id == client_order_id)
+
+    async def cancel_list(self, symbol: str, order_list_id: int, cancel_id: str, stamp: Stamp) -> OrderListReport:
+        """DELETE orderList."""
+        data = await self._send(
+            EndpointClass.REDUCE,
+            "delete",
+            "orderList",
+            stamp,
+            symbol=symbol,
+            orderListId=order_list_id,
+            newClientOrderId=cancel_id,
+        )
+        return payloads.order_list(data)
+
+    # --- the one way out ---
+
+    def user_subscription(self) -> Mapping[str, Any]:
+        """Signed parameters of `userDataStream.subscribe.signature`, for now."""
+        params = {"apiKey": self._client.API_KEY, "timestamp": self._clock.now_ms()}
+        return {**params, "signature": self._client._generate_ws_api_signature(params)}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close_connection()
+
+    async def _public(self, kind: EndpointClass, path: str, **params: Any) -> Any:
+        return await self._call(kind, "get", path, params, READ_TIMEOUT)
+
+    async def _signed(self, kind: EndpointClass, method: str, path: str, **params: Any) -> Any:
+        """A signed read; after -1021 the clock is measured and the read repeated once."""
+        if not self._clock.synced:
+            await self.sync_clock()
+        try:
+            return await self._send(kind, method, path, self.stamp(), timeout=READ_TIMEOUT, **params)
+        except ClockSkewError:
+            await self.sync_clock()
+            return await self._send(kind, method, path, self.stamp(), timeout=READ_TIMEOUT, **params)
+
+    async def _send(
+        self,
+        kind: EndpointClass,
+        method: str,
+        path: str,
+        stamp: Stamp,
+        *,
+        timeout: float = ORDER_TIMEOUT,
+        **params: Any,
+    ) -> Any:
+        signed = {name: value for name, value in params.items() if value is not None}
+        signed |= {"timestamp": stamp.timestamp_ms, "recvWindow": stamp.recv_window_ms}
+        # aiohttp encodes the form of a POST itself; the query of a GET is sent as it is.
+        signed["signature"] = self._client._generate_signature(signed, uri_encode=method == "get")
+        return await self._call(kind, method, path, signed, timeout)
+
+    async def _call(self, kind: EndpointClass, method: str, path: str, params: dict[str, Any], timeout: float) -> Any:
+        async def request() -> Any:
+            limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
+            self._counts = replace(self._counts, calls=self._counts.calls + 1)
+            try:
+                return await self._client._request_api(
+                    method, path, signed=False, version="v3", data={**params, "requests_params": {"timeout": limits}}
+                )
+            except Exception as error:
+                known = classify(error)
+                if known is None:
+                    raise
+                self._count_error(known, path)
+                raise known from None
+
+        return await self._guard.call(kind, request)
+
+    def _count_error(self, error: ExchangeError, path: str) -> None:
+        if isinstance(error, RejectedError):
+            return  # a refusal is an answer
+        self._counts = replace(self._counts, errors=self._counts.errors + 1, last_error=f"{path}: {error}"[:200])
+
+
+def _reading(urgent: bool) -> EndpointClass:
+    return EndpointClass.REDUCE if urgent else EndpointClass.ACCOUNT
+
+
+def _optional(value: Decimal | None) -> str | None:
+    return None if value is None else canonical(value)
+
+
+def _legs(pair: NewProtection, prefix: str) -> dict[str, Any]:
+    """Parameters of the two legs: `aboveType`... of an OCO, `pendingAboveType`... of an OTOCO."""
+
+    def name(text: str) -> str:
+        return prefix + text if prefix else text[0].lower() + text[1:]
+
+    legs: dict[str, Any] = {
+        name("AboveType"): "LIMIT_MAKER",
+        name("AboveClientOrderId"): pair.take_profit_client_id,
+        name("AbovePrice"): canonical(pair.take_profit_price),
+        name("BelowType"): "STOP_LOSS" if pair.stop_limit_price is None else "STOP_LOSS_LIMIT",
+        name("BelowClientOrderId"): pair.stop_client_id,
+        name("BelowStopPrice"): canonical(pair.stop_price),
+    }
+    if pair.stop_limit_price is not None:
+        legs[name("BelowPrice")] = canonical(pair.stop_limit_price)
+        legs[name("BelowTimeInForce")] = "GTC"
+    return legs

@@ -1,0 +1,301 @@
+"""Binance's JSON turned into the bot's types; the only place that knows the field names.
+
+Shapes: Binance Spot API documentation, rest-api.md, web-socket-streams.md and user-data-stream.md. Numbers stay exact:
+they are decimal strings on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from tradingbot.gateway.port import Commission
+from tradingbot.model import (
+    NO_LIST,
+    AccountSnapshot,
+    Balance,
+    BalancesUpdate,
+    BookTicker,
+    Candle,
+    ListStatus,
+    ListUpdate,
+    LotFilter,
+    NotionalFilter,
+    OrderListReport,
+    OrderReport,
+    OrderStatus,
+    OrderType,
+    OrderUpdate,
+    PercentPriceFilter,
+    PriceFilter,
+    Side,
+    SymbolRules,
+    TimeInForce,
+    TradeFill,
+    UserEvent,
+)
+
+Json = Mapping[str, Any]
+
+
+def symbol_rules(data: Json) -> SymbolRules:
+    """One entry of exchangeInfo's `symbols`."""
+    filters: dict[str, Json] = {item["filterType"]: item for item in data["filters"]}
+
+    def number(kind: str, name: str) -> Decimal:
+        return Decimal(filters.get(kind, {}).get(name, "0"))
+
+    def count(kind: str, name: str) -> int | None:
+        return int(filters[kind][name]) if kind in filters else None
+
+    def lot(kind: str) -> LotFilter:
+        return LotFilter(number(kind, "minQty"), number(kind, "maxQty"), number(kind, "stepSize"))
+
+    band = filters.get("PERCENT_PRICE_BY_SIDE")
+    notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
+    known = {item.value for item in OrderType}
+    return SymbolRules(
+        symbol=data["symbol"],
+        status=data["status"],
+        base_asset=data["baseAsset"],
+        quote_asset=data["quoteAsset"],
+        base_precision=int(data.get("baseAssetPrecision", 8)),
+        quote_precision=int(data.get("quoteAssetPrecision", 8)),
+        order_types=frozenset(OrderType(item) for item in data["orderTypes"] if item in known),
+        oco_allowed=bool(data.get("ocoAllowed", False)),
+        oto_allowed=bool(data.get("otoAllowed", False)),
+        price=PriceFilter(
+            number("PRICE_FILTER", "minPrice"), number("PRICE_FILTER", "maxPrice"), number("PRICE_FILTER", "tickSize")
+        ),
+        lot=lot("LOT_SIZE"),
+        market_lot=lot("MARKET_LOT_SIZE"),
+        notional=NotionalFilter(
+            min_notional=Decimal(notional.get("minNotional", "0")),
+            apply_min_to_market=bool(notional.get("applyMinToMarket", notional.get("applyToMarket", False))),
+            max_notional=Decimal(notional.get("maxNotional", "0")),
+            apply_max_to_market=bool(notional.get("applyMaxToMarket", False)),
+        ),
+        percent_price=None if band is None else _percent_price(band),
+        max_orders=count("MAX_NUM_ORDERS", "maxNumOrders"),
+        max_algo_orders=count("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders"),
+        max_order_lists=count("MAX_NUM_ORDER_LISTS", "maxNumOrderLists"),
+    )
+
+
+def _percent_price(data: Json) -> PercentPriceFilter:
+    return PercentPriceFilter(
+        bid_up=Decimal(data["bidMultiplierUp"]),
+        bid_down=Decimal(data["bidMultiplierDown"]),
+        ask_up=Decimal(data["askMultiplierUp"]),
+        ask_down=Decimal(data["askMultiplierDown"]),
+    )
+
+
+def account(data: Json) -> AccountSnapshot:
+    """GET account."""
+    rates = data["commissionRates"]
+    return AccountSnapshot(
+        uid=str(data["uid"]),
+        can_trade=bool(data.get("canTrade", True)),
+        balances={item["asset"]: Balance(Decimal(item["free"]), Decimal(item["locked"])) for item in data["balances"]},
+        maker_rate=Decimal(rates["maker"]),
+        taker_rate=Decimal(rates["taker"]),
+        time_ms=int(data["updateTime"]),
+    )
+
+
+def commission(data: Json) -> Commission:
+    """GET account/commission: standard, special and tax commissions add up; the BNB discount is left out."""
+    groups = [data[name] for name in ("standardCommission", "specialCommission", "taxCommission") if name in data]
+
+    def total(*names: str) -> Decimal:
+        return sum((Decimal(group.get(name, "0")) for group in groups for name in names), Decimal(0))
+
+    return Commission(maker=total("maker", "buyer"), taker=total("taker", "buyer"))
+
+
+def order(data: Json) -> OrderReport:
+    """An order of any REST answer; of a cancel, `origClientOrderId` is the order's own id."""
+    symbol, order_id, side = data["symbol"], int(data["orderId"]), Side(data.get("side", "SELL"))
+    time_ms = int(data.get("updateTime") or data.get("transactTime") or data.get("time") or 0)
+    fills = tuple(
+        TradeFill(
+            symbol=symbol,
+            trade_id=int(item["tradeId"]),
+            order_id=order_id,
+            side=side,
+            price=Decimal(item["price"]),
+            quantity=Decimal(item["qty"]),
+            commission=Decimal(item["commission"]),
+            commission_asset=item["commissionAsset"],
+            is_maker=False,  # the fills of a placement's answer are those it took
+            time_ms=time_ms,
+        )
+        for item in data.get("fills", ())
+    )
+    return OrderReport(
+        symbol=symbol,
+        order_id=order_id,
+        order_list_id=int(data.get("orderListId", NO_LIST)),
+        client_order_id=data.get("origClientOrderId") or data["clientOrderId"],
+        side=side,
+        type=OrderType(data["type"]),
+        status=OrderStatus(data["status"]),
+        time_in_force=TimeInForce(data.get("timeInForce", "GTC")),
+        price=Decimal(data["price"]),
+        stop_price=Decimal(data.get("stopPrice", "0")),
+        quantity=Decimal(data["origQty"]),
+        executed_quantity=Decimal(data["executedQty"]),
+        time_ms=time_ms,
+        fills=fills,
+        expiry_reason=data.get("expiryReason"),
+    )
+
+
+def order_list(data: Json) -> OrderListReport:
+    """An order list of any REST answer."""
+    return OrderListReport(
+        symbol=data["symbol"],
+        order_list_id=int(data["orderListId"]),
+        list_client_order_id=data["listClientOrderId"],
+        status=ListStatus(data["listOrderStatus"]),
+        order_ids=tuple(int(item["orderId"]) for item in data["orders"]),
+        client_order_ids=tuple(item["clientOrderId"] for item in data["orders"]),
+        time_ms=int(data["transactionTime"]),
+        reports=tuple(order(item) for item in data.get("orderReports", ())),
+    )
+
+
+def trade(data: Json) -> TradeFill:
+    """An entry of GET myTrades."""
+    return TradeFill(
+        symbol=data["symbol"],
+        trade_id=int(data["id"]),
+        order_id=int(data["orderId"]),
+        side=Side.BUY if data["isBuyer"] else Side.SELL,
+        price=Decimal(data["price"]),
+        quantity=Decimal(data["qty"]),
+        commission=Decimal(data["commission"]),
+        commission_asset=data["commissionAsset"],
+        is_maker=bool(data["isMaker"]),
+        time_ms=int(data["time"]),
+    )
+
+
+def candle(symbol: str, interval: str, row: Sequence[Any], now_ms: int) -> Candle:
+    """A row of GET klines; it is closed when the exchange's time is past its end."""
+    return Candle(
+        symbol=symbol,
+        interval=interval,
+        open_ms=int(row[0]),
+        close_ms=int(row[6]),
+        open=Decimal(row[1]),
+        high=Decimal(row[2]),
+        low=Decimal(row[3]),
+        close=Decimal(row[4]),
+        volume=Decimal(row[5]),
+        trades=int(row[8]),
+        closed=now_ms > int(row[6]),
+    )
+
+
+def book_ticker(data: Json, received: float) -> BookTicker:
+    """GET ticker/bookTicker."""
+    return BookTicker(
+        symbol=data["symbol"],
+        bid=Decimal(data["bidPrice"]),
+        bid_quantity=Decimal(data["bidQty"]),
+        ask=Decimal(data["askPrice"]),
+        ask_quantity=Decimal(data["askQty"]),
+        received=received,
+    )
+
+
+def stream_book(data: Json, received: float) -> BookTicker:
+    """A bookTicker message."""
+    return BookTicker(
+        symbol=data["s"],
+        bid=Decimal(data["b"]),
+        bid_quantity=Decimal(data["B"]),
+        ask=Decimal(data["a"]),
+        ask_quantity=Decimal(data["A"]),
+        received=received,
+    )
+
+
+def stream_candle(data: Json) -> Candle:
+    """A kline message."""
+    row = data["k"]
+    return Candle(
+        symbol=row["s"],
+        interval=row["i"],
+        open_ms=int(row["t"]),
+        close_ms=int(row["T"]),
+        open=Decimal(row["o"]),
+        high=Decimal(row["h"]),
+        low=Decimal(row["l"]),
+        close=Decimal(row["c"]),
+        volume=Decimal(row["v"]),
+        trades=int(row["n"]),
+        closed=bool(row["x"]),
+    )
+
+
+def user_event(data: Json) -> UserEvent | None:
+    """An event of the user data stream; None for kinds that the bot has no use for."""
+    match data.get("e"):
+        case "executionReport":
+            return _order_update(data)
+        case "listStatus":
+            return ListUpdate(
+                symbol=data["s"],
+                order_list_id=int(data["g"]),
+                list_client_order_id=data["C"],
+                status=ListStatus(data["L"]),
+                client_order_ids=tuple(item["c"] for item in data["O"]),
+                event_ms=int(data["E"]),
+            )
+        case "outboundAccountPosition":
+            return BalancesUpdate(
+                balances={item["a"]: Balance(Decimal(item["f"]), Decimal(item["l"])) for item in data["B"]},
+                event_ms=int(data["E"]),
+            )
+        case _:
+            return None
+
+
+def _order_update(data: Json) -> OrderUpdate:
+    symbol, order_id, side = data["s"], int(data["i"]), Side(data["S"])
+    fill = None
+    if data["x"] == "TRADE":
+        fill = TradeFill(
+            symbol=symbol,
+            trade_id=int(data["t"]),
+            order_id=order_id,
+            side=side,
+            price=Decimal(data["L"]),
+            quantity=Decimal(data["l"]),
+            commission=Decimal(data["n"] or "0"),
+            commission_asset=data["N"] or "",
+            is_maker=bool(data["m"]),
+            time_ms=int(data["T"]),
+        )
+    report = OrderReport(
+        symbol=symbol,
+        order_id=order_id,
+        order_list_id=int(data["g"]),
+        client_order_id=data["C"] or data["c"],  # on a cancel c is the cancel's id and C the order's own
+        side=side,
+        type=OrderType(data["o"]),
+        status=OrderStatus(data["X"]),
+        time_in_force=TimeInForce(data["f"]),
+        price=Decimal(data["p"]),
+        stop_price=Decimal(data["P"]),
+        quantity=Decimal(data["q"]),
+        executed_quantity=Decimal(data["z"]),
+        time_ms=int(data["T"]),
+        expiry_reason=data.get("eR"),
+    )
+    reason = data.get("r", "NONE")
+    return OrderUpdate(report, data["x"], None if reason == "NONE" else reason, fill, int(data["E"]))

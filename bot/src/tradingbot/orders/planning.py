@@ -1,0 +1,83 @@
+"""Plans of entries and protections: pure prices and quantities, on the symbol's steps, that the exchange will accept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from tradingbot.gateway import filters
+from tradingbot.gateway.filters import FilterRefusal
+from tradingbot.model import OrderType, Side, SymbolRules
+from tradingbot_api.v1alpha1 import BotSettings
+
+STOP_LIMIT_GAP: Final = Decimal("0.01")
+"""How far below its trigger a STOP_LOSS_LIMIT sells, where the symbol has no STOP_LOSS; wide, so that it fills."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionPlan:
+    """Quantity and prices of a protection pair."""
+
+    quantity: Decimal
+    stop_price: Decimal
+    stop_limit_price: Decimal | None
+    take_profit_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPlan:
+    """A buy inside the slippage collar and what protects it."""
+
+    quantity: Decimal
+    limit_price: Decimal
+    protection: ProtectionPlan
+
+
+def stop_limit(rules: SymbolRules, stop_price: Decimal) -> Decimal | None:
+    """The limit of a stop: None where the symbol has STOP_LOSS, which sells at the market."""
+    if OrderType.STOP_LOSS in rules.order_types:
+        return None
+    return filters.floor_price(rules, stop_price * (1 - STOP_LIMIT_GAP))
+
+
+def plan_protection(
+    rules: SymbolRules, settings: BotSettings, quantity: Decimal, entry_price: Decimal
+) -> ProtectionPlan:
+    """Stop and take-profit around `entry_price` for `quantity` of base (floored to the step)."""
+    stop = filters.floor_price(rules, entry_price * (1 - settings.protection.stop_loss_ratio))
+    target = filters.ceil_price(rules, entry_price * (1 + settings.protection.take_profit_ratio))
+    return ProtectionPlan(filters.floor_quantity(rules, quantity), stop, stop_limit(rules, stop), target)
+
+
+def plan_entry(
+    rules: SymbolRules,
+    settings: BotSettings,
+    quantity: Decimal,
+    ask: Decimal,
+    taker_rate: Decimal,
+    held: Decimal,
+) -> EntryPlan | FilterRefusal:
+    """A buy of `quantity` at up to the collar above `ask`, or the filter that refuses it.
+
+    The pair sells what is left after the fee, which is taken from the bought base, with the dust `held` before.
+    """
+    limit = filters.floor_price(rules, ask * (1 + settings.entry.max_slippage_ratio))
+    wanted = filters.floor_quantity(rules, quantity)
+    protection = plan_protection(rules, settings, wanted * (1 - taker_rate) + held, ask)
+    exit_price = protection.stop_limit_price or protection.stop_price
+    checks = (
+        filters.check_price(rules, limit),
+        filters.check_quantity(rules, wanted),
+        filters.check_notional(rules, limit, wanted),
+        filters.check_price(rules, protection.stop_price, "stop price"),
+        filters.check_price(rules, protection.take_profit_price, "take-profit price"),
+        filters.check_quantity(rules, protection.quantity),
+        # Sized so that the exit at the stop still passes: a position that cannot be sold must not be bought.
+        filters.check_notional(rules, exit_price, protection.quantity),
+        filters.check_percent_price(rules, Side.BUY, limit, ask),
+        filters.check_percent_price(rules, Side.SELL, protection.take_profit_price, ask),
+        filters.check_percent_price(rules, Side.SELL, exit_price, ask),
+    )
+    refusal = next((check for check in checks if check is not None), None)
+    return refusal or EntryPlan(wanted, limit, protection)
