@@ -64,14 +64,15 @@ def positive_decimal(message: str, upper: str | None = None) -> Any:
     """Annotated type of a decimal > 0 and, with `upper`, < upper; enforced here and by CEL at admission."""
     rule = "quantity(self).isGreaterThan(quantity('0'))"
     if upper is not None:
-        rule += f" && quantity(self).isLessThan(quantity('{upper}'))"
+        rule = f"({rule} && quantity(self).isLessThan(quantity('{upper}')))"
+    # Silent where the pattern has refused the text already: quantity() of it would be a second, obscure error.
+    rule = f"!isQuantity(self) || {rule}"
 
     def check(value: Decimal) -> Decimal:
         if value <= 0 or (upper is not None and value >= Decimal(upper)):
             raise ValueError(f"{message}, got {canonical(value)}")
         return value
 
-    # The pattern guards the rule: quantity() of anything else would be an error without a field.
     return Annotated[
         Decimal,
         _parser(UNSIGNED_PATTERN),

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from tradingbot_api.base import Amount, Model, Ratio, SignedDecimal
 
@@ -61,6 +71,21 @@ def _int_or_string(value: Any) -> int | str:
 
 IntOrString = Annotated[
     int | str, BeforeValidator(_int_or_string), WithJsonSchema({"x-kubernetes-int-or-string": True})
+]
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+
+
+def _quantity(value: Any) -> int | str:
+    value = _int_or_string(value)
+    if not re.fullmatch(QUANTITY_PATTERN, str(value)):
+        raise ValueError(f"expected an amount such as 100m, 1 or 256Mi, got {value!r}")
+    return value
+
+
+Quantity = Annotated[
+    int | str,
+    BeforeValidator(_quantity),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN}),
 ]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{5,20}$")]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
@@ -147,8 +172,10 @@ class Entry(Model):
         validate_default=True,
         description="No entry while (ask - bid) / bid is larger than this.",
     )
-    max_data_age_seconds: int = Field(default=5, ge=1, le=300, description="No entry on market data older than this.")
-    max_per_minute: int = Field(default=10, ge=1, le=60, description="At most this many entries a minute.")
+    max_data_age_seconds: StrictInt = Field(
+        default=5, ge=1, le=300, description="No entry on market data older than this."
+    )
+    max_per_minute: StrictInt = Field(default=10, ge=1, le=60, description="At most this many entries a minute.")
 
 
 class Protection(Model):
@@ -156,7 +183,7 @@ class Protection(Model):
 
     stop_loss_ratio: Ratio = Field(description="Distance of the stop below the entry price, as a share of it.")
     take_profit_ratio: Ratio = Field(description="Distance of the take-profit above the entry price, as a share of it.")
-    deadline_seconds: int = Field(
+    deadline_seconds: StrictInt = Field(
         default=10,
         ge=1,
         le=300,
@@ -181,7 +208,7 @@ class Risk(Model):
         validate_default=True,
         description="Fall of the equity from its peak, as a share of it, at which entries stop until it is cleared.",
     )
-    cooldown_seconds: int = Field(
+    cooldown_seconds: StrictInt = Field(
         default=300, ge=0, le=86400, description="No entry for this long after a stop-loss was hit."
     )
 
@@ -189,10 +216,10 @@ class Risk(Model):
 class CircuitBreaker(Model):
     """When the bot stops calling an exchange that fails."""
 
-    failure_threshold: int = Field(
+    failure_threshold: StrictInt = Field(
         default=5, ge=1, le=100, description="Consecutive failed calls that open the circuit."
     )
-    recovery_timeout_seconds: int = Field(
+    recovery_timeout_seconds: StrictInt = Field(
         default=300, ge=1, le=3600, description="How long the circuit stays open before one call probes."
     )
 
@@ -219,10 +246,10 @@ class ImagePullSecret(Model):
 class Resources(Model):
     """Compute resources of the bot's container."""
 
-    requests: dict[str, IntOrString] = Field(
+    requests: dict[str, Quantity] = Field(
         default_factory=dict, max_length=8, description="Requested amounts by resource name."
     )
-    limits: dict[str, IntOrString] = Field(
+    limits: dict[str, Quantity] = Field(
         default_factory=dict, max_length=8, description="Upper limits by resource name."
     )
 
@@ -277,7 +304,7 @@ class BotSettings(Model):
         json_schema_extra={"default": {}},
         description="When the bot stops calling an exchange that fails.",
     )
-    safe_mode: bool | None = Field(
+    safe_mode: StrictBool | None = Field(
         default=None,
         description="true: no entry is sent and resting entries are cancelled; an open position stays protected. "
         "Absent means false, and has no default, so that an emergency patch survives a kubectl apply of the manifest.",
@@ -300,6 +327,8 @@ class TradingBotSpec(BotSettings):
             "storage is required with environment Live",
         ),
         (
+            # Silent where a pattern has refused a figure already.
+            "!isQuantity(self.risk.maxPositionValue) || !isQuantity(self.capital) || "
             "quantity(self.risk.maxPositionValue).compareTo(quantity(self.capital)) <= 0",
             ".risk.maxPositionValue",
             "risk.maxPositionValue must not exceed capital",
@@ -316,7 +345,7 @@ class TradingBotSpec(BotSettings):
         description="On deletion entries are cancelled; Hold leaves the position and its protection on the exchange, "
         "ClosePosition sells it.",
     )
-    deletion_deadline_seconds: int = Field(
+    deletion_deadline_seconds: StrictInt = Field(
         default=120,
         ge=10,
         le=3600,
