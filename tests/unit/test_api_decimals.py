@@ -63,4 +63,4 @@ def test_an_amount_is_greater_than_zero() -> None:
 def test_models_are_immutable() -> None:
     money = Money(amount=Decimal(1), signed=Decimal(0))
     with pytest.raises(ValidationError, match="frozen"):
-        money.amount = Decimal(2)
+        money.amount = Decimal(2)  # type: ignore[misc]

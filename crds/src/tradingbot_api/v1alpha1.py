@@ -76,10 +76,10 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 
 def _quantity(value: Any) -> int | str:
-    value = _int_or_string(value)
-    if not re.fullmatch(QUANTITY_PATTERN, str(value)):
-        raise ValueError(f"expected an amount such as 100m, 1 or 256Mi, got {value!r}")
-    return value
+    amount = _int_or_string(value)
+    if not re.fullmatch(QUANTITY_PATTERN, str(amount)):
+        raise ValueError(f"expected an amount such as 100m, 1 or 256Mi, got {amount!r}")
+    return amount
 
 
 Quantity = Annotated[
