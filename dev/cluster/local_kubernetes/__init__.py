@@ -1,0 +1,1 @@
+"""A real Kubernetes for the demo and the tests; standard library only: it runs before anything is installed."""
