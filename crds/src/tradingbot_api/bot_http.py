@@ -7,7 +7,7 @@ mTLS on port 8443, JSON bodies in the models below:
     PUT  /v1/config          BotConfig -> ConfigReply (200), ErrorReply (409 stale or foreign, 422 invalid)
     PUT  /v1/grant           Grant -> GrantReply (200), ErrorReply (409 mismatch)
     PUT  /v1/incarnation  RaiseIncarnation -> 200, ErrorReply (409 after the first order of this boot)
-    POST /v1/drain           DrainRequest -> DrainReply (202), ErrorReply (409)
+    POST /v1/drain           DrainRequest -> DrainStatus (202), ErrorReply (409)
 
 and plain HTTP on port 8080: GET /healthz, /readyz, /metrics.
 """
@@ -53,11 +53,16 @@ class BotIdentity(WireModel):
 
 
 class BotConfig(WireModel):
-    """A whole configuration. `revision` is the operator's counter; it grows with every change of the content."""
+    """A whole configuration. `revision` is the operator's counter; it grows with every change of the content.
+
+    `cleared_causes` are ids of latched safe-mode causes that a human cleared; each is cleared once, when the revision
+    is first applied.
+    """
 
     revision: int = Field(ge=1)
     bot: BotIdentity
     settings: BotSettings
+    cleared_causes: list[str] = Field(default_factory=list)
 
 
 class ConfigReply(WireModel):

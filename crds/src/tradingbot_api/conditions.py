@@ -93,6 +93,8 @@ class Reason(StrEnum):
     PROCESS_GONE = "ProcessGone"
     # TradingAllowed
     STREAM_DEAD = "StreamDead"
+    COOLDOWN = "Cooldown"
+    WARMING_UP = "WarmingUp"
 
 
 class Phase(StrEnum):

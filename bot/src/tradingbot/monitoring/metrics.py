@@ -1,0 +1,202 @@
+"""The bot's figures for Prometheus: read from the present status when scraped, and counted where events matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tradingbot_api.bot_http import BotStatus
+
+BREAKER_STATES = ("Closed", "HalfOpen", "Open")
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What is measured and not in the status; None where it is not known."""
+
+    equity: Decimal | None = None
+    daily_loss: Decimal | None = None
+    stream_ages: dict[str, float | None] = field(default_factory=dict)
+    used_weight: int = 0
+    unprotected_now_seconds: float = 0.0
+    loop_lag_seconds: float = 0.0
+
+
+class Metrics:
+    """All metrics of one bot, in a registry of their own; every one has the label `symbol`."""
+
+    def __init__(self, symbol: str, status: Callable[[], tuple[BotStatus, Extra]]) -> None:
+        self.registry = CollectorRegistry()
+        self._symbol = symbol
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._entries = Counter(
+            "tradingbot_entries", "Entries by outcome.", ["symbol", "outcome"], registry=self.registry
+        )
+        self._refusals = Counter(
+            "tradingbot_entries_refused", "Entries not sent, by code.", ["symbol", "code"], registry=self.registry
+        )
+        self._order_events = Counter(
+            "tradingbot_order_events", "Events of orders, by kind.", ["symbol", "kind"], registry=self.registry
+        )
+        self._reconciles = Counter(
+            "tradingbot_reconciles", "Comparisons with the exchange.", ["symbol", "result"], registry=self.registry
+        )
+        self._order_seconds = Histogram(
+            "tradingbot_entry_seconds",
+            "From the close of the candle to the outcome of the entry.",
+            ["symbol"],
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.registry.register(_StatusCollector(symbol, status))
+
+    def entry(self, outcome: str, seconds: float) -> None:
+        """An entry had an outcome, `seconds` after its candle closed."""
+        self._entries.labels(self._symbol, outcome).inc()
+        self._order_seconds.labels(self._symbol).observe(max(0.0, seconds))
+
+    def refused(self, code: str) -> None:
+        """An entry was not sent."""
+        self._refusals.labels(self._symbol, code).inc()
+
+    def order_event(self, kind: str) -> None:
+        """The order manager told of an event."""
+        self._order_events.labels(self._symbol, kind).inc()
+
+    def reconciled(self, result: str) -> None:
+        """A comparison with the exchange ended."""
+        self._reconciles.labels(self._symbol, result).inc()
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class _StatusCollector(Collector):
+    """Turns the present status into metrics; what is not known has no sample."""
+
+    def __init__(self, symbol: str, status: Callable[[], tuple[BotStatus, Extra]]) -> None:
+        self._symbol = symbol
+        self._status = status
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: the registry must not ask for a status while the bot is being composed."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        status, extra = self._status()
+        yield from self._safe_mode(status)
+        yield from self._state(status)
+        yield from self._money(status, extra)
+        yield from self._orders(status, extra)
+        yield from self._exchange(status, extra)
+
+    def _gauge(self, name: str, text: str, value: Decimal | float | int | bool | None) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(f"tradingbot_{name}", text, labels=["symbol"])
+        if value is not None:
+            family.add_metric([self._symbol], float(value))
+        return family
+
+    def _counter(self, name: str, text: str, value: float | None) -> CounterMetricFamily:
+        family = CounterMetricFamily(f"tradingbot_{name}", text, labels=["symbol"])
+        if value is not None:
+            family.add_metric([self._symbol], value)
+        return family
+
+    def _safe_mode(self, status: BotStatus) -> Iterator[Metric]:
+        safe = status.safe_mode
+        causes = GaugeMetricFamily(
+            "tradingbot_safe_mode", "1 for each cause of safe mode.", labels=["symbol", "reason"]
+        )
+        for reason in sorted({cause.reason for cause in safe.causes}):
+            causes.add_metric([self._symbol, reason], 1.0)
+        yield causes
+        yield self._gauge("safe_mode_engaged", "1 while no entry is sent.", safe.engaged)
+        yield self._gauge("safe_mode_acknowledged", "1 while engaged and no entry is left.", safe.acknowledged)
+        allowed = _condition(status, "TradingAllowed")
+        yield self._gauge("trading_allowed", "1 while an entry would be sent.", allowed)
+
+    def _state(self, status: BotStatus) -> Iterator[Metric]:
+        yield self._gauge("ready", "1 while reconciled with the exchange.", status.ready)
+        state = GaugeMetricFamily(
+            "tradingbot_circuit_breaker_state", "1 for the present state.", labels=["symbol", "state"]
+        )
+        if status.circuit_breaker is not None:
+            for name in BREAKER_STATES:
+                state.add_metric([self._symbol, name], float(status.circuit_breaker.state == name))
+        yield state
+        failures = None if status.circuit_breaker is None else status.circuit_breaker.failures
+        yield self._gauge("circuit_breaker_failures", "Consecutive failures.", failures)
+        yield self._gauge("balance_synced", "1 while the books agree.", _condition(status, "BalanceSynced"))
+        yield self._gauge("capital_covered", "1 while the quote is there.", _condition(status, "CapitalCovered"))
+        yield self._gauge("protected", "1 while flat or protected.", _condition(status, "Protected"))
+        yield self._gauge("config_applied", "1 while all is in force.", _condition(status, "ConfigApplied"))
+        yield self._gauge("config_revision", "Revision that was applied.", status.applied_revision)
+        yield self._gauge("grant_seconds", "Seconds left of the grant.", status.grant.expires_in_seconds)
+        yield self._gauge("incarnation", "Number of this process start.", status.incarnation)
+
+    def _money(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
+        position, pnl, risk, balance = status.position, status.pnl, status.risk, status.balance
+        yield self._gauge("position_quantity", "Base asset held.", position.quantity if position else None)
+        yield self._gauge("position_value", "Position at the best bid, in quote.", position.value if position else None)
+        yield self._gauge("pnl_realized", "Realised after fees, in quote.", pnl.realized if pnl else None)
+        yield self._gauge("pnl_unrealized", "At the best bid, in quote.", pnl.unrealized if pnl else None)
+        yield self._gauge("pnl_total", "Realised and unrealised, in quote.", pnl.total if pnl else None)
+        fees = CounterMetricFamily("tradingbot_fees", "Fees paid, by asset.", labels=["symbol", "asset"])
+        for asset, amount in sorted((pnl.fees if pnl else {}).items()):
+            fees.add_metric([self._symbol, asset], float(amount))
+        yield fees
+        yield self._gauge("equity", "Capital with profit and loss, in quote.", extra.equity)
+        yield self._gauge("daily_loss", "Loss since 00:00 UTC, in quote.", extra.daily_loss)
+        yield self._gauge("drawdown", "Fall from the peak equity, a ratio.", risk.drawdown if risk else None)
+        yield self._gauge("drawdown_max", "Largest fall so far, a ratio.", pnl.max_drawdown if pnl else None)
+        yield self._gauge("sharpe", "Sharpe ratio of closed trades.", pnl.sharpe if pnl else None)
+        yield self._gauge("volatility", "Deviation of the last returns.", risk.volatility if risk else None)
+        yield self._gauge("balance_drift", "Account base less position.", balance.drift if balance else None)
+        yield self._gauge("balance_base", "Base asset of the account.", balance.base if balance else None)
+        yield self._gauge("balance_quote", "Quote asset of the account.", balance.quote if balance else None)
+
+    def _orders(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
+        orders, trades = status.orders, status.trades
+        yield self._gauge("orders_active", "Open orders.", orders.active if orders else None)
+        yield self._gauge("order_lists_active", "Open order lists.", orders.oco if orders else None)
+        yield self._counter("trades", "Closed round trips.", trades.total if trades else None)
+        yield self._counter("trades_successful", "Round trips with a profit.", trades.successful if trades else None)
+        yield self._counter("trades_failed", "Round trips without one.", trades.failed if trades else None)
+        yield self._counter("unprotected_seconds", "Seconds without protection.", status.unprotected_seconds)
+        yield self._gauge("unprotected_now_seconds", "Age of the present gap.", extra.unprotected_now_seconds)
+
+    def _exchange(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
+        api = status.api
+        yield self._counter("api_calls", "Requests to the exchange.", api.calls if api else None)
+        yield self._counter("api_errors", "Requests that failed.", api.errors if api else None)
+        yield self._gauge("api_used_weight", "Weight of the last minute, by the exchange.", extra.used_weight)
+        ages = GaugeMetricFamily(
+            "tradingbot_stream_age_seconds", "Seconds since the last word.", labels=["symbol", "stream"]
+        )
+        for name, age in sorted(extra.stream_ages.items()):
+            if age is not None:
+                ages.add_metric([self._symbol, name], age)
+        yield ages
+        yield self._gauge("loop_lag_seconds", "How late the event loop was.", extra.loop_lag_seconds)
+
+
+def _condition(status: BotStatus, kind: str) -> bool | None:
+    for condition in status.conditions:
+        if condition.type == kind and condition.status != "Unknown":
+            return condition.status == "True"
+    return None
