@@ -16,6 +16,7 @@ FIELD_MANAGER: Final = "tradingbot-operator"
 CLEAR_ANNOTATION: Final = f"{GROUP}/clear"
 CONFIRM_STOPPED_ANNOTATION: Final = f"{GROUP}/confirm-stopped"
 BOT_LABEL: Final = f"{GROUP}/bot"
+BOT_UID_LABEL: Final = f"{GROUP}/bot-uid"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 
 CONFIG_KEY: Final = "config.json"

@@ -1,0 +1,211 @@
+"""The operator's line to one bot over mTLS: follows its status stream and carries configuration, grant and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import aiohttp
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import (
+    STALE_AFTER_SECONDS,
+    BotConfig,
+    BotStatus,
+    DrainRequest,
+    ErrorReply,
+    Grant,
+    RaiseIncarnation,
+)
+from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.metrics import Metrics
+
+CALL_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 3.0
+FIRST_RETRY_SECONDS: Final = 0.2
+LONGEST_RETRY_SECONDS: Final = 2.0
+LONGEST_LINE: Final = 2**20
+
+log = structlog.get_logger(__name__)
+
+
+class BotCallError(Exception):
+    """A call to a bot had no answer, or none that can be read."""
+
+    code = "BotUnreachable"
+
+
+class BotRefusedError(BotCallError):
+    """The bot answered and refused."""
+
+    code = "BotRefused"
+
+    def __init__(self, status: int, reply: ErrorReply) -> None:
+        self.status = status
+        self.reply = reply
+        fields = "".join(f"; {item.field}: {item.message}" for item in reply.fields)
+        super().__init__(f"{status} {reply.code}: {reply.message}{fields}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the bot last told, and when it came, on the loop's clock."""
+
+    status: BotStatus
+    received: float
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The process that a link leads to."""
+
+    key: BotKey
+    uid: str
+    pod_uid: str
+    address: str
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"https://{host}:{names.CONTROL_PORT}"
+
+
+def client_session() -> aiohttp.ClientSession:
+    """Connections to bots: as many as there are bots, each kept open between calls."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
+        read_bufsize=LONGEST_LINE,
+    )
+
+
+class BotLink:
+    """Follows one bot's stream for as long as it is open; `heard` is called after every line and every loss."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        session: aiohttp.ClientSession,
+        tls: ssl.SSLContext,
+        *,
+        heard: Callable[[BotKey, BotStatus | None, BotStatus | None], None],
+        random: Random,
+        metrics: Metrics,
+    ) -> None:
+        self.peer = peer
+        self.word: Word | None = None
+        self.trouble = ""
+        self.mismatch = ""
+        self._session = session
+        self._tls = tls
+        self._heard = heard
+        self._random = random
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self.opened = self._loop.time()
+        self._task = self._loop.create_task(self._follow(), name=f"link {peer.key}")
+
+    def fresh(self) -> Word | None:
+        """The last word if it is not older than a live bot's would be."""
+        word = self.word
+        return word if word is not None and self._loop.time() - word.received <= STALE_AFTER_SECONDS else None
+
+    def silent_at(self) -> float:
+        """When, on the loop's clock, the bot counts as unreachable if nothing more comes."""
+        return (self.opened if self.word is None else self.word.received) + STALE_AFTER_SECONDS
+
+    def close(self) -> None:
+        """Ends it; nothing is awaited."""
+        self._task.cancel()
+
+    # --- the stream ---
+
+    async def _follow(self) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            begun = self._loop.time()
+            try:
+                await self._read_stream()
+                self.trouble = "the status stream ended"
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                self.trouble = f"{type(error).__name__}: {error}"[:200]
+            if self._loop.time() - begun > LONGEST_RETRY_SECONDS:
+                delay = FIRST_RETRY_SECONDS
+            self._heard(self.peer.key, None, None)
+            await asyncio.sleep(delay * (0.5 + self._random.random()))
+            delay = min(LONGEST_RETRY_SECONDS, delay * 2)
+
+    async def _read_stream(self) -> None:
+        async with self._session.get(
+            f"{self.peer.url}/v1/status/stream",
+            ssl=self._tls,
+            server_hostname=names.bot_server_name(self.peer.uid),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALE_AFTER_SECONDS),
+        ) as response:
+            if response.status != 200:
+                raise ValueError(f"the status stream answered {response.status}")
+            async for line in response.content:
+                if line.strip():
+                    self._take(BotStatus.model_validate_json(line))
+
+    def _take(self, status: BotStatus) -> None:
+        if status.bot_uid != self.peer.uid:
+            self.mismatch = f"the process says that it is the bot of uid {status.bot_uid}"
+            raise ValueError(self.mismatch)
+        self.mismatch = self.trouble = ""
+        before = self.word.status if self.word is not None else None
+        self.word = Word(status, self._loop.time())
+        self._heard(self.peer.key, before, status)
+
+    # --- calls ---
+
+    async def _call(self, method: str, call: str, body: BaseModel) -> str:
+        result = "unreachable"
+        try:
+            async with self._session.request(
+                method,
+                f"{self.peer.url}/v1/{call}",
+                data=body.model_dump_json(by_alias=True, exclude_none=True),
+                headers={"Content-Type": "application/json"},
+                ssl=self._tls,
+                server_hostname=names.bot_server_name(self.peer.uid),
+            ) as response:
+                text = await response.text()
+                result = str(response.status)
+                if response.status >= 400:
+                    raise BotRefusedError(response.status, _refusal(response.status, text))
+                return text
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BotCallError(f"{call}: {type(error).__name__}: {error}"[:200]) from error
+        finally:
+            self._metrics.bot_calls.labels(call, result).inc()
+
+    async def put_config(self, config: BotConfig) -> None:
+        """Hands over a whole configuration; returns when it is committed. BotRefusedError, BotCallError."""
+        await self._call("PUT", "config", config)
+
+    async def put_grant(self, grant: Grant) -> None:
+        """Gives the right to add exposure for a while."""
+        await self._call("PUT", "grant", grant)
+
+    async def raise_incarnation(self, request: RaiseIncarnation) -> None:
+        """Asks for a greater incarnation before the first order of this boot."""
+        await self._call("PUT", "incarnation", request)
+
+    async def drain(self, request: DrainRequest) -> None:
+        """Asks to end trading; progress comes over the stream."""
+        await self._call("POST", "drain", request)
+
+
+def _refusal(status: int, text: str) -> ErrorReply:
+    try:
+        return ErrorReply.model_validate_json(text)
+    except ValidationError:
+        return ErrorReply(code="Unexpected", message=f"HTTP {status} without a reason")

@@ -1,0 +1,191 @@
+"""Leases that say which TradingBot may trade an account and symbol, and by which process start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Protocol
+
+from tradingbot_api import names
+from tradingbot_operator.cluster import Cluster, ConflictError
+from tradingbot_operator.inventory import BotKey, Manifest
+
+HOLDER: Final = f"{names.GROUP}/holder"
+BOOT: Final = f"{names.GROUP}/boot-id"
+INCARNATION: Final = f"{names.GROUP}/incarnation"
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """A bot's process that wants to trade."""
+
+    key: BotKey
+    uid: str
+    environment: str
+    account_uid: str
+    symbol: str
+    boot_id: str
+    incarnation: int
+
+    @property
+    def lease_name(self) -> str:
+        """The Lease that it needs."""
+        return names.claim_name(self.environment, self.account_uid, self.symbol)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A Lease as it was read."""
+
+    holder_uid: str
+    holder: str
+    boot_id: str
+    incarnation: int
+
+    @classmethod
+    def of(cls, raw: Manifest) -> Claim:
+        """From a Lease; marks that someone broke count as absent."""
+        marks = raw["metadata"].get("annotations", {})
+        incarnation = marks.get(INCARNATION, "")
+        return cls(
+            holder_uid=raw.get("spec", {}).get("holderIdentity", ""),
+            holder=marks.get(HOLDER, ""),
+            boot_id=marks.get(BOOT, ""),
+            incarnation=int(incarnation) if incarnation.isdecimal() else 0,
+        )
+
+
+class Standing(StrEnum):
+    """How a claimant stands to a claim that exists."""
+
+    HELD = "Held"
+    """The claim is its own and names this very process start: it may be granted."""
+    RECORD = "Record"
+    """The claim is its own; the new incarnation must be written into it before a grant."""
+    RAISE = "Raise"
+    """The claim is its own, but another start had this incarnation or a greater one: the bot must take a greater."""
+    FOREIGN = "Foreign"
+    """Another TradingBot holds it."""
+
+
+def standing(claim: Claim, claimant: Claimant) -> Standing:
+    """How the claimant stands. Pure, so that every branch is a table row."""
+    if claim.holder_uid != claimant.uid:
+        return Standing.FOREIGN
+    if claimant.incarnation > claim.incarnation:
+        return Standing.RECORD
+    if claim.boot_id == claimant.boot_id and claim.incarnation == claimant.incarnation:
+        return Standing.HELD
+    return Standing.RAISE
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a claim says to a claimant; `holder` is namespace/name of the other one."""
+
+    standing: Standing
+    incarnation: int
+    holder: str = ""
+
+
+class Claims:
+    """The claims in one namespace, shared by all operators of a cluster."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._held: dict[str, tuple[str, str, int]] = {}
+
+    def holds(self, claimant: Claimant) -> bool:
+        """Whether this process start is known to hold its claim; asks nobody."""
+        return self._held.get(claimant.uid) == (claimant.lease_name, claimant.boot_id, claimant.incarnation)
+
+    async def take(self, claimant: Claimant, now: datetime, gone: Gone) -> Verdict:
+        """Takes the claim or says who has it. A claim whose holder and process are gone for good is taken over."""
+        name = claimant.lease_name
+        raw = await self._cluster.get("leases", self._namespace, name)
+        if raw is None:
+            try:
+                await self._cluster.create("leases", self._fresh(claimant, now))
+            except ConflictError:
+                return Verdict(Standing.FOREIGN, 0, "another bot that came at the same moment")
+            return self._hold(claimant)
+        claim = Claim.of(raw)
+        found = standing(claim, claimant)
+        if found is Standing.FOREIGN and await gone(claim):
+            found = Standing.RECORD
+        if found is Standing.RECORD:
+            # The version that was read goes with it: of two operators that write, one is refused.
+            await self._cluster.replace("leases", self._marked(raw, claimant, now))
+            return self._hold(claimant)
+        if found is Standing.HELD:
+            return self._hold(claimant)
+        return Verdict(found, claim.incarnation, claim.holder)
+
+    async def any_of(self, uid: str) -> bool:
+        """Whether a TradingBot holds a claim: only then it can ever have been granted anything."""
+        return bool(await self._of(uid))
+
+    async def release(self, uid: str) -> None:
+        """Gives up all that a TradingBot holds; its process must be gone."""
+        self._held.pop(uid, None)
+        for raw in await self._of(uid):
+            metadata = raw["metadata"]
+            await self._cluster.delete(
+                "leases", self._namespace, metadata["name"], metadata["uid"], metadata["resourceVersion"]
+            )
+
+    def forget(self, uid: str) -> None:
+        """Drops what is remembered of a TradingBot."""
+        self._held.pop(uid, None)
+
+    async def _of(self, uid: str) -> list[Manifest]:
+        found = await self._cluster.claims_of(self._namespace, f"{names.BOT_UID_LABEL}={uid}")
+        return [raw for raw in found if Claim.of(raw).holder_uid == uid]
+
+    def _hold(self, claimant: Claimant) -> Verdict:
+        self._held[claimant.uid] = (claimant.lease_name, claimant.boot_id, claimant.incarnation)
+        return Verdict(Standing.HELD, claimant.incarnation)
+
+    def _fresh(self, claimant: Claimant, now: datetime) -> Manifest:
+        empty: Manifest = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"namespace": self._namespace, "name": claimant.lease_name},
+            "spec": {},
+        }
+        return self._marked(empty, claimant, now)
+
+    @staticmethod
+    def _marked(raw: Manifest, claimant: Claimant, now: datetime) -> Manifest:
+        metadata, spec = raw["metadata"], raw["spec"]
+        marks = {HOLDER: str(claimant.key), BOOT: claimant.boot_id, INCARNATION: str(claimant.incarnation)}
+        time = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {
+            **raw,
+            "metadata": {
+                **metadata,
+                "labels": {
+                    **metadata.get("labels", {}),
+                    names.MANAGED_BY_LABEL: names.FIELD_MANAGER,
+                    names.BOT_UID_LABEL: claimant.uid,
+                },
+                "annotations": {**metadata.get("annotations", {}), **marks},
+            },
+            "spec": {
+                **spec,
+                "holderIdentity": claimant.uid,
+                "acquireTime": time,
+                "leaseTransitions": spec.get("leaseTransitions", 0)
+                + (1 if spec.get("holderIdentity", claimant.uid) != claimant.uid else 0),
+            },
+        }
+
+
+class Gone(Protocol):
+    """Says whether the holder of a claim and its process are gone for good."""
+
+    async def __call__(self, claim: Claim) -> bool:
+        """True only where that is certain."""
+        ...

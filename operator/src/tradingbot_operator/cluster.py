@@ -1,0 +1,357 @@
+"""The only module that writes to the Kubernetes API: raw JSON, a deadline on every call, one field manager.
+
+Permissions, in the namespaces that are served:
+
+    configmaps                        create get patch
+    events (core)                     create
+    persistentvolumeclaims            create get
+    pods                              create delete get list watch
+    secrets                           create
+    tradingbots                       get list patch watch      (patch: the finalizer)
+    tradingbots/finalizers            update                    (owner references, where admission checks them)
+    tradingbots/status                patch
+
+and in the namespace of the claims:
+
+    leases                            create delete get list update
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+import kopf
+from kubernetes.aio import client, config
+
+from tradingbot_api import names
+from tradingbot_operator.inventory import Manifest, SeenBot
+from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.settings import SettingsError
+from tradingbot_operator.status import Notice
+
+REQUEST_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 5.0
+CONNECTIONS: Final = 32
+LIST_CHUNK: Final = 500
+
+APPLY: Final = "application/apply-patch+yaml"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+MANAGED: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+
+
+class ApiError(Exception):
+    """The API server refused a call or could not be reached."""
+
+    code = "ApiError"
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class NotFoundError(ApiError):
+    """The object is not there."""
+
+    code = "NotFound"
+
+
+class ConflictError(ApiError):
+    """The object is there already, or changed since it was read."""
+
+    code = "Conflict"
+
+
+class UnreachableError(ApiError):
+    """No answer in time: the call may have had its effect."""
+
+    code = "Unreachable"
+
+
+def _error(status: int, body: str) -> ApiError:
+    try:
+        answer = json.loads(body)
+        reason, message = answer.get("reason", ""), answer.get("message", "")
+    except (ValueError, AttributeError):
+        reason, message = "", body[:200]
+    kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
+    return kind(status, reason, message)
+
+
+class Access:
+    """How to reach the API server, from the pod's service account or a kubeconfig."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._configuration = configuration
+        self.server = str(configuration.host).rstrip("/")
+        self.tls: ssl.SSLContext | bool = False
+        if self.server.startswith("https"):
+            self.tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+            if configuration.cert_file:
+                self.tls.load_cert_chain(configuration.cert_file, configuration.key_file)
+            if not configuration.verify_ssl:
+                self.tls.check_hostname = False
+                self.tls.verify_mode = ssl.CERT_NONE
+
+    @classmethod
+    async def load(cls, kubeconfig: str | None) -> Access:
+        """Reads the kubeconfig, or with None the pod's service account; SettingsError where that fails."""
+        configuration = client.Configuration()
+        try:
+            if kubeconfig is None:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                await config.load_kube_config(
+                    config_file=os.path.expanduser(kubeconfig), client_configuration=configuration
+                )
+        except (config.ConfigException, OSError) as error:
+            place = "the pod's service account" if kubeconfig is None else kubeconfig
+            raise SettingsError(f"--kubeconfig: cannot reach a cluster with {place}: {error}") from error
+        return cls(configuration)
+
+    async def authorization(self) -> str | None:
+        """The header's present value: a service account's token is read again when it was renewed."""
+        token = await self._configuration.get_api_key_with_prefix("BearerToken")
+        return None if token is None else str(token)
+
+    async def for_kopf(self) -> kopf.ConnectionInfo:
+        """The same access for kopf, which asks again when it is refused."""
+        scheme, _, token = (await self.authorization() or "").partition(" ")
+        configuration = self._configuration
+        return kopf.ConnectionInfo(
+            server=self.server,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            scheme=scheme or None,
+            token=token or None,
+        )
+
+
+class Cluster:
+    """Calls to the API server. Reads and writes give the object as JSON and raise ApiError."""
+
+    def __init__(self, access: Access, metrics: Metrics) -> None:
+        self._access = access
+        self._metrics = metrics
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=access.tls),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        body: Manifest | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+    ) -> Manifest:
+        method = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+        headers = {"Accept": accept, "Content-Type": content, "User-Agent": names.FIELD_MANAGER}
+        if (authorization := await self._access.authorization()) is not None:
+            headers["Authorization"] = authorization
+        resource = _resource(path)
+        code = "none"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with self._session.request(
+                method[verb],
+                self._access.server + path,
+                params=params,
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+            ) as response:
+                text = await response.text()
+                code = str(response.status)
+                if response.status >= 400:
+                    raise _error(response.status, text)
+                answer: Manifest = json.loads(text)
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnreachableError(0, "Unreachable", f"{verb} {resource}: {type(error).__name__} {error}") from error
+        finally:
+            self._metrics.api_requests.labels(verb, resource, code).inc()
+            self._metrics.api_seconds.observe(loop.time() - begun)
+
+    # --- reading ---
+
+    async def served(self) -> bool:
+        """Whether the API server knows TradingBots."""
+        try:
+            await self._call("get", f"/apis/{names.API_VERSION}")
+        except NotFoundError:
+            return False
+        return True
+
+    async def list_all(
+        self, resource: str, namespaces: tuple[str, ...], *, metadata_only: bool = False
+    ) -> list[Manifest]:
+        """All TradingBots (`tradingbots`) or all pods of ours (`pods`) in the namespaces; none named means all."""
+        items: list[Manifest] = []
+        for namespace in namespaces or (None,):
+            params = {"limit": str(LIST_CHUNK)}
+            if resource == "pods":
+                params["labelSelector"] = MANAGED
+            while True:
+                page = await self._call(
+                    "list",
+                    _path(resource, namespace),
+                    params=params,
+                    accept=METADATA_LIST if metadata_only else "application/json",
+                )
+                items += page.get("items", [])
+                if not (following := page.get("metadata", {}).get("continue")):
+                    break
+                params["continue"] = following
+        return items
+
+    async def get(self, resource: str, namespace: str, name: str) -> Manifest | None:
+        """One object, or None where it is not there."""
+        try:
+            return await self._call("get", _path(resource, namespace, name))
+        except NotFoundError:
+            return None
+
+    async def claims_of(self, namespace: str, uid_label: str) -> list[Manifest]:
+        """The Leases that carry a label `key=value`."""
+        return list(
+            (await self._call("list", _path("leases", namespace), params={"labelSelector": uid_label})).get("items", [])
+        )
+
+    # --- writing ---
+
+    async def create(self, resource: str, manifest: Manifest) -> Manifest:
+        """Makes an object; ConflictError where the name is taken."""
+        return await self._call(
+            "create",
+            _path(resource, manifest["metadata"]["namespace"]),
+            manifest,
+            params={"fieldManager": names.FIELD_MANAGER},
+        )
+
+    async def replace(self, resource: str, manifest: Manifest) -> Manifest:
+        """Writes a whole object that was read before; ConflictError where it changed since."""
+        metadata = manifest["metadata"]
+        return await self._call(
+            "update",
+            _path(resource, metadata["namespace"], metadata["name"]),
+            manifest,
+            params={"fieldManager": names.FIELD_MANAGER},
+        )
+
+    async def apply(self, resource: str, manifest: Manifest, subresource: str = "") -> Manifest:
+        """Server-side apply of the fields that are ours.
+
+        The manifest carries the UID: applying to a name that is gone would make a new object otherwise.
+        """
+        metadata = manifest["metadata"]
+        return await self._call(
+            "patch",
+            _path(resource, metadata["namespace"], metadata["name"], subresource),
+            manifest,
+            params={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            content=APPLY,
+        )
+
+    async def delete(self, resource: str, namespace: str, name: str, uid: str, version: str | None = None) -> None:
+        """Deletes the object of this UID (and version) in its own time; one that is gone is no error."""
+        preconditions = {"uid": uid} if version is None else {"uid": uid, "resourceVersion": version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        try:
+            await self._call("delete", _path(resource, namespace, name), body)
+        except NotFoundError:
+            return
+
+    async def set_finalizer(self, bot: SeenBot, *, present: bool) -> Manifest:
+        """Puts our finalizer on a TradingBot or takes it off; others' stay."""
+        manifest = _header(bot)
+        if present:
+            manifest["metadata"]["finalizers"] = [names.FINALIZER]
+        return await self.apply(names.PLURAL, manifest)
+
+    async def apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
+        """Writes the whole status of a TradingBot as it was seen; ConflictError where it changed since."""
+        manifest = _header(bot) | {"status": status}
+        manifest["metadata"]["resourceVersion"] = bot.resource_version
+        return await self.apply(names.PLURAL, manifest, "status")
+
+    async def create_event(
+        self, bot: SeenBot, event_name: str, notice: Notice, *, now: datetime, reporter: str
+    ) -> None:
+        """Posts an event on a TradingBot."""
+        time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        await self.create(
+            "events",
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"namespace": bot.key.namespace, "name": event_name},
+                "involvedObject": {
+                    "apiVersion": names.API_VERSION,
+                    "kind": names.KIND,
+                    "namespace": bot.key.namespace,
+                    "name": bot.key.name,
+                    "uid": bot.uid,
+                    "resourceVersion": bot.resource_version,
+                },
+                "type": "Warning" if notice.warning else "Normal",
+                "reason": notice.reason,
+                "message": notice.message[:1024],
+                "firstTimestamp": time,
+                "lastTimestamp": time,
+                "count": 1,
+                "source": {"component": names.FIELD_MANAGER},
+                "reportingComponent": names.FIELD_MANAGER,
+                "reportingInstance": reporter,
+            },
+        )
+
+
+_PREFIX: Final = {
+    names.PLURAL: f"/apis/{names.API_VERSION}",
+    "leases": "/apis/coordination.k8s.io/v1",
+}
+
+
+def _path(resource: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    parts = [_PREFIX.get(resource, "/api/v1")]
+    if namespace is not None:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts.append(resource)
+    parts += [quote(part, safe="") for part in (name, subresource) if part]
+    return "/".join(parts)
+
+
+def _resource(path: str) -> str:
+    """The resource of a path, with its subresource; for metrics."""
+    parts = path.split("/")
+    if "namespaces" in parts:
+        rest = parts[parts.index("namespaces") + 2 :]
+        return "/".join(rest[:1] + rest[2:3])
+    return parts[-1]
+
+
+def _header(bot: SeenBot) -> Manifest:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"namespace": bot.key.namespace, "name": bot.key.name, "uid": bot.uid},
+    }

@@ -1,0 +1,254 @@
+"""Pure: from a TradingBot's spec to the objects that it should have."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig, BotIdentity
+from tradingbot_api.v1alpha1 import BotSettings, ReclaimPolicy, TradingBotSpec
+from tradingbot_operator.certificates import KeyPair
+from tradingbot_operator.inventory import Manifest, SeenBot
+
+USER_ID: Final = 65532
+TERMINATION_SECONDS: Final = 30
+TMP_SIZE: Final = "16Mi"
+DEFAULT_RESOURCES: Final[Manifest] = {
+    "requests": {"cpu": "50m", "memory": "128Mi"},
+    "limits": {"memory": "512Mi"},
+}
+
+
+class SpecError(Exception):
+    """A spec that the API server let through and this operator cannot read; the message names the fields."""
+
+    code = "InvalidSpec"
+
+
+def parse_spec(bot: SeenBot) -> TradingBotSpec:
+    """The typed spec; SpecError names every field that is wrong."""
+    try:
+        return TradingBotSpec.model_validate(bot.spec)
+    except ValidationError as error:
+        details = "; ".join(
+            f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+        )
+        raise SpecError(details) from error
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which TradingBot an object belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def of(cls, bot: SeenBot) -> Identity:
+        """Of a TradingBot."""
+        return cls(bot.key.namespace, bot.key.name, bot.uid)
+
+
+def labels(identity: Identity) -> dict[str, str]:
+    """The labels of every object of a TradingBot."""
+    return {
+        "app.kubernetes.io/name": "tradingbot",
+        "app.kubernetes.io/instance": identity.name,
+        names.MANAGED_BY_LABEL: names.FIELD_MANAGER,
+        names.BOT_LABEL: identity.name,
+    }
+
+
+def _metadata(identity: Identity, name: str, *, owned: bool = True) -> Manifest:
+    metadata: Manifest = {"namespace": identity.namespace, "name": name, "labels": labels(identity)}
+    if owned:
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": identity.name,
+                "uid": identity.uid,
+                "controller": True,
+                # Foreground deletion would otherwise wait for the pod, and the pod's end for our drain.
+                "blockOwnerDeletion": False,
+            }
+        ]
+    return metadata
+
+
+def owned_by(raw: Manifest, uid: str) -> bool:
+    """Whether an object's controller is the TradingBot of this UID."""
+    owners = raw["metadata"].get("ownerReferences", ())
+    return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
+
+
+def adoptable(raw: Manifest, identity: Identity) -> bool:
+    """Whether a volume claim is this bot's: its own, or one that a TradingBot of this name left behind."""
+    if owned_by(raw, identity.uid):
+        return True
+    metadata = raw["metadata"]
+    return not metadata.get("ownerReferences") and metadata.get("labels", {}).get(names.BOT_LABEL) == identity.name
+
+
+# --- configuration ---
+
+
+def settings_of(spec: TradingBotSpec) -> BotSettings:
+    """The part of the spec that the bot acts on."""
+    return BotSettings.model_validate({field: getattr(spec, field) for field in BotSettings.model_fields})
+
+
+def bot_config(identity: Identity, settings: BotSettings, revision: int) -> BotConfig:
+    """The whole configuration of a bot."""
+    bot = BotIdentity(namespace=identity.namespace, name=identity.name, uid=identity.uid)
+    return BotConfig(revision=revision, bot=bot, settings=settings)
+
+
+def encode(config: BotConfig) -> str:
+    """A configuration as it stands in the ConfigMap: the same content is the same text."""
+    data = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def decode(raw: Manifest) -> BotConfig | None:
+    """The configuration of a ConfigMap; None where it has none that can be read."""
+    try:
+        return BotConfig.model_validate_json(raw.get("data", {}).get(names.CONFIG_KEY, ""))
+    except ValidationError:
+        return None
+
+
+def config_map(identity: Identity, config: BotConfig) -> Manifest:
+    """The ConfigMap that the pod mounts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(identity, names.config_map_name(identity.name)),
+        "data": {names.CONFIG_KEY: encode(config)},
+    }
+
+
+# --- certificate, volume, pod ---
+
+
+def tls_secret(identity: Identity, pair: KeyPair, authority: bytes) -> Manifest:
+    """The immutable Secret with the bot's certificate."""
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(identity, names.tls_secret_name(identity.name, identity.uid)),
+        "type": "kubernetes.io/tls",
+        "immutable": True,
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+
+
+def volume_claim(identity: Identity, spec: TradingBotSpec) -> Manifest | None:
+    """The volume claim of the bot's store; without an owner where it outlives the TradingBot."""
+    if spec.storage is None:
+        return None
+    owned = spec.storage.reclaim_policy is ReclaimPolicy.DELETE
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(identity, names.volume_claim_name(identity.name), owned=owned),
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": spec.storage.size}}},
+    }
+
+
+def _probe(path: str, **times: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": "probes"}, **times}
+
+
+def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) -> Manifest:
+    """The bot's pod: it satisfies Pod Security `restricted` and has no token of a service account."""
+    shape = spec.pod
+    metadata = _metadata(identity, identity.name)
+    # Ours win: they are what the operator finds its pods by.
+    metadata["labels"] = {**shape.labels, **metadata["labels"]}
+    if shape.annotations:
+        metadata["annotations"] = dict(shape.annotations)
+    state: Manifest = {"emptyDir": {}}
+    if spec.storage is not None:
+        state = {"persistentVolumeClaim": {"claimName": names.volume_claim_name(identity.name)}}
+    resources = DEFAULT_RESOURCES
+    if shape.resources is not None:
+        resources = shape.resources.model_dump(mode="json", by_alias=True)
+    container: Manifest = {
+        "name": "bot",
+        "image": shape.image or image,
+        "imagePullPolicy": pull_policy,
+        "args": ["run", "--config", f"{names.CONFIG_DIR}/{names.CONFIG_KEY}"],
+        "ports": [
+            {"name": "probes", "containerPort": names.PROBE_PORT, "protocol": "TCP"},
+            {"name": "control", "containerPort": names.CONTROL_PORT, "protocol": "TCP"},
+        ],
+        "resources": resources,
+        # The kubelet restarts a bot that hangs; whether it trades is told by the status, not by a probe.
+        "startupProbe": _probe("/healthz", periodSeconds=1, timeoutSeconds=5, failureThreshold=60),
+        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=5, failureThreshold=3),
+        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=5, failureThreshold=1),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
+            {"name": "tls", "mountPath": names.TLS_DIR, "readOnly": True},
+            {"name": "credentials", "mountPath": names.CREDENTIALS_DIR, "readOnly": True},
+            {"name": "state", "mountPath": names.STATE_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+    pod_spec: dict[str, Any] = {
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": TERMINATION_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "config", "configMap": {"name": names.config_map_name(identity.name)}},
+            {
+                "name": "tls",
+                "secret": {"secretName": names.tls_secret_name(identity.name, identity.uid), "defaultMode": 0o440},
+            },
+            {
+                "name": "credentials",
+                # Optional: the bot reports what is missing, so that the operator needs no right to read Secrets.
+                "secret": {
+                    "secretName": spec.exchange.credentials_secret_ref.name,
+                    "optional": True,
+                    "defaultMode": 0o440,
+                },
+            },
+            {"name": "state", **state},
+            {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": TMP_SIZE}},
+        ],
+    }
+    if shape.node_selector:
+        pod_spec["nodeSelector"] = dict(shape.node_selector)
+    if shape.tolerations:
+        pod_spec["tolerations"] = list(shape.tolerations)
+    if shape.affinity is not None:
+        pod_spec["affinity"] = shape.affinity
+    if shape.priority_class_name is not None:
+        pod_spec["priorityClassName"] = shape.priority_class_name
+    if shape.image_pull_secrets:
+        pod_spec["imagePullSecrets"] = [{"name": item.name} for item in shape.image_pull_secrets]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}

@@ -1,0 +1,190 @@
+"""What was last seen of TradingBots and their pods: typed views of watch events, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from tradingbot_api import names
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON, on its way to or from the API server."""
+
+
+class BotKey(NamedTuple):
+    """A TradingBot, and its pod, by namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class SeenBot:
+    """A TradingBot as the API server last showed it."""
+
+    key: BotKey
+    uid: str
+    resource_version: str
+    generation: int
+    created: datetime
+    deleted: datetime | None
+    finalizers: frozenset[str]
+    annotations: Mapping[str, str]
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> SeenBot:
+        """From the JSON of a TradingBot."""
+        metadata = raw["metadata"]
+        return cls(
+            key=BotKey(metadata["namespace"], metadata["name"]),
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            generation=metadata["generation"],
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            deleted=datetime.fromisoformat(deleted) if (deleted := metadata.get("deletionTimestamp")) else None,
+            finalizers=frozenset(metadata.get("finalizers", ())),
+            annotations=dict(metadata.get("annotations", {})),
+            spec=dict(raw.get("spec", {})),
+            status=dict(raw.get("status", {})),
+        )
+
+    @property
+    def finalizing(self) -> bool:
+        """Our finalizer is on it."""
+        return names.FINALIZER in self.finalizers
+
+    @property
+    def safe_mode(self) -> bool:
+        """spec.safeMode; absent means false."""
+        return self.spec.get("safeMode") is True
+
+
+@dataclass(frozen=True)
+class SeenContainer:
+    """The bot's container as the kubelet last told."""
+
+    running: bool = False
+    started_once: bool = False
+    restarts: int = 0
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    exit_reason: str = ""
+    exit_code: int | None = None
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> SeenContainer:
+        """From one item of status.containerStatuses."""
+        state = raw.get("state", {})
+        ended = state.get("terminated") or raw.get("lastState", {}).get("terminated") or {}
+        waiting = state.get("waiting", {})
+        return cls(
+            running="running" in state,
+            started_once="running" in state or bool(ended),
+            restarts=raw.get("restartCount", 0),
+            waiting_reason=waiting.get("reason", ""),
+            waiting_message=waiting.get("message", ""),
+            exit_reason=ended.get("reason", ""),
+            exit_code=ended.get("exitCode"),
+        )
+
+
+@dataclass(frozen=True)
+class SeenPod:
+    """A pod of ours as the API server last showed it."""
+
+    key: BotKey
+    uid: str
+    resource_version: str
+    owner_uid: str | None
+    deleting: bool
+    phase: str
+    reason: str
+    ip: str | None
+    node: str | None
+    ready: bool
+    unschedulable: str
+    container: SeenContainer
+    terminated: bool
+    """The kubelet reported that no container of it runs and none will."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> SeenPod:
+        """From the JSON of a pod."""
+        metadata, status = raw["metadata"], raw.get("status", {})
+        owners = [owner["uid"] for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
+        conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+        containers = status.get("containerStatuses", [])
+        phase = status.get("phase", "Pending")
+        node = raw.get("spec", {}).get("nodeName")
+        deleting = "deletionTimestamp" in metadata
+        scheduled = conditions.get("PodScheduled", {})
+        return cls(
+            key=BotKey(metadata["namespace"], metadata["name"]),
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            owner_uid=owners[0] if owners else None,
+            deleting=deleting,
+            phase=phase,
+            reason=status.get("reason", ""),
+            ip=status.get("podIP"),
+            node=node,
+            ready=conditions.get("Ready", {}).get("status") == "True",
+            unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+            container=SeenContainer.of(containers[0]) if containers else SeenContainer(),
+            # A container that ended restarts unless the pod is at its end or going.
+            terminated=phase in {"Failed", "Succeeded"}
+            or (deleting and bool(containers) and all("terminated" in item.get("state", {}) for item in containers)),
+        )
+
+    @property
+    def never_ran(self) -> bool:
+        """No process of it can exist or have existed: it was not given to a node."""
+        return self.node is None
+
+
+T = TypeVar("T", SeenBot, SeenPod)
+
+
+def newer(version: str, than: str) -> bool:
+    """Compares two resourceVersions of one resource; they are decimal numbers that grow."""
+    return int(version) > int(than)
+
+
+class Inventory(Generic[T]):
+    """The last seen objects of one kind; older news than what is held are ignored."""
+
+    def __init__(self) -> None:
+        self._objects: dict[BotKey, T] = {}
+
+    def get(self, key: BotKey) -> T | None:
+        """The object, or None where none is known."""
+        return self._objects.get(key)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._objects.values()))
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def see(self, seen: T) -> bool:
+        """Takes an object in; False where it was known or is older than what is."""
+        known = self._objects.get(seen.key)
+        if known is not None and not newer(seen.resource_version, known.resource_version):
+            return False
+        self._objects[seen.key] = seen
+        return True
+
+    def gone(self, key: BotKey, uid: str) -> bool:
+        """Drops an object unless another one of that name is there by now."""
+        known = self._objects.get(key)
+        if known is None or known.uid != uid:
+            return False
+        del self._objects[key]
+        return True

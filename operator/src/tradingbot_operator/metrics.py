@@ -1,0 +1,125 @@
+"""The operator's own figures for Prometheus, and the two small HTTP servers that show them and the probes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """All metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.reconciles = Counter(
+            "tradingbot_operator_reconciles", "Steps made for TradingBots.", ["result"], registry=registry
+        )
+        self.reconcile_seconds = Histogram(
+            "tradingbot_operator_reconcile_seconds", "Time of a step.", buckets=LATENCIES, registry=registry
+        )
+        self.queue_length = Gauge(
+            "tradingbot_operator_queue_length", "TradingBots that wait for a step.", registry=registry
+        )
+        self.api_requests = Counter(
+            "tradingbot_operator_api_requests",
+            "Requests to the API server.",
+            ["verb", "resource", "code"],
+            registry=registry,
+        )
+        self.api_seconds = Histogram(
+            "tradingbot_operator_api_seconds", "Time of a request to the API server.", buckets=LATENCIES,
+            registry=registry,
+        )  # fmt: skip
+        self.bots = Gauge("tradingbot_operator_bots", "TradingBots by phase.", ["phase"], registry=registry)
+        self.bots_reachable = Gauge(
+            "tradingbot_operator_bots_reachable", "Bots whose status stream is alive.", registry=registry
+        )
+        self.bot_calls = Counter(
+            "tradingbot_operator_bot_calls", "Calls to bots.", ["call", "result"], registry=registry
+        )
+        self.safe_mode_engaged_seconds = Histogram(
+            "tradingbot_operator_safe_mode_engaged_seconds",
+            "From seeing spec.safeMode true to the bot's word that it sends no entry.",
+            buckets=LATENCIES,
+            registry=registry,
+        )
+        self.safe_mode_acknowledged_seconds = Histogram(
+            "tradingbot_operator_safe_mode_acknowledged_seconds",
+            "From seeing spec.safeMode true to the bot's word that no entry of it is on the exchange.",
+            buckets=LATENCIES,
+            registry=registry,
+        )
+        self.claims_refused = Counter(
+            "tradingbot_operator_claims_refused", "Bots that found their account and symbol taken.", registry=registry
+        )
+        self.pods_replaced = Counter("tradingbot_operator_pods_replaced", "Lost pods made again.", registry=registry)
+        self.deletions_incomplete = Counter(
+            "tradingbot_operator_deletions_incomplete",
+            "TradingBots that were let go at their deadline although the bot had not finished.",
+            registry=registry,
+        )
+        self.resync_misses = Counter(
+            "tradingbot_operator_resync_misses", "Changes that no watch event told, by kind.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.last_resync = Gauge(
+            "tradingbot_operator_last_resync_timestamp_seconds", "When the last resync ended.", registry=registry
+        )
+
+
+Check = Callable[[], str | None]
+"""A probe: None when all is well, else what is wrong."""
+
+
+class Servers:
+    """/healthz and /readyz on one port, /metrics on another."""
+
+    def __init__(self, metrics: Metrics, healthy: Check, ready: Check) -> None:
+        self._metrics = metrics
+        self._checks = {"/healthz": healthy, "/readyz": ready}
+        self._runners: list[web.AppRunner] = []
+
+    async def start(self, host: str, probe_port: int, metrics_port: int) -> tuple[int, int]:
+        """Listens; port 0 takes a free one. Returns both ports."""
+        probes = {path: self._probe(check) for path, check in self._checks.items()}
+        return (
+            await self._serve(host, probe_port, probes),
+            await self._serve(host, metrics_port, {"/metrics": self._show}),
+        )
+
+    async def stop(self) -> None:
+        """Closes both servers."""
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _serve(
+        self, host: str, port: int, routes: dict[str, Callable[[web.Request], Awaitable[web.Response]]]
+    ) -> int:
+        application = web.Application()
+        for path, handler in routes.items():
+            application.router.add_get(path, handler)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        return int(runner.addresses[0][1])
+
+    @staticmethod
+    def _probe(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_: web.Request) -> web.Response:
+            trouble = check()
+            return web.Response(text=trouble or "ok", status=503 if trouble else 200)
+
+        return answer
+
+    async def _show(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(self._metrics.registry),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )

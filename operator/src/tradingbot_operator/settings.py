@@ -1,0 +1,105 @@
+"""What an operator process is told at its start, from flags and environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tradingbot_api import names
+
+SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+CA_CERTIFICATE: Final = "ca.crt"
+CA_KEY: Final = "ca.key"
+
+
+class SettingsError(Exception):
+    """The process cannot start as it was told to; the message names the flag and what to do."""
+
+    code = "SettingsInvalid"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that shapes an operator process."""
+
+    namespaces: tuple[str, ...]
+    """Namespaces whose TradingBots are served; empty means all."""
+    claims_namespace: str
+    """Where the claims live: the same for all operators that share a cluster, or two of them may let two
+    bots trade one account and symbol."""
+    ca_dir: Path
+    """Holds ca.crt and ca.key (PEM). Bots trust only this authority: another one cuts every running bot off
+    until its pod and its certificate are new."""
+    bot_image: str
+    image_pull_policy: str
+    probe_host: str
+    probe_port: int
+    metrics_port: int
+    kubeconfig: str | None
+    """None: the service account of the pod, or else the client's usual places."""
+    identity: str
+    """Holder of the operator's Lease. The name of the pod: a restarted container takes its own Lease at once."""
+    workers: int
+    log_level: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="tradingbot-operator", description="Runs one bot pod for every TradingBot of the cluster."
+    )
+    add = result.add_argument
+    add("--namespace", action="append", default=[], metavar="NAME", help="serve this namespace only; repeatable")
+    add("--claims-namespace", metavar="NAME", help="namespace of the claims; default: the operator's own")
+    add("--ca-dir", type=Path, default=Path("/etc/tradingbot-operator/ca"), help="directory with ca.crt and ca.key")
+    add("--bot-image", default="tradingbot/bot:dev", help="image of bots whose spec names none")
+    add("--image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
+    add("--probe-host", default="0.0.0.0", help="address of probes and metrics")  # noqa: S104 - the kubelet probes the pod's address
+    add("--probe-port", type=int, default=names.OPERATOR_PROBE_PORT, help="port of /healthz and /readyz")
+    add("--metrics-port", type=int, default=names.OPERATOR_METRICS_PORT, help="port of /metrics")
+    add("--kubeconfig", help="file to reach the cluster with; default: the pod's service account, then KUBECONFIG")
+    add("--identity", help="name in the operator's Lease; default: the pod's name")
+    add("--workers", type=int, default=8, help="TradingBots worked on at the same time")
+    add("--log-level", default="info", type=str.lower, choices=["debug", "info", "warning", "error"])
+    return result
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from a command line; raises SettingsError where something needed is missing or wrong."""
+    environment = os.environ if environment is None else environment
+    options = parser().parse_args(arguments)
+    in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environment
+    claims_namespace = options.claims_namespace
+    if claims_namespace is None and in_cluster and (SERVICE_ACCOUNT_DIR / "namespace").is_file():
+        claims_namespace = (SERVICE_ACCOUNT_DIR / "namespace").read_text(encoding="utf-8").strip()
+    if not claims_namespace:
+        raise SettingsError("--claims-namespace: expected a namespace, got none; name one outside a pod")
+    for name in (CA_CERTIFICATE, CA_KEY):
+        if not (options.ca_dir / name).is_file():
+            raise SettingsError(
+                f"--ca-dir: expected a file {name} in {options.ca_dir}, found none; mount the Secret of the "
+                "certificate authority there"
+            )
+    if options.workers < 1:
+        raise SettingsError(f"--workers: expected 1 or more, got {options.workers}")
+    host = socket.gethostname()
+    return Settings(
+        namespaces=tuple(sorted(set(options.namespace))),
+        claims_namespace=claims_namespace,
+        ca_dir=options.ca_dir,
+        bot_image=options.bot_image,
+        image_pull_policy=options.image_pull_policy,
+        probe_host=options.probe_host,
+        probe_port=options.probe_port,
+        metrics_port=options.metrics_port,
+        kubeconfig=None if in_cluster else options.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config",
+        # Outside a pod two processes may share a host.
+        identity=options.identity or (host if in_cluster else f"{host}-{os.getpid()}"),
+        workers=options.workers,
+        log_level=options.log_level,
+    )

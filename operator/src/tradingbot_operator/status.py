@@ -1,0 +1,429 @@
+"""Pure: from what was observed to the status, its conditions and phase, and when it is worth a write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from tradingbot_api.bot_http import BotStatus
+from tradingbot_api.conditions import ConditionType as Type
+from tradingbot_api.conditions import Phase, Reason
+from tradingbot_api.v1alpha1 import Condition, SafeModeCause, TradingBotStatus
+from tradingbot_operator.inventory import SeenBot, SeenPod
+
+TRUE: Final = "True"
+FALSE: Final = "False"
+UNKNOWN: Final = "Unknown"
+
+BOT_CONDITIONS: Final = (
+    Type.BALANCE_SYNCED,
+    Type.CAPITAL_COVERED,
+    Type.CIRCUIT_CLOSED,
+    Type.PROTECTED,
+    Type.TRADING_ALLOWED,
+)
+"""What only the bot can judge; Unknown while it is silent."""
+
+READY_NEEDS: Final = (
+    Type.ACCEPTED,
+    Type.CLAIM_HELD,
+    Type.POD_READY,
+    Type.BOT_REACHABLE,
+    Type.BALANCE_SYNCED,
+    Type.CONFIG_APPLIED,
+)
+POD_TROUBLE: Final = frozenset(
+    {Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.UNSCHEDULABLE, Reason.OUT_OF_MEMORY}
+)
+STARTING_REASONS: Final = frozenset({Reason.STARTING, Reason.NOT_RECONCILED, Reason.UNKNOWN})
+CONFIG_STILL_GOOD: Final = frozenset({Reason.CONFIG_PENDING, Reason.LOOSENING_NEEDS_SAFE_MODE})
+IMAGE_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question: True, False or Unknown, why, and what to do."""
+
+    status: str
+    reason: str
+    message: str = ""
+
+    @classmethod
+    def good(cls, message: str = "", reason: str = Reason.OK) -> Finding:
+        """True."""
+        return cls(TRUE, reason, message)
+
+    @classmethod
+    def bad(cls, reason: str, message: str) -> Finding:
+        """False."""
+        return cls(FALSE, reason, message)
+
+    @classmethod
+    def open(cls, reason: str, message: str) -> Finding:
+        """Not known yet."""
+        return cls(UNKNOWN, reason, message)
+
+    @property
+    def holds(self) -> bool:
+        """True."""
+        return self.status == TRUE
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that a status is made of."""
+
+    now: datetime
+    bot: SeenBot
+    accepted: Finding
+    claim: Finding
+    pod: SeenPod | None
+    pod_missing: str
+    """Why there is no pod, while there is none."""
+    word: BotStatus | None
+    """The bot's last word, while it is fresh."""
+    reachable: Finding
+    revision: int
+    """Of the configuration that the bot should have; 0 while there is none."""
+    refusal: Finding | None = None
+    """Why the bot refused that revision."""
+    acknowledged_after: float | None = None
+    """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
+
+
+# --- single questions ---
+
+
+def pod_ready(pod: SeenPod | None, missing: str) -> Finding:
+    """PodReady, from the pod's own status."""
+    if pod is None:
+        return Finding.bad(Reason.POD_MISSING, missing)
+    container = pod.container
+    if pod.deleting:
+        return Finding.bad(Reason.POD_NOT_READY, "The pod is being deleted.")
+    if pod.ready:
+        return Finding.good()
+    if pod.unschedulable:
+        return Finding.bad(
+            Reason.UNSCHEDULABLE, f"No node takes the pod: {pod.unschedulable} Change spec.pod or the nodes."
+        )
+    if container.waiting_reason in IMAGE_REASONS:
+        return Finding.bad(
+            Reason.IMAGE_PULL_FAILED,
+            f"{container.waiting_reason}: {container.waiting_message or 'the image cannot be pulled'}. "
+            "Check spec.pod.image, or the operator's image of bots, and spec.pod.imagePullSecrets; "
+            "then delete the pod.",
+        )
+    if container.exit_reason == "OOMKilled":
+        return Finding.bad(
+            Reason.OUT_OF_MEMORY,
+            f"The bot used more memory than its limit, {container.restarts} restarts. Raise "
+            "spec.pod.resources.limits.memory and delete the pod.",
+        )
+    if container.waiting_reason == "CrashLoopBackOff" or (container.exit_code is not None and not container.running):
+        return Finding.bad(
+            Reason.CRASH_LOOP,
+            f"The bot ends with exit code {container.exit_code}, {container.restarts} restarts. "
+            f"See kubectl logs -n {pod.key.namespace} {pod.key.name} --previous.",
+        )
+    if pod.phase in {"Failed", "Succeeded"}:
+        return Finding.bad(Reason.POD_NOT_READY, f"The pod ended: {pod.reason or pod.phase}. It is made again.")
+    if not container.running:
+        detail = f"{container.waiting_reason}: {container.waiting_message}" if container.waiting_message else "starting"
+        return Finding.bad(Reason.POD_PENDING, f"The pod is not running yet: {detail}.")
+    return Finding.bad(Reason.POD_NOT_READY, "The bot runs and is not ready; the other conditions say why.")
+
+
+def config_applied(word: BotStatus | None, revision: int, refusal: Finding | None) -> Finding:
+    """ConfigApplied: the operator's view of what the bot says of its configuration."""
+    if word is None:
+        return Finding.open(Reason.UNKNOWN, "The bot cannot be asked.")
+    if refusal is not None:
+        return refusal
+    told = _told(word, Type.CONFIG_APPLIED)
+    if told is not None and told.status == FALSE:
+        return told
+    if word.applied_revision < revision:
+        return Finding.bad(
+            Reason.CONFIG_PENDING, f"The bot has revision {word.applied_revision}, revision {revision} is on its way."
+        )
+    return told or Finding.good()
+
+
+def safe_mode_engaged(word: BotStatus | None, wanted: bool) -> Finding:
+    """SafeModeEngaged: no entry is sent from now on."""
+    if word is None:
+        return Finding.open(Reason.BOT_UNREACHABLE, "The bot cannot be asked. Its grant ends within a minute.")
+    if not word.safe_mode.engaged:
+        return Finding.bad(
+            Reason.NOT_ENGAGED, "spec.safeMode is on its way to the bot." if wanted else "Entries are allowed."
+        )
+    causes = ", ".join(f"{cause.reason} ({cause.clears or cause.source})" for cause in word.safe_mode.causes)
+    return Finding.good(f"No entry is sent: {causes or word.safe_mode.level}.", _main_cause(word.safe_mode.causes))
+
+
+def safe_mode_acknowledged(
+    word: BotStatus | None, reachable: Finding, wanted: bool, revision: int, seconds: float | None
+) -> Finding:
+    """SafeModeAcknowledged: engaged, and no entry of ours is working, in flight or unknown on the exchange.
+
+    While spec.safeMode asks for it, only the word of a bot that has that configuration counts: a bot that is
+    engaged for a reason that may end at any moment has not acknowledged anything.
+    """
+    if word is None:
+        return Finding.bad(Reason.BOT_UNREACHABLE, f"The bot has not acknowledged: {reachable.message}")
+    if not word.safe_mode.engaged:
+        return Finding.bad(Reason.NOT_ENGAGED, "Safe mode is not engaged.")
+    if wanted and word.applied_revision < revision:
+        return Finding.bad(Reason.CONFIG_PENDING, "spec.safeMode is on its way to the bot.")
+    if not word.safe_mode.acknowledged:
+        return Finding.bad(
+            Reason.ENTRIES_WORKING, "Engaged; an entry is still working, in flight or unknown on the exchange."
+        )
+    took = f" {seconds:.3f} s after spec.safeMode was seen" if wanted and seconds is not None else ""
+    return Finding.good(f"No entry of this bot is on the exchange{took}.")
+
+
+def _main_cause(causes: list[SafeModeCause]) -> str:
+    """The reason that people see first: their own wish, then what the bot found, then a start's."""
+    order = {str(Reason.SPEC): 0, str(Reason.AWAITING_GRANT): 2}
+    return min((cause.reason for cause in causes), key=lambda reason: order.get(reason, 1), default=Reason.ENGAGED)
+
+
+def _told(word: BotStatus, kind: Type) -> Finding | None:
+    for condition in word.conditions:
+        if condition.type == kind:
+            return Finding(condition.status, condition.reason, condition.message)
+    return None
+
+
+def phase(deleting: bool, found: Mapping[Type, Finding]) -> Phase:
+    """The display column, from the conditions and nothing else."""
+    if deleting:
+        return Phase.DRAINING
+    if found[Type.ACCEPTED].status == FALSE:
+        return Phase.INVALID
+    reachable = found[Type.BOT_REACHABLE]
+    if not reachable.holds:
+        pod = found[Type.POD_READY]
+        if pod.reason in POD_TROUBLE:
+            return Phase.DEGRADED
+        if reachable.status == FALSE:
+            return Phase.UNREACHABLE
+        return Phase.PENDING if pod.reason in {Reason.POD_PENDING, Reason.POD_MISSING} else Phase.STARTING
+    synced, config = found[Type.BALANCE_SYNCED], found[Type.CONFIG_APPLIED]
+    trouble = (
+        found[Type.CLAIM_HELD].status == FALSE
+        or (synced.status == FALSE and synced.reason not in STARTING_REASONS)
+        or (config.status == FALSE and config.reason not in CONFIG_STILL_GOOD)
+        or found[Type.PROTECTED].status == FALSE
+    )
+    if trouble:
+        return Phase.DEGRADED
+    engaged = found[Type.SAFE_MODE_ENGAGED]
+    if engaged.holds and engaged.reason != Reason.AWAITING_GRANT:
+        return Phase.SAFE_MODE
+    if engaged.holds or not synced.holds or found[Type.TRADING_ALLOWED].status == UNKNOWN:
+        return Phase.STARTING
+    return Phase.TRADING if found[Type.TRADING_ALLOWED].holds else Phase.PAUSED
+
+
+# --- the whole ---
+
+
+def compose(seen: Observed) -> TradingBotStatus:
+    """The status that should stand. Of a silent bot nothing is kept that only it knows."""
+    word, bot = seen.word, seen.bot
+    found: dict[Type, Finding] = {
+        Type.ACCEPTED: seen.accepted,
+        Type.CLAIM_HELD: seen.claim,
+        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing),
+        Type.BOT_REACHABLE: seen.reachable,
+        Type.CONFIG_APPLIED: config_applied(word, seen.revision, seen.refusal),
+        Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode),
+        Type.SAFE_MODE_ACKNOWLEDGED: safe_mode_acknowledged(
+            word, seen.reachable, bot.safe_mode, seen.revision, seen.acknowledged_after
+        ),
+    }
+    for kind in BOT_CONDITIONS:
+        told = _told(word, kind) if word is not None else None
+        found[kind] = told or Finding.open(
+            Reason.STARTING if word is not None else Reason.UNKNOWN,
+            "The bot has not said yet." if word is not None else "The bot cannot be asked.",
+        )
+    lacking = [kind for kind in READY_NEEDS if not found[kind].holds]
+    found[Type.READY] = (
+        Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()
+    )
+    before = previous(bot.status)
+    return TradingBotStatus(
+        observed_generation=bot.generation,
+        phase=phase(bot.deleted is not None, found),
+        conditions=_dated(found, before, seen.now, bot.generation),
+        pod_name=seen.pod.key.name if seen.pod is not None else None,
+        # Facts that outlive a silence: the claim stands on them.
+        incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
+        account_uid=before.account_uid or (word.account_uid if word is not None else None),
+        circuit_breaker=word.circuit_breaker if word is not None else None,
+        safe_mode=word.safe_mode if word is not None else None,
+        balance=word.balance if word is not None else None,
+        position=word.position if word is not None else None,
+        pnl=word.pnl if word is not None else None,
+        risk=word.risk if word is not None else None,
+        orders=word.orders if word is not None else None,
+        trades=word.trades if word is not None else None,
+        api=word.api if word is not None else None,
+        usage=word.usage if word is not None else None,
+    )
+
+
+def previous(raw: Mapping[str, Any]) -> TradingBotStatus:
+    """The status that stands; an empty one where it is of another version."""
+    try:
+        return TradingBotStatus.model_validate(raw)
+    except ValidationError:
+        return TradingBotStatus()
+
+
+def encode(status: TradingBotStatus) -> dict[str, Any]:
+    """As JSON for the API server."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _dated(found: Mapping[Type, Finding], before: TradingBotStatus, now: datetime, generation: int) -> list[Condition]:
+    earlier = {condition.type: condition for condition in before.conditions}
+    conditions = []
+    for kind, finding in found.items():
+        last = earlier.get(kind)
+        same = last is not None and last.status == finding.status and last.last_transition_time is not None
+        conditions.append(
+            Condition(
+                type=kind,
+                status=finding.status,
+                reason=finding.reason,
+                message=finding.message,
+                last_transition_time=last.last_transition_time if same and last else now.replace(microsecond=0),
+                observed_generation=generation,
+            )
+        )
+    return conditions
+
+
+# --- when to write ---
+
+
+class Change(StrEnum):
+    """How a status differs from the one that stands, and so how soon it is written."""
+
+    NONE = "None"
+    """Nothing, or only what rides along: counts of calls, CPU, times of reading, volatility."""
+    FIGURES = "Figures"
+    STARTING = "Starting"
+    """A step of a start-up that goes well: nobody acts on it."""
+    POSITION = "Position"
+    STATE = "State"
+
+
+SPACING: Final = {Change.FIGURES: 60.0, Change.STARTING: 5.0, Change.POSITION: 2.0, Change.STATE: 0.0}
+"""Seconds from the last write to the next, by what changed."""
+
+
+def change(old: TradingBotStatus, new: TradingBotStatus) -> Change:
+    """What changed."""
+    if _quiet(old) == _quiet(new):
+        return Change.NONE
+    if _state(old) != _state(new):
+        starting = {Phase.PENDING, Phase.STARTING}
+        calm = old.phase in starting and new.phase in starting and old.observed_generation == new.observed_generation
+        return Change.STARTING if calm else Change.STATE
+    if _position(old) != _position(new):
+        return Change.POSITION
+    return Change.FIGURES
+
+
+def _quiet(status: TradingBotStatus) -> TradingBotStatus:
+    updates: dict[str, Any] = {"api": None, "usage": None}
+    if status.balance is not None:
+        updates["balance"] = status.balance.model_copy(update={"last_sync_time": None})
+    if status.orders is not None:
+        updates["orders"] = status.orders.model_copy(update={"last_check_time": None})
+    if status.risk is not None:
+        updates["risk"] = status.risk.model_copy(update={"volatility": None})
+    return status.model_copy(update=updates)
+
+
+def _state(status: TradingBotStatus) -> object:
+    safe, circuit = status.safe_mode, status.circuit_breaker
+    return (
+        status.observed_generation,
+        status.phase,
+        status.pod_name,
+        status.account_uid,
+        status.incarnation,
+        [(item.type, item.status, item.reason) for item in status.conditions],
+        circuit and circuit.state,
+        safe and (safe.level, safe.engaged, safe.acknowledged, [cause.id for cause in safe.causes]),
+        status.risk and status.risk.level,
+    )
+
+
+def _position(status: TradingBotStatus) -> object:
+    position, orders, trades = status.position, status.orders, status.trades
+    return (
+        position and (position.side, position.quantity, position.validated),
+        orders and (orders.active, orders.oco),
+        trades,
+    )
+
+
+# --- what is worth an event ---
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A Kubernetes event."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
+    """Events of a change of status: few, and none for a start-up that goes well."""
+    before = {item.type: item for item in old.conditions}
+    result = []
+    for item in new.conditions:
+        last = before.get(item.type)
+        if last is not None and (last.status, last.reason) == (item.status, item.reason):
+            continue
+        changed = last is None or last.status != item.status
+        was_true, was_false = last is not None and last.status == TRUE, last is not None and last.status == FALSE
+        match item.type, item.status:
+            case Type.SAFE_MODE_ENGAGED, "True" if item.reason != Reason.AWAITING_GRANT:
+                result.append(Notice("SafeModeEngaged", item.message))
+            case Type.SAFE_MODE_ENGAGED, "False" if was_true and last and last.reason != Reason.AWAITING_GRANT:
+                result.append(Notice("SafeModeReleased", item.message))
+            case Type.SAFE_MODE_ACKNOWLEDGED, "True" if (
+                changed and _reason(new, Type.SAFE_MODE_ENGAGED) != Reason.AWAITING_GRANT
+            ):
+                result.append(Notice("SafeModeAcknowledged", item.message))
+            case Type.CIRCUIT_CLOSED, "False" if changed:
+                result.append(Notice("CircuitOpened", item.message, warning=True))
+            case Type.CIRCUIT_CLOSED, "True" if was_false:
+                result.append(Notice("CircuitClosed", item.message or "The exchange answers again."))
+            case ((Type.CLAIM_HELD | Type.PROTECTED | Type.ACCEPTED), "False") if item.reason != Reason.DELETING:
+                result.append(Notice(item.reason, item.message, warning=True))
+            case _:
+                pass
+    return result
+
+
+def _reason(status: TradingBotStatus, kind: Type) -> str | None:
+    return next((item.reason for item in status.conditions if item.type == kind), None)

@@ -1,0 +1,114 @@
+"""The queue of TradingBots that need a step: keyed, deduplicating, with delays and a back-off per key."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable
+from random import Random
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 30.0
+
+
+class WorkQueue(Generic[K]):
+    """Gives each key to one worker at a time; a key added while it is worked on comes again afterwards.
+
+    `add` is cheap and never waits, so event handlers may call it. An urgent key is taken before all others.
+    Of several delays of one key the earliest counts. Time is `loop.time` and the jitter comes from `random`.
+    """
+
+    def __init__(self, random: Random, time: Callable[[], float] | None = None) -> None:
+        self._random = random
+        self._time = time
+        self._ready: deque[K] = deque()
+        self._waiting: set[K] = set()
+        self._working: set[K] = set()
+        self._again: dict[K, bool] = {}
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        self._failures: dict[K, int] = {}
+        self._wake = asyncio.Event()
+
+    def _now(self) -> float:
+        return self._time() if self._time is not None else asyncio.get_running_loop().time()
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def add(self, key: K, *, urgent: bool = False) -> None:
+        """Asks for a step now."""
+        if key in self._working:
+            self._again[key] = self._again.get(key, False) or urgent
+            return
+        if key in self._waiting:
+            if urgent:
+                self._ready.remove(key)
+                self._ready.appendleft(key)
+            return
+        self._due.pop(key, None)
+        self._waiting.add(key)
+        if urgent:
+            self._ready.appendleft(key)
+        else:
+            self._ready.append(key)
+        self._wake.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Asks for a step after `seconds`, unless one is due sooner."""
+        due = self._now() + max(0.0, seconds)
+        if key in self._waiting or self._due.get(key, float("inf")) <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._order), key))
+        self._wake.set()
+
+    async def take(self) -> K:
+        """The next key; the caller owes `done` for it."""
+        while True:
+            self._promote()
+            if self._ready:
+                key = self._ready.popleft()
+                self._waiting.discard(key)
+                self._working.add(key)
+                return key
+            self._wake.clear()
+            timeout = self._heap[0][0] - self._now() if self._heap else None
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _promote(self) -> None:
+        now = self._now()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self.add(key)
+
+    def done(self, key: K, *, failed: bool = False) -> None:
+        """Ends the work on a key; after a failure it comes again with a growing, jittered delay."""
+        self._working.discard(key)
+        if failed:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+            ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(count - 1, 16))
+            self.add_after(key, ceiling * (0.5 + self._random.random() / 2))
+        else:
+            self._failures.pop(key, None)
+        if key in self._again:
+            self.add(key, urgent=self._again.pop(key))
+        # Another worker may be asleep with nothing but this key's delay to wait for.
+        self._wake.set()
+
+    def forget(self, key: K) -> None:
+        """Drops what is remembered of a key that is gone."""
+        self._failures.pop(key, None)
+        self._due.pop(key, None)
