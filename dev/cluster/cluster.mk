@@ -16,7 +16,7 @@ cluster-status: ## [Cluster] What runs, and where kubeconfig and logs are
 
 .PHONY: cluster-load
 cluster-load: ## [Cluster] Build the images and put them into the node
-	@dev/cluster/cluster load $$(dev/images/build)
+	@dev/images/build --load
 
 .PHONY: images
 images: ## [Cluster] Build the three images; prints the archives

@@ -93,18 +93,18 @@ def cgroup_name(state: Path) -> str:
 
 
 def _hierarchies() -> list[tuple[Path, bool]]:
-    """Where control groups are mounted, and whether it is the unified kind (version 2) that runs all."""
+    """Where control groups are mounted, and whether it is the unified kind (version 2)."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    old = [(Path(mount[1]), False) for mount in mounts if mount[2] == "cgroup"]
-    return old or [(Path(mount[1]), True) for mount in mounts if mount[2] == "cgroup2"][:1]
+    return sorted({(Path(mount[1]), mount[2] == "cgroup2") for mount in mounts if mount[2] in {"cgroup", "cgroup2"}})
 
 
 def make_cgroups(state: Path) -> None:
     """Create the control group below which the kubelet puts all pods."""
-    for root, unified in _hierarchies():
+    hierarchies = _hierarchies()
+    for root, unified in hierarchies:
         group = root / cgroup_name(state)
         group.mkdir(exist_ok=True)
-        if unified:
+        if unified and len(hierarchies) == 1:  # beside version 1 it has no controllers
             wanted = {"cpu", "cpuset", "io", "memory", "pids", "hugetlb"}
             available = wanted & set((root / "cgroup.controllers").read_text().split())
             (root / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(available)))
