@@ -51,6 +51,8 @@ from paper_exchange.core.units import SCALE, product, to_units
 COMMISSION: Final = Decimal("0.001")
 """Share of the received asset that each fill costs, maker and taker alike."""
 _COMMISSION_UNITS: Final = to_units(COMMISSION)
+_PUSHED_STEPS: Final = 100_000
+"""Least quantity, in lot steps, that stands at the price of a pushed trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class MarketState:
         """(minus trigger price, order id) of orders that wait for the price to fall."""
         self.todo: deque[tuple[str, int]] = deque()
         """Triggered orders and lists whose pending orders come to life, in order."""
+        self.pushed: tuple[Ladder, int, int] | None = None
+        """The level that a pushed trade left, and what the market had reported there."""
         self._traded: deque[tuple[int, int, int]] = deque()
         self._traded_base = 0
         self._traded_quote = 0
@@ -219,6 +223,7 @@ class Exchange:
         """The outside book changed: absolute quantities, 0 removes a level; a snapshot replaces all."""
         market = self.market(symbol)
         with self._input(now):
+            self._forget_pushed(market)
             for ladder, levels in ((market.bids, bids), (market.asks, asks)):
                 if snapshot:
                     ladder.replace(levels)
@@ -238,22 +243,38 @@ class Exchange:
             self._settle(market)
 
     def push_trade(self, symbol: str, price: int, now: int) -> None:
-        """An outside trade that sweeps the book to a price: all of ours up to it fill, better levels are gone."""
+        """An outside trade that sweeps the book to a price: ours up to it fill, better levels move to it.
+
+        What the market offered at better prices stands at this price until its next update.
+        """
         market = self.market(symbol)
         with self._input(now):
             buyer_is_maker = market.last is not None and price < market.last
             ladder = market.bids if buyer_is_maker else market.asks
+            self._forget_pushed(market)
+            standing = _PUSHED_STEPS * market.rules.step
             for level in list(ladder.prices()):
                 if not ladder.reaches(level, price):
                     break
                 for maker in list(ladder.own.get(level, ())):
                     if maker.open:
                         self._fill_maker(market, maker, maker.remaining)
-                if level != price and ladder.available(level):
-                    self._print(market, level, ladder.available(level), buyer_is_maker)
-                    ladder.take(level, ladder.available(level))
+                quantity = ladder.available(level)
+                if level != price and quantity:
+                    self._print(market, level, quantity, buyer_is_maker)
+                    ladder.take(level, quantity)
+                    standing += quantity
+            market.pushed = (ladder, price, ladder.reported(price))
+            ladder.set_level(price, ladder.available(price) + standing)
             self._print(market, price, market.rules.step, buyer_is_maker)
             self._settle(market)
+
+    def _forget_pushed(self, market: MarketState) -> None:
+        """The level that a pushed trade left is again what the market reported."""
+        if market.pushed is not None:
+            ladder, price, quantity = market.pushed
+            ladder.set_level(price, quantity)
+            market.pushed = None
 
     def place(self, uid: int, request: NewOrder, now: int, response: str = "") -> Json:
         """A new order; `response` is ACK, RESULT, FULL or empty for the default of its type."""
@@ -955,7 +976,7 @@ class Exchange:
         lists: Iterable[OrderList],
         trades: Iterable[Trade],
     ) -> None:
-        """Take over what was stored, each in order of its id: balances as they were, open orders back in their places."""
+        """Take over what was stored, each in order of its id; open orders go back to their places."""
         self.accounts = {account.uid: account for account in accounts}
         for trade in trades:
             self.trades.setdefault((trade.uid, trade.symbol), []).append(trade)

@@ -64,6 +64,10 @@ class Ladder:
         """Outside quantity at a price that nobody of ours took."""
         return self._available.get(price, 0)
 
+    def reported(self, price: int) -> int:
+        """The quantity the market last reported at a price."""
+        return self._reported.get(price, 0)
+
     def take(self, price: int, quantity: int) -> None:
         """One of ours (or a pushed trade) took outside quantity."""
         left = self._available[price] - quantity

@@ -1,0 +1,1 @@
+"""The paper exchange on the network: REST, WebSocket API, market streams and the control port."""

@@ -1,0 +1,174 @@
+"""The running server: opens the ports, lets the market's events flow at the speed of the clock, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge
+
+from paper_exchange.api import SpotApi
+from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.limits import Limits
+from paper_exchange.market import open_market
+from paper_exchange.market.events import BookUpdate, MarketTrade
+from paper_exchange.server.control import Control
+from paper_exchange.server.faults import Faults
+from paper_exchange.server.outbox import Outbox
+from paper_exchange.server.rest import RestApi
+from paper_exchange.server.streams import MarketStreams, StreamServer
+from paper_exchange.server.ws_api import WsApi
+from paper_exchange.store import Store
+from paper_exchange.venue import Venue
+
+_log = structlog.get_logger(__name__)
+_TICK_SECONDS: Final = 0.05
+_STUCK_SECONDS: Final = 10.0
+_BATCH: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to serve; ports of 0 are chosen by the system, no directory means that nothing survives the end."""
+
+    symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    market: str = "synthetic"
+    seed: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    control_port: int = 0
+    data_dir: Path | None = None
+    weight_per_minute: int = 6000
+
+
+class UnknownSymbolError(Exception):
+    """A symbol that the exchange does not know."""
+
+    code = "UnknownSymbol"
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class PaperExchangeServer:
+    """One exchange on its two ports, between `start` and `stop`."""
+
+    def __init__(self, options: Options) -> None:
+        """Open the store and the market; raises when either cannot be opened."""
+        unknown = [symbol for symbol in options.symbols if symbol not in SYMBOLS]
+        if unknown or not options.symbols:
+            raise UnknownSymbolError(
+                f"symbols: expected some of {', '.join(SYMBOLS)}, got {', '.join(unknown) or 'none'}"
+            )
+        self._options = options
+        registry = CollectorRegistry()
+        self._market = open_market(options.market, options.symbols, options.seed, wall_clock_ms())
+        self._store = Store(options.data_dir)
+        self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry)
+        self.faults = Faults(time.monotonic)
+        limits = Limits(options.weight_per_minute)
+        api = SpotApi(self.venue, limits)
+        self._outboxes: set[Outbox] = set()
+        self._streams = MarketStreams(self.venue, api)
+        rest = RestApi(self.venue, api, limits=limits, faults=self.faults, registry=registry)
+        ws_api = WsApi(self.venue, api, limits=limits, outboxes=self._outboxes)
+        streams = StreamServer(self._streams, options.symbols, self._outboxes)
+        public = web.Application()
+        public.router.add_get("/ws-api/v3", ws_api.handle)
+        public.router.add_get("/ws", streams.handle)
+        public.router.add_get("/ws/{streams:.*}", streams.handle)
+        public.router.add_get("/stream", streams.handle)
+        public.router.add_route("*", "/{path:.*}", rest.handle)
+        control = Control(self.venue, self.faults, registry, self._problem).application()
+        self._runners = [
+            (web.AppRunner(public, access_log=None, shutdown_timeout=2), options.port),
+            (web.AppRunner(control, access_log=None, shutdown_timeout=2), options.control_port),
+        ]
+        Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
+            lambda: 1.0 if self.faults.active() else 0.0
+        )
+        Gauge("paper_exchange_connections", "Open WebSockets", registry=registry).set_function(
+            lambda: float(len(self._outboxes))
+        )
+        self._pump_task: asyncio.Task[None] | None = None
+        self._turned = 0.0
+        self.base_url = ""
+        self.control_url = ""
+
+    async def start(self) -> None:
+        """Listen on both ports and let the market run."""
+        urls = []
+        for runner, port in self._runners:
+            await runner.setup()
+            site = web.TCPSite(runner, self._options.host, port)
+            await site.start()
+            bound = runner.addresses[0][1]
+            host = "127.0.0.1" if self._options.host in ("0.0.0.0", "") else self._options.host  # noqa: S104, compared
+            urls.append(f"http://{host}:{bound}")
+        self.base_url, self.control_url = urls
+        self._turned = time.monotonic()
+        self._pump_task = asyncio.create_task(self._pump())
+
+    async def stop(self) -> None:
+        """Stop the market, close every connection, then the store."""
+        if self._pump_task is not None:
+            self._pump_task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._pump_task
+        for outbox in list(self._outboxes):
+            outbox.end()
+        for runner, _ in self._runners:
+            await runner.cleanup()
+        self.venue.save_prices()
+        self._store.close()
+
+    def _problem(self) -> str | None:
+        """What is wrong with the server, or None."""
+        if self._pump_task is None or self._pump_task.done():
+            return "the market does not run"
+        if time.monotonic() - self._turned > _STUCK_SECONDS:
+            return "the market is stuck"
+        return None
+
+    async def _pump(self) -> None:
+        """Feed the market's events when their time has come; when there are no more, only time goes on."""
+        events = self._market.events()
+        following = next(events, None)
+        saved = 0
+        while True:
+            now = self.venue.now_ms()
+            following = await self._feed_due(events, following, now)
+            self._streams.tick(self.venue.now_ms())
+            if now - saved >= 1000:
+                saved = now
+                self.venue.save_prices()
+            self._turned = time.monotonic()
+            wait = _TICK_SECONDS
+            if following is not None:
+                wait = min(wait, max(0.0, (following.time_ms - self.venue.now_ms()) / 1000))
+            await asyncio.sleep(wait)
+
+    async def _feed_due(
+        self,
+        events: Iterator[BookUpdate | MarketTrade],
+        following: BookUpdate | MarketTrade | None,
+        now: int,
+    ) -> BookUpdate | MarketTrade | None:
+        """Feed events up to `now`; returns the first that is still to come."""
+        fed = 0
+        while following is not None and following.time_ms <= now:
+            self.venue.feed(following)
+            following = next(events, None)
+            fed += 1
+            if fed % _BATCH == 0:
+                await asyncio.sleep(0)
+        return following

@@ -1,0 +1,132 @@
+"""What survives a restart: accounts, keys, orders, lists, trades and last prices, in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from paper_exchange.core.exchange import Changes, decode_order
+from paper_exchange.core.model import Account, Balance, Order, OrderList, Trade
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS accounts (uid INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS keys (api_key TEXT PRIMARY KEY, uid INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS orders (order_id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS lists (list_id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS trades (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NULL) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key pair of an account: an HMAC secret, or the public half of an Ed25519 pair (PEM)."""
+
+    api_key: str
+    uid: int
+    secret: str = ""
+    public_key: str = ""
+    created_ms: int = 0
+
+
+class Store:
+    """The database; each call is one transaction, on disk for any crash of the process when it returns.
+
+    WAL with synchronous=NORMAL: a loss of power may lose the last transactions, the end of the process may not.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        """Open the file in a directory, which is made when needed, or keep all in memory when it is None."""
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        path = ":memory:" if directory is None else str(directory / "exchange.sqlite")
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def save(self, changes: Changes) -> None:
+        """Store everything an input changed, all or nothing."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO accounts VALUES (?, ?)",
+                [(account.uid, json.dumps(asdict(account))) for account in changes.accounts.values()],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO orders VALUES (?, ?)",
+                [(order.order_id, json.dumps(asdict(order))) for order in changes.orders.values()],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO lists VALUES (?, ?)",
+                [(group.list_id, json.dumps(asdict(group))) for group in changes.lists.values()],
+            )
+            self._db.executemany(
+                "INSERT INTO trades (body) VALUES (?)", [(json.dumps(asdict(trade)),) for trade in changes.trades]
+            )
+
+    def save_key(self, key: ApiKey) -> None:
+        """Store a key."""
+        with self._transaction():
+            self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key.api_key, key.uid, json.dumps(asdict(key))))
+
+    def save_prices(self, prices: Mapping[str, int]) -> None:
+        """Store the last price of each symbol, in units."""
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO prices VALUES (?, ?)", list(prices.items()))
+
+    def accounts(self) -> list[Account]:
+        """Every account."""
+        return [
+            Account(row["uid"], {a: Balance(**b) for a, b in row["balances"].items()}, row["update_time"])
+            for row in self._rows("accounts", "uid")
+        ]
+
+    def api_keys(self) -> list[ApiKey]:
+        """Every key."""
+        return [ApiKey(**row) for row in self._rows("keys", "api_key")]
+
+    def orders(self) -> list[Order]:
+        """Every order by id."""
+        return [decode_order(row) for row in self._rows("orders", "order_id")]
+
+    def lists(self) -> list[OrderList]:
+        """Every list by id."""
+        return [OrderList(**row) for row in self._rows("lists", "list_id")]
+
+    def trades(self) -> list[Trade]:
+        """Every trade in the order it happened."""
+        return [Trade(**row) for row in self._rows("trades", "number")]
+
+    def prices(self) -> dict[str, int]:
+        """The last known price of each symbol, in units."""
+        return dict(self._db.execute("SELECT symbol, price FROM prices").fetchall())
+
+    def _rows(self, table: str, key: str) -> Iterator[dict[str, Any]]:
+        for (body,) in self._db.execute(f"SELECT body FROM {table} ORDER BY {key}"):  # noqa: S608, both are ours
+            yield json.loads(body)
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN on entry; COMMIT on leaving, or ROLLBACK when it failed."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")

@@ -1,0 +1,134 @@
+"""A paper exchange for tests: in the same process, or as a process of its own, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from paper_exchange.server.app import Options, PaperExchangeServer
+
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TestAccount:
+    """An account made for a test."""
+
+    __test__ = False
+
+    uid: int
+    api_key: str
+    secret_key: str
+
+
+@dataclass(slots=True)
+class PaperExchange:
+    """A running exchange: where it listens, and its control port as methods."""
+
+    base_url: str
+    control_url: str
+    session: aiohttp.ClientSession
+    server: PaperExchangeServer | None = None
+    """The server itself when it runs in this process."""
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def ws_url(self) -> str:
+        """The address of WebSockets, without a path."""
+        return self.base_url.replace("http", "ws", 1)
+
+    async def create_account(self, **deposits: str | Decimal) -> TestAccount:
+        """A new account, for example `create_account(USDT="10000")`."""
+        body = {"deposits": {asset: str(amount) for asset, amount in deposits.items()}}
+        made = await self._control("POST", "/control/accounts", body)
+        return TestAccount(made["uid"], made["apiKey"], made["secretKey"])
+
+    async def account(self, uid: int) -> dict[str, Any]:
+        """Balances, open orders, open lists and trades as the exchange has them."""
+        return dict(await self._control("GET", f"/control/accounts/{uid}"))
+
+    async def push_trade(self, symbol: str, price: str | Decimal) -> None:
+        """An outside trade that sweeps the book to a price."""
+        await self._control("POST", "/control/trades", {"symbol": symbol, "price": str(price)})
+
+    async def fail_rest(self, status: int, seconds: float) -> None:
+        """Answer every REST call with a status for some seconds."""
+        await self._control("POST", "/control/faults", {"kind": "rest_status", "status": status, "seconds": seconds})
+
+    async def clear_faults(self) -> None:
+        """End all faults."""
+        await self._control("DELETE", "/control/faults")
+
+    async def last_price(self, symbol: str) -> Decimal:
+        """The price of the last trade."""
+        async with self.session.get(f"{self.base_url}/api/v3/ticker/price", params={"symbol": symbol}) as answer:
+            return Decimal((await answer.json())["price"])
+
+    async def kill(self) -> None:
+        """End the process at once, as kill -9 does."""
+        assert self.process is not None  # noqa: S101, only spawned exchanges are processes
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def _control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        async with self.session.request(method, self.control_url + path, json=body) as answer:
+            text = await answer.text()
+            if answer.status >= 400:
+                raise RuntimeError(f"{method} {path}: {answer.status} {text}")
+            return json.loads(text)
+
+
+@asynccontextmanager
+async def running_paper_exchange(options: Options | None = None) -> AsyncIterator[PaperExchange]:
+    """An exchange in this process and event loop."""
+    server = PaperExchangeServer(options or Options())
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield PaperExchange(server.base_url, server.control_url, session, server=server)
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def spawn_paper_exchange(
+    data_dir: Path, *, symbols: str = "BTCUSDT,ETHUSDT,BNBUSDT", market: str = "synthetic", seed: int = 1, port: int = 0
+) -> AsyncIterator[PaperExchange]:
+    """An exchange as a process of its own, ended with SIGTERM unless it was killed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "paper_exchange",
+        "serve",
+        f"--port={port}",
+        "--control-port=0",
+        f"--data-dir={data_dir}",
+        f"--symbols={symbols}",
+        f"--market={market}",
+        f"--seed={seed}",
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101, it is a pipe
+        line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+        if not line:
+            raise RuntimeError(f"the paper exchange ended with {await process.wait()}; its log says why")
+        listening = json.loads(line)
+        async with aiohttp.ClientSession() as session:
+            yield PaperExchange(listening["baseURL"], listening["controlURL"], session, process=process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()

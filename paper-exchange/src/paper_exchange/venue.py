@@ -1,0 +1,186 @@
+"""The exchange in operation: the core, its candles and store, and whoever listens, without any transport."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+from prometheus_client import CollectorRegistry, Counter
+
+from paper_exchange.core.exchange import Exchange, TradePrint, UserEvent
+from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.core.units import to_decimal, to_units
+from paper_exchange.market.candles import CandleBook
+from paper_exchange.market.events import BookUpdate, Candle, Market, MarketTrade
+from paper_exchange.store import ApiKey, Store
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_FIRST_UID: Final = 100_000_001
+
+UserSink = Callable[[dict[str, Any]], None]
+
+
+class MarketListener(Protocol):
+    """Whoever publishes market data."""
+
+    def on_print(self, trade: TradePrint) -> None:
+        """A public trade happened."""
+
+    def on_book(self, symbol: str) -> None:
+        """The book of a symbol changed."""
+
+
+class Venue:
+    """One exchange with its accounts; call `commit` after every input: it stores first, and tells then."""
+
+    def __init__(
+        self,
+        symbols: Iterable[str],
+        market: Market | None,
+        store: Store,
+        now_ms: Callable[[], int],
+        registry: CollectorRegistry,
+    ) -> None:
+        self.now_ms = now_ms
+        self.store = store
+        start = now_ms()
+        self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
+        self.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades())
+        self.keys = {key.api_key: key for key in store.api_keys()}
+        self.candles: dict[str, CandleBook] = {}
+        self.prints: dict[str, deque[TradePrint]] = {s: deque(maxlen=1000) for s in self.exchange.markets}
+        self.book_ids = dict.fromkeys(self.exchange.markets, start // 10)
+        """Update ids of the books; they rise over restarts as trade ids do."""
+        self.listeners: list[MarketListener] = []
+        self._sinks: dict[int, list[UserSink]] = {}
+        self._shifts: dict[str, Decimal] = {}
+        self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
+        self._orders = Counter("paper_exchange_order_events", "Order events", ["execution"], registry=registry)
+        last_prices = store.prices()
+        for symbol in self.exchange.markets:
+            if market is not None:
+                self._seed(symbol, market.history(symbol), last_prices.get(symbol))
+
+    def _seed(self, symbol: str, history: list[Candle], last_price: int | None) -> None:
+        """Begin where the symbol's price ended before a restart: the new market is shifted to that price."""
+        shift = Decimal(0) if last_price is None else to_decimal(last_price) - history[-1].close
+        if min(candle.low for candle in history) + shift <= 0:
+            shift = Decimal(0)
+        self._shifts[symbol] = shift
+        if shift:
+            history = [_shifted(candle, shift) for candle in history]
+        self.candles[symbol] = CandleBook(symbol, history)
+        recent = history[-300:]
+        self.exchange.seed(
+            symbol,
+            to_units(history[-1].close),
+            [(one.open_time_ms, to_units(one.volume), _cut(one.quote_volume)) for one in recent],
+        )
+
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def feed(self, event: BookUpdate | MarketTrade) -> None:
+        """One event of the outside market, at its own time."""
+        shift = self._shifts[event.symbol]
+        if isinstance(event, MarketTrade):
+            self.exchange.on_trade(
+                event.symbol,
+                to_units(event.price + shift),
+                to_units(event.quantity),
+                event.buyer_is_maker,
+                event.time_ms,
+            )
+        else:
+            bids = [(to_units(price + shift), to_units(quantity)) for price, quantity in event.bids]
+            asks = [(to_units(price + shift), to_units(quantity)) for price, quantity in event.asks]
+            self.exchange.on_book(event.symbol, bids, asks, event.snapshot, event.time_ms)
+        self.commit()
+
+    def commit(self) -> None:
+        """Store what the last input changed, then tell everybody."""
+        changes = self.exchange.take_changes()
+        if changes:
+            self.store.save(changes)
+            self._trades.inc(len(changes.trades))
+        for output in self.exchange.take_outputs():
+            if isinstance(output, UserEvent):
+                if output.payload["e"] == "executionReport":
+                    self._orders.labels(output.payload["x"]).inc()
+                for sink in list(self._sinks.get(output.uid, ())):
+                    sink(output.payload)
+            else:
+                self._on_print(output)
+        for symbol, state in self.exchange.markets.items():
+            changed = len(state.bids.dirty) + len(state.asks.dirty)
+            if changed:
+                self.book_ids[symbol] += 1
+                for listener in self.listeners:
+                    listener.on_book(symbol)
+                state.bids.dirty.clear()
+                state.asks.dirty.clear()
+
+    def _on_print(self, trade: TradePrint) -> None:
+        self.prints[trade.symbol].append(trade)
+        self.candles[trade.symbol].add(
+            MarketTrade(
+                trade.symbol, trade.time, to_decimal(trade.price), to_decimal(trade.quantity), trade.buyer_is_maker
+            )
+        )
+        for listener in self.listeners:
+            listener.on_print(trade)
+
+    def save_prices(self) -> None:
+        """Store where each symbol trades, for the next start."""
+        self.store.save_prices({s: state.last for s, state in self.exchange.markets.items() if state.last})
+
+    # -- accounts ----------------------------------------------------------------------------------------------
+
+    def create_account(self, deposits: Mapping[str, int], public_key: str = "") -> ApiKey:
+        """A new account with a key: an HMAC secret, or the given Ed25519 public key (PEM)."""
+        uid = max(self.exchange.accounts, default=_FIRST_UID - 1) + 1
+        self.exchange.open_account(uid, dict(deposits), self.now_ms())
+        self.commit()
+        key = ApiKey(
+            api_key=_random_text(),
+            uid=uid,
+            secret="" if public_key else _random_text(),
+            public_key=public_key,
+            created_ms=self.now_ms(),
+        )
+        self.store.save_key(key)
+        self.keys[key.api_key] = key
+        return key
+
+    def subscribe(self, uid: int, sink: UserSink) -> Callable[[], None]:
+        """Send the user events of an account to `sink` until the returned function is called."""
+        sinks = self._sinks.setdefault(uid, [])
+        sinks.append(sink)
+        return lambda: sinks.remove(sink)
+
+
+def _random_text() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(64))
+
+
+def _cut(amount: Decimal) -> int:
+    return int(amount * 10**8)
+
+
+def _shifted(candle: Candle, shift: Decimal) -> Candle:
+    return Candle(
+        open_time_ms=candle.open_time_ms,
+        interval_ms=candle.interval_ms,
+        open=candle.open + shift,
+        high=candle.high + shift,
+        low=candle.low + shift,
+        close=candle.close + shift,
+        volume=candle.volume,
+        quote_volume=candle.quote_volume + shift * candle.volume,
+        trades=candle.trades,
+        taker_base=candle.taker_base,
+        taker_quote=candle.taker_quote + shift * candle.taker_base,
+    )
