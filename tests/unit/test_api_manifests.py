@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from support.manifests import Case, cases
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from tradingbot_api import names
 from tradingbot_api.v1alpha1 import TradingBotSpec
 
 
@@ -35,3 +41,10 @@ def test_spec_rules_over_several_fields_say_the_same_words_as_the_resource() -> 
         if case.id in ("paper-without-base-url", "live-without-storage", "position-value-above-capital"):
             with pytest.raises(ValidationError, match=case.message):
                 TradingBotSpec.model_validate(case.manifest["spec"])
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: str(file.name))
+def test_example_bots_are_valid(file: Path) -> None:
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+        if document["kind"] == names.KIND:
+            TradingBotSpec.model_validate(document["spec"])

@@ -1,0 +1,154 @@
+"""What the Helm chart installs: least rights, a restricted pod, and values that are checked."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import chart
+from tradingbot_api import crd, names
+from tradingbot_operator import cluster, settings
+from tradingbot_operator.certificates import CertificateAuthority
+
+RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[dict[str, Any]]:
+    """The chart with its defaults."""
+    return chart.render()
+
+
+def granted(role: dict[str, Any]) -> dict[str, set[str]]:
+    """Verbs by resource; the API group of each is checked on the way."""
+    groups = {"leases": "coordination.k8s.io", **dict.fromkeys(("configmaps", "events", "persistentvolumeclaims"), "")}
+    groups |= dict.fromkeys(("pods", "secrets"), "")
+    result = {}
+    for rule in role["rules"]:
+        for resource in rule["resources"]:
+            assert rule["apiGroups"] == [groups.get(resource, names.GROUP)], resource
+            result[resource] = set(rule["verbs"])
+    return result
+
+
+def needed(*, leases: bool) -> dict[str, set[str]]:
+    """The permissions that the operator's own code lists."""
+    assert cluster.__doc__
+    lines = re.findall(r"^    ([a-z/]+)(?: \(core\))? {2,}([a-z ]+?)(?: {2,}.*)?$", cluster.__doc__, re.M)
+    return {resource: set(verbs.split()) for resource, verbs in lines if (resource == "leases") == leases}
+
+
+def test_rights_are_exactly_those_that_the_operator_lists(objects: list[dict[str, Any]]) -> None:
+    assert len(needed(leases=False)) >= 8
+    assert granted(chart.one(objects, "ClusterRole")) == needed(leases=False)
+    assert granted(chart.one(objects, "Role")) == needed(leases=True)
+
+
+def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> None:
+    for role in (o for o in objects if o["kind"] in {"Role", "ClusterRole"}):
+        assert granted(role).get("secrets", set()) <= {"create"}
+        assert "*" not in str(role["rules"])
+
+
+def test_named_namespaces_give_rights_there_and_nowhere_else() -> None:
+    objects = chart.render("--set", "watchNamespaces={a,b}", "--set", "claimsNamespace=claims")
+    assert not [o for o in objects if o["kind"].startswith("Cluster")]
+    roles = {o["metadata"]["namespace"]: granted(o) for o in objects if o["kind"] == "Role"}
+    assert roles == {"a": needed(leases=False), "b": needed(leases=False), "claims": needed(leases=True)}
+    bound = {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"}
+    assert bound == {"a", "b", "claims"}
+    arguments = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert {"--namespace=a", "--namespace=b", "--claims-namespace=claims"} <= set(arguments)
+
+
+def test_the_operator_understands_the_arguments_that_the_chart_gives(tmp_path: Path) -> None:
+    for name in (settings.CA_CERTIFICATE, settings.CA_KEY):
+        (tmp_path / name).write_text("-", encoding="utf-8")
+    objects = chart.render("--set", "watchNamespaces={a,b}", "--set", "botImage.tag=v7", "--set", "logLevel=DEBUG")
+    (container,) = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    ca_dir = next(a.removeprefix("--ca-dir=") for a in container["args"] if a.startswith("--ca-dir="))
+    assert ca_dir in mounted
+    loaded = settings.load([a.replace(ca_dir, str(tmp_path)) for a in container["args"]], {})
+    assert loaded.namespaces == ("a", "b")
+    assert loaded.claims_namespace == chart.NAMESPACE
+    assert loaded.bot_image == "tradingbot/bot:v7"
+    assert loaded.log_level == "debug"
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"probes": loaded.probe_port, "metrics": loaded.metrics_port}
+
+
+def test_one_restricted_operator_that_is_never_there_twice(objects: list[dict[str, Any]]) -> None:
+    spec = chart.one(objects, "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+    pod = spec["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == RESTRICTED
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
+    assert not container.get("env")
+    assert pod["serviceAccountName"] == chart.one(objects, "ServiceAccount")["metadata"]["name"]
+
+
+def test_the_operator_can_sign_with_the_authority_that_the_chart_makes(
+    objects: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    secret = chart.one(objects, "Secret")
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    for name, value in secret["data"].items():
+        (tmp_path / name).write_bytes(base64.b64decode(value))
+    assert CertificateAuthority.load(tmp_path).pem.startswith(b"-----BEGIN CERTIFICATE")
+
+
+def test_an_authority_of_ones_own_is_used_and_none_is_made() -> None:
+    objects = chart.render("--set", "caSecretName=mine")
+    assert not [o for o in objects if o["kind"] == "Secret"]
+    volumes = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {"secretName": "mine", "defaultMode": 0o440} in [volume.get("secret") for volume in volumes]
+
+
+def test_monitoring_is_installed_only_when_asked_for(objects: list[dict[str, Any]]) -> None:
+    assert not [o for o in objects if o["apiVersion"].startswith("monitoring.coreos.com")]
+    asked = chart.render("--set", "prometheusRule.enabled=true", "--set", "podMonitor.enabled=true")
+    kinds = [o["kind"] for o in asked if o["apiVersion"].startswith("monitoring.coreos.com")]
+    assert sorted(kinds) == ["PodMonitor", "PodMonitor", "PrometheusRule"]
+
+
+def test_the_crd_is_the_one_of_the_models() -> None:
+    assert (chart.CHART / "crds/tradingbots.yaml").read_text(encoding="utf-8") == crd.render()
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        pytest.param("replicas=2", "replicas", id="unknown-value"),
+        pytest.param("logLevel=LOUD", "logLevel", id="unknown-level"),
+        pytest.param("watchNamespaces={Upper}", "watchNamespaces", id="no-namespace"),
+        pytest.param("image.pullPolicy=Sometimes", "pullPolicy", id="unknown-pull-policy"),
+        pytest.param("podMonitor.interval=soon", "interval", id="no-duration"),
+        pytest.param("prometheusRule.enabled=1", "prometheusRule", id="no-boolean"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(option: str, named: str) -> None:
+    with pytest.raises(chart.ChartError, match=named):
+        chart.render("--set", option)
+
+
+@pytest.mark.parametrize("file", sorted((chart.ROOT / "examples").glob("*.yaml")), ids=lambda file: str(file.name))
+def test_examples_run_restricted_pods_and_hold_no_secrets(file: Path) -> None:
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+        assert document["kind"] != "Secret"
+        if document["kind"] != "Deployment":
+            continue
+        pod = document["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"] + pod.get("initContainers", []):
+            assert container["securityContext"] == RESTRICTED
+            assert container["resources"]["limits"]["memory"]

@@ -1,0 +1,45 @@
+"""The Helm chart as it is rendered, for the tests that read it."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts/tradingbot-operator"
+RELEASE = "tradingbot-operator"
+NAMESPACE = "tradingbot-system"
+
+
+class ChartError(Exception):
+    """Helm refused; the text is what it said."""
+
+
+@functools.cache
+def tools() -> Path:
+    """The directory of helm and kubectl: they are built once per machine."""
+    done = subprocess.run([ROOT / "dev/cluster/cluster", "bin"], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(done.stdout.strip())
+
+
+def render(*options: str) -> list[dict[str, Any]]:
+    """All objects of the chart with these options of `helm template`; ChartError where Helm refuses."""
+    done = subprocess.run(
+        [tools() / "helm", "template", RELEASE, CHART, "--namespace", NAMESPACE, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ChartError(done.stderr)
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    """The only object of a kind (and name)."""
+    (found,) = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    return found
