@@ -9,10 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from support.manifests import Case, cases
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 from tradingbot_api import names
 from tradingbot_api.v1alpha1 import TradingBotSpec
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.mark.parametrize("case", cases("accepted"), ids=str)
