@@ -3,12 +3,12 @@ MARKET ?= synthetic
 
 .PHONY: demo
 demo: setup ## [Start] The whole path on a local Kubernetes; MARKET=capture:DIR for recorded data
-	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) $(RUN) python dev/demo/demo.py --market $(MARKET)
+	@$(RUN) python dev/demo/demo.py --market $(MARKET)
 
 .PHONY: demo-down
 demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
-	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) dev/cluster/cluster down
+	@dev/cluster/cluster down
 
 .PHONY: bench
 bench: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes
-	@CLUSTER_NAME=$(or $(CLUSTER_NAME),demo) $(RUN) python tests/performance/measure_cluster.py
+	@$(RUN) python tests/performance/measure_cluster.py
