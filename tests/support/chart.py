@@ -20,16 +20,17 @@ class ChartError(Exception):
 
 
 @functools.cache
-def tools() -> Path:
-    """The directory of helm and kubectl: they are built once per machine."""
+def tool(name: str) -> str:
+    """The command `helm` or `kubectl`: built once per machine, or with CLUSTER=kind or existing that of the PATH."""
     done = subprocess.run([ROOT / "dev/cluster/cluster", "bin"], check=True, stdout=subprocess.PIPE, text=True)
-    return Path(done.stdout.strip())
+    folder = done.stdout.strip()
+    return str(Path(folder) / name) if folder else name
 
 
 def render(*options: str) -> list[dict[str, Any]]:
     """All objects of the chart with these options of `helm template`; ChartError where Helm refuses."""
     done = subprocess.run(
-        [tools() / "helm", "template", RELEASE, CHART, "--namespace", NAMESPACE, *options],
+        [tool("helm"), "template", RELEASE, CHART, "--namespace", NAMESPACE, *options],
         capture_output=True,
         text=True,
         check=False,
