@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 from collections.abc import Mapping
 from datetime import datetime
@@ -110,9 +109,7 @@ class Access:
             if kubeconfig is None:
                 config.load_incluster_config(client_configuration=configuration)
             else:
-                await config.load_kube_config(
-                    config_file=os.path.expanduser(kubeconfig), client_configuration=configuration
-                )
+                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             place = "the pod's service account" if kubeconfig is None else kubeconfig
             raise SettingsError(f"--kubeconfig: cannot reach a cluster with {place}: {error}") from error

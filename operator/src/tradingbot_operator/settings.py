@@ -88,6 +88,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     if options.workers < 1:
         raise SettingsError(f"--workers: expected 1 or more, got {options.workers}")
     host = socket.gethostname()
+    kubeconfig = options.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config"
     return Settings(
         namespaces=tuple(sorted(set(options.namespace))),
         claims_namespace=claims_namespace,
@@ -97,7 +98,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         probe_host=options.probe_host,
         probe_port=options.probe_port,
         metrics_port=options.metrics_port,
-        kubeconfig=None if in_cluster else options.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config",
+        kubeconfig=None if in_cluster else str(Path(kubeconfig).expanduser()),
         # Outside a pod two processes may share a host.
         identity=options.identity or (host if in_cluster else f"{host}-{os.getpid()}"),
         workers=options.workers,

@@ -1,0 +1,65 @@
+"""The command `tradingbot-operator`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+import uvloop
+
+from tradingbot_operator.settings import SettingsError, load
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on stderr, from our own loggers and from the libraries'."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def main() -> None:
+    """Runs the operator; ends with 2 where it was told something wrong, with 1 where it failed."""
+    try:
+        settings = load(sys.argv[1:])
+        configure_logging(settings.log_level)
+        # Heavy: after the command line was read, so that --help and mistakes are answered at once.
+        from tradingbot_operator.app import run
+
+        uvloop.run(run(settings))
+    except SettingsError as error:
+        sys.stderr.write(f"tradingbot-operator: {error}\n")
+        sys.exit(2)
+    except Exception:
+        structlog.get_logger("tradingbot_operator").exception("the operator failed")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What the operator remembers of each TradingBot between steps: the revision counter, the link, the last grant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus
+from tradingbot_api.conditions import Phase, Reason
+from tradingbot_api.v1alpha1 import BotSettings
+from tradingbot_operator import desired
+from tradingbot_operator.bot_link import BotLink, Word
+from tradingbot_operator.cluster import Cluster
+from tradingbot_operator.inventory import BotKey, SeenBot
+from tradingbot_operator.status import Finding
+
+
+class ForeignObjectError(Exception):
+    """An object of a name that a TradingBot needs belongs to somebody else; it is left alone."""
+
+    code = "ForeignObject"
+
+    def __init__(self, kind: str, key: BotKey, name: str) -> None:
+        super().__init__(
+            f"{kind} {key.namespace}/{name} exists and is not this TradingBot's; delete or rename it, "
+            "or give the TradingBot another name"
+        )
+
+
+class Ledger:
+    """The revisions of one bot's configuration: the counter grows exactly when the content differs.
+
+    The ConfigMap keeps the counter over restarts of the operator. Where a bot has applied a greater revision
+    than is known (handed over just before an operator ended), the counter goes past it.
+    """
+
+    def __init__(self, stored: BotConfig | None, uid: str | None, version: str | None) -> None:
+        self.revision = stored.revision if stored is not None else 0
+        self.settings: BotSettings | None = stored.settings if stored is not None else None
+        self.stored_revision = self.revision
+        self.uid = uid
+        self.version = version
+
+    def want(self, settings: BotSettings) -> int:
+        """The revision of this content."""
+        if settings != self.settings:
+            self.settings = settings
+            self.revision += 1
+        return self.revision
+
+    def heard(self, applied: int) -> None:
+        """The bot says which revision it applied."""
+        if applied > self.revision:
+            self.revision = applied + 1
+
+    def config(self, bot: SeenBot) -> BotConfig:
+        """The configuration that the bot should have."""
+        if self.settings is None:
+            raise ValueError("no configuration was wanted yet")
+        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision)
+
+
+NO_ACCOUNT_YET: Final = Finding.open(
+    Reason.AWAITING_ACCOUNT, "The bot has not named its exchange account yet; see BalanceSynced."
+)
+
+
+@dataclass
+class Memory:
+    """What is remembered of one TradingBot, by UID. Times are of the loop's clock."""
+
+    uid: str
+    ledger: Ledger | None = None
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    link: BotLink | None = None
+    claim: Finding = NO_ACCOUNT_YET
+    claim_asked: float = 0.0
+    may_hold_claim: bool | None = None
+    last_grant: float | None = None
+    granted_boot: str = ""
+    refusal: tuple[int, str, Finding] | None = None
+    vanished_pod: str | None = None
+    """A pod that went away before its end was seen; empty where its UID is not known."""
+    had_pod: bool = False
+    pod_missing: str = "The pod is being made."
+    drain_asked: float | None = None
+    drained: DrainStatus | None = None
+    status_written: float | None = None
+    wanted_since: float | None = None
+    engaged_seen: bool = False
+    acknowledged_after: float | None = None
+    phase: Phase | None = None
+
+    def word(self) -> Word | None:
+        """The bot's last word, while it is fresh."""
+        return self.link.fresh() if self.link is not None else None
+
+    def wish(self, at: float, *, safe: bool) -> None:
+        """spec.safeMode was seen to change: the clock of its acknowledgement starts, or is dropped."""
+        self.wanted_since = at if safe else None
+        self.engaged_seen = False
+        self.acknowledged_after = None
+
+    def has_current_config(self, status: BotStatus) -> bool:
+        """Whether the bot applied the configuration that it should have."""
+        return self.ledger is not None and 0 < self.ledger.revision == status.applied_revision
+
+    async def load_ledger(self, bot: SeenBot, cluster: Cluster) -> Ledger:
+        """The ledger, read from the ConfigMap where it is not known; ForeignObjectError."""
+        async with self.loading:
+            if self.ledger is None:
+                name = names.config_map_name(bot.key.name)
+                raw = await cluster.get("configmaps", bot.key.namespace, name)
+                if raw is None:
+                    self.ledger = Ledger(None, None, None)
+                elif not desired.owned_by(raw, bot.uid):
+                    raise ForeignObjectError("ConfigMap", bot.key, name)
+                else:
+                    metadata = raw["metadata"]
+                    self.ledger = Ledger(desired.decode(raw), metadata["uid"], metadata["resourceVersion"])
+            return self.ledger
+
+
+class Fleet:
+    """The memories of all TradingBots."""
+
+    def __init__(self) -> None:
+        self._memories: dict[BotKey, Memory] = {}
+
+    def of(self, bot: SeenBot) -> Memory:
+        """The memory of a TradingBot; a new TradingBot of an old name starts with an empty one."""
+        memory = self._memories.get(bot.key)
+        if memory is None or memory.uid != bot.uid:
+            self.forget(bot.key)
+            memory = self._memories[bot.key] = Memory(bot.uid)
+        return memory
+
+    def known(self, key: BotKey) -> Memory | None:
+        """The memory of that name, if there is one."""
+        return self._memories.get(key)
+
+    def forget(self, key: BotKey) -> Memory | None:
+        """Drops a memory and closes its link; gives back what was dropped."""
+        memory = self._memories.pop(key, None)
+        if memory is not None and memory.link is not None:
+            memory.link.close()
+        return memory
+
+    def __iter__(self) -> Iterator[Memory]:
+        return iter(list(self._memories.values()))

@@ -1,0 +1,121 @@
+"""Finds what no watch event told: a first whole list, then a metadata-only list a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from tradingbot_api import names
+from tradingbot_operator.cluster import ApiError, Cluster
+from tradingbot_operator.handlers import Watcher
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, newer
+from tradingbot_operator.metrics import Metrics
+
+PERIOD_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 3.0
+MISSES_IN_A_ROW: Final = 3
+LATE_SECONDS: Final = 180.0
+
+log = structlog.get_logger(__name__)
+
+
+class Resync:
+    """Compares the API server's lists with what was seen; misses in several rounds mean that a watch is dead."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: tuple[str, ...],
+        *,
+        bots: Inventory[SeenBot],
+        pods: Inventory[SeenPod],
+        watcher: Watcher,
+        now: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._cluster = cluster
+        self._namespaces = namespaces
+        self._bots = bots
+        self._pods = pods
+        self._watcher = watcher
+        self._now = now
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._rounds_with_misses = 0
+
+    def trouble(self) -> str | None:
+        """What is wrong with the view of the cluster; None when all is well."""
+        if self._rounds_with_misses >= MISSES_IN_A_ROW:
+            return f"watch events were missed in {self._rounds_with_misses} rounds in a row"
+        late = self._loop.time() - self._last
+        return f"no list of the cluster for {late:.0f} s" if late > LATE_SECONDS else None
+
+    async def first(self) -> None:
+        """Takes everything in. Pods first: a TradingBot whose pod is not known yet would get another."""
+        for raw in await self._cluster.list_all("pods", self._namespaces):
+            self._watcher.pod(raw)
+        for raw in await self._cluster.list_all(names.PLURAL, self._namespaces):
+            self._watcher.bot(raw)
+        self._done()
+
+    async def run(self) -> None:
+        """One round a minute, without end."""
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            try:
+                missed = await self._round()
+            except ApiError as error:
+                log.warning("the cluster cannot be listed", error=str(error))
+                continue
+            self._rounds_with_misses = self._rounds_with_misses + 1 if missed else 0
+            self._done()
+
+    def _done(self) -> None:
+        self._last = self._loop.time()
+        self._metrics.last_resync.set(self._now().timestamp())
+
+    async def _round(self) -> int:
+        missed = 0
+        for resource, inventory in ((names.PLURAL, self._bots), ("pods", self._pods)):
+            suspects = await self._differing(resource, inventory)
+            if suspects:
+                # An event may be on its way: only what still differs then was missed.
+                await asyncio.sleep(SETTLE_SECONDS)
+                suspects &= await self._differing(resource, inventory)
+            for key in suspects:
+                await self._mend(resource, key)
+                self._metrics.resync_misses.labels(resource).inc()
+            missed += len(suspects)
+        if missed:
+            log.warning("watch events were missed", count=missed)
+        return missed
+
+    async def _differing(self, resource: str, inventory: Inventory[SeenBot] | Inventory[SeenPod]) -> set[BotKey]:
+        listed = {}
+        for raw in await self._cluster.list_all(resource, self._namespaces, metadata_only=True):
+            metadata = raw["metadata"]
+            listed[BotKey(metadata["namespace"], metadata["name"])] = (metadata["uid"], metadata["resourceVersion"])
+        differing = set()
+        for key, (uid, version) in listed.items():
+            known = inventory.get(key)
+            if known is None or known.uid != uid or newer(version, known.resource_version):
+                differing.add(key)
+        return differing | {known.key for known in inventory if known.key not in listed}
+
+    async def _mend(self, resource: str, key: BotKey) -> None:
+        raw = await self._cluster.get(resource, key.namespace, key.name)
+        if resource == "pods":
+            pod = self._pods.get(key)
+            if raw is not None:
+                self._watcher.pod(raw)
+            elif pod is not None:
+                self._watcher.pod_gone(pod)
+        elif raw is not None:
+            self._watcher.bot(raw)
+        elif (bot := self._bots.get(key)) is not None:
+            self._watcher.bot_gone(bot)
