@@ -220,16 +220,17 @@ class BinanceExchange:
         """GET openOrders."""
         return [payloads.order(row) for row in await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol)]
 
-    async def all_orders(self, symbol: str, *, start_ms: int, urgent: bool = False) -> list[OrderReport]:
-        """GET allOrders from `start_ms` on: the first page by time, the others by order id."""
+    async def all_orders(self, symbol: str, *, from_order_id: int, urgent: bool = False) -> list[OrderReport]:
+        """GET allOrders, paged by order id."""
         found: list[OrderReport] = []
-        page: dict[str, Any] = {"startTime": start_ms}
         while True:
-            rows = await self._signed(_reading(urgent), "get", "allOrders", symbol=symbol, limit=PAGE, **page)
+            rows = await self._signed(
+                _reading(urgent), "get", "allOrders", symbol=symbol, orderId=from_order_id, limit=PAGE
+            )
             found += [payloads.order(row) for row in rows]
             if len(rows) < PAGE:
                 return found
-            page = {"orderId": found[-1].order_id + 1}
+            from_order_id = found[-1].order_id + 1
 
     async def order_trades(self, symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
         """GET myTrades of one order, paged by trade id."""

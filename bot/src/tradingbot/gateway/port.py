@@ -210,8 +210,8 @@ class Exchange(Protocol):
         """Every open order of the account on the symbol."""
         ...
 
-    async def all_orders(self, symbol: str, *, start_ms: int, urgent: bool = False) -> list[OrderReport]:
-        """Every order of the account on the symbol since `start_ms`, paged."""
+    async def all_orders(self, symbol: str, *, from_order_id: int, urgent: bool = False) -> list[OrderReport]:
+        """Every order of the account on the symbol from that order id on, in order of id, paged."""
         ...
 
     async def order_trades(self, symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:

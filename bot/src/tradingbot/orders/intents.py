@@ -61,6 +61,8 @@ class Intent:
     recv_window_ms: int
     quantity: str
     price: str
+    after_order_id: int
+    """The highest order id known when it was committed: what it makes has a higher one."""
     state: IntentState = IntentState.SENDING
     not_found: int = 0
     message: str = ""
@@ -80,13 +82,14 @@ class Intent:
 class Evidence:
     """What the exchange answered about an intent's orders, at exchange time `time_ms`.
 
-    `report` is None where the order query said -2013; the listings are None where they were not asked.
+    `report` is None where the order query said -2013; `listed` (open and all orders) and `unexplained` (trades of
+    orders that no listing has) are None where they were not asked.
     """
 
     time_ms: int
     report: OrderReport | None
     listed: tuple[OrderReport, ...] | None = None
-    trades: tuple[TradeFill, ...] | None = None
+    unexplained: tuple[TradeFill, ...] | None = None
 
 
 def judge(intent: Intent, evidence: Evidence) -> Intent:
@@ -99,6 +102,6 @@ def judge(intent: Intent, evidence: Evidence) -> Intent:
         return intent  # a new order may not be readable yet, and the request may still be executed
     answers = min(intent.not_found + 1, NOT_FOUND_ANSWERS)
     intent = replace(intent, not_found=answers)
-    if answers < NOT_FOUND_ANSWERS or evidence.listed is None or evidence.trades is None:
+    if answers < NOT_FOUND_ANSWERS or evidence.listed is None or evidence.unexplained is None or evidence.unexplained:
         return intent
     return replace(intent, state=IntentState.NOT_FOUND, message="the exchange never had it")

@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
 from random import Random
+from typing import Final, TypeVar
 
-from tradingbot.gateway.port import Exchange
-from tradingbot.model import SymbolRules, UserEvent
+import structlog
+
+from tradingbot.gateway import filters
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, RejectedError
+from tradingbot.gateway.port import Exchange, NewOco, NewOrder, NewOtoco, NewProtection, Stamp
+from tradingbot.model import (
+    NO_LIST,
+    BalancesUpdate,
+    ListUpdate,
+    OrderReport,
+    OrderStatus,
+    OrderType,
+    OrderUpdate,
+    Side,
+    SymbolRules,
+    TimeInForce,
+    TradeFill,
+    UserEvent,
+)
+from tradingbot.orders.cleanup import foreign_orders, stale_orders
+from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
+from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
+from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
+from tradingbot.orders.protection import held_quantity, judge_protection
+from tradingbot.orders.tracker import OrderTracker
 from tradingbot.orders.types import (
+    EntryOutcome,
     EntryRequest,
     EntryResult,
+    ExitOutcome,
     ExitResult,
     OrdersEvent,
+    OrdersEventKind,
+    ProtectionState,
     ProtectionStatus,
     RecoveryReport,
     TrackedOrder,
 )
-from tradingbot.state.balance_reconciler import Verdict
-from tradingbot.state.ledger import LedgerState
-from tradingbot.state.store import Store
+from tradingbot.recovery.fence import ClientIds, Purpose, bot_key, parse, propose_incarnation
+from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
+from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
+from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
+
+T = TypeVar("T")
+EXIT_ATTEMPTS: Final = 6
+SETTLE_WAITS: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0, 2.0, 3.0)
+"""Seconds between questions about a request that got no answer, while its outcome is waited for."""
+FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
+"""Trades of an order may be readable later than the order itself."""
+VERDICT_ATTEMPTS: Final = 3
+BULK_TRADES: Final = 5
+"""From this many orders with missing fills on, all trades are read at once."""
+ENTRY_PURPOSES: Final = frozenset({Purpose.ENTRY, Purpose.ANNOUNCE})
+STOP_PASSED: Final = "StopPassed"
+INCARNATION: Final = "incarnation"
+FOREIGN_BASE: Final = "foreign_base"
+ACCOUNT_UID: Final = "account_uid"
 
 
 class OrderManager:
@@ -27,6 +74,7 @@ class OrderManager:
 
     `may_enter` is asked immediately before an entry is sent, after its intent is committed: it returns None, or the
     code of why not. `settings` gives the settings in force. `notify` is called synchronously and must not block.
+    One lock serialises whatever sends; events of the user stream are taken in between.
     """
 
     def __init__(
@@ -41,83 +89,916 @@ class OrderManager:
         notify: Callable[[OrdersEvent], None],
         monotonic: Callable[[], float],
         random: Random,
-    ) -> None: ...
-
-    # --- life cycle ---
-    async def start(self) -> RecoveryReport:
-        """Start-up and crash recovery: load intents, ask the exchange, fold, compare, repair. Raises ExchangeError."""
-        ...
-
-    async def reconcile(self) -> Verdict:
-        """Read account, open orders and trades, repair what differs; call each 60 s, after reconnects and on doubt."""
-        ...
-
-    async def tick(self) -> None:
-        """Do what is due: resolve unknown intents, restore protection. Call about each second; never raises."""
-        ...
-
-    async def on_user_event(self, event: UserEvent) -> None:
-        """Take an event of the user stream."""
-        ...
-
-    # --- actions ---
-    async def enter(self, request: EntryRequest) -> EntryResult:
-        """Buy, with protection, in one request."""
-        ...
-
-    async def exit(self, reason: str) -> ExitResult:
-        """Sell the position: cancel its protection, then sell what is held."""
-        ...
-
-    async def cancel_entries(self) -> None:
-        """Cancel every working entry; after it `entries_quiet` tells whether none is left."""
-        ...
-
-    async def drain(self, policy: PositionPolicy) -> list[str]:
-        """Cancel entries, with ClosePosition sell; returns what stays on the exchange, a line each. Idempotent."""
-        ...
-
-    def raise_incarnation(self, minimum: int) -> bool:
-        """Take `minimum` or more; False after the first order of this process."""
-        ...
+    ) -> None:
+        self._exchange = exchange
+        self._store = store
+        self._rules = rules
+        self._account_uid = account_uid
+        self._settings = settings
+        self._may_enter = may_enter
+        self._notify = notify
+        self._monotonic = monotonic
+        self._random = random
+        self._log = structlog.get_logger("orders").bind(symbol=rules.symbol)
+        self._lock = asyncio.Lock()
+        self._tracker = OrderTracker()
+        self._ocos = OCOMonitor(self._tracker)
+        self._reconciler = BalanceReconciler(exchange, rules)
+        self._ids = ClientIds(bot_key(account_uid, rules.symbol), 0)
+        self._issued: set[str] = set()
+        self._intents: dict[str, Intent] = {}
+        self._fills: dict[int, BookedFill] = {}
+        self._books = self._fold()
+        self._highest_order_id = 0
+        self._foreign_base: Decimal | None = None
+        self._foreign: tuple[str, ...] = ()
+        self._verdict: Verdict | None = None
+        self._last_check_ms: int | None = None
+        self._two_traders: str | None = None
+        self._taker_rate = Decimal(0)
+        self._announced = False
+        self._protection = ProtectionStatus(ProtectionState.FLAT)
+        self._unprotected = 0.0
+        self._doubt = False
+        """An answer was lost: open orders must be read before they are relied upon."""
+        self._repair_after = 0.0
+        self._repair_failures = 0
 
     # --- what is ---
+
     @property
-    def incarnation(self) -> int: ...
+    def incarnation(self) -> int:
+        """Number of this process start; 0 before `start`."""
+        return self._ids.incarnation
+
     @property
     def entries_quiet(self) -> bool:
         """No entry is working, in flight or unknown."""
-        ...
+        return not any(i.kind in {IntentKind.ENTRY, IntentKind.ANNOUNCE} for i in self._intents.values()) and not any(
+            order.purpose in ENTRY_PURPOSES for order in self._tracker.active_orders
+        )
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Client ids of intents whose outcome is unknown."""
-        ...
+        """Client ids of intents whose outcome is unknown; those in flight are not among them."""
+        return tuple(i.client_id for i in self._intents.values() if i.state is IntentState.UNKNOWN and i.blocks_entries)
 
     @property
     def two_traders(self) -> str | None:
         """Why the fence is lost, or None; the bot must halt."""
-        ...
+        return self._two_traders
 
     @property
-    def books(self) -> LedgerState: ...
+    def books(self) -> LedgerState:
+        """Position, cost, fees and profit, folded from this bot's fills."""
+        return self._books
+
     @property
     def verdict(self) -> Verdict | None:
         """The last comparison with the account."""
-        ...
+        return self._verdict
 
     @property
-    def protection(self) -> ProtectionStatus: ...
+    def protection(self) -> ProtectionStatus:
+        """Protection of the open position."""
+        return self._protection
+
     @property
     def unprotected_seconds(self) -> float:
         """Seconds that a position has been without protection, summed since the process started."""
-        ...
+        since = self._protection.since
+        return self._unprotected + (0.0 if since is None else self._monotonic() - since)
 
     @property
-    def open_orders(self) -> tuple[TrackedOrder, ...]: ...
+    def open_orders(self) -> tuple[TrackedOrder, ...]:
+        """This bot's open orders, oldest first."""
+        return self._tracker.active_orders
+
     @property
-    def open_lists(self) -> int: ...
+    def open_lists(self) -> int:
+        """Number of this bot's open order lists."""
+        return len(self._tracker.oco_orders)
+
+    @property
+    def foreign_orders(self) -> tuple[str, ...]:
+        """Client ids of open orders on the symbol that are not this bot's, when last read."""
+        return self._foreign
+
     @property
     def last_order_check_ms(self) -> int | None:
         """Exchange time at which open orders were last read."""
-        ...
+        return self._last_check_ms
+
+    @property
+    def taker_rate(self) -> Decimal:
+        """The account's taker commission for the symbol, as a ratio."""
+        return self._taker_rate
+
+    # --- life cycle ---
+
+    async def start(self) -> RecoveryReport:
+        """Start-up and crash recovery, one path: load intents, ask the exchange, fold, compare, repair.
+
+        Raises ExchangeError where the exchange cannot be asked (call it again), StoreError where the store cannot.
+        """
+        async with self._lock:
+            return await self._start()
+
+    async def _start(self) -> RecoveryReport:
+        lines: list[str] = []
+        await self._exchange.sync_clock()
+        self._taker_rate = (await self._exchange.commission(self._rules.symbol)).taker
+        stored = int(await self._store.get(INCARNATION) or 0)
+        recorded = await self._store.get(FOREIGN_BASE)
+        for order in await self._store.orders():
+            self._tracker.add_order(order)
+            self._watch_list(order)
+        self._highest_order_id = self._tracker.highest_order_id
+        self._tracker.cleanup_old_orders(self._exchange.exchange_ms())
+        self._fills = {booked.fill.trade_id: booked for booked in await self._store.fills()}
+        self._books = self._fold()
+        self._issued = await self._store.intent_ids()
+        open_intents = await self._store.open_intents()
+        # What an open intent made has a higher order id than any known when it was committed.
+        known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
+        listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
+        listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
+        own = [report for report in listed if self._is_own(report)]
+        seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
+        incarnation = propose_incarnation(self._exchange.exchange_ms(), stored, *seen)
+        await self._store.put(INCARNATION, incarnation)
+        await self._store.put(ACCOUNT_UID, self._account_uid)
+        self._ids = ClientIds(self._ids.key, incarnation)
+        rebuilt = recorded is None and bool(own)
+        if rebuilt:
+            lines.append(f"the store was new, {len(own)} own orders found at the exchange: books made from its trades")
+        self._issued.update(report.client_order_id for report in own)
+        await self._absorb(own)
+        for intent in open_intents:
+            # The process that sent it is gone; SENDING and UNKNOWN are the same to the next one.
+            self._intents[intent.client_id] = replace(intent, state=IntentState.UNKNOWN)
+        await self._resolve_unknown()
+        lines += [f"outcome of {client_id} is not known yet" for client_id in self.unknown]
+        await self._refresh()
+        await self._collect_fills()
+        if recorded is None:
+            # What is held before the first order is not this bot's; with a lost store nobody knows any more.
+            account = await self._exchange.account(urgent=True)
+            total = account.balance(self._rules.base_asset).total
+            recorded = {"base": None if rebuilt else format(total, "f")}
+            await self._store.put(FOREIGN_BASE, recorded)
+        self._foreign_base = None if recorded["base"] is None else Decimal(recorded["base"])
+        await self._tidy(lines)
+        self._update_protection()
+        await self._repair()
+        verdict = await self._compare()
+        lines.append(f"position {self._books.quantity} {self._rules.base_asset}, books {verdict.kind}")
+        return RecoveryReport(tuple(lines), self._foreign, self.unknown, rebuilt)
+
+    async def reconcile(self) -> Verdict:
+        """Read account, open orders and trades, repair what differs; call each 60 s, after reconnects and on doubt."""
+        async with self._lock:
+            await self._resolve_unknown()
+            await self._refresh()
+            await self._collect_fills()
+            await self._tidy([])
+            self._update_protection()
+            await self._repair()
+            for client_id in self._tracker.cleanup_old_orders(self._exchange.exchange_ms()):
+                self._log.debug("order forgotten", client_order_id=client_id)
+            return await self._compare()
+
+    async def tick(self) -> None:
+        """Do what is due: resolve unknown intents, restore protection. Call about each second; never raises."""
+        if self._lock.locked():
+            return  # an action is under way and looks after the same things
+        async with self._lock:
+            try:
+                await self._resolve_unknown()
+                if self._doubt:
+                    await self._refresh()
+                    await self._collect_fills()
+                self._update_protection()
+                await self._repair()
+            except (ExchangeError, StoreFailedError) as error:
+                self._log.warning("repair failed", error=str(error))
+            finally:
+                self._update_protection()
+
+    async def on_user_event(self, event: UserEvent) -> None:
+        """Take an event of the user stream."""
+        if isinstance(event, BalancesUpdate | ListUpdate):
+            return  # orders and fills come as order updates; balances are compared by `reconcile`
+        await self._on_order_update(event)
+        if not self._lock.locked():
+            self._update_protection()
+
+    async def _on_order_update(self, event: OrderUpdate) -> None:
+        if event.report.symbol != self._rules.symbol or not self._is_own(event.report):
+            return
+        await self._absorb([event.report])
+        if event.fill is not None:
+            await self._book([event.fill], {event.fill.order_id: event.report.client_order_id})
+
+    async def raise_incarnation(self, minimum: int) -> bool:
+        """Take `minimum` or more and commit it; False after the first order of this process. StoreFailedError."""
+        if minimum <= self._ids.incarnation:
+            return True
+        if self._ids.sequence > 0:
+            return False
+        await self._store.put(INCARNATION, minimum)
+        self._ids = ClientIds(self._ids.key, minimum)
+        return True
+
+    # --- entry ---
+
+    async def enter(self, request: EntryRequest) -> EntryResult:
+        """Buy, with protection, in one request: all filled and protected, or nothing bought."""
+        async with self._lock:
+            try:
+                return await self._enter(request)
+            except StoreFailedError as error:
+                return EntryResult(EntryOutcome.REFUSED, error.code, str(error))
+            except ExchangeError as error:
+                return EntryResult(EntryOutcome.REFUSED, error.code, str(error))
+            finally:
+                self._update_protection()
+
+    async def _enter(self, request: EntryRequest) -> EntryResult:
+        refusal = self._refuse_entry()
+        if refusal is not None:
+            return EntryResult(EntryOutcome.REFUSED, refusal)
+        plan = plan_entry(
+            self._rules,
+            self._settings(),
+            quantity=request.quantity,
+            ask=request.reference_price,
+            taker_rate=self._taker_rate,
+            held=self._books.quantity,
+        )
+        if not isinstance(plan, EntryPlan):
+            return EntryResult(EntryOutcome.REFUSED, plan.code, plan.message)
+        if not self._announced:
+            await self._announce(request.reference_price)
+        sequence = self._ids.next_sequence()
+        entry_id, list_id = self._issue(sequence, Purpose.ENTRY), self._issue(sequence, Purpose.ENTRY_LIST)
+        pair = self._pair(sequence, plan.protection)
+        intent = self._intent(
+            list_id,
+            IntentKind.ENTRY,
+            (entry_id, pair.stop_client_id, pair.take_profit_client_id),
+            plan.quantity,
+            plan.limit_price,
+        )
+        await self._commit(intent)
+        refusal = self._refuse_entry(intent.client_id)
+        if refusal is not None:  # safe mode or a lost grant between decision and send wins
+            await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
+            return EntryResult(EntryOutcome.REFUSED, refusal)
+        order = NewOrder(
+            self._rules.symbol,
+            entry_id,
+            Side.BUY,
+            OrderType.LIMIT,
+            plan.quantity,
+            price=plan.limit_price,
+            time_in_force=TimeInForce.FOK,
+        )
+        try:
+            answer = await self._sending(
+                intent, lambda stamp: self._exchange.place_otoco(NewOtoco(order.symbol, list_id, order, pair), stamp)
+            )
+        except AmbiguousError as error:
+            self._tell(OrdersEventKind.ENTRY_UNKNOWN, f"{entry_id}: {error}", plan.quantity, plan.limit_price)
+            return EntryResult(EntryOutcome.UNKNOWN, error.code, str(error))
+        await self._absorb(answer.reports)
+        return await self._after_entry(entry_id, request.reason)
+
+    async def _after_entry(self, entry_id: str, reason: str) -> EntryResult:
+        """An entry is known at the exchange: book its fills, see its protection in place."""
+        await self._refresh()
+        await self._collect_fills()
+        entry = self._tracker.get(entry_id)
+        if entry is None or entry.executed_quantity == 0:
+            self._tell(OrdersEventKind.ENTRY_EXPIRED, "the book had too little inside the collar")
+            return EntryResult(EntryOutcome.EXPIRED, "Expired", "the book had too little inside the collar")
+        price = self._books.average_price
+        self._tell(OrdersEventKind.ENTRY_FILLED, reason, entry.executed_quantity, price)
+        self._update_protection()
+        await self._repair()
+        return EntryResult(EntryOutcome.FILLED, "Filled")
+
+    def _refuse_entry(self, own_intent: str = "") -> str | None:
+        """The stable code of why no entry may be sent now."""
+        if self._two_traders is not None:
+            return "TwoTraders"
+        if self._store.failed is not None:
+            return StoreFailedError.code
+        if any(i.client_id != own_intent and i.blocks_entries for i in self._intents.values()):
+            return "UnknownOrder"
+        if held_quantity(self._rules, self._books) > 0:
+            return "PositionOpen"
+        if self._tracker.active_orders:
+            return "OrdersOpen"
+        return self._may_enter()
+
+    async def _announce(self, price: Decimal) -> None:
+        """Show this incarnation at the exchange by a LIMIT_MAKER far below the market, and cancel it."""
+        band = self._rules.percent_price
+        lowest = price * band.bid_down * Decimal("1.1") if band is not None else Decimal(0)
+        far = filters.ceil_price(self._rules, max(price / 2, lowest))
+        step = self._rules.lot.step or Decimal("0.00000001")
+        least = max(self._rules.notional.min_notional * Decimal("1.01") / far, self._rules.lot.min_quantity)
+        quantity = filters.floor_quantity(self._rules, least) + step
+        sequence = self._ids.next_sequence()
+        client_id = self._issue(sequence, Purpose.ANNOUNCE)
+        intent = self._intent(client_id, IntentKind.ANNOUNCE, (client_id,), quantity, far)
+        await self._commit(intent)
+        refusal = self._refuse_entry(client_id)
+        if refusal is not None:
+            await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
+            return
+        order = NewOrder(self._rules.symbol, client_id, Side.BUY, OrderType.LIMIT_MAKER, quantity, price=far)
+        report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp))
+        await self._absorb([report])
+        await self._cancel(self._open(lambda tracked: tracked.client_order_id == client_id))
+        self._announced = True
+
+    # --- exit ---
+
+    async def exit(self, reason: str) -> ExitResult:
+        """Sell the position: cancel its protection, then sell what is held."""
+        async with self._lock:
+            try:
+                result = await self._exit(reason)
+            except ExchangeError as error:
+                result = ExitResult(ExitOutcome.FAILED, error.code, str(error))
+                self._doubt = True
+            self._update_protection()
+            await self._repair()  # what could not be sold is protected again
+            return result
+
+    async def _exit(self, reason: str, *, at_market: bool = False) -> ExitResult:
+        await self._resolve_unknown()
+        if any(i.kind is not IntentKind.CANCEL for i in self._intents.values()):
+            return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
+        await self._cancel(self._open(lambda order: order.side is Side.SELL))
+        await self._refresh()
+        await self._collect_fills()
+        started = self._books.quantity
+        code = "Sold"
+        for attempt in range(EXIT_ATTEMPTS):
+            quantity = await self._sellable_quantity()
+            if quantity == 0:
+                break
+            try:
+                market = at_market or attempt >= EXIT_ATTEMPTS // 2
+                if not await self._sell(quantity, market=market, reason=reason):
+                    code = AmbiguousError.code
+                    break
+            except RejectedError as error:
+                code = error.code
+                self._log.warning("exit refused", error=str(error), attempt=attempt)
+                await self._refresh()
+            await self._collect_fills()
+        sold = started - self._books.quantity
+        if sold > 0:
+            kind = OrdersEventKind.STOP_LOSS if reason == STOP_PASSED else OrdersEventKind.EXITED
+            self._tell(kind, reason, sold)
+        if held_quantity(self._rules, self._books) == 0:
+            self._update_protection()
+            return ExitResult(ExitOutcome.FLAT, code)
+        return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
+
+    async def _sellable_quantity(self) -> Decimal:
+        """min(position, free + own locked); only the position where the account cannot be read."""
+        position = held_quantity(self._rules, self._books)
+        if position == 0:
+            return position
+        try:
+            account = await self._exchange.account(urgent=True)
+        except ExchangeError as error:
+            self._log.warning("exit without reading the account", error=str(error))
+            return position
+        free = account.balance(self._rules.base_asset).free
+        return filters.floor_quantity(self._rules, min(position, free))
+
+    async def _sell(self, quantity: Decimal, *, market: bool, reason: str) -> bool:
+        """One slice of an exit; False where its outcome stays unknown."""
+        price: Decimal | None = None
+        if market:
+            quantity = filters.floor_market_quantity(self._rules, quantity)
+        else:
+            book_now = await self._exchange.book_ticker(self._rules.symbol, urgent=True)
+            collar = 1 - self._settings().entry.max_slippage_ratio
+            price = filters.floor_price(self._rules, book_now.bid * collar)
+        client_id = self._issue(self._ids.next_sequence(), Purpose.EXIT)
+        intent = self._intent(client_id, IntentKind.EXIT, (client_id,), quantity, price or Decimal(0))
+        await self._commit(intent, reduce=True)
+        order = NewOrder(
+            self._rules.symbol,
+            client_id,
+            Side.SELL,
+            OrderType.MARKET if market else OrderType.LIMIT,
+            quantity,
+            price=price,
+            time_in_force=None if market else TimeInForce.IOC,
+        )
+        self._log.info("exit", client_order_id=client_id, quantity=str(quantity), price=str(price), reason=reason)
+        try:
+            report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
+        except AmbiguousError:
+            return await self._settle(intent.client_id)
+        await self._absorb([report])
+        await self._book(report.fills, {report.order_id: client_id})
+        return True
+
+    # --- cancel and drain ---
+
+    async def cancel_entries(self) -> None:
+        """Cancel every working entry; after it `entries_quiet` tells whether none is left. Raises ExchangeError."""
+        if self.entries_quiet:
+            return
+        async with self._lock:
+            try:
+                await self._resolve_unknown()
+                await self._cancel(self._open(lambda order: order.purpose in ENTRY_PURPOSES))
+                await self._refresh()
+                await self._collect_fills()
+                self._update_protection()
+                await self._repair()
+            finally:
+                self._update_protection()
+
+    async def drain(self, policy: PositionPolicy) -> list[str]:
+        """Cancel entries, with ClosePosition sell; returns what stays on the exchange, a line each. Idempotent.
+
+        Raises ExchangeError where the exchange cannot be asked: call it again.
+        """
+        await self.cancel_entries()
+        if policy is PositionPolicy.CLOSE_POSITION and held_quantity(self._rules, self._books) > 0:
+            await self.exit("Drain")
+        async with self._lock:
+            await self._refresh()
+            await self._collect_fills()
+            self._update_protection()
+        remaining = [f"outcome of {client_id} is unknown" for client_id in self.unknown]
+        if held_quantity(self._rules, self._books) > 0:
+            state = self._protection.state.value.lower()
+            remaining.append(f"position {self._books.quantity} {self._rules.base_asset}, {state}")
+        return remaining + [
+            f"{order.side} {order.type} {order.quantity} stop={order.stop_price} price={order.price} "
+            f"list={order.order_list_id} {order.client_order_id}"
+            for order in self.open_orders
+        ]
+
+    def _open(self, wanted: Callable[[TrackedOrder], bool]) -> list[TrackedOrder]:
+        return [order for order in self._tracker.active_orders if wanted(order)]
+
+    async def _cancel(self, orders: Iterable[TrackedOrder]) -> None:
+        """Cancel orders, lists as a whole. A refusal means that the order ended by itself: `_refresh` tells how."""
+        groups: dict[int | str, TrackedOrder] = {}
+        for order in orders:
+            groups.setdefault(order.order_list_id if order.order_list_id != NO_LIST else order.client_order_id, order)
+        for order in groups.values():
+            cancel_id = self._issue(self._ids.next_sequence(), Purpose.CANCEL)
+            intent = self._intent(cancel_id, IntentKind.CANCEL, (order.client_order_id,), order.quantity, order.price)
+            await self._commit(intent, reduce=True)
+            await self._cancel_one(intent, order, cancel_id)
+
+    async def _cancel_one(self, intent: Intent, order: TrackedOrder, cancel_id: str) -> None:
+        symbol = self._rules.symbol
+        try:
+            if order.order_list_id != NO_LIST:
+                answer = await self._sending(
+                    intent, lambda stamp: self._exchange.cancel_list(symbol, order.order_list_id, cancel_id, stamp)
+                )
+                reports = answer.reports
+            else:
+                report = await self._sending(
+                    intent, lambda stamp: self._exchange.cancel_order(symbol, order.client_order_id, cancel_id, stamp)
+                )
+                reports = (report,)
+        except RejectedError as error:
+            self._log.info("cancel refused", client_order_id=order.client_order_id, error=str(error))
+            return
+        except AmbiguousError:
+            # A cancel adds no exposure; what it did is read from its target, and a new one has a new id.
+            self._doubt = True
+            await self._finish(self._intents[cancel_id], IntentState.ACKNOWLEDGED, "its target is asked instead")
+            raise
+        await self._absorb(reports)
+
+    # --- protection ---
+
+    async def _repair(self) -> None:
+        """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
+        if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
+            return
+        if any(i.state.is_open and i.kind is not IntentKind.CANCEL for i in self._intents.values()):
+            return  # it may be the protection itself; sent twice, it could sell what is not ours
+        try:
+            await self._restore_protection()
+            self._repair_failures = 0
+        except ExchangeError as error:
+            self._repair_failures += 1
+            self._repair_after = self._monotonic() + min(5.0, 0.25 * 2**self._repair_failures)
+            self._log.warning("protection not restored", error=str(error), failures=self._repair_failures)
+        finally:
+            self._update_protection()
+
+    async def _restore_protection(self) -> None:
+        await self._cancel(self._open(lambda order: order.side is Side.SELL))
+        await self._refresh()
+        await self._collect_fills()
+        self._update_protection()
+        since = self._protection.since
+        if since is None:
+            return
+        if self._monotonic() - since > self._settings().protection.deadline_seconds:
+            await self._exit("ProtectionDeadline", at_market=True)
+            return
+        quantity = await self._sellable_quantity()
+        if quantity == 0:  # the base is not free: somebody else's order or withdrawal holds it
+            raise RejectedError(f"no free {self._rules.base_asset} to protect")
+        plan = plan_protection(self._rules, self._settings(), quantity, self._books.average_price)
+        bid = (await self._exchange.book_ticker(self._rules.symbol, urgent=True)).bid
+        if bid <= plan.stop_price:
+            await self._exit(STOP_PASSED, at_market=True)
+            return
+        if bid >= plan.take_profit_price:
+            await self._exit("TakeProfitPassed")
+            return
+        if await self._attempt(lambda: self._place_pair(plan)):
+            return
+        if await self._attempt(lambda: self._place_stop(plan)):
+            return
+        await self._exit("ProtectionRefused", at_market=True)
+
+    async def _attempt(self, place: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the exchange did not refuse; an unknown outcome is not a refusal, it is resolved later."""
+        try:
+            await place()
+        except RejectedError as error:
+            self._log.warning("protection refused", error=str(error))
+            return False
+        except AmbiguousError as error:
+            self._log.warning("protection unknown", error=str(error))
+        return True
+
+    async def _place_pair(self, plan: ProtectionPlan) -> None:
+        sequence = self._ids.next_sequence()
+        list_id = self._issue(sequence, Purpose.PROTECTION_LIST)
+        pair = self._pair(sequence, plan)
+        legs = (pair.stop_client_id, pair.take_profit_client_id)
+        intent = self._intent(list_id, IntentKind.PROTECTION, legs, plan.quantity, plan.stop_price)
+        await self._commit(intent, reduce=True)
+        order = NewOco(self._rules.symbol, list_id, pair)
+        answer = await self._sending(intent, lambda stamp: self._exchange.place_oco(order, stamp))
+        await self._absorb(answer.reports)
+
+    async def _place_stop(self, plan: ProtectionPlan) -> None:
+        client_id = self._issue(self._ids.next_sequence(), Purpose.STOP_LOSS)
+        intent = self._intent(client_id, IntentKind.STOP, (client_id,), plan.quantity, plan.stop_price)
+        await self._commit(intent, reduce=True)
+        limited = plan.stop_limit_price is not None
+        order = NewOrder(
+            self._rules.symbol,
+            client_id,
+            Side.SELL,
+            OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
+            plan.quantity,
+            price=plan.stop_limit_price,
+            stop_price=plan.stop_price,
+            time_in_force=TimeInForce.GTC if limited else None,
+        )
+        report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
+        await self._absorb([report])
+
+    def _pair(self, sequence: int, plan: ProtectionPlan) -> NewProtection:
+        return NewProtection(
+            quantity=plan.quantity,
+            take_profit_client_id=self._issue(sequence, Purpose.TAKE_PROFIT),
+            take_profit_price=plan.take_profit_price,
+            stop_client_id=self._issue(sequence, Purpose.STOP_LOSS),
+            stop_price=plan.stop_price,
+            stop_limit_price=plan.stop_limit_price,
+        )
+
+    def _update_protection(self) -> None:
+        state, message = judge_protection(self._rules, self._books, self._tracker)
+        before = self._protection
+        lost = state is ProtectionState.UNPROTECTED
+        if before.since is not None and not lost:
+            self._unprotected += self._monotonic() - before.since
+        since = (before.since if before.since is not None else self._monotonic()) if lost else None
+        self._protection = ProtectionStatus(state, message, since)
+        if lost and before.since is None:
+            self._tell(OrdersEventKind.PROTECTION_LOST, message, self._books.quantity)
+        elif before.since is not None and not lost:
+            self._tell(OrdersEventKind.PROTECTION_RESTORED, state.value, self._books.quantity)
+
+    # --- intents ---
+
+    def _issue(self, sequence: int, purpose: Purpose) -> str:
+        client_id = self._ids.make(sequence, purpose)
+        self._issued.add(client_id)
+        return client_id
+
+    def _intent(
+        self, client_id: str, kind: IntentKind, client_ids: tuple[str, ...], quantity: Decimal, price: Decimal
+    ) -> Intent:
+        stamp = self._exchange.stamp()
+        return Intent(
+            client_id=client_id,
+            kind=kind,
+            client_ids=client_ids,
+            timestamp_ms=stamp.timestamp_ms,
+            recv_window_ms=stamp.recv_window_ms,
+            quantity=format(quantity, "f"),
+            price=format(price, "f"),
+            after_order_id=self._highest_order_id,
+        )
+
+    async def _commit(self, intent: Intent, *, reduce: bool = False) -> None:
+        """Commit before sending. What reduces the exposure goes on without a store: its ids are never used again."""
+        self._intents[intent.client_id] = intent
+        try:
+            await self._store.put_intent(intent)
+        except StoreFailedError:
+            if not reduce:
+                del self._intents[intent.client_id]
+                raise
+            self._log.error("sending without the store", client_id=intent.client_id)
+        except BaseException:
+            del self._intents[intent.client_id]  # cancelled before anything was sent
+            raise
+
+    async def _finish(self, intent: Intent, state: IntentState, message: str = "") -> None:
+        done = replace(intent, state=state, message=message)
+        if state.is_open:
+            self._intents[intent.client_id] = done
+        else:
+            self._intents.pop(intent.client_id, None)
+        try:
+            await self._store.put_intent(done)
+        except StoreFailedError as error:
+            self._log.error("intent not updated", client_id=intent.client_id, error=str(error))
+
+    async def _sending(self, intent: Intent, send: Callable[[Stamp], Awaitable[T]]) -> T:
+        """Send once, and record what is known of the outcome whatever happens."""
+        stamp = Stamp(intent.timestamp_ms, intent.recv_window_ms)
+        try:
+            answer = await send(stamp)
+        except AmbiguousError as error:
+            await self._finish(intent, IntentState.UNKNOWN, str(error))
+            raise
+        except ExchangeError as error:
+            await self._finish(intent, IntentState.REJECTED, str(error))
+            raise
+        except BaseException as error:  # a cancelled task, or an answer that could not be read
+            self._intents[intent.client_id] = replace(intent, state=IntentState.UNKNOWN, message=type(error).__name__)
+            raise
+        await self._finish(intent, IntentState.ACKNOWLEDGED)
+        return answer
+
+    async def _resolve_unknown(self) -> None:
+        """One round of questions about every intent whose outcome is unknown."""
+        for intent in [i for i in self._intents.values() if i.state is IntentState.UNKNOWN]:
+            if intent.kind is IntentKind.CANCEL:
+                await self._finish(intent, IntentState.ACKNOWLEDGED, "its target is asked instead")
+                continue
+            judged = judge(intent, await self._evidence(intent))
+            if judged.state.is_open:
+                self._intents[intent.client_id] = judged
+                continue
+            await self._finish(judged, judged.state, judged.message)
+            self._tell(OrdersEventKind.UNKNOWN_RESOLVED, f"{intent.client_id}: {judged.message}")
+            if judged.state is IntentState.ACKNOWLEDGED:
+                await self._absorb(await self._reports(intent.client_ids))
+                await self._collect_fills()
+                if intent.kind is IntentKind.ENTRY:
+                    await self._after_entry(intent.client_ids[0], "found after an unknown outcome")
+                if intent.kind is IntentKind.ANNOUNCE:
+                    await self._cancel(self._open(lambda order: order.purpose == Purpose.ANNOUNCE))
+
+    async def _settle(self, client_id: str) -> bool:
+        """Wait a while for the outcome of a request that got no answer."""
+        for wait in SETTLE_WAITS:
+            await asyncio.sleep(wait * self._random.uniform(0.8, 1.2))
+            self._update_protection()
+            try:
+                await self._resolve_unknown()
+            except ExchangeError as error:
+                self._log.warning("still unknown", client_id=client_id, error=str(error))
+            if client_id not in self._intents:
+                return True
+        return False
+
+    async def _evidence(self, intent: Intent) -> Evidence:
+        """What the exchange says of an intent's orders; a failed call raises and is no evidence."""
+        symbol = self._rules.symbol
+        try:
+            report: OrderReport | None = await self._exchange.order(symbol, intent.client_ids[0], urgent=True)
+        except NotFoundError:
+            report = None
+        now = self._exchange.exchange_ms()
+        if report is not None or now <= intent.decidable_ms:
+            return Evidence(now, report)
+        listed = await self._exchange.open_orders(symbol, urgent=True)
+        listed += await self._exchange.all_orders(symbol, from_order_id=intent.after_order_id + 1, urgent=True)
+        explained = {order.order_id for order in listed} | {order.order_id for order in self._tracker}
+        trades = await self._exchange.trades(symbol, from_id=self._books.last_trade_id + 1)
+        unexplained = tuple(
+            fill for fill in trades if fill.order_id not in explained and fill.order_id > intent.after_order_id
+        )
+        return Evidence(now, None, tuple(listed), unexplained)
+
+    async def _reports(self, client_ids: Iterable[str]) -> list[OrderReport]:
+        found = []
+        for client_id in client_ids:
+            try:
+                found.append(await self._exchange.order(self._rules.symbol, client_id, urgent=True))
+            except NotFoundError:
+                self._log.info("order not readable yet", client_order_id=client_id)
+        return found
+
+    # --- what the exchange says ---
+
+    def _is_own(self, report: OrderReport) -> bool:
+        """Whether the order is of this bot's key; sees a second trader."""
+        client_id = parse(report.client_order_id)
+        if client_id is None or client_id.key != self._ids.key:
+            return False
+        current = self._ids.incarnation
+        if 0 < current < client_id.incarnation:
+            self._fence_lost(f"order {report.client_order_id} is of a later process start than {current}")
+        elif current == client_id.incarnation and report.client_order_id not in self._issued:
+            self._fence_lost(f"order {report.client_order_id} is of this process start, which never made it")
+        return True
+
+    def _fence_lost(self, message: str) -> None:
+        if self._two_traders is None:
+            self._two_traders = message
+            self._log.error("two traders", message=message)
+            self._tell(OrdersEventKind.TWO_TRADERS, message)
+
+    async def _absorb(self, reports: Iterable[OrderReport]) -> None:
+        """Take orders as the exchange reports them; the fills come by `_book` and `_collect_fills`."""
+        changed: list[TrackedOrder] = []
+        for report in reports:
+            client_id = parse(report.client_order_id)
+            if client_id is None or client_id.key != self._ids.key:
+                continue
+            before, after = self._tracker.absorb(report, client_id.purpose)
+            self._highest_order_id = max(self._highest_order_id, report.order_id)
+            if before == after:
+                continue
+            changed.append(after)
+            self._watch_list(after)
+            self._report_leg(before, after)
+        if changed:
+            await self._record(changed, [])
+
+    def _watch_list(self, order: TrackedOrder) -> None:
+        if order.order_list_id != NO_LIST and order.side is Side.SELL and order.is_open:
+            self._ocos.track_oco_order(order.order_list_id, order)
+
+    def _report_leg(self, before: TrackedOrder | None, after: TrackedOrder) -> None:
+        if after.side is not Side.SELL:
+            return
+        price = after.stop_price if after.type.is_stop else after.price
+        verdict = self._ocos.handle_oco_execution(after.order_list_id)
+        if verdict is not None:
+            if verdict.state is OcoState.TAKE_PROFIT:
+                self._tell(OrdersEventKind.TAKE_PROFIT, "take-profit filled", after.executed_quantity, price)
+            elif verdict.state is OcoState.STOP_LOSS:
+                self._tell(OrdersEventKind.STOP_LOSS, "stop filled", after.executed_quantity, price)
+        elif (
+            after.order_list_id == NO_LIST
+            and after.type.is_stop
+            and after.status is OrderStatus.FILLED
+            and (before is None or before.status is not OrderStatus.FILLED)
+        ):
+            self._tell(OrdersEventKind.STOP_LOSS, "stop filled", after.executed_quantity, price)
+
+    async def _refresh(self) -> None:
+        """Read open orders; ask for each order of ours that is no longer among them."""
+        symbol = self._rules.symbol
+        reports = await self._exchange.open_orders(symbol, urgent=True)
+        self._last_check_ms = self._exchange.exchange_ms()
+        self._doubt = False
+        self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
+        await self._absorb([report for report in reports if self._is_own(report)])
+        listed = {report.client_order_id for report in reports}
+        gone = [order.client_order_id for order in self._tracker.active_orders if order.client_order_id not in listed]
+        await self._absorb(await self._reports(gone))
+
+    async def _collect_fills(self) -> None:
+        """Read the trades of every own order whose fills in the books are not yet its executed quantity."""
+        for wait in (*FILL_WAITS, None):
+            missing = self._missing_fills()
+            if not missing:
+                return
+            owners = {order.order_id: order.client_order_id for order in self._tracker if order.order_id is not None}
+            if len(missing) >= BULK_TRADES:
+                fills = await self._exchange.trades(self._rules.symbol, from_id=0)
+            else:
+                fills = []
+                for order in missing:
+                    if order.order_id is not None:
+                        fills += await self._exchange.order_trades(self._rules.symbol, order.order_id, urgent=True)
+            await self._book([fill for fill in fills if fill.order_id in owners], owners)
+            if wait is not None and self._missing_fills():
+                await asyncio.sleep(wait)
+
+    def _missing_fills(self) -> list[TrackedOrder]:
+        return [order for order in self._tracker if order.executed_quantity != self._booked(order)]
+
+    def _booked(self, order: TrackedOrder) -> Decimal:
+        return sum((self._fills[trade_id].fill.quantity for trade_id in order.trade_ids), Decimal(0))
+
+    async def _book(self, fills: Iterable[TradeFill], owners: Mapping[int, str]) -> None:
+        """Put fills of own orders into the books; one that is there already changes nothing."""
+        valued = [await self._value(fill) for fill in fills]
+        orders: dict[str, TrackedOrder] = {}
+        booked: list[BookedFill] = []
+        # No await in here: an event and an answer with the same trade may come at the same time.
+        for item in sorted(valued, key=lambda one: one.fill.trade_id):
+            trade_id, client_id = item.fill.trade_id, owners[item.fill.order_id]
+            order = self._tracker.note_trade(client_id, trade_id)
+            if order is not None:
+                orders[client_id] = order
+            if trade_id in self._fills:
+                continue
+            late = trade_id <= self._books.last_trade_id
+            self._fills[trade_id] = item
+            self._books = self._fold() if late else append(self._books, item)
+            booked.append(item)
+        if orders or booked:
+            await self._record(orders.values(), booked)
+        if booked:
+            last = booked[-1].fill
+            self._tell(OrdersEventKind.BOOKS_CHANGED, f"{last.side} fill", last.quantity, last.price)
+
+    async def _value(self, fill: TradeFill) -> BookedFill:
+        """The fill with its fee's value; a fee in a third asset is valued at that asset's last price."""
+        base, quote = self._rules.base_asset, self._rules.quote_asset
+        known = self._fills.get(fill.trade_id)
+        if known is not None:
+            return known
+        if fill.commission == 0 or fill.commission_asset in {base, quote}:
+            return book(fill, base, quote)
+        try:
+            price = await self._exchange.last_price(f"{fill.commission_asset}{quote}")
+        except ExchangeError as error:
+            self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
+            return book(fill, base, quote)
+        return book(fill, base, quote, price)
+
+    def _fold(self) -> LedgerState:
+        rules = self._rules
+        return fold(self._fills.values(), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
+
+    async def _record(self, orders: Iterable[TrackedOrder], fills: Iterable[BookedFill]) -> None:
+        try:
+            await self._store.record(orders, fills)
+        except StoreFailedError as error:  # the exchange has it all; entries stop, the rest goes on
+            self._log.error("not recorded", error=str(error))
+
+    async def _tidy(self, lines: list[str]) -> None:
+        """Cancel own orders that serve nothing; only with books that agree with the exchange."""
+        if self._intents or self._missing_fills():
+            return
+        flat = held_quantity(self._rules, self._books) == 0
+        stale = stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
+        for item in stale:
+            lines.append(f"canceled {item.order.client_order_id}: {item.reason}")
+            self._log.info("stale order", client_order_id=item.order.client_order_id, reason=item.reason)
+        if stale:
+            await self._cancel(item.order for item in stale)
+            await self._refresh()
+
+    async def _compare(self) -> Verdict:
+        """Compare with the account; a fill between two reads is no drift, so a difference is looked at again."""
+        for attempt in range(VERDICT_ATTEMPTS):
+            booked = [(order, self._booked(order)) for order in self._tracker]
+            verdict = await self._reconciler.reconcile_position(booked, self._books, self._foreign_base)
+            if verdict.kind is VerdictKind.EXACT or attempt == VERDICT_ATTEMPTS - 1:
+                break
+            if (
+                verdict.kind is VerdictKind.COVERED
+                and self._verdict is not None
+                and verdict.drift == self._verdict.drift
+            ):
+                break
+            await asyncio.sleep(0.3)
+            await self._refresh()
+            await self._collect_fills()
+        self._verdict = verdict
+        return verdict
+
+    def _tell(
+        self, kind: OrdersEventKind, message: str, quantity: Decimal = Decimal(0), price: Decimal = Decimal(0)
+    ) -> None:
+        self._notify(OrdersEvent(kind, self._exchange.exchange_ms(), message, quantity, price))

@@ -1,4 +1,4 @@
-"""Plans of entries and protections: pure prices and quantities, on the symbol's steps, that the exchange will accept."""
+"""Plans of entries and protections: pure prices and quantities, on the symbol's steps, that will be accepted."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def plan_protection(
 def plan_entry(
     rules: SymbolRules,
     settings: BotSettings,
+    *,
     quantity: Decimal,
     ask: Decimal,
     taker_rate: Decimal,

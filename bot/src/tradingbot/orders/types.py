@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
@@ -134,4 +134,6 @@ class RecoveryReport:
 
     lines: tuple[str, ...] = ()
     foreign_orders: tuple[str, ...] = ()
-    unresolved: tuple[str, ...] = field(default_factory=tuple)
+    unresolved: tuple[str, ...] = ()
+    rebuilt: bool = False
+    """The store knew nothing of own orders that the exchange has: the books were made from the exchange alone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
 from tradingbot.gateway.port import Exchange
-from tradingbot.model import AccountSnapshot, Balance, OrderReport, SymbolRules
+from tradingbot.model import AccountSnapshot, Balance, SymbolRules
+from tradingbot.orders.types import TrackedOrder
 from tradingbot.state.ledger import LedgerState
 
 
@@ -92,18 +94,17 @@ class BalanceReconciler:
         return Verdict(kind, base, quote, position, drift, account.time_ms, message)
 
     async def reconcile_position(
-        self, orders: list[OrderReport], booked: dict[int, Decimal], books: LedgerState, foreign_base: Decimal | None
+        self, booked: Iterable[tuple[TrackedOrder, Decimal]], books: LedgerState, foreign_base: Decimal | None
     ) -> Verdict:
-        """Read the account and judge; `booked` is the sum of the fills in the books by order id."""
-        mismatches = find_mismatches(orders, booked)
+        """Read the account and judge; `booked` gives each own order with the sum of its fills in the books."""
         account, _, _ = await self.get_real_balances()
-        return self.compare_with_saved_state(account, books, mismatches, foreign_base)
+        return self.compare_with_saved_state(account, books, find_mismatches(booked), foreign_base)
 
 
-def find_mismatches(orders: list[OrderReport], booked: dict[int, Decimal]) -> list[OrderMismatch]:
+def find_mismatches(booked: Iterable[tuple[TrackedOrder, Decimal]]) -> list[OrderMismatch]:
     """Own orders whose fills in the books do not sum to what the exchange says was executed."""
     return [
-        OrderMismatch(order.client_order_id, order.executed_quantity, booked.get(order.order_id, Decimal(0)))
-        for order in orders
-        if order.executed_quantity != booked.get(order.order_id, Decimal(0))
+        OrderMismatch(order.client_order_id, order.executed_quantity, total)
+        for order, total in booked
+        if order.executed_quantity != total
     ]

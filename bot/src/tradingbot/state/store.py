@@ -155,11 +155,6 @@ class Store:
 
         await self._run(write)
 
-    async def remove_orders(self, client_ids: Iterable[str]) -> None:
-        """Forget orders that are done."""
-        rows = [(client_id,) for client_id in client_ids]
-        await self._run(lambda db: db.executemany("DELETE FROM orders WHERE client_id=? AND open=0", rows))
-
     async def orders(self) -> list[TrackedOrder]:
         """Every recorded order, oldest first."""
         rows = await self._run(

@@ -1,0 +1,53 @@
+"""Order cleanup: which open orders are stale, orphaned or somebody else's; pure.
+
+Never the protection of an open position, whatever its age. Orders of others are reported and not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from tradingbot.model import OrderReport, Side
+from tradingbot.orders.types import TrackedOrder
+from tradingbot.recovery.fence import Purpose, parse
+
+ENTRY_MAX_AGE_MS: Final = 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class StaleOrder:
+    """An order of ours to cancel, and why."""
+
+    order: TrackedOrder
+    reason: str
+
+
+def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int) -> list[StaleOrder]:
+    """Open orders of ours that serve nothing: announcements, entries over a day old, and sales while nothing is held.
+
+    `flat` must come from books that agree with the exchange. Legs that wait for an entry that still works are kept.
+    """
+    open_orders = [order for order in orders if order.is_open]
+    entries = {order.order_list_id for order in open_orders if order.side is Side.BUY}
+    stale = []
+    for order in open_orders:
+        if order.side is Side.BUY:
+            if order.purpose == Purpose.ANNOUNCE:
+                stale.append(StaleOrder(order, "announcement that was not canceled"))
+            elif now_ms - order.created_ms > ENTRY_MAX_AGE_MS:
+                stale.append(StaleOrder(order, "entry older than a day"))
+        elif flat and order.order_list_id not in entries:
+            stale.append(StaleOrder(order, "protects a position that is no longer held"))
+    return stale
+
+
+def foreign_orders(reports: Iterable[OrderReport], key: str) -> list[OrderReport]:
+    """Open orders on the symbol that are not this bot's."""
+    foreign = []
+    for report in reports:
+        client_id = parse(report.client_order_id)
+        if client_id is None or client_id.key != key:
+            foreign.append(report)
+    return foreign

@@ -1,0 +1,59 @@
+"""Whether the open position is protected: pure, from the books and the open orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from tradingbot.gateway import filters
+from tradingbot.model import NO_LIST, OrderStatus, OrderType, Side, SymbolRules
+from tradingbot.orders.types import ProtectionState, TrackedOrder
+from tradingbot.state.ledger import LedgerState
+
+
+def held_quantity(rules: SymbolRules, books: LedgerState) -> Decimal:
+    """What of the position can be sold: whole steps, and worth at least the least notional at its own cost."""
+    held = filters.floor_quantity(rules, books.quantity)
+    return held if filters.sellable(rules, held, books.average_price) else Decimal(0)
+
+
+def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
+    """Base that a stop sells if the price falls.
+
+    A triggered STOP_LOSS_LIMIT (its take-profit is gone) does not count: the price may have gapped through its limit.
+    """
+    known = list(orders)
+    targets = {o.order_list_id: o for o in known if o.type is OrderType.LIMIT_MAKER and o.order_list_id != NO_LIST}
+    total = Decimal(0)
+    for order in known:
+        if not (order.is_open and order.side is Side.SELL and order.type.is_stop):
+            continue
+        target = targets.get(order.order_list_id)
+        if order.type is OrderType.STOP_LOSS_LIMIT and target is not None and not target.is_open:
+            continue
+        if order.status is OrderStatus.PENDING_NEW and not _entry_filled(order, known):
+            continue
+        total += order.quantity - order.executed_quantity
+    return total
+
+
+def _entry_filled(leg: TrackedOrder, orders: list[TrackedOrder]) -> bool:
+    """A pending leg protects as soon as its entry is filled: the exchange activates it by itself."""
+    return any(
+        order.order_list_id == leg.order_list_id and order.side is Side.BUY and order.status is OrderStatus.FILLED
+        for order in orders
+    )
+
+
+def judge_protection(
+    rules: SymbolRules, books: LedgerState, orders: Iterable[TrackedOrder]
+) -> tuple[ProtectionState, str]:
+    """The state and what is wrong with it."""
+    held = held_quantity(rules, books)
+    if held == 0:
+        dust = books.quantity
+        return ProtectionState.FLAT, f"{dust} {books.base_asset} is too little to be sold" if dust else ""
+    stopped = stopped_quantity(orders)
+    if stopped >= held:
+        return ProtectionState.PROTECTED, ""
+    return ProtectionState.UNPROTECTED, f"{held} {books.base_asset} held, {stopped} of it has a stop"
