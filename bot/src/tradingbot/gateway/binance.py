@@ -82,6 +82,25 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
             return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket)
 
 
+class _UsedWeight:
+    """The request weight of this minute, as the last answer told it in its headers."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """A hook for the client's session: the client keeps only the headers of its last answer."""
+
+        async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
+            weight = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+            if weight.isdigit():
+                self.value = int(weight)
+
+        config = aiohttp.TraceConfig()
+        config.on_request_end.append(ended)
+        return config
+
+
 class BinanceExchange:
     """The port's implementation; make it with `create` inside a running event loop, and `close` it."""
 
@@ -92,12 +111,14 @@ class BinanceExchange:
         guard: Guard,
         monotonic: Callable[[], float],
         clock: ExchangeClock,
+        weight: _UsedWeight,
     ) -> None:
         self._client = client
         self._addresses = addresses
         self._guard = guard
         self._monotonic = monotonic
         self._clock = clock
+        self._weight = weight
         self._counts = CallCounts()
 
     @classmethod
@@ -110,28 +131,20 @@ class BinanceExchange:
     ) -> BinanceExchange:
         """A client without any traffic yet; without credentials only public calls work."""
         addresses = endpoints(settings)
-        trace = aiohttp.TraceConfig()
+        weight = _UsedWeight()
         client = AsyncClient(
             api_key=credentials.api_key if credentials else None,
             api_secret=credentials.api_secret if credentials else None,
             private_key=credentials.private_key if credentials else None,
-            session_params={"trace_configs": [trace]},
+            session_params={"trace_configs": [weight.trace()]},
         )
         client.API_URL = addresses.rest
-        exchange = cls(client, addresses, guard, monotonic, ExchangeClock(monotonic))
-
-        async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
-            weight = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-            if weight.isdigit():
-                exchange._counts = replace(exchange._counts, used_weight=int(weight))
-
-        trace.on_request_end.append(ended)
-        return exchange
+        return cls(client, addresses, guard, monotonic, ExchangeClock(monotonic), weight)
 
     @property
     def counts(self) -> CallCounts:
         """Requests and errors so far."""
-        return self._counts
+        return replace(self._counts, used_weight=self._weight.value)
 
     @property
     def addresses(self) -> Endpoints:
@@ -204,7 +217,8 @@ class BinanceExchange:
     async def account(self, *, urgent: bool = False) -> AccountSnapshot:
         """GET account."""
         data = await self._signed(_reading(urgent), "get", "account", omitZeroBalances="true")
-        return payloads.account(data)
+        # The answer's own time is that of the last change, not of the reading.
+        return replace(payloads.account(data), time_ms=self._clock.now_ms())
 
     async def order(self, symbol: str, client_order_id: str, *, urgent: bool = False) -> OrderReport:
         """GET order."""

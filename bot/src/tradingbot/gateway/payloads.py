@@ -101,7 +101,7 @@ def account(data: Json) -> AccountSnapshot:
         balances={item["asset"]: Balance(Decimal(item["free"]), Decimal(item["locked"])) for item in data["balances"]},
         maker_rate=Decimal(rates["maker"]),
         taker_rate=Decimal(rates["taker"]),
-        time_ms=int(data["updateTime"]),
+        time_ms=int(data.get("updateTime", 0)),
     )
 
 

@@ -51,6 +51,7 @@ from tradingbot.recovery.fence import ClientIds, Purpose, bot_key, parse, propos
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
 from tradingbot.state.store import Store, StoreFailedError
+from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 T = TypeVar("T")
@@ -252,7 +253,7 @@ class OrderManager:
         self._update_protection()
         await self._repair()
         verdict = await self._compare()
-        lines.append(f"position {self._books.quantity} {self._rules.base_asset}, books {verdict.kind}")
+        lines.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, books {verdict.kind}")
         return RecoveryReport(tuple(lines), self._foreign, self.unknown, rebuilt)
 
     async def reconcile(self) -> Verdict:
@@ -545,10 +546,10 @@ class OrderManager:
         remaining = [f"outcome of {client_id} is unknown" for client_id in self.unknown]
         if held_quantity(self._rules, self._books) > 0:
             state = self._protection.state.value.lower()
-            remaining.append(f"position {self._books.quantity} {self._rules.base_asset}, {state}")
+            remaining.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, {state}")
         return remaining + [
-            f"{order.side} {order.type} {order.quantity} stop={order.stop_price} price={order.price} "
-            f"list={order.order_list_id} {order.client_order_id}"
+            f"{order.side} {order.type} {canonical(order.quantity)} stop={canonical(order.stop_price)} "
+            f"price={canonical(order.price)} list={order.order_list_id} {order.client_order_id}"
             for order in self.open_orders
         ]
 

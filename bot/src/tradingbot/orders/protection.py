@@ -9,6 +9,7 @@ from tradingbot.gateway import filters
 from tradingbot.model import NO_LIST, OrderStatus, OrderType, Side, SymbolRules
 from tradingbot.orders.types import ProtectionState, TrackedOrder
 from tradingbot.state.ledger import LedgerState
+from tradingbot_api.base import canonical
 
 
 def held_quantity(rules: SymbolRules, books: LedgerState) -> Decimal:
@@ -52,8 +53,11 @@ def judge_protection(
     held = held_quantity(rules, books)
     if held == 0:
         dust = books.quantity
-        return ProtectionState.FLAT, f"{dust} {books.base_asset} is too little to be sold" if dust else ""
+        return ProtectionState.FLAT, f"{canonical(dust)} {books.base_asset} is too little to be sold" if dust else ""
     stopped = stopped_quantity(orders)
     if stopped >= held:
         return ProtectionState.PROTECTED, ""
-    return ProtectionState.UNPROTECTED, f"{held} {books.base_asset} held, {stopped} of it has a stop"
+    return (
+        ProtectionState.UNPROTECTED,
+        f"{canonical(held)} {books.base_asset} held, {canonical(stopped)} of it has a stop",
+    )

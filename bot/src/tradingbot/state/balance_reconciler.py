@@ -11,6 +11,7 @@ from tradingbot.gateway.port import Exchange
 from tradingbot.model import AccountSnapshot, Balance, SymbolRules
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.state.ledger import LedgerState
+from tradingbot_api.base import canonical
 
 
 class VerdictKind(StrEnum):
@@ -78,19 +79,29 @@ class BalanceReconciler:
             first = mismatches[0]
             kind, message = (
                 VerdictKind.DRIFT,
-                (f"order {first.client_order_id}: {first.executed} executed, its trades sum to {first.booked}"),
+                (
+                    f"order {first.client_order_id}: {canonical(first.executed)} executed, its trades sum to {canonical(first.booked)}"
+                ),
             )
         elif books.oversold > 0:
-            kind, message = VerdictKind.DRIFT, f"{books.oversold} {books.base_asset} sold that this bot never bought"
+            kind, message = (
+                VerdictKind.DRIFT,
+                f"{canonical(books.oversold)} {books.base_asset} sold that this bot never bought",
+            )
         elif drift < 0:
             kind, message = (
                 VerdictKind.DRIFT,
-                (f"the account holds {base.total} {books.base_asset}, the position is {position}"),
+                (
+                    f"the account holds {canonical(base.total)} {books.base_asset}, the position is {canonical(position)}"
+                ),
             )
         elif foreign_base is not None and drift == foreign_base:
             kind, message = VerdictKind.EXACT, ""
         else:
-            kind, message = VerdictKind.COVERED, f"the account holds {drift} {books.base_asset} that are not this bot's"
+            kind, message = (
+                VerdictKind.COVERED,
+                f"the account holds {canonical(drift)} {books.base_asset} that are not this bot's",
+            )
         return Verdict(kind, base, quote, position, drift, account.time_ms, message)
 
     async def reconcile_position(
