@@ -1,0 +1,62 @@
+"""The clusters of this tier: made once, shared by all workers, and left running for the next run.
+
+`make test-cluster` leaves them, since a start costs more than most tests; with TRADINGBOT_KEEP_CLUSTER=0 they are
+removed at the end, and `CLUSTER_NAME=test dev/cluster/cluster down` does it by hand. A cluster that does not start
+is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from local_kubernetes.local import LocalCluster
+
+WITH_NODE = "test"
+API_ONLY = "test-api"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> LocalCluster:
+    """A cluster with a node: pods run, volumes and Services work."""
+    started = LocalCluster(WITH_NODE)
+    started.up()
+    return started
+
+
+@pytest.fixture(scope="session")
+def api_cluster() -> LocalCluster:
+    """API server, controllers and scheduler; pods stay Pending. For what needs the API alone."""
+    started = LocalCluster(API_ONLY)
+    started.up(node=False)
+    return started
+
+
+def _namespace(of: LocalCluster) -> Iterator[str]:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    of.kubectl("create", "namespace", name)
+    yield name
+    of.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(cluster: LocalCluster) -> Iterator[str]:
+    """A namespace of the test's own in `cluster`; its volumes are wiped afterwards."""
+    yield from _namespace(cluster)
+    cluster.recycle_volumes()
+
+
+@pytest.fixture
+def api_namespace(api_cluster: LocalCluster) -> Iterator[str]:
+    """A namespace of the test's own in `api_cluster`."""
+    yield from _namespace(api_cluster)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the clusters where nobody will use them again."""
+    worker = hasattr(session.config, "workerinput")
+    if os.environ.get("TRADINGBOT_KEEP_CLUSTER") == "0" and not worker:
+        for name in (WITH_NODE, API_ONLY):
+            LocalCluster(name).down()
