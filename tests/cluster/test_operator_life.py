@@ -1,0 +1,370 @@
+"""Promises of the operator over a TradingBot's life, against a real API server; the kubelet and the bot are doubles."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from local_kubernetes.local import LocalCluster
+from support.bot_double import BotDouble
+from support.kube import BOTS, LEASES, Json, Kube, until
+from support.kubelet_double import KubeletDouble
+from support.operator_process import OperatorProcess, make_authority
+from tradingbot_api import names
+
+pytestmark = pytest.mark.cluster
+
+SPEC: Json = {
+    "symbol": "BTCUSDT",
+    "exchange": {
+        "environment": "Paper",
+        "baseURL": "http://paper-exchange:8080",
+        "credentialsSecretRef": {"name": "binance"},
+    },
+    "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 12, "slow": 26}},
+    "capital": "1000",
+    "protection": {"stopLossRatio": "0.02", "takeProfitRatio": "0.04"},
+    "risk": {"maxPositionValue": "500", "maxDailyLoss": "50"},
+}
+
+
+@dataclass
+class Scene:
+    """A namespace with an operator and a kubelet double."""
+
+    kube: Kube
+    cluster: LocalCluster
+    namespace: str
+    kubelet: KubeletDouble
+    operator: OperatorProcess
+    authority: Path
+
+    def path(self, resource: str, name: str = "") -> str:
+        """Of an object in the namespace."""
+        prefix = {
+            "tradingbots": BOTS.format(self.namespace),
+            "leases": LEASES.format(self.namespace),
+        }.get(resource, f"/api/v1/namespaces/{self.namespace}/{resource}")
+        return f"{prefix}/{name}" if name else prefix
+
+    async def create(self, name: str = "btcusdt", **spec: Any) -> Json:
+        """Applies a TradingBot."""
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name},
+            "spec": {**SPEC, **spec},
+        }
+        return await self.kube.call("POST", self.path("tradingbots"), body)
+
+    async def bot(self, name: str = "btcusdt") -> Json:
+        """A TradingBot."""
+        return await self.kube.get(self.path("tradingbots", name)) or {}
+
+    async def condition(self, kind: str, name: str = "btcusdt") -> tuple[str, str, str]:
+        """Status, reason and message of a condition."""
+        for item in (await self.bot(name)).get("status", {}).get("conditions", []):
+            if item["type"] == kind:
+                return item["status"], item["reason"], item.get("message", "")
+        return "", "", ""
+
+    async def reaches(self, phase: str, name: str = "btcusdt", seconds: float = 15.0) -> Json:
+        """Waits for a phase."""
+        latest: Json = {}
+
+        async def probe() -> bool:
+            nonlocal latest
+            latest = await self.bot(name)
+            return bool(latest.get("status", {}).get("phase") == phase)
+
+        try:
+            await until(f"phase {phase}", probe, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; status {latest.get('status')}; log {self.operator.log[-5:]}") from error
+        return latest
+
+    async def is_(self, kind: str, status: str, reason: str, name: str = "btcusdt", seconds: float = 15.0) -> str:
+        """Waits for a condition; its message."""
+        last = ("", "", "")
+
+        async def probe() -> bool:
+            nonlocal last
+            last = await self.condition(kind, name)
+            return last[:2] == (status, reason)
+
+        try:
+            await until(f"{kind}={status} {reason}", probe, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last}; log {self.operator.log[-5:]}") from error
+        return last[2]
+
+    def double(self, name: str = "btcusdt") -> BotDouble:
+        """The process behind a pod."""
+        return self.kubelet.bots[name]
+
+    def writes(self) -> list[str]:
+        """Successful writes of the operator in the namespace, but for its own Lease, from the audit log."""
+        found = []
+        for event in self.cluster.audit_events():
+            reference = event.get("objectRef", {})
+            if (
+                event.get("userAgent") == names.FIELD_MANAGER
+                and reference.get("namespace") == self.namespace
+                and event["verb"] in {"create", "update", "patch", "delete"}
+                and event.get("responseStatus", {}).get("code", 0) < 300
+                and event["stage"] == "ResponseComplete"
+                and not str(reference.get("name", "")).startswith(names.FIELD_MANAGER)
+            ):
+                found.append(f"{event['verb']} {reference['resource']}/{reference.get('subresource', '')}")
+        return found
+
+    async def restart_operator(self, number: int = signal.SIGKILL) -> None:
+        """Ends the operator and starts another."""
+        await self.operator.stop(number)
+        self.operator = await OperatorProcess.start(
+            self.cluster.kubeconfig(), self.authority, self.namespace, "--identity", "test"
+        )
+
+
+@pytest.fixture(scope="session")
+def served_cluster(api_cluster: LocalCluster) -> LocalCluster:
+    """The API server with the CRD."""
+    crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
+    api_cluster.kubectl("apply", "--server-side", "-f", str(crd))
+    api_cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+    return api_cluster
+
+
+@pytest.fixture
+async def scene(served_cluster: LocalCluster, api_namespace: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    """An operator at work in a namespace of the test's own."""
+    kubeconfig = served_cluster.kubeconfig()
+    kube = await Kube.of(kubeconfig)
+    kubelet = KubeletDouble(kube, api_namespace, tmp_path / "pods")
+    await kubelet.start()
+    authority = tmp_path / "authority"
+    make_authority(authority)
+    operator = await OperatorProcess.start(kubeconfig, authority, api_namespace, "--identity", "test")
+    scene = Scene(kube, served_cluster, api_namespace, kubelet, operator, authority)
+    try:
+        yield scene
+    finally:
+        for bot in await kube.items(scene.path("tradingbots")):
+            await kube.merge(scene.path("tradingbots", bot["metadata"]["name"]), {"metadata": {"finalizers": None}})
+        await scene.operator.stop()
+        await kubelet.stop()
+        await kube.close()
+    assert scene.operator.complaints() == []
+
+
+async def test_a_new_bot_trades_after_at_most_eight_writes_and_then_idles_without_any(scene: Scene) -> None:
+    await scene.create()
+    bot = await scene.reaches("Trading")
+    status = bot["status"]
+    assert {item["type"]: item["status"] for item in status["conditions"]}["Ready"] == "True"
+    assert status["accountUID"] == "1001"
+    assert names.FINALIZER in bot["metadata"]["finalizers"]
+    pod = await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+    assert pod["metadata"]["ownerReferences"][0]["uid"] == bot["metadata"]["uid"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    made = scene.writes()
+    assert len(made) <= 8, made
+    # Heartbeats come each 5 s and carry new figures of CPU and sync time; a grant is renewed at 20 s.
+    grants = len(scene.double().grants)
+    await until("a renewed grant", lambda: _more(scene.double().grants, grants), seconds=25)
+    assert scene.writes() == made
+
+
+async def _more(items: list[Any], than: int) -> bool:
+    return len(items) > than
+
+
+async def test_safe_mode_is_carried_both_ways_and_acknowledged_with_its_time(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
+    message = await scene.is_("SafeModeAcknowledged", "True", "OK")
+    assert "after spec.safeMode was seen" in message
+    assert (await scene.condition("SafeModeEngaged"))[:2] == ("True", "Spec")
+    assert (await scene.bot())["status"]["phase"] == "SafeMode"
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": None}})
+    await scene.reaches("Trading")
+    assert [config.settings.safe_mode for config in scene.double().configs] == [True, None]
+    events = [item["reason"] for item in await scene.kube.items(scene.path("events"))]
+    assert events.count("SafeModeEngaged") == events.count("SafeModeAcknowledged") == 1
+
+
+async def test_safe_mode_of_a_bot_that_cannot_be_reached_stays_unacknowledged_with_the_reason(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    await scene.kubelet.crash("btcusdt")
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
+    await scene.is_("SafeModeAcknowledged", "False", "BotUnreachable", seconds=25)
+    status = (await scene.bot())["status"]
+    assert "position" not in status
+    assert "circuitBreaker" not in status
+    assert (await scene.condition("BalanceSynced"))[0] == "Unknown"
+    assert status["accountUID"] == "1001"
+
+
+async def test_a_lost_pod_is_made_again_and_trades_with_a_greater_incarnation(scene: Scene) -> None:
+    await scene.create()
+    first = (await scene.reaches("Trading"))["status"]["incarnation"]
+    pod = await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+    # The next process begins below what the claim knows, and must go above.
+    scene.kubelet.settings["btcusdt"] = {"incarnation": 5}
+    await scene.kube.call("DELETE", scene.path("pods", "btcusdt"))
+
+    async def traded_again() -> bool:
+        status = (await scene.bot())["status"]
+        return bool(status["phase"] == "Trading" and status["incarnation"] > first)
+
+    await until("trading again", traded_again)
+    again = await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+    assert again["metadata"]["uid"] != pod["metadata"]["uid"]
+
+
+async def test_a_pod_that_vanished_by_force_is_not_replaced_until_a_human_says_it_stopped(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    pod = await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+    await scene.kube.call("DELETE", scene.path("pods", "btcusdt"), {"gracePeriodSeconds": 0})
+    message = await scene.is_("PodReady", "False", "PodMissing")
+    assert names.CONFIRM_STOPPED_ANNOTATION in message
+    uid = pod["metadata"]["uid"]
+    mark = {"metadata": {"annotations": {names.CONFIRM_STOPPED_ANNOTATION: uid}}}
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), mark)
+    await until("another pod", lambda: scene.kube.get(scene.path("pods", "btcusdt")))
+
+
+async def test_deletion_drains_by_policy_and_leaves_nothing(scene: Scene) -> None:
+    await scene.create(deletionPolicy="ClosePosition")
+    await scene.reaches("Trading")
+    double = scene.double()
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    assert [request.position_policy for request in double.drain_requests] == ["ClosePosition"]
+    assert [item for item in await scene.kube.items(scene.path("leases")) if "claim-" in item["metadata"]["name"]] == []
+
+
+async def test_a_held_position_is_named_when_the_bot_is_deleted(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = {"remaining": ("position 0.5 BTC", "order list 7")}
+    await scene.create()
+    await scene.reaches("Trading")
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    events = {item["reason"]: item["message"] for item in await scene.kube.items(scene.path("events"))}
+    assert events["LeftOnExchange"] == "Stays on the exchange: position 0.5 BTC; order list 7"
+
+
+async def test_a_bot_that_does_not_finish_is_let_go_at_the_deadline_and_reported(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = {"drains": False}
+    await scene.create(deletionDeadlineSeconds=10)
+    await scene.reaches("Trading")
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await scene.reaches("Draining")
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=25)
+    events = {item["reason"]: item["type"] for item in await scene.kube.items(scene.path("events"))}
+    assert events["DeletionIncomplete"] == "Warning"
+
+
+async def test_a_bot_that_never_started_is_deleted_at_once(scene: Scene) -> None:
+    scene.kubelet.held.add("btcusdt")
+    await scene.create()
+    await scene.is_("PodReady", "False", "PodPending")
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=5)
+
+
+async def _gone(scene: Scene, resource: str, name: str) -> bool:
+    return await scene.kube.get(scene.path(resource, name)) is None
+
+
+async def test_an_object_of_somebody_else_is_refused_and_left_alone_until_it_is_gone(scene: Scene) -> None:
+    foreign = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "btcusdt-config"}, "data": {"a": "b"}}
+    await scene.kube.call("POST", scene.path("configmaps"), foreign)
+    await scene.create()
+    message = await scene.is_("Accepted", "False", "ForeignObject")
+    assert f"{scene.namespace}/btcusdt-config" in message
+    assert (await scene.kube.call("GET", scene.path("configmaps", "btcusdt-config")))["data"] == {"a": "b"}
+    assert await scene.kube.get(scene.path("pods", "btcusdt")) is None
+    await scene.kube.call("DELETE", scene.path("configmaps", "btcusdt-config"))
+    await scene.reaches("Trading", seconds=20)
+
+
+async def test_of_two_bots_on_one_account_and_symbol_only_the_first_is_granted(scene: Scene) -> None:
+    await scene.create("first")
+    await scene.reaches("Trading", "first")
+    await scene.create("second")
+    message = await scene.is_("ClaimHeld", "False", "ClaimedByOther", "second")
+    assert f"{scene.namespace}/first" in message
+    assert scene.double("second").grants == []
+    await scene.kube.call("DELETE", scene.path("tradingbots", "first"))
+    await scene.reaches("Trading", "second", seconds=20)
+
+
+async def test_invalid_strategy_parameters_are_a_condition_that_names_the_field_and_heal(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    scene.double().refuses = ("StrategyParametersInvalid", "strategy.parameters.fast")
+    wrong = {"spec": {"strategy": {"parameters": {"fast": 40}}}}
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), wrong)
+    message = await scene.is_("ConfigApplied", "False", "StrategyParametersInvalid")
+    assert "strategy.parameters.fast: must be less than slow" in message
+    scene.double().refuses = None
+    right = {"spec": {"strategy": {"parameters": {"fast": 10}}}}
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), right)
+    await scene.is_("ConfigApplied", "True", "OK")
+    assert (await scene.bot())["status"]["phase"] == "Trading"
+
+
+async def test_missing_credentials_are_told_by_the_bot_and_heal_without_a_restart(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = {"account_uid": None, "balance_synced": ("False", "CredentialsMissing")}
+    await scene.create()
+    await scene.is_("BalanceSynced", "False", "CredentialsMissing")
+    assert (await scene.bot())["status"]["phase"] == "Degraded"
+    double = scene.double()
+    double.account_uid, double.balance_synced = "1001", ("True", "Exact")
+    double.wake()
+    await scene.reaches("Trading")
+    assert scene.kubelet.starts["btcusdt"] == 1
+
+
+async def test_a_killed_operator_comes_back_and_changes_nothing(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    grants, before = len(scene.double().grants), scene.writes()
+    await scene.restart_operator()
+    await until("a grant of the new operator", lambda: _more(scene.double().grants, grants), seconds=25)
+    epochs = [grant.epoch for grant in scene.double().grants]
+    assert epochs[-1] > epochs[0]
+    assert scene.writes() == before
+
+
+async def test_sigterm_ends_the_operator_in_order_and_its_lease_is_free(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    assert await scene.operator.stop() == 0
+    leases = {item["metadata"]["name"]: item["spec"] for item in await scene.kube.items(scene.path("leases"))}
+    own = next(spec for name, spec in leases.items() if name.startswith(names.FIELD_MANAGER))
+    assert own.get("holderIdentity", "") == ""
+
+
+async def test_probes_and_metrics_answer(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    probe, metrics = (f"http://127.0.0.1:{scene.operator.ports[name]}" for name in ("probe", "metrics"))
+    async with aiohttp.ClientSession() as session:
+        for path in ("/healthz", "/readyz"):
+            async with session.get(probe + path) as response:
+                assert response.status == 200, await response.text()
+        async with session.get(f"{metrics}/metrics") as response:
+            text = await response.text()
+    assert 'tradingbot_operator_bots{phase="Trading"} 1.0' in text
+    await asyncio.sleep(0)

@@ -1,0 +1,207 @@
+"""A bot without an exchange: the bot's own HTTP shell and status feed over decisions that a test makes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import (
+    BotConfig,
+    BotInfo,
+    BotStatus,
+    ConfigReply,
+    DrainPhase,
+    DrainRequest,
+    DrainStatus,
+    FieldError,
+    Grant,
+    GrantReply,
+    GrantStatus,
+    RaiseIncarnation,
+)
+from tradingbot_api.conditions import ConditionType, Reason
+from tradingbot_api.v1alpha1 import (
+    BalanceStatus,
+    CircuitBreakerStatus,
+    Condition,
+    PnLStatus,
+    PositionStatus,
+    SafeModeCause,
+    SafeModeStatus,
+    UsageStatus,
+)
+
+from tradingbot.monitoring.http_api import ControlError, Server, control_app, control_tls, serve
+from tradingbot.monitoring.status_feed import StatusFeed
+
+
+@dataclass
+class BotDouble:
+    """What a bot tells and how it answers; a test changes the fields and calls `wake`."""
+
+    config: BotConfig
+    account_uid: str | None = "1001"
+    incarnation: int = 1000
+    boot_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    balance_synced: tuple[str, str] = ("True", Reason.EXACT)
+    quantity: Decimal = Decimal(0)
+    unrealized: Decimal = Decimal(0)
+    acknowledges: bool = True
+    drains: bool = True
+    remaining: tuple[str, ...] = ()
+    refuses: tuple[str, str] | None = None
+    circuit: str = "Closed"
+    grants: list[Grant] = field(default_factory=list)
+    configs: list[BotConfig] = field(default_factory=list)
+    drain_requests: list[DrainRequest] = field(default_factory=list)
+    cpu: int = 0
+
+    def __post_init__(self) -> None:
+        self._drain = DrainStatus()
+        self._granted_until = 0.0
+        self.feed = StatusFeed(self.status, self._state, time.monotonic)
+        self._server: Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, tls: Path, address: str) -> None:
+        """Listen on the control port of an address."""
+        self._task = asyncio.create_task(self.feed.run())
+        self._server = await serve(control_app(self), address, names.CONTROL_PORT, control_tls(tls))
+
+    async def stop(self) -> None:
+        """End like a process: connections break."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._server is not None:
+            await self._server.close()
+
+    def wake(self) -> None:
+        """Tell at once."""
+        self.feed.wake()
+
+    @property
+    def granted(self) -> bool:
+        """Whether a grant is held."""
+        return time.monotonic() < self._granted_until
+
+    # --- what the operator asks ---
+
+    def info(self) -> BotInfo:
+        """Versions."""
+        return BotInfo(version="double", bot_uid=self.config.bot.uid, boot_id=self.boot_id)
+
+    def status_lines(self) -> AsyncIterator[bytes]:
+        """The stream."""
+        return self.feed.lines()
+
+    async def put_config(self, config: BotConfig) -> ConfigReply:
+        """Take it, or refuse as the test says."""
+        if self.refuses is not None:
+            code, name = self.refuses
+            raise ControlError(422, code, "refused", [FieldError(field=name, message="must be less than slow")])
+        self.configs.append(config)
+        self.config = config
+        self.wake()
+        return ConfigReply(revision=config.revision, in_force=True)
+
+    async def put_grant(self, grant: Grant) -> GrantReply:
+        """Take it unless it is for another process, configuration or status."""
+        if (grant.boot_id, grant.revision, grant.incarnation) != (
+            self.boot_id, self.config.revision, self.incarnation,
+        ):  # fmt: skip
+            raise ControlError(409, "Mismatch", "the grant is not for this process and configuration")
+        if self.feed.sent_at(grant.status_sequence) is None:
+            raise ControlError(409, "UnknownSequence", "no status of that sequence was sent")
+        self.grants.append(grant)
+        self._granted_until = time.monotonic() + grant.ttl_seconds
+        self.wake()
+        return GrantReply(expires_in_seconds=grant.ttl_seconds)
+
+    async def raise_incarnation(self, request: RaiseIncarnation) -> None:
+        """Take it."""
+        self.incarnation = max(self.incarnation, request.minimum)
+        self.wake()
+
+    async def drain(self, request: DrainRequest) -> DrainStatus:
+        """Drained at once, or never."""
+        self.drain_requests.append(request)
+        phase = DrainPhase.DRAINED if self.drains else DrainPhase.DRAINING
+        self._drain = DrainStatus(
+            phase=phase, position_policy=request.position_policy, remaining=list(self.remaining)
+        )
+        self.wake()
+        return self._drain
+
+    # --- what it tells ---
+
+    def _causes(self) -> list[SafeModeCause]:
+        causes = []
+        if self.config.settings.safe_mode:
+            causes.append(SafeModeCause(id="spec", source="Spec", reason=Reason.SPEC, level="NoNewEntries"))
+        if not self.granted:
+            causes.append(
+                SafeModeCause(id="grant", source="Operator", reason=Reason.AWAITING_GRANT, level="NoNewEntries")
+            )
+        return causes
+
+    def status(self, sequence: int) -> BotStatus:
+        """All of it."""
+        causes = self._causes()
+        engaged = bool(causes)
+        synced = self.balance_synced[0] == "True"
+        self.cpu += 1
+        said = {
+            ConditionType.CONFIG_APPLIED: ("True", Reason.OK),
+            ConditionType.BALANCE_SYNCED: self.balance_synced,
+            ConditionType.CAPITAL_COVERED: ("True", Reason.OK),
+            ConditionType.CIRCUIT_CLOSED: ("True" if self.circuit == "Closed" else "False", f"Circuit{self.circuit}"),
+            ConditionType.PROTECTED: ("True", Reason.FLAT),
+            ConditionType.TRADING_ALLOWED: ("False", Reason.ENGAGED) if engaged else ("True", Reason.OK),
+        }
+        return BotStatus(
+            bot_uid=self.config.bot.uid,
+            boot_id=self.boot_id,
+            incarnation=self.incarnation if self.account_uid else None,
+            sequence=sequence,
+            applied_revision=self.config.revision,
+            time=datetime.now(UTC),
+            version="double",
+            ready=synced,
+            symbol=self.config.settings.symbol,
+            account_uid=self.account_uid,
+            grant=GrantStatus(held=self.granted),
+            drain=self._drain,
+            conditions=[
+                Condition(type=kind, status=status, reason=reason) for kind, (status, reason) in said.items()
+            ],
+            circuit_breaker=CircuitBreakerStatus(state=self.circuit),
+            safe_mode=SafeModeStatus(
+                level="NoNewEntries" if engaged else "Normal",
+                engaged=engaged,
+                acknowledged=engaged and self.acknowledges,
+                causes=causes,
+            ),
+            balance=BalanceStatus(
+                base=self.quantity, quote=Decimal(10000), drift=Decimal(0), last_sync_time=datetime.now(UTC)
+            ),
+            position=PositionStatus(
+                side="Long" if self.quantity else "Flat",
+                quantity=self.quantity,
+                average_price=Decimal(0),
+                value=Decimal(0),
+                validated=True,
+            ),
+            pnl=PnLStatus(realized=Decimal(0), unrealized=self.unrealized, total=self.unrealized),
+            usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),
+        )
+
+    @staticmethod
+    def _state(status: BotStatus) -> object:
+        return status.model_copy(update={"sequence": 0, "time": None, "usage": None, "balance": None})

@@ -1,0 +1,85 @@
+"""A thin client of the API server for tests: JSON in, JSON out, as the kubeconfig's user."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from tradingbot_api import names
+
+from tradingbot_operator.cluster import Access
+
+Json = dict[str, Any]
+BOTS = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
+
+
+class KubeError(Exception):
+    """The API server refused."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text[:500]}")
+        self.status = status
+
+
+class Kube:
+    """Calls to the API server."""
+
+    def __init__(self, access: Access) -> None:
+        self._server = access.server
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=access.tls), timeout=aiohttp.ClientTimeout(total=20)
+        )
+
+    @classmethod
+    async def of(cls, kubeconfig: Path) -> Kube:
+        """With the rights of a kubeconfig."""
+        return cls(await Access.load(str(kubeconfig)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Json:
+        """One call; KubeError where it is refused."""
+        async with self._session.request(
+            method, self._server + path, data=None if body is None else json.dumps(body), headers={"Content-Type": kind}
+        ) as response:
+            text = await response.text()
+            if response.status >= 400:
+                raise KubeError(response.status, text)
+            return dict(json.loads(text))
+
+    async def get(self, path: str) -> Json | None:
+        """An object, or None where it is not there."""
+        try:
+            return await self.call("GET", path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def merge(self, path: str, body: Json) -> Json:
+        """A JSON merge patch."""
+        return await self.call("PATCH", path, body, "application/merge-patch+json")
+
+    async def items(self, path: str) -> list[Json]:
+        """The items of a list."""
+        return list((await self.call("GET", path))["items"])
+
+
+async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """The first truthy value of an async `probe`; AssertionError with the last one after `seconds`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        value = await probe()
+        if value:
+            return value
+        if loop.time() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what}; last seen: {value!r}")
+        await asyncio.sleep(0.05)
