@@ -25,6 +25,11 @@ class ConfigError(Exception):
         self.fields = fields
         super().__init__(f"{source}: " + "; ".join(f"{item.field}: {item.message}" for item in fields))
 
+    @classmethod
+    def single(cls, source: str, field: str, message: str) -> ConfigError:
+        """An error of one field."""
+        return cls(source, [FieldError(field=field, message=message)])
+
 
 def load_pod_config(path: Path) -> BotConfig:
     """The configuration that the operator mounted; raises ConfigError."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ValidationError
 
 from tradingbot.engine.strategies import field_errors
@@ -75,7 +76,7 @@ class Probes(Protocol):
     def not_ready(self) -> str | None:
         """Why the bot is not reconciled with the exchange, or None."""
 
-    def metrics(self) -> bytes:
+    def metrics_text(self) -> bytes:
         """Prometheus text."""
 
 
@@ -115,7 +116,9 @@ def probe_app(probes: Probes) -> web.Application:
         return handle
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=probes.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(
+            body=probes.metrics_text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     app = web.Application()
     app.router.add_get("/healthz", answer(probes.unhealthy))

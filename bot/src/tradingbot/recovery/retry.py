@@ -33,4 +33,8 @@ async def retry_read(
     retrying = AsyncRetrying(
         stop=stop_after_attempt(attempts), wait=wait, retry=retry_if_exception(retryable), reraise=True
     )
-    return await retrying(function)
+
+    async def attempt() -> T:
+        return await function()
+
+    return await retrying(attempt)

@@ -1,0 +1,119 @@
+"""Which configuration is committed and which is in force: limits are tightened at once, loosened only in safe mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from tradingbot.config import classify_change
+from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy
+from tradingbot.monitoring.health import Problem
+from tradingbot_api.bot_http import BotConfig, FieldError
+from tradingbot_api.conditions import Reason
+from tradingbot_api.v1alpha1 import BotSettings
+
+
+class ConfigRefusedError(Exception):
+    """A configuration that cannot be taken; `stale` where it is not newer, else `fields` says what is wrong."""
+
+    def __init__(self, reason: Reason, message: str, fields: list[FieldError], *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.fields = fields
+        self.stale = stale
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The committed configuration and what of it is in force."""
+
+    committed: BotConfig
+    in_force: BotSettings
+    loosened: tuple[str, ...] = ()
+    """Limits that wait for safe mode, as the user writes them."""
+
+    @classmethod
+    def fresh(cls, config: BotConfig) -> Self:
+        """A first configuration: all of it is in force."""
+        return cls(config, config.settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the store."""
+        return {
+            "committed": self.committed.model_dump(mode="json", by_alias=True),
+            "inForce": self.in_force.model_dump(mode="json", by_alias=True),
+            "loosened": list(self.loosened),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self | None:
+        """The inverse of to_json; None where a former version wrote something else."""
+        try:
+            return cls(
+                BotConfig.model_validate(data["committed"]),
+                BotSettings.model_validate(data["inForce"]),
+                tuple(data["loosened"]),
+            )
+        except (KeyError, TypeError, ValidationError):
+            return None
+
+
+def check_strategy(settings: BotSettings) -> None:
+    """Raise ConfigRefusedError where the strategy is not known or refuses its parameters."""
+    try:
+        build_strategy(settings.strategy.name, settings.strategy.parameters)
+    except UnknownStrategyError as error:
+        fields = [FieldError(field=error.field, message=str(error))]
+        raise ConfigRefusedError(Reason.UNKNOWN_STRATEGY, str(error), fields) from error
+    except StrategyParametersError as error:
+        raise ConfigRefusedError(Reason.STRATEGY_PARAMETERS_INVALID, str(error), error.fields) from error
+
+
+def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool) -> Applied:
+    """What is committed and in force after `new`; pure. ConfigRefusedError where it cannot be taken.
+
+    `in_safe_mode` says that a human has engaged safe mode: only then are limits loosened.
+    """
+    old = present.committed
+    if new.revision < old.revision or (new.revision == old.revision and new != old):
+        text = f"revision: expected more than {old.revision}, got {new.revision}"
+        raise ConfigRefusedError(Reason.CONFIG_INVALID, text, [], stale=True)
+    change = classify_change(present.in_force, new.settings)
+    if change.immutable:
+        fields = [FieldError(field=path, message="is immutable: delete the bot instead") for path in change.immutable]
+        text = "; ".join(f"{item.field}: {item.message}" for item in fields)
+        raise ConfigRefusedError(Reason.CONFIG_INVALID, text, fields)
+    check_strategy(new.settings)
+    if in_safe_mode or new.settings.safe_mode or not change.loosened:
+        return Applied(new, new.settings)
+    return Applied(new, change.tightened_only, change.loosened)
+
+
+@dataclass(frozen=True, slots=True)
+class StartConfig:
+    """What a process starts with; `usable` is false where no strategy can be made of it."""
+
+    applied: Applied
+    usable: bool
+    problem: Problem | None
+    revision: int
+    """The revision that is applied; 0 where none is."""
+
+
+def choose_at_start(file: BotConfig, stored: Applied | None) -> StartConfig:
+    """The higher revision of file and store counts; a file that cannot be taken leaves the store's in force."""
+    if stored is None or stored.committed.bot.uid != file.bot.uid:
+        applied = Applied.fresh(file)
+        try:
+            check_strategy(file.settings)
+        except ConfigRefusedError as error:
+            return StartConfig(applied, False, Problem(error.reason, str(error)), 0)
+        return StartConfig(applied, True, None, file.revision)
+    try:
+        applied = advance(stored, file, in_safe_mode=bool(stored.in_force.safe_mode))
+    except ConfigRefusedError as error:
+        problem = None if error.stale else Problem(error.reason, str(error))
+        return StartConfig(stored, True, problem, stored.committed.revision)
+    return StartConfig(applied, True, None, file.revision)

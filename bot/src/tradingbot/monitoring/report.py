@@ -1,0 +1,177 @@
+"""The bot's status: everything that requirements ask for, put together from the rooms that know it."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from tradingbot.gateway.port import CallCounts
+from tradingbot.model import NO_LIST
+from tradingbot.orders.types import ProtectionState, TrackedOrder
+from tradingbot.recovery.circuit_breaker import BreakerSnapshot
+from tradingbot.risk.risk_manager import RiskManager
+from tradingbot.session import Session
+from tradingbot_api.base import canonical
+from tradingbot_api.bot_http import BotStatus, OpenOrder
+from tradingbot_api.v1alpha1 import (
+    APIStatus,
+    BalanceStatus,
+    CircuitBreakerStatus,
+    OrdersStatus,
+    PnLStatus,
+    PositionStatus,
+    RiskStatus,
+    TradesStatus,
+    UsageStatus,
+)
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """Exchange time as aware UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def breaker_status(snapshot: BreakerSnapshot) -> CircuitBreakerStatus:
+    """The circuit breaker."""
+    return CircuitBreakerStatus(
+        state=snapshot.state.value,
+        failures=snapshot.failures,
+        since_time=snapshot.since,
+        next_probe_time=snapshot.next_probe,
+    )
+
+
+def api_status(counts: CallCounts) -> APIStatus:
+    """Calls to the exchange."""
+    return APIStatus(calls=counts.calls, errors=counts.errors, last_error=counts.last_error)
+
+
+def usage_status() -> UsageStatus:
+    """Memory and CPU time of this process."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[1])
+    return UsageStatus(memory_bytes=pages * resource.getpagesize(), cpu_seconds=Decimal(f"{time.process_time():.2f}"))
+
+
+def open_order(order: TrackedOrder) -> OpenOrder:
+    """One order for the stream."""
+    return OpenOrder(
+        client_order_id=order.client_order_id,
+        order_id=order.order_id,
+        order_list_id=order.order_list_id if order.order_list_id is not None else NO_LIST,
+        type=order.type.value,
+        side=order.side.value,
+        status=order.status.value,
+        quantity=canonical(order.quantity),
+        executed_quantity=canonical(order.executed_quantity),
+        price=canonical(order.price),
+        stop_price=canonical(order.stop_price),
+        purpose=order.purpose,
+        created_time=from_ms(order.created_ms),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trading:
+    """The parts of the status that only a connected bot knows; None where it does not know them."""
+
+    balance: BalanceStatus | None
+    position: PositionStatus | None
+    pnl: PnLStatus | None
+    risk: RiskStatus
+    orders: OrdersStatus
+    trades: TradesStatus
+    open_orders: list[OpenOrder]
+    unprotected_seconds: float
+
+
+def trading(session: Session, risk: RiskManager) -> Trading:
+    """What a session knows."""
+    manager, price = session.manager, session.price
+    performance = session.performance
+    checked = manager.last_order_check_ms
+    return Trading(
+        balance=_balance(session),
+        position=_position(session, price),
+        pnl=_pnl(session, risk, price, performance.sharpe),
+        risk=_risk(session, risk, price),
+        orders=OrdersStatus(
+            active=len(manager.open_orders),
+            oco=manager.open_lists,
+            last_check_time=from_ms(checked) if checked is not None else None,
+        ),
+        trades=TradesStatus(total=performance.total, successful=performance.successful, failed=performance.failed),
+        open_orders=[open_order(order) for order in manager.open_orders],
+        unprotected_seconds=manager.unprotected_seconds,
+    )
+
+
+def _balance(session: Session) -> BalanceStatus | None:
+    verdict = session.verdict
+    if verdict is None:
+        return None
+    base = session.balance_of(session.rules.base_asset).total
+    quote = session.balance_of(session.rules.quote_asset).total
+    return BalanceStatus(base=base, quote=quote, drift=verdict.drift, last_sync_time=from_ms(verdict.time_ms))
+
+
+def _position(session: Session, price: Decimal | None) -> PositionStatus | None:
+    books, verdict = session.manager.books, session.verdict
+    if price is None and not books.flat:
+        return None
+    protected = session.manager.protection.state is not ProtectionState.UNPROTECTED
+    return PositionStatus(
+        side="Flat" if books.flat else "Long",
+        quantity=books.quantity,
+        average_price=books.average_price,
+        value=books.quantity * (price or Decimal(0)),
+        validated=verdict is not None and verdict.synced and protected,
+    )
+
+
+def _pnl(session: Session, risk: RiskManager, price: Decimal | None, sharpe: Decimal | None) -> PnLStatus | None:
+    books, marks = session.manager.books, risk.drawdown.marks
+    if price is None and books.quantity > 0:
+        return None
+    unrealized = books.unrealized(price or Decimal(0))
+    return PnLStatus(
+        realized=books.realized,
+        unrealized=unrealized,
+        total=books.realized + unrealized,
+        fees=dict(books.fees),
+        max_drawdown=marks.max_drawdown if marks is not None else None,
+        sharpe=sharpe,
+    )
+
+
+def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskStatus:
+    volatility = risk.volatility.calculate_volatility()
+    return RiskStatus(
+        level=risk.level(session.manager.books.quantity * (price or Decimal(0))).value,
+        volatility=None if volatility is None else Decimal(f"{volatility:.10f}"),
+        drawdown=risk.drawdown.drawdown,
+    )
+
+
+def state_of(status: BotStatus) -> Hashable:
+    """What of a status is state: a change of it is sent at once; the rest are figures."""
+    safe, breaker, orders, trades = status.safe_mode, status.circuit_breaker, status.orders, status.trades
+    return (
+        status.ready,
+        status.account_uid,
+        status.incarnation,
+        status.applied_revision,
+        status.grant.held,
+        (status.drain.phase, tuple(status.drain.remaining)),
+        tuple((item.type, item.status, item.reason) for item in status.conditions),
+        breaker and breaker.state,
+        (safe.level, safe.engaged, safe.acknowledged, tuple(cause.id for cause in safe.causes)),
+        status.position and (status.position.side, status.position.quantity, status.position.validated),
+        orders and (orders.active, orders.oco),
+        trades and trades.total,
+        tuple((order.client_order_id, order.status) for order in status.open_orders),
+    )

@@ -1,0 +1,543 @@
+"""One connection to the exchange: streams in, decisions made, orders out, books compared; until it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from random import Random
+from typing import Any, Final
+
+import structlog
+
+from tradingbot.engine.strategies import build_strategy
+from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
+from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.credentials import Credentials
+from tradingbot.gateway.errors import AuthRejectedError, ExchangeError
+from tradingbot.gateway.port import EndpointClass
+from tradingbot.gateway.streams import StreamName, Streams
+from tradingbot.model import Balance, BalancesUpdate, Candle, SymbolRules
+from tradingbot.monitoring.health import Problem
+from tradingbot.monitoring.metrics import Metrics
+from tradingbot.monitoring.performance import Performance, measure
+from tradingbot.orders.manager import OrderManager
+from tradingbot.orders.types import EntryOutcome, EntryRequest, OrdersEvent, OrdersEventKind
+from tradingbot.recovery.circuit_breaker import BreakerPanel
+from tradingbot.recovery.retry import retry_read
+from tradingbot.recovery.safe_mode import Level, SafeMode
+from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
+from tradingbot.state.balance_reconciler import Verdict
+from tradingbot.state.store import Store
+from tradingbot_api.conditions import Reason
+from tradingbot_api.v1alpha1 import BotSettings, Interval
+
+PING_SECONDS: Final = 2.0
+TICK_SECONDS: Final = 1.0
+RECONCILE_SECONDS: Final = 60.0
+RECONCILE_AGAIN_SECONDS: Final = 2.0
+"""A difference is looked at again this soon: it may be a fill that was on its way."""
+STREAM_SILENCE_SECONDS: Final = 30.0
+FLATTEN_AGAIN_SECONDS: Final = 5.0
+PAGE: Final = 1000
+ACCOUNT_FACT: Final = "account"
+
+INTERVAL_MS: Final = {
+    Interval.S1: 1_000,
+    Interval.M1: 60_000,
+    Interval.M3: 180_000,
+    Interval.M5: 300_000,
+    Interval.M15: 900_000,
+    Interval.M30: 1_800_000,
+    Interval.H1: 3_600_000,
+    Interval.H2: 7_200_000,
+    Interval.H4: 14_400_000,
+    Interval.H6: 21_600_000,
+    Interval.H8: 28_800_000,
+    Interval.H12: 43_200_000,
+    Interval.D1: 86_400_000,
+}
+
+
+class AccountChangedError(Exception):
+    """The keys belong to another account than the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What outlives a connection and every session works with."""
+
+    store: Store
+    safe_mode: SafeMode
+    panel: BreakerPanel
+    risk: RiskManager
+    metrics: Metrics
+    settings: Callable[[], BotSettings]
+    strategy_usable: Callable[[], bool]
+    forbidden: Callable[[], str | None]
+    """Why no entry may be sent, seen from outside of the session; asked again right before the send."""
+    changed: Callable[[], None]
+    tell: Callable[[str, dict[str, Any]], None]
+    monotonic: Callable[[], float]
+    wall: Callable[[], datetime]
+    random: Random
+
+
+def retryable(error: BaseException) -> bool:
+    """Whether a read is worth another try at once."""
+    return isinstance(error, ExchangeError) and error.counts_as_failure
+
+
+class Session:
+    """Made by `connect`, runs until cancelled; `close` ends it. All state of one connection lives here."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        exchange: BinanceExchange,
+        rules: SymbolRules,
+        account_uid: str,
+    ) -> None:
+        self._parts = parts
+        self.exchange = exchange
+        self.rules = rules
+        self.account_uid = account_uid
+        settings = parts.settings()
+        self.streams = Streams(
+            stream_url=exchange.addresses.streams,
+            ws_api_url=exchange.addresses.ws_api,
+            symbol=settings.symbol,
+            interval=settings.strategy.interval.value,
+            subscription=exchange.user_subscription,
+            monotonic=parts.monotonic,
+            random=parts.random,
+        )
+        self.manager = OrderManager(
+            exchange=exchange,
+            store=parts.store,
+            rules=rules,
+            account_uid=account_uid,
+            settings=parts.settings,
+            may_enter=self.may_enter,
+            notify=self._on_orders_event,
+            monotonic=parts.monotonic,
+            random=parts.random,
+        )
+        self.loop: TradingLoop | None = None
+        self.verdict: Verdict | None = None
+        self.drifts = 0
+        self.stopping = False
+        self.books_rebuilt = False
+        """The store was new although this bot has traded: the books were made from the exchange's trades."""
+        self.last_close: Decimal | None = None
+        self._verdict_at: float | None = None
+        self._balances: dict[str, Balance] = {}
+        self._strategy_key: object = None
+        self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
+        self._reconcile_now = asyncio.Event()
+        self._flatten_after = 0.0
+        self._performance = measure([])
+        self._acting = asyncio.Lock()
+        self._log = structlog.get_logger("session").bind(symbol=settings.symbol)
+
+    @classmethod
+    async def connect(cls, parts: Parts, credentials: Credentials) -> Session:
+        """Read what is there and reconcile it with the store; raises ExchangeError or AccountChangedError."""
+        settings = parts.settings()
+        exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic)
+        try:
+            await exchange.sync_clock()
+            rules = await exchange.rules(settings.symbol)
+            account = await exchange.account()
+            await _check_account(parts.store, settings, account.uid)
+            session = cls(parts, exchange, rules, account.uid)
+            session._balances = dict(account.balances)
+            report = await session.manager.start()
+            for line in report.lines:
+                session._log.info("recovered", what=line)
+            for order in report.foreign_orders:
+                session._log.warning("an order on this symbol is not this bot's and is left alone", order=order)
+            session._take_verdict(session.manager.verdict)
+            session.books_rebuilt = report.rebuilt
+            await session._rebuild_loop()
+        except BaseException:
+            await exchange.close()
+            raise
+        return session
+
+    async def run(self) -> None:
+        """Trade until cancelled; AuthRejectedError where the keys are refused later."""
+        async with asyncio.TaskGroup() as group:
+            for task in (
+                self.streams.run(),
+                self._pump(),
+                self._decide(),
+                self._tick(),
+                self._ping(),
+                self._reconcile(),
+            ):
+                group.create_task(task)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.exchange.close()
+
+    # --- what others ask ---
+
+    def may_enter(self) -> str | None:
+        """Why no entry may be sent now, or None; asked by the order manager right before the send."""
+        if self.stopping:
+            return "Stopping"
+        if (code := self._parts.forbidden()) is not None:
+            return code
+        problem = self.trading_problem()
+        return None if problem is None else problem.reason.value
+
+    def trading_problem(self) -> Problem | None:
+        """What but safe mode keeps entries from being sent."""
+        parts = self._parts
+        if not parts.strategy_usable():
+            return Problem(Reason.CONFIG_INVALID, "the strategy cannot be made of its parameters")
+        if not self.rules.trading:
+            return Problem(Reason.CONFIG_INVALID, f"the exchange says that the symbol is {self.rules.status}")
+        if not self.streams.user_alive:
+            return Problem(Reason.STREAM_DEAD, "the user stream did not answer in the last 90 s")
+        market = self.streams.health(StreamName.MARKET)
+        if not market.connected or market.age is None or market.age > STREAM_SILENCE_SECONDS:
+            return Problem(Reason.STREAM_DEAD, "the market stream is silent")
+        if self.loop is None or not self.loop.ready:
+            return Problem(Reason.WARMING_UP, "the strategy has not seen enough candles")
+        if (capital := self.capital_problem()) is not None:
+            return capital
+        for pause in parts.risk.should_pause_trading(parts.wall(), parts.monotonic()):
+            reason = Reason.COOLDOWN if pause.code.value == "Cooldown" else Reason(pause.code.value)
+            return Problem(reason, pause.detail)
+        return None
+
+    def capital_problem(self) -> Problem | None:
+        """The capital, less what was lost and what the position cost, must be in the account."""
+        settings, books = self._parts.settings(), self.manager.books
+        needed = settings.capital + min(Decimal(0), books.realized) - books.cost
+        held = self._balance(self.rules.quote_asset).total
+        if held >= needed:
+            return None
+        asset = self.rules.quote_asset
+        return Problem(
+            Reason.CAPITAL_NOT_COVERED,
+            f"the capital needs {needed:f} {asset}, the account has {held:f}: deposit or lower spec.capital",
+        )
+
+    @property
+    def verdict_age(self) -> float | None:
+        """Seconds since the books were last compared."""
+        return None if self._verdict_at is None else self._parts.monotonic() - self._verdict_at
+
+    @property
+    def holding(self) -> bool:
+        """Whether there is a position that can be sold."""
+        return not self.manager.books.flat
+
+    @property
+    def price(self) -> Decimal | None:
+        """The best bid, or the last close where no bid was seen yet."""
+        book = self.streams.book
+        return book.bid if book is not None and book.bid > 0 else self.last_close
+
+    @property
+    def equity(self) -> Decimal | None:
+        """Capital + realised + position at the best bid, less the fee of selling it; None without a price."""
+        books, price = self.manager.books, self.price
+        capital: Decimal = self._parts.settings().capital
+        if books.quantity == 0:
+            return capital + books.realized
+        if price is None:
+            return None
+        return capital + books.realized + books.unrealized(price) - books.quantity * price * self.manager.taker_rate
+
+    @property
+    def performance(self) -> Performance:
+        """Performance of the closed round trips; measured anew only when one was added."""
+        trips = self.manager.books.round_trips
+        if len(trips) != self._performance.total:
+            returns = [trip.pnl / trip.turnover if trip.turnover > 0 else Decimal(0) for trip in trips]
+            self._performance = measure(returns)
+        return self._performance
+
+    def balance_of(self, asset: str) -> Balance:
+        """Free and locked amount, as last told."""
+        return self._balance(asset)
+
+    def doubt(self) -> None:
+        """Compare the books soon."""
+        self._reconcile_now.set()
+
+    def strategy_changed(self) -> None:
+        """The strategy's settings changed: make it anew."""
+        self._wake_decider()
+
+    # --- streams in ---
+
+    async def _pump(self) -> None:
+        while True:
+            batch = await self.streams.next()
+            for event in batch.user:
+                if isinstance(event, BalancesUpdate):
+                    self._balances.update(event.balances)
+                await self.manager.on_user_event(event)
+            if batch.reconnected:
+                # There is no replay: what happened meanwhile is read by REST.
+                self._reconcile_now.set()
+            for candle in batch.candles:
+                if self._candles.full():
+                    self.loop = None  # lost candles: the loop is filled again from REST
+                    self._candles.get_nowait()
+                self._candles.put_nowait(candle)
+            if batch.user:
+                self._parts.changed()
+
+    def _on_orders_event(self, event: OrdersEvent) -> None:
+        parts = self._parts
+        parts.metrics.order_event(event.kind.value)
+        if event.kind is OrdersEventKind.STOP_LOSS:
+            parts.risk.record_stop_out(parts.wall())
+        if event.kind in {OrdersEventKind.ENTRY_UNKNOWN, OrdersEventKind.PROTECTION_LOST, OrdersEventKind.TWO_TRADERS}:
+            self.doubt()
+        parts.tell(
+            event.kind.value,
+            {"message": event.message, "quantity": f"{event.quantity:f}", "price": f"{event.price:f}"},
+        )
+        parts.changed()
+
+    # --- decisions ---
+
+    def _wake_decider(self) -> None:
+        if not self._candles.full():
+            self._candles.put_nowait(None)
+
+    async def _decide(self) -> None:
+        while True:
+            candle = await self._candles.get()
+            try:
+                await self._follow_settings()
+                if candle is not None and self.loop is not None and candle.interval == self._interval.value:
+                    await self._on_candle(self.loop, candle)
+            except ExchangeError as error:
+                # The circuit is open or a read failed: the loop is filled again when the next candle comes.
+                self.loop = None
+                self._log.warning("candles could not be read", error=str(error))
+
+    @property
+    def _interval(self) -> Interval:
+        return self._parts.settings().strategy.interval
+
+    async def _follow_settings(self) -> None:
+        if self.loop is None or self._strategy_key != _strategy_key(self._parts.settings()):
+            await self.streams.change_interval(self._interval.value)
+            await self._rebuild_loop()
+            self._parts.changed()
+
+    async def _rebuild_loop(self) -> None:
+        settings = self._parts.settings()
+        self._strategy_key = _strategy_key(settings)
+        self.loop = None
+        if not self._parts.strategy_usable():
+            return
+        strategy = build_strategy(settings.strategy.name, settings.strategy.parameters)
+        loop = TradingLoop(strategy)
+        candles = await self._history(strategy.warmup + 1)
+        loop.backfill(candles)
+        self._parts.risk.volatility.update_prices(float(candle.close) for candle in candles if candle.closed)
+        if candles:
+            self.last_close = candles[-1].close
+        self.loop = loop
+        self._log.info("strategy filled", strategy=settings.strategy.name, candles=loop.seen, warmup=strategy.warmup)
+
+    async def _history(self, count: int) -> list[Candle]:
+        width = INTERVAL_MS[self._interval]
+        now = self.exchange.exchange_ms()
+        start = now - now % width - count * width
+        result: list[Candle] = []
+        while start <= now:
+            page = await self._read_candles(start)
+            result.extend(page)
+            if len(page) < PAGE:
+                break
+            start = page[-1].open_ms + width
+        # The exchange calls the last one a candle too, though it is still forming.
+        return [candle for candle in result if candle.close_ms < self.exchange.exchange_ms()]
+
+    async def _read_candles(self, start_ms: int) -> list[Candle]:
+        symbol, interval = self.rules.symbol, self._interval.value
+        return await retry_read(
+            lambda: self.exchange.candles(symbol, interval, limit=PAGE, start_ms=start_ms),
+            retryable=retryable,
+            rng=self._parts.random,
+        )
+
+    async def _on_candle(self, loop: TradingLoop, candle: Candle) -> None:
+        parts, settings = self._parts, self._parts.settings()
+        max_age_ms = settings.entry.max_data_age_seconds * 1000
+        self.last_close = candle.close
+        decision = loop.on_candle(
+            candle, now_ms=self.exchange.exchange_ms(), max_age_ms=max_age_ms, holding=self.holding
+        )
+        if isinstance(decision, Gap):
+            missing = await self._read_candles(decision.start_ms)
+            loop.backfill(item for item in missing if item.open_ms <= decision.end_ms)
+            decision = loop.on_candle(
+                candle, now_ms=self.exchange.exchange_ms(), max_age_ms=max_age_ms, holding=self.holding
+            )
+            if isinstance(decision, Gap):
+                # The exchange has no such candles: begin anew from what it has.
+                await self._rebuild_loop()
+                return
+        parts.risk.volatility.update_prices([float(candle.close)])
+        parts.risk.adjust_risk_parameters()
+        if isinstance(decision, Enter):
+            await self._enter(decision, candle)
+        elif isinstance(decision, Exit) and parts.safe_mode.level < Level.HALTED:
+            await self.exit("Signal", decision.reason)
+
+    async def _enter(self, decision: Enter, candle: Candle) -> None:
+        parts = self._parts
+        parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{candle.close:f}"})
+        book = self.streams.book
+        refused: Refused | None = None
+        code = self.may_enter()
+        if code is None:
+            refused = parts.risk.check_market_conditions(book, parts.monotonic())
+        if code is not None or refused is not None or book is None:
+            self._refuse(code or (refused.code.value if refused else "NoMarket"), refused.detail if refused else "")
+            return
+        funds = Funds(self._balance(self.rules.quote_asset).free, self.manager.books.cost)
+        size = parts.risk.calculate_position_size(self.rules, book.ask, funds)
+        if isinstance(size, Refused):
+            self._refuse(size.code.value, size.detail)
+            return
+        async with self._acting:
+            result = await self.manager.enter(EntryRequest(size.quantity, book.ask, decision.reason))
+        age = (self.exchange.exchange_ms() - candle.close_ms) / 1000
+        parts.metrics.entry(result.outcome.value, age)
+        if result.outcome is EntryOutcome.REFUSED:
+            self._refuse(result.code, result.message)
+        else:
+            parts.risk.record_entry(parts.monotonic())
+            self._log.info("entry", outcome=result.outcome.value, code=result.code, size=size.detail)
+        parts.changed()
+
+    def _refuse(self, code: str, detail: str) -> None:
+        self._parts.metrics.refused(code)
+        self._log.info("entry refused", code=code, detail=detail)
+        self._parts.tell("Refused", {"message": f"{code} {detail}".strip()})
+
+    async def exit(self, why: str, detail: str) -> None:
+        """Sell the position; the order manager protects again what could not be sold."""
+        async with self._acting:
+            if not self.holding:
+                return
+            self._parts.tell("Signal", {"message": f"exit ({why}): {detail}"})
+            result = await self.manager.exit(why)
+        self._log.info("exit", why=why, outcome=result.outcome.value, code=result.code, message=result.message)
+        self._parts.changed()
+
+    # --- what is due ---
+
+    async def _tick(self) -> None:
+        parts = self._parts
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if parts.safe_mode.level is Level.HALTED:
+                continue
+            await self.manager.tick()
+            if parts.safe_mode.level is Level.REDUCE_ONLY and self.holding:
+                now = parts.monotonic()
+                if now >= self._flatten_after:
+                    self._flatten_after = now + FLATTEN_AGAIN_SECONDS
+                    await self.exit("ReduceOnly", "safe mode")
+            elif not parts.safe_mode.should_allow_trading() and not self.manager.entries_quiet:
+                await self._quietly(self.manager.cancel_entries())
+
+    async def _ping(self) -> None:
+        """Keeps the circuits honest while nothing is traded, and closes them again."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            before = self._parts.panel.snapshot().state
+            half_open = self._parts.panel.half_open()
+            await self._quietly(self.exchange.ping())
+            if EndpointClass.ACCOUNT in half_open:
+                await self._quietly(self.exchange.account())
+            if EndpointClass.ORDER in half_open:
+                await self._quietly(self.exchange.open_orders(self.rules.symbol))
+            after = self._parts.panel.snapshot().state
+            if after is not before:
+                self._log.warning("circuit breaker", state=after.value, before=before.value)
+                self._parts.tell("CircuitBreaker", {"message": f"{before.value} -> {after.value}"})
+                if after.value == "Closed":
+                    self.doubt()
+            self._parts.changed()
+
+    async def _reconcile(self) -> None:
+        wait = RECONCILE_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._reconcile_now.wait()
+            except TimeoutError:
+                pass
+            self._reconcile_now.clear()
+            wait = RECONCILE_SECONDS
+            try:
+                verdict = await self.manager.reconcile()
+            except AuthRejectedError:
+                raise
+            except ExchangeError as error:
+                self._parts.metrics.reconciled("Failed")
+                self._log.warning("reconciliation failed", error=str(error))
+                wait = RECONCILE_AGAIN_SECONDS * 2
+            else:
+                self._take_verdict(verdict)
+                if not verdict.synced:
+                    wait = RECONCILE_AGAIN_SECONDS
+            self._parts.changed()
+
+    def _take_verdict(self, verdict: Verdict | None) -> None:
+        if verdict is None:
+            return
+        self.verdict = verdict
+        self._verdict_at = self._parts.monotonic()
+        self._balances[self.rules.base_asset] = verdict.base
+        self._balances[self.rules.quote_asset] = verdict.quote
+        self._parts.metrics.reconciled(verdict.kind.value)
+        self.drifts = 0 if verdict.synced else self.drifts + 1
+        if not verdict.synced:
+            self._log.error("the books differ from the account", message=verdict.message, drift=f"{verdict.drift:f}")
+
+    async def _quietly(self, call: Any) -> None:
+        try:
+            await call
+        except AuthRejectedError:
+            raise
+        except ExchangeError as error:
+            self._log.debug("call failed", error=str(error))
+
+    def _balance(self, asset: str) -> Balance:
+        return self._balances.get(asset, Balance(Decimal(0), Decimal(0)))
+
+
+def _strategy_key(settings: BotSettings) -> object:
+    return settings.strategy.name, settings.strategy.interval, tuple(sorted(settings.strategy.parameters.items()))
+
+
+async def _check_account(store: Store, settings: BotSettings, uid: str) -> None:
+    """Books of one account are never continued on another one."""
+    mine = {"environment": settings.exchange.environment.value, "uid": uid}
+    known = await store.get(ACCOUNT_FACT)
+    if known is None:
+        await store.put(ACCOUNT_FACT, mine)
+    elif known != mine:
+        raise AccountChangedError(
+            f"the keys belong to account {uid} ({mine['environment']}), the books to {known['uid']} "
+            f"({known['environment']}): restore the former keys, or delete the TradingBot and its volume"
+        )
