@@ -102,20 +102,21 @@ def run(
     stdin: str | None = None,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and keep what it said; raises ClusterError COMMAND_FAILED with its words."""
     command = [str(word) for word in argv]
-    done = subprocess.run(
-        command,
-        input=stdin,
-        env=None if environment is None else dict(environment),
-        cwd=cwd,
-        timeout=timeout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            env=None if environment is None else dict(environment),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ClusterError("PROGRAMS_MISSING", f"{command[0]} is not on the PATH; install it first") from error
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         raise ClusterError("COMMAND_FAILED", f"`{' '.join(command)}` ended with {done.returncode}: {said}")

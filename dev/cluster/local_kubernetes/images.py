@@ -57,7 +57,7 @@ def build(targets: Sequence[str], environment: Mapping[str, str], progress: Prog
         builder: _Docker | _Buildah = _Docker() if environment.get("CLUSTER") == "kind" else _Buildah(folder)
         images = []
         for target in targets:
-            image = Image(f"{REPOSITORY}/{target}:{TAG}", folder / f"{target}-{_digest(target, builder.key)}.tar")
+            image = Image(f"{REPOSITORY}/{target}:{TAG}", folder / f"{target}-{digest(target, builder.key)}.tar")
             if image.archive.exists():
                 progress.say(f"{image.name} is up to date, {_size(image.archive)}")
             else:
@@ -77,7 +77,7 @@ def _size(archive: Path) -> str:
     return f"{archive.stat().st_size / 1e6:.0f} MB"
 
 
-def _digest(target: str, builder: str) -> str:
+def digest(target: str, builder: str) -> str:
     """Of all that decides what is in the image."""
     digest = hashlib.sha256(f"{builder} {target}\0".encode())
     others = {name for sources in SOURCES.values() for name in sources} - set(SOURCES[target])
