@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tradingbot
 export PATH := $(PATH):$(CACHE)/uv/bin
 UV := uv
 RUN := $(UV) run --frozen --no-sync
-CRDS := crds/tradingbots.yaml charts/tradingbot-operator/crds/tradingbots.yaml
+GENERATED := crds/tradingbots.yaml charts/tradingbot-operator/crds/tradingbots.yaml docs/api.md
 SOURCES := crds/src operator/src bot/src paper-exchange/src
 
 include $(wildcard dev/*/*.mk)
@@ -40,8 +40,8 @@ test-cluster: ## [Test] What needs a Kubernetes API server
 test-e2e: ## [Test] The demo as a test, on a whole cluster
 
 .PHONY: generate
-generate: setup ## [Develop] Write the CRD from the models
-	@$(RUN) python -m tradingbot_api.crd $(CRDS)
+generate: setup ## [Develop] Write the CRD and docs/api.md from the models
+	@$(RUN) python -m tradingbot_api.crd $(GENERATED)
 
 .PHONY: format
 format: setup ## [Develop] Format and fix what ruff can fix
@@ -53,7 +53,7 @@ lint: setup ## [Develop] What the check tier runs
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy $(SOURCES)
 	@$(RUN) lint-imports
-	@$(RUN) python -m tradingbot_api.crd --check $(CRDS)
+	@$(RUN) python -m tradingbot_api.crd --check $(GENERATED)
 
 .PHONY: hooks
 hooks: setup ## [Develop] Install the pre-commit hooks

@@ -36,6 +36,16 @@ def test_checked_in_crd_is_what_the_models_generate(copy: str) -> None:
     assert (ROOT / copy).read_text(encoding="utf-8") == crd.render(), "run `make generate`"
 
 
+def test_checked_in_reference_is_what_the_models_generate() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    assert page == crd.render_reference(), "run `make generate`"
+    spec, status = page.split("## status")
+    for path, _ in properties(root_schema(), ""):
+        part, _, field = path.removeprefix(".").partition(".")
+        if part in ("spec", "status") and field and "[]" not in field:
+            assert f"| `{field}` |" in (spec if part == "spec" else status)
+
+
 def test_check_mode_names_a_stale_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stale = tmp_path / "stale.yaml"
     stale.write_text("kind: Other\n", encoding="utf-8")

@@ -1,9 +1,13 @@
-"""Generates the CustomResourceDefinition from the models: `python -m tradingbot_api.crd [--check] FILE...`."""
+"""Generates the CustomResourceDefinition (FILE.yaml) and its reference (FILE.md) from the models.
+
+`python -m tradingbot_api.crd [--check] FILE...`
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +18,11 @@ from tradingbot_api import names
 from tradingbot_api.v1alpha1 import LONGEST_NAME, TradingBotSpec, TradingBotStatus
 
 HEADER: Final = "# Generated from tradingbot_api.v1alpha1 by `make generate`. Do not edit.\n"
+REFERENCE_HEADER: Final = """<!-- Generated from tradingbot_api.v1alpha1 by `make generate`. Do not edit. -->
+# TradingBot: all fields
+
+`kubectl explain tradingbot.spec` shows the same beside the cluster. Money and ratios are decimal strings.
+"""
 KEPT: Final = frozenset(
     {
         "type", "description", "default", "enum", "pattern", "format", "items", "properties", "required",
@@ -149,14 +158,49 @@ def render() -> str:
     return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=110, allow_unicode=True)
 
 
+def _rules(schema: dict[str, Any], *, required: bool) -> str:
+    """What a value must satisfy, in words."""
+    words = ["required"] if required else []
+    if "default" in schema and schema["default"] != {}:
+        words.append(f"default `{schema['default']}`")
+    if "enum" in schema:
+        words.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
+    if "minimum" in schema or "maximum" in schema:
+        words.append(f"{schema.get('minimum', '')} to {schema.get('maximum', '')}")
+    words += [str(rule["message"]) for rule in schema.get("x-kubernetes-validations", ())]
+    return "; ".join(words)
+
+
+def _rows(schema: dict[str, Any], path: str) -> Iterator[str]:
+    for name, child in schema.get("properties", {}).items():
+        kind = "int or string" if child.get("x-kubernetes-int-or-string") else child["type"]
+        rules = _rules(child, required=name in schema.get("required", ()))
+        yield f"| `{path}{name}` | {kind} | {child['description']} | {rules} |".replace("|  |", "| |")
+        yield from _rows(child, f"{path}{name}.")
+        for key, mark in (("items", "[]"), ("additionalProperties", "[*]")):
+            yield from _rows(child.get(key, {}), f"{path}{name}{mark}.")
+
+
+def render_reference() -> str:
+    """The Markdown page of all fields."""
+    lines = [REFERENCE_HEADER]
+    for title, model in (("spec", TradingBotSpec), ("status", TradingBotStatus)):
+        schema = schema_of(model)
+        lines += [f"## {title}", ""]
+        lines += [f"- {rule['message']}" for rule in schema.get("x-kubernetes-validations", ())]
+        lines += ["", "| Field | Type | Meaning | Rules |", "|---|---|---|---|", *_rows(schema, ""), ""]
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the CRD to each FILE; with --check only compares and returns 1 where one differs."""
+    """Writes each FILE; with --check only compares and returns 1 where one differs."""
     parser = argparse.ArgumentParser(prog="python -m tradingbot_api.crd", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--check", action="store_true", help="compare, do not write")
     options = parser.parse_args(arguments)
-    text, stale = render(), []
+    stale = []
     for file in options.files:
+        text = render_reference() if file.suffix == ".md" else render()
         if options.check:
             if not file.exists() or file.read_text() != text:
                 stale.append(str(file))
