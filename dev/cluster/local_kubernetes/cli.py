@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ def _run(cluster: Cluster, options: argparse.Namespace) -> int:
 def main() -> int:
     """Run one command; 1 with a message on stderr where it could not be done."""
     options = _arguments(sys.argv[1:])
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `cluster status | head` is no error
     try:
         return _run(choose(os.environ), options)
     except ClusterError as error:

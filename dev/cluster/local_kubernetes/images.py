@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 INPUTS = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "crds", "operator", "bot", "paper-exchange")
 SOURCES = {
     "operator": ("crds", "operator"),
-    "bot": ("crds", "bot", "paper-exchange"),
+    "bot": ("crds", "bot"),
     "paper-exchange": ("paper-exchange",),
 }
 TARGETS = tuple(SOURCES)
@@ -119,7 +119,9 @@ class _Buildah:
         command += [word for mount in self._installer_mounts() for word in ("--volume", mount)]
         command += ["--target", target, "--tag", f"localhost/{name}", "--file", str(ROOT / "Dockerfile")]
         run([*command, ROOT])
-        run(["buildah", "push", "--quiet", f"localhost/{name}", f"docker-archive:{archive}:{name}"])
+        # By its id: pushed by name, the archive would carry the name in this store, too.
+        image = run(["buildah", "images", "--quiet", f"localhost/{name}"]).stdout.strip()
+        run(["buildah", "push", "--quiet", image, f"docker-archive:{archive}:{name}"])
 
     def _installer_mounts(self) -> list[str]:
         paths = [Path(name).expanduser() for name in INSTALLER_FILES]

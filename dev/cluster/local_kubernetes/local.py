@@ -399,7 +399,7 @@ def _image_names(archive: Path) -> list[str]:
         with tarfile.open(archive) as opened:
             manifest = opened.extractfile("manifest.json")
             listed = json.load(manifest) if manifest else []
-        return [name for image in listed for name in image["RepoTags"] or []]
+        return [name.removeprefix("docker.io/") for image in listed for name in image["RepoTags"] or []]
     except (OSError, tarfile.TarError, KeyError) as error:
         raise ClusterError(
             "BAD_ARCHIVE", f"{archive} is no image archive as `docker save` writes it: {error}"
