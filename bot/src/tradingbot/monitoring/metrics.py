@@ -155,7 +155,7 @@ class _StatusCollector(Collector):
         yield self._gauge("position_value", "Position at the best bid, in quote.", position.value if position else None)
         yield self._gauge("pnl_realized", "Realised after fees, in quote.", pnl.realized if pnl else None)
         yield self._gauge("pnl_unrealized", "At the best bid, in quote.", pnl.unrealized if pnl else None)
-        yield self._gauge("pnl_total", "Realised and unrealised, in quote.", pnl.total if pnl else None)
+        yield self._gauge("pnl", "Realised and unrealised, in quote.", pnl.total if pnl else None)
         fees = CounterMetricFamily("tradingbot_fees", "Fees paid, by asset.", labels=["symbol", "asset"])
         for asset, amount in sorted((pnl.fees if pnl else {}).items()):
             fees.add_metric([self._symbol, asset], float(amount))
