@@ -106,6 +106,7 @@ class BinanceExchange:
 
     def __init__(
         self,
+        *,
         client: AsyncClient,
         addresses: Endpoints,
         guard: Guard,
@@ -139,7 +140,14 @@ class BinanceExchange:
             session_params={"trace_configs": [weight.trace()]},
         )
         client.API_URL = addresses.rest
-        return cls(client, addresses, guard, monotonic, ExchangeClock(monotonic), weight)
+        return cls(
+            client=client,
+            addresses=addresses,
+            guard=guard,
+            monotonic=monotonic,
+            clock=ExchangeClock(monotonic),
+            weight=weight,
+        )
 
     @property
     def counts(self) -> CallCounts:

@@ -119,6 +119,7 @@ class OrderManager:
         self._taker_rate = Decimal(0)
         self._announced = False
         self._protection = ProtectionStatus(ProtectionState.FLAT)
+        self._suspected: float | None = None
         self._unprotected = 0.0
         self._doubt = False
         """An answer was lost: open orders must be read before they are relied upon."""
@@ -292,7 +293,7 @@ class OrderManager:
             return  # orders and fills come as order updates; balances are compared by `reconcile`
         await self._on_order_update(event)
         if not self._lock.locked():
-            self._update_protection()
+            self._update_protection(certain=False)
 
     async def _on_order_update(self, event: OrderUpdate) -> None:
         if event.report.symbol != self._rules.symbol or not self._is_own(event.report):
@@ -441,7 +442,7 @@ class OrderManager:
 
     async def _exit(self, reason: str, *, at_market: bool = False) -> ExitResult:
         await self._resolve_unknown()
-        if any(i.kind is not IntentKind.CANCEL for i in self._intents.values()):
+        if not await self._may_sell():
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
         await self._cancel(self._open(lambda order: order.side is Side.SELL))
         await self._refresh()
@@ -470,6 +471,20 @@ class OrderManager:
             self._update_protection()
             return ExitResult(ExitOutcome.FLAT, code)
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
+
+    async def _may_sell(self) -> bool:
+        """Whether a sale cannot sell what is not this bot's, although the outcome of another may be unknown.
+
+        It cannot where the account has no base beyond the position: the exchange lets nobody sell more than there is.
+        """
+        unknown = [intent for intent in self._intents.values() if intent.kind is not IntentKind.CANCEL]
+        if not unknown:
+            return True
+        if any(intent.kind is IntentKind.ENTRY for intent in unknown):
+            return False
+        account = await self._exchange.account(urgent=True)
+        others = account.balance(self._rules.base_asset).total - self._books.quantity
+        return others < filters.dust_limit(self._rules)
 
     async def _sellable_quantity(self) -> Decimal:
         """min(position, free + own locked); only the position where the account cannot be read."""
@@ -596,9 +611,9 @@ class OrderManager:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
             return
-        if any(i.state.is_open and i.kind is not IntentKind.CANCEL for i in self._intents.values()):
-            return  # it may be the protection itself; sent twice, it could sell what is not ours
         try:
+            if not await self._may_sell():
+                return
             await self._restore_protection()
             self._repair_failures = 0
         except ExchangeError as error:
@@ -686,18 +701,27 @@ class OrderManager:
             stop_limit_price=plan.stop_limit_price,
         )
 
-    def _update_protection(self) -> None:
+    def _update_protection(self, *, certain: bool = True) -> None:
+        """Judge anew. Between the events of one execution (a leg expires, the other fills) a loss is only suspected:
+        it is told by the next certain judgement, and counts from when it was suspected.
+        """
         state, message = judge_protection(self._rules, self._books, self._tracker)
-        before = self._protection
-        lost = state is ProtectionState.UNPROTECTED
-        if before.since is not None and not lost:
-            self._unprotected += self._monotonic() - before.since
-        since = (before.since if before.since is not None else self._monotonic()) if lost else None
-        self._protection = ProtectionStatus(state, message, since)
-        if lost and before.since is None:
+        before, now = self._protection, self._monotonic()
+        if state is not ProtectionState.UNPROTECTED:
+            self._suspected = None
+            if before.since is not None:
+                self._unprotected += now - before.since
+                self._tell(OrdersEventKind.PROTECTION_RESTORED, state.value, self._books.quantity)
+            self._protection = ProtectionStatus(state, message)
+            return
+        if before.since is not None:
+            self._protection = replace(before, message=message)
+            return
+        self._suspected = now if self._suspected is None else self._suspected
+        if certain:
+            self._protection = ProtectionStatus(state, message, self._suspected)
+            self._suspected = None
             self._tell(OrdersEventKind.PROTECTION_LOST, message, self._books.quantity)
-        elif before.since is not None and not lost:
-            self._tell(OrdersEventKind.PROTECTION_RESTORED, state.value, self._books.quantity)
 
     # --- intents ---
 

@@ -75,33 +75,21 @@ class BalanceReconciler:
         quote = account.balance(self._rules.quote_asset)
         position = books.quantity
         drift = base.total - position
+        asset, held = books.base_asset, canonical(base.total)
+        kind, message = VerdictKind.DRIFT, ""
         if mismatches:
             first = mismatches[0]
-            kind, message = (
-                VerdictKind.DRIFT,
-                (
-                    f"order {first.client_order_id}: {canonical(first.executed)} executed, its trades sum to {canonical(first.booked)}"
-                ),
-            )
+            executed, booked = canonical(first.executed), canonical(first.booked)
+            message = f"order {first.client_order_id}: {executed} executed, its trades sum to {booked}"
         elif books.oversold > 0:
-            kind, message = (
-                VerdictKind.DRIFT,
-                f"{canonical(books.oversold)} {books.base_asset} sold that this bot never bought",
-            )
+            message = f"{canonical(books.oversold)} {asset} sold that this bot never bought"
         elif drift < 0:
-            kind, message = (
-                VerdictKind.DRIFT,
-                (
-                    f"the account holds {canonical(base.total)} {books.base_asset}, the position is {canonical(position)}"
-                ),
-            )
+            message = f"the account holds {held} {asset}, the position is {canonical(position)}"
         elif foreign_base is not None and drift == foreign_base:
-            kind, message = VerdictKind.EXACT, ""
+            kind = VerdictKind.EXACT
         else:
-            kind, message = (
-                VerdictKind.COVERED,
-                f"the account holds {canonical(drift)} {books.base_asset} that are not this bot's",
-            )
+            kind = VerdictKind.COVERED
+            message = f"of the {held} {asset} in the account, {canonical(drift)} are not this bot's"
         return Verdict(kind, base, quote, position, drift, account.time_ms, message)
 
     async def reconcile_position(

@@ -1,0 +1,260 @@
+"""The order manager on a paper exchange over real sockets: entries, legs, lost answers, lost protection, exits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.bot_orders import SYMBOL, BotSide, bot_side, until
+from tradingbot.gateway.errors import AmbiguousError, RejectedError
+from tradingbot.gateway.port import NewOrder
+from tradingbot.model import OrderType, Side, TimeInForce
+from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
+from tradingbot.state.balance_reconciler import VerdictKind
+from tradingbot_api.v1alpha1 import PositionPolicy
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def paper() -> AsyncIterator[PaperExchange]:
+    async with running_paper_exchange() as exchange:
+        yield exchange
+
+
+@pytest.fixture
+async def account(paper: PaperExchange) -> TestAccount:
+    return await paper.create_account(USDT="10000")
+
+
+@pytest.fixture
+async def bot(paper: PaperExchange, account: TestAccount, tmp_path: Path) -> AsyncIterator[BotSide]:
+    async with bot_side(paper, account, tmp_path / "bot.db") as side:
+        yield side
+
+
+async def test_entry_is_filled_and_protected_in_one_request(bot: BotSide) -> None:
+    result = await bot.enter()
+
+    assert result.outcome is EntryOutcome.FILLED
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert bot.orders.open_lists == 1
+    assert {order.purpose for order in bot.orders.open_orders} == {"sl", "tp"}
+    assert bot.orders.unprotected_seconds == 0
+    assert bot.orders.entries_quiet
+    assert bot.orders.books.quantity == await bot.base_at_exchange()
+    assert not bot.told(OrdersEventKind.PROTECTION_LOST)
+
+
+async def test_position_left_by_the_fee_is_what_the_legs_sell(bot: BotSide) -> None:
+    await bot.enter()
+
+    assert bot.orders.books.quantity == Decimal("0.003996")
+    assert bot.leg("sl").quantity == Decimal("0.00399")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "kind"),
+    [
+        pytest.param("tp", OrdersEventKind.TAKE_PROFIT, id="take-profit"),
+        pytest.param("sl", OrdersEventKind.STOP_LOSS, id="stop"),
+    ],
+)
+async def test_each_leg_fills_and_the_books_agree_with_the_account_to_the_last_decimal(
+    bot: BotSide, purpose: str, kind: OrdersEventKind
+) -> None:
+    quote_before = (await bot.exchange.account()).balance("USDT").total
+    await bot.enter()
+    leg = bot.leg(purpose)
+    price = leg.price + 20 if purpose == "tp" else leg.stop_price - 20
+
+    await bot.paper.push_trade(SYMBOL, price)
+    await until(lambda: bot.told(kind))
+    await until(lambda: bot.orders.protection.state is ProtectionState.FLAT)
+
+    verdict = await bot.orders.reconcile()
+    assert verdict.kind is VerdictKind.EXACT
+    assert verdict.drift == 0
+    books = bot.orders.books
+    assert len(books.round_trips) == 1
+    # Quote moved by exactly what the books say: realised profit, less the cost of the dust, plus its fee in base.
+    fees_in_quote = books.fees["USDT"]
+    assert verdict.quote.total - quote_before == books.gross_realized - fees_in_quote - books.cost - (
+        books.fees_value - fees_in_quote
+    )
+
+
+async def test_exit_cancels_the_protection_and_sells_what_is_held(bot: BotSide) -> None:
+    await bot.enter()
+
+    result = await bot.orders.exit("signal")
+
+    assert result.outcome is ExitOutcome.FLAT
+    assert bot.orders.open_orders == ()
+    assert bot.orders.protection.state is ProtectionState.FLAT
+    assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_entry_beyond_the_collar_buys_nothing(bot: BotSide) -> None:
+    result = await bot.enter("500")  # far more than the book has inside the collar
+
+    assert result.outcome is not EntryOutcome.FILLED
+    assert bot.orders.books.fills == 0
+    assert bot.orders.open_orders == ()
+
+
+async def test_a_refusal_between_decision_and_send_wins(bot: BotSide) -> None:
+    bot.refusal = "AwaitingGrant"
+
+    result = await bot.enter()
+
+    assert (result.outcome, result.code) == (EntryOutcome.REFUSED, "AwaitingGrant")
+    assert (await bot.paper.account(bot.account.uid))["trades"] == []
+
+
+async def test_no_second_entry_while_a_position_is_open(bot: BotSide) -> None:
+    await bot.enter()
+
+    result = await bot.enter()
+
+    assert (result.outcome, result.code) == (EntryOutcome.REFUSED, "PositionOpen")
+
+
+async def test_entry_whose_answer_is_lost_is_not_sent_again_and_is_found(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as side:
+        side.faults.after["place_otoco"] = AmbiguousError("no answer in time")
+        result = await side.enter()
+        assert result.outcome is EntryOutcome.UNKNOWN
+        assert not side.orders.entries_quiet
+        assert (await side.enter()).code == "UnknownOrder"
+
+        await side.tick_until(lambda: side.orders.entries_quiet)
+
+        assert side.faults.calls.count("place_otoco") == 1
+        assert side.orders.protection.state is ProtectionState.PROTECTED
+        assert side.orders.books.quantity == await side.base_at_exchange()
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_entry_that_never_arrived_is_dropped_only_after_the_exchange_said_so_three_times(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as side:
+        side.faults.before["place_otoco"] = AmbiguousError("connection reset")
+        sent = side.exchange.exchange_ms()
+        assert (await side.enter()).outcome is EntryOutcome.UNKNOWN
+        await side.tick_until(lambda: side.orders.entries_quiet)
+
+        assert side.exchange.exchange_ms() - sent > 15_000
+        assert side.orders.books.fills == 0
+        assert (await side.enter()).outcome is EntryOutcome.FILLED
+
+
+async def test_during_503_the_outcome_is_unknown_and_is_resolved_afterwards(bot: BotSide) -> None:
+    await bot.enter()
+    await bot.paper.fail_rest(503, 60)
+
+    result = await bot.orders.exit("signal")
+    assert result.outcome is ExitOutcome.FAILED
+    await bot.paper.clear_faults()
+    await bot.tick_until(lambda: not bot.orders.unknown)
+    await bot.orders.reconcile()
+
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert (await bot.orders.exit("signal")).outcome is ExitOutcome.FLAT
+
+
+async def test_protection_that_was_cancelled_by_hand_is_restored_within_the_deadline(bot: BotSide) -> None:
+    await bot.enter()
+    first = bot.leg("sl").client_order_id
+    await bot.exchange.cancel_order(SYMBOL, first, "by-hand", bot.exchange.stamp())
+    await until(lambda: not bot.orders.open_orders)
+
+    await bot.tick_until(
+        lambda: bot.orders.protection.state is ProtectionState.PROTECTED and bool(bot.orders.open_orders)
+    )
+
+    assert bot.leg("sl").client_order_id != first
+    assert bot.leg("sl").quantity == Decimal("0.00399")
+    assert 0 < bot.orders.unprotected_seconds < 10
+    assert bot.told(OrdersEventKind.PROTECTION_RESTORED)
+
+
+async def test_refused_pair_becomes_a_stop_alone(paper: PaperExchange, account: TestAccount, tmp_path: Path) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db", faulty=True) as side:
+        await side.enter()
+        side.faults.before["place_oco"] = RejectedError("-2010", api_code=-2010)
+        await side.exchange.cancel_order(SYMBOL, side.leg("sl").client_order_id, "by-hand", side.exchange.stamp())
+        await until(lambda: not side.orders.open_orders)
+        await side.tick_until(lambda: bool(side.orders.open_orders))
+
+        assert [order.type for order in side.orders.open_orders] == [OrderType.STOP_LOSS]
+        assert side.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_position_without_protection_past_the_deadline_is_sold(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    path = tmp_path / "bot.db"
+    async with bot_side(paper, account, path, faulty=True, deadlineSeconds=1) as side:
+        await side.enter()
+        await side.exchange.cancel_order(SYMBOL, side.leg("sl").client_order_id, "by-hand", side.exchange.stamp())
+        await until(lambda: not side.orders.open_orders)
+        side.faults.always["book_ticker"] = AmbiguousError("no answer in time")
+        await side.tick_until(lambda: len(side.orders.books.round_trips) == 1)
+
+        assert side.orders.protection.state is ProtectionState.FLAT
+
+
+async def test_drain_with_hold_leaves_the_position_protected_and_says_so(bot: BotSide) -> None:
+    await bot.enter()
+
+    remaining = await bot.orders.drain(PositionPolicy.HOLD)
+
+    assert any("position 0.003996 BTC, protected" in line for line in remaining)
+    assert len(remaining) == 3
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_drain_with_close_position_sells_and_leaves_nothing(bot: BotSide) -> None:
+    await bot.enter()
+
+    assert await bot.orders.drain(PositionPolicy.CLOSE_POSITION) == []
+    assert await bot.orders.drain(PositionPolicy.CLOSE_POSITION) == []
+
+
+async def test_orders_of_others_are_reported_and_not_touched(bot: BotSide) -> None:
+    order = NewOrder(
+        SYMBOL,
+        "somebody-else",
+        Side.BUY,
+        OrderType.LIMIT,
+        Decimal("0.001"),
+        price=Decimal("30000.00"),
+        time_in_force=TimeInForce.GTC,
+    )
+    await bot.exchange.place_order(order, bot.exchange.stamp())
+
+    await bot.orders.reconcile()
+    assert await bot.orders.drain(PositionPolicy.CLOSE_POSITION) == []
+
+    assert bot.orders.foreign_orders == ("somebody-else",)
+    assert [report.client_order_id for report in await bot.exchange.open_orders(SYMBOL)] == ["somebody-else"]
+
+
+async def test_a_later_process_start_of_the_same_key_is_seen_as_a_second_trader(bot: BotSide, tmp_path: Path) -> None:
+    async with bot_side(bot.paper, bot.account, tmp_path / "other.db") as other:
+        assert other.orders.incarnation > 0
+        if other.orders.incarnation <= bot.orders.incarnation:
+            await other.orders.raise_incarnation(bot.orders.incarnation + 1)
+        await other.enter()
+        await until(lambda: bot.orders.two_traders is not None)
+
+    assert bot.told(OrdersEventKind.TWO_TRADERS)
+    assert (await bot.enter()).code == "TwoTraders"
