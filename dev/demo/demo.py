@@ -119,6 +119,15 @@ class Demo:
         """The quantity held by a bot, as its status tells."""
         return Decimal(self.status(name).get("position", {}).get("quantity", "0"))
 
+    def wait_for_position(self, name: str) -> Decimal:
+        """Waits until a bot holds a protected position (what is left below the lot size counts as flat)."""
+        return until(
+            f"{name} to hold a position",
+            lambda: self.position(name) if self.condition(name, "Protected").startswith("True Protected") else None,
+            240,
+            lambda: self.condition(name, "Protected"),
+        )
+
     def account(self) -> dict[str, Any]:
         """The account as the exchange itself tells it."""
         return dict(
@@ -262,12 +271,7 @@ class Demo:
         bot = self.bots[-2] if len(self.bots) > 1 else self.bots[0]
         self.step("Kill a bot's pod while it is in position")
         for attempt in range(1, 6):
-            held = until(
-                f"{bot} to hold a position",
-                lambda: quantity if (quantity := self.position(bot)) > 0 else None,
-                240,
-                lambda: self.shell.quiet("kubectl", "get", "tradingbot", bot),
-            )
+            held = self.wait_for_position(bot)
             fills = self.fills(bot)
             uid = self.shell.quiet("kubectl", "get", "pod", bot, "-o", "jsonpath={.metadata.uid}")
             self.shell.show("kubectl", "get", "tradingbot", bot)
@@ -309,12 +313,7 @@ class Demo:
         symbol = bot.upper()
         policy = self.bot(bot)["spec"]["deletionPolicy"]
         self.step(f"Delete a TradingBot in position (deletionPolicy {policy})")
-        until(
-            f"{bot} to hold a position",
-            lambda: True if self.position(bot) > 0 else None,
-            240,
-            lambda: self.shell.quiet("kubectl", "get", "tradingbot", bot),
-        )
+        self.wait_for_position(bot)
         self.shell.show("kubectl", "get", "tradingbot", bot)
         begun = time.monotonic()
         self.shell.show("kubectl", "delete", "tradingbot", bot, "--timeout=150s")
@@ -322,8 +321,8 @@ class Demo:
         orders = self.open_orders(symbol)
         entries = [order for order in orders if order["side"] == "BUY"]
         base = symbol.removesuffix("USDT")
-        balances = {row["asset"]: Decimal(row["free"]) + Decimal(row["locked"]) for row in self.account()["balances"]}
-        left = balances.get(base, Decimal(0))
+        balance = self.account()["balances"].get(base, {"free": "0", "locked": "0"})
+        left = Decimal(balance["free"]) + Decimal(balance["locked"])
         protected = sum((Decimal(order["origQty"]) for order in orders if order["side"] == "SELL"), Decimal(0))
         print(
             f"\non the exchange: {len(entries)} entries, {len(orders)} open orders of {symbol}, {left} {base} held",
