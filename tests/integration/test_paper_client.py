@@ -11,22 +11,25 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from binance import AsyncClient, BinanceSocketManager
 from binance.exceptions import BinanceAPIException
+from binance.ws.reconnecting_websocket import ReconnectingWebsocket
 
+from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.paper import brief
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SYMBOL = "BTCUSDT"
 DEADLINE_SECONDS = 10.0
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def exchange() -> AsyncIterator[PaperExchange]:
-    """A paper exchange on free ports."""
-    async with running_paper_exchange() as running:
+    """One paper exchange for the module, on free ports; each test has an account of its own."""
+    async with running_paper_exchange(Options(symbols=(SYMBOL,))) as running:
         yield running
 
 
@@ -37,6 +40,8 @@ async def client_of(exchange: PaperExchange, account: TestAccount) -> AsyncItera
         patch.setattr(AsyncClient, "API_URL", exchange.base_url + "/api")
         patch.setattr(AsyncClient, "MARGIN_API_URL", exchange.base_url + "/sapi")
         patch.setattr(AsyncClient, "WS_API_URL", exchange.ws_url + "/ws-api/v3")
+        # How long its reader waits before it looks whether it should end: closing waits for that.
+        patch.setattr(ReconnectingWebsocket, "TIMEOUT", 1)
         patch.setattr(BinanceSocketManager, "STREAM_URL", exchange.ws_url + "/")
         client = await AsyncClient.create(account.api_key, account.secret_key)
         try:
@@ -45,13 +50,13 @@ async def client_of(exchange: PaperExchange, account: TestAccount) -> AsyncItera
             await client.close_connection()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def account(exchange: PaperExchange) -> TestAccount:
     """An account with quote only."""
     return await exchange.create_account(USDT="10000")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[Any]:
     """The unmodified client of the account."""
     async with client_of(exchange, account) as connected:
@@ -77,6 +82,11 @@ async def bracket(client: Any, price: Decimal, distance: int = 300) -> dict[str,
             pendingBelowStopPrice=str(whole - distance),
         )
     )
+
+
+async def ask_price(client: Any) -> Decimal:
+    """What the market asks now."""
+    return Decimal((await client.get_orderbook_ticker(symbol=SYMBOL))["askPrice"])
 
 
 async def statuses(client: Any, answer: dict[str, Any]) -> list[str]:
@@ -133,7 +143,7 @@ async def test_a_limit_order_rests_is_seen_and_is_cancelled(client: Any) -> None
 async def test_a_bracket_ends_with_the_leg_that_the_price_meets(
     exchange: PaperExchange, client: Any, account: TestAccount, move: int, ends: list[str]
 ) -> None:
-    price = await exchange.last_price(SYMBOL)
+    price = await ask_price(client)
     answer = await bracket(client, price)
     assert [one["status"] for one in answer["orderReports"]] == ["FILLED", "PENDING_NEW", "PENDING_NEW"]
     assert await statuses(client, answer) == ["FILLED", "NEW", "NEW"]
@@ -145,15 +155,18 @@ async def test_a_bracket_ends_with_the_leg_that_the_price_meets(
 
 
 async def test_user_events_tell_the_life_of_a_bracket_in_order(exchange: PaperExchange, client: Any) -> None:
-    price = await exchange.last_price(SYMBOL)
+    price = await ask_price(client)
     told: list[dict[str, Any]] = []
     async with BinanceSocketManager(client).user_socket() as socket:
-        await bracket(client, price)
+        first = (await bracket(client, price))["orders"][0]["orderId"]
         await exchange.push_trade(SYMBOL, str(int(price) - 300))
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not any(one.get("L") == "ALL_DONE" for one in told):
             told.append(await asyncio.wait_for(socket.recv(), deadline - time.monotonic()))
         told.append(await asyncio.wait_for(socket.recv(), deadline - time.monotonic()))
+    for one in told:
+        if "i" in one:
+            one["i"] -= first - 1
     assert [one for one in brief(told) if not one.endswith("PARTIALLY_FILLED")] == [
         "NEW 2 PENDING_NEW",
         "NEW 3 PENDING_NEW",
@@ -171,9 +184,9 @@ async def test_user_events_tell_the_life_of_a_bracket_in_order(exchange: PaperEx
     ]
 
 
-async def test_an_oco_is_placed_and_cancelled_as_one(client: Any, exchange: PaperExchange) -> None:
+async def test_an_oco_is_placed_and_cancelled_as_one(client: Any) -> None:
     await client.create_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")
-    price = int(await exchange.last_price(SYMBOL))
+    price = int(await ask_price(client))
     answer = await client.create_oco_order(
         symbol=SYMBOL,
         side="SELL",

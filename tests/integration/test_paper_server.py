@@ -16,20 +16,21 @@ from urllib.parse import urlencode
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange, spawn_paper_exchange
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SYMBOL = "BTCUSDT"
 DEADLINE_SECONDS = 10.0
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def exchange() -> AsyncIterator[PaperExchange]:
-    """A paper exchange on free ports."""
-    async with running_paper_exchange() as running:
+    """One paper exchange for the module, on free ports; each test has an account of its own."""
+    async with running_paper_exchange(Options(symbols=(SYMBOL,))) as running:
         yield running
 
 
@@ -165,6 +166,7 @@ async def test_probes_and_metrics_are_on_the_control_port(exchange: PaperExchang
         text = await answer.text()
     assert 'paper_exchange_requests_total{path="/api/v3/ping",status="503"} 1.0' in text
     assert "paper_exchange_faults_active 1.0" in text
+    await exchange.clear_faults()
 
 
 async def test_a_book_kept_from_the_depth_stream_equals_the_exchanges(exchange: PaperExchange) -> None:
@@ -294,8 +296,8 @@ async def test_the_command_line_makes_accounts_on_a_running_exchange_and_on_its_
         ),
     ],
 )
-def test_bad_input_names_its_option(arguments: tuple[str, ...], option: str) -> None:
-    result = run(*arguments)
+async def test_bad_input_names_its_option(arguments: tuple[str, ...], option: str) -> None:
+    result = await asyncio.to_thread(run, *arguments)
     assert result.returncode == 2
     assert f"argument {option}:" in result.stderr
     assert "Traceback" not in result.stderr

@@ -12,14 +12,14 @@ import urllib.error
 import urllib.request
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Never
-
-import structlog
-import uvloop
+from typing import TYPE_CHECKING, Any, Never
 
 from paper_exchange.core.symbols import SYMBOLS
-from paper_exchange.market.events import MarketError
-from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
+
+if TYPE_CHECKING:
+    from paper_exchange.server.app import Options, PaperExchangeServer
+
+# The server's modules are imported by the command that needs them: making an account must not wait for them.
 
 _EXAMPLES = """examples:
   paper-exchange serve --data-dir ./exchange
@@ -31,16 +31,6 @@ _EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, which is 2 for bad input."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "serve":
@@ -101,7 +91,28 @@ def _bad(parser: argparse.ArgumentParser, option: str, error: object) -> Never:
     parser.error(f"argument {option}: {error}")
 
 
+def _log_to_stderr() -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
 def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    import uvloop
+
+    from paper_exchange.market.events import MarketError
+    from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
+
+    _log_to_stderr()
     settings = Options(
         symbols=tuple(symbol for symbol in options.symbols.split(",") if symbol),
         market=options.market,
@@ -124,6 +135,8 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 async def _run(server: PaperExchangeServer, settings: Options) -> int:
+    import structlog
+
     log = structlog.get_logger("paper_exchange")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -176,21 +189,22 @@ def _create_online(
 def _create_offline(
     parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str]
 ) -> dict[str, Any]:
+    import time
+
     from prometheus_client import CollectorRegistry
 
-    from paper_exchange.server.app import wall_clock_ms
-    from paper_exchange.server.control import ControlInvalidError, parse_amounts
+    from paper_exchange.amounts import ControlInvalidError, parse_deposits
     from paper_exchange.store import Store
     from paper_exchange.venue import Venue
 
     try:
-        amounts = parse_amounts(deposits)
+        amounts = parse_deposits(deposits)
         store = Store(options.data_dir)
     except ControlInvalidError as error:
         _bad(parser, "--deposit", error)
     except OSError as error:
         _bad(parser, "--data-dir", error)
-    venue = Venue((), None, store, wall_clock_ms, CollectorRegistry())
+    venue = Venue((), None, store, lambda: time.time_ns() // 1_000_000, CollectorRegistry())
     key = venue.create_account(amounts)
     store.close()
     return {"uid": key.uid, "apiKey": key.api_key, "secretKey": key.secret}

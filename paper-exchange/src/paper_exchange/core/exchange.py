@@ -249,9 +249,10 @@ class Exchange:
         """
         market = self.market(symbol)
         with self._input(now):
-            buyer_is_maker = market.last is not None and price < market.last
-            ladder = market.bids if buyer_is_maker else market.asks
             self._forget_pushed(market)
+            bid, ask = market.bids.best(), market.asks.best()
+            buyer_is_maker = price <= bid if bid is not None else ask is None or price < ask
+            ladder = market.bids if buyer_is_maker else market.asks
             standing = _PUSHED_STEPS * market.rules.step
             for level in list(ladder.prices()):
                 if not ladder.reaches(level, price):

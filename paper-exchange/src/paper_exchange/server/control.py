@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from paper_exchange.amounts import ControlInvalidError, parse_deposits, positive_units
 from paper_exchange.core import reports
 from paper_exchange.core.errors import ExchangeError
-from paper_exchange.core.units import text, to_units
+from paper_exchange.core.units import text
 from paper_exchange.server.faults import FaultInvalidError, Faults
 from paper_exchange.venue import Venue
 
 _TRADES_SHOWN = 1000
-
-
-class ControlInvalidError(Exception):
-    """A control request that is not understood; the message names the field, what was expected and what came."""
-
-    code = "ControlInvalid"
-
-
-def parse_amounts(amounts: object) -> dict[str, int]:
-    """Units by asset from {"USDT": "10000"}; ControlInvalidError names the field."""
-    if not isinstance(amounts, dict) or not amounts:
-        raise ControlInvalidError(f'deposits: expected an object such as {{"USDT": "10000"}}, got {amounts!r}')
-    result: dict[str, int] = {}
-    for asset, amount in amounts.items():
-        if not (isinstance(asset, str) and asset.isascii() and asset.isalnum() and asset == asset.upper()):
-            raise ControlInvalidError(f"deposits: expected an asset such as USDT, got {asset!r}")
-        result[asset] = _positive(f"deposits.{asset}", amount)
-    return result
-
-
-def _positive(name: str, amount: object) -> int:
-    try:
-        units = to_units(Decimal(amount)) if isinstance(amount, str) else 0
-    except (InvalidOperation, ValueError, OverflowError):
-        units = 0
-    if units <= 0:
-        raise ControlInvalidError(
-            f'{name}: expected a decimal text above 0 with at most 8 decimals such as "10000.5", got {amount!r}'
-        )
-    return units
 
 
 class Control:
@@ -91,7 +61,7 @@ class Control:
         public_key = body.get("publicKey", "")
         if not isinstance(public_key, str):
             raise ControlInvalidError(f"publicKey: expected an Ed25519 public key in PEM, got {public_key!r}")
-        key = self._venue.create_account(parse_amounts(body.get("deposits")), public_key)
+        key = self._venue.create_account(parse_deposits(body.get("deposits")), public_key)
         answer = {"uid": key.uid, "apiKey": key.api_key}
         if key.secret:
             answer["secretKey"] = key.secret
@@ -127,7 +97,7 @@ class Control:
 
     async def _deposit(self, request: web.Request) -> web.Response:
         uid = self._uid(request)
-        for asset, amount in parse_amounts((await _body(request)).get("deposits")).items():
+        for asset, amount in parse_deposits((await _body(request)).get("deposits")).items():
             self._venue.exchange.deposit(uid, asset, amount, self._venue.now_ms())
         self._venue.commit()
         return web.json_response({"uid": uid})
@@ -153,7 +123,7 @@ class Control:
         if market is None:
             known = ", ".join(self._venue.exchange.markets)
             raise ControlInvalidError(f"symbol: expected one of {known}, got {symbol!r}")
-        price = _positive("price", body.get("price"))
+        price = positive_units("price", body.get("price"))
         if price % market.rules.tick:
             raise ControlInvalidError(f"price: expected a multiple of {text(market.rules.tick)}, got {body['price']!r}")
         try:
