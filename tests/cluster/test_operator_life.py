@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from local_kubernetes.local import LocalCluster
+
 from support.bot_double import BotDouble
 from support.kube import BOTS, LEASES, Json, Kube, until
 from support.kubelet_double import KubeletDouble
@@ -59,7 +60,7 @@ class Scene:
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
             "metadata": {"name": name},
-            "spec": {**SPEC, **spec},
+            "spec": {**SPEC, "pod": self.kubelet.shape(), **spec},
         }
         return await self.kube.call("POST", self.path("tradingbots"), body)
 

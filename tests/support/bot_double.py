@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from tradingbot.monitoring.http_api import ControlError, Server, control_app, control_tls, serve
+from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
     BotConfig,
@@ -37,9 +39,6 @@ from tradingbot_api.v1alpha1 import (
     SafeModeStatus,
     UsageStatus,
 )
-
-from tradingbot.monitoring.http_api import ControlError, Server, control_app, control_tls, serve
-from tradingbot.monitoring.status_feed import StatusFeed
 
 
 @dataclass
@@ -133,9 +132,7 @@ class BotDouble:
         """Drained at once, or never."""
         self.drain_requests.append(request)
         phase = DrainPhase.DRAINED if self.drains else DrainPhase.DRAINING
-        self._drain = DrainStatus(
-            phase=phase, position_policy=request.position_policy, remaining=list(self.remaining)
-        )
+        self._drain = DrainStatus(phase=phase, position_policy=request.position_policy, remaining=list(self.remaining))
         self.wake()
         return self._drain
 
@@ -178,9 +175,7 @@ class BotDouble:
             account_uid=self.account_uid,
             grant=GrantStatus(held=self.granted),
             drain=self._drain,
-            conditions=[
-                Condition(type=kind, status=status, reason=reason) for kind, (status, reason) in said.items()
-            ],
+            conditions=[Condition(type=kind, status=status, reason=reason) for kind, (status, reason) in said.items()],
             circuit_breaker=CircuitBreakerStatus(state=self.circuit),
             safe_mode=SafeModeStatus(
                 level="NoNewEntries" if engaged else "Normal",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tradingbot_api import names
 
+from tradingbot_api import names
 from tradingbot_operator.cluster import Access
 
 Json = dict[str, Any]

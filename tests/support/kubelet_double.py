@@ -1,4 +1,4 @@
-"""Plays the kubelet of one node for bot pods: binds them, runs a BotDouble on a loopback address, tells, ends them."""
+"""Plays the kubelet of one node for bot pods: runs a BotDouble on a loopback address, tells the API server, ends it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,18 @@ class KubeletDouble:
 
     async def start(self) -> None:
         """Register the node and begin."""
-        node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self._node}}
-        node["spec"] = {"unschedulable": True}
+        metadata = {"name": self._node, "labels": {"kubernetes.io/hostname": self._node}}
+        # Unschedulable: only pods that tolerate everything and select this node come here.
+        node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"unschedulable": True}}
         await self._kube.call("POST", "/api/v1/nodes", node)
+        capacity = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
+        status = {"status": {"capacity": capacity, "allocatable": capacity}}
+        await self._kube.merge(f"/api/v1/nodes/{self._node}/status", status)
         self._task = asyncio.create_task(self._run())
+
+    def shape(self) -> Json:
+        """What spec.pod must say so that the scheduler gives the pod to this node."""
+        return {"nodeSelector": {"kubernetes.io/hostname": self._node}, "tolerations": [{"operator": "Exists"}]}
 
     async def stop(self) -> None:
         """End all."""
@@ -69,13 +77,10 @@ class KubeletDouble:
         name, uid = metadata["name"], metadata["uid"]
         if "deletionTimestamp" in metadata:
             await self._end(name, uid)
-        elif self._uids.get(name) != uid and name not in self.held:
+        elif "nodeName" in pod["spec"] and self._uids.get(name) != uid and name not in self.held:
             await self._begin(name, uid)
 
     async def _begin(self, name: str, uid: str) -> None:
-        target = {"apiVersion": "v1", "kind": "Node", "name": self._node}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-        await self._kube.call("POST", self._path("pods", name) + "/binding", binding)
         config_map = await self._kube.call("GET", self._path("configmaps", names.config_map_name(name)))
         config = BotConfig.model_validate_json(config_map["data"][names.CONFIG_KEY])
         secret = await self._kube.call("GET", self._path("secrets", names.tls_secret_name(name, config.bot.uid)))
@@ -104,7 +109,9 @@ class KubeletDouble:
         if self._uids.get(name) == uid:
             if name in self.bots:
                 await self.bots.pop(name).stop()
-            await self._tell(name, "Failed", None, {"terminated": {"exitCode": 0, "reason": "Completed"}}, ready="False")
+            await self._tell(
+                name, "Failed", None, {"terminated": {"exitCode": 0, "reason": "Completed"}}, ready="False"
+            )
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         await self._kube.call("DELETE", self._path("pods", name), options)
 
@@ -113,7 +120,14 @@ class KubeletDouble:
             "phase": phase,
             "conditions": [{"type": "Ready", "status": ready}],
             "containerStatuses": [
-                {"name": "bot", "ready": ready == "True", "restartCount": 0, "image": "x", "imageID": "x", "state": state}
+                {
+                    "name": "bot",
+                    "ready": ready == "True",
+                    "restartCount": 0,
+                    "image": "x",
+                    "imageID": "x",
+                    "state": state,
+                }
             ],
         }
         if address is not None:

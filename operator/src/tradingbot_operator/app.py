@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -30,7 +31,6 @@ from tradingbot_operator.settings import Settings
 from tradingbot_operator.work_queue import WorkQueue
 
 START_RETRY_SECONDS: Final = 1.0
-STOP_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +99,8 @@ async def run(settings: Settings) -> None:
                 raise RuntimeError("watching ended by itself; see the log before this line")
             log.info("stopping")
             state.started = False
+            # kopf leaves its watch generators to the loop's shutdown, which reports each as an error.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             for task in background:
                 task.cancel()
             kopf_stop.set()

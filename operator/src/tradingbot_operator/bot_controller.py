@@ -524,7 +524,7 @@ class BotController:
         """Writes the status where it differs enough and its time has come."""
         word = memory.word()
         reachable = self._reachable(memory)
-        if not reachable.holds and memory.link is not None and reachable.status == statuses.UNKNOWN:
+        if memory.link is not None and reachable.status == statuses.UNKNOWN:
             again.append(max(0.1, memory.link.silent_at() - self._loop.time()))
         fresh = statuses.compose(
             statuses.Observed(
@@ -545,6 +545,10 @@ class BotController:
         stands = statuses.previous(bot.status)
         change = statuses.change(stands, fresh)
         if change is Change.NONE:
+            return
+        unheard = memory.link is not None and reachable.status == statuses.UNKNOWN
+        if memory.status_written is None and pod is not None and pod.ready and unheard:
+            # A new operator has not heard the bot yet: what the former one wrote stands for these seconds.
             return
         if memory.status_written is not None:
             wait = memory.status_written + statuses.SPACING[change] - self._loop.time()
