@@ -1,0 +1,54 @@
+"""Client ids: 31 characters that say whose order it is, of which process start, and what for."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradingbot.recovery.fence import ClientId, ClientIds, Purpose, bot_key, parse, propose_incarnation
+
+KEY = bot_key("354937868", "BTCUSDT")
+
+
+@given(st.integers(0, 36**7 - 1), st.integers(0, 36**6 - 1), st.sampled_from(Purpose))
+def test_every_client_id_has_31_characters_and_is_read_back(incarnation: int, sequence: int, purpose: Purpose) -> None:
+    client_id = ClientId(KEY, incarnation, sequence, purpose)
+
+    assert len(str(client_id)) == 31
+    assert re.fullmatch(r"[a-zA-Z0-9-_]{1,36}", str(client_id))
+    assert parse(str(client_id)) == client_id
+
+
+def test_the_key_is_the_same_in_every_process_and_differs_by_account_and_symbol() -> None:
+    assert bot_key("354937868", "BTCUSDT") == KEY
+    assert len({KEY, bot_key("354937868", "ETHUSDT"), bot_key("354937869", "BTCUSDT")}) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "web_1234", "x-HNA2TXFJ0123456789", "tb-short-0-0-en", f"tb-{KEY}-0000000-000001-zz"]
+)
+def test_orders_of_others_are_not_taken_for_a_bots(text: str) -> None:
+    assert parse(text) is None
+
+
+def test_a_number_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="36\\^6"):
+        str(ClientId(KEY, 1, 36**6, Purpose.ENTRY))
+
+
+def test_sequence_numbers_are_given_once() -> None:
+    ids = ClientIds(KEY, 7)
+
+    assert len({ids.make(ids.next_sequence(), Purpose.ENTRY) for _ in range(100)}) == 100
+
+
+@given(st.integers(0, 4_000_000_000_000), st.integers(0, 2**32), st.integers(0, 2**32))
+def test_a_new_incarnation_is_greater_than_all_known_ones(exchange_ms: int, stored: int, seen: int) -> None:
+    proposed = propose_incarnation(exchange_ms, stored, seen)
+
+    assert proposed > stored
+    assert proposed > seen
+    assert proposed >= exchange_ms // 1000

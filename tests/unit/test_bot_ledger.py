@@ -1,0 +1,166 @@
+"""The ledger: an exact, idempotent, order-independent fold over fills."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradingbot.model import Side, TradeFill
+from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
+
+DUST = Decimal("0.00001")
+
+
+def fill(  # noqa: PLR0917, a row of a table
+    trade_id: int,
+    side: Side,
+    quantity: str | Decimal,
+    price: str | Decimal,
+    fee: str | Decimal = "0",
+    asset: str = "USDT",
+) -> TradeFill:
+    return TradeFill(
+        symbol="BTCUSDT",
+        trade_id=trade_id,
+        order_id=trade_id,
+        side=side,
+        price=Decimal(price),
+        quantity=Decimal(quantity),
+        commission=Decimal(fee),
+        commission_asset=asset,
+        is_maker=False,
+        time_ms=1_000 + trade_id,
+    )
+
+
+def folded(*fills: TradeFill, fee_price: str | None = None) -> LedgerState:
+    price = None if fee_price is None else Decimal(fee_price)
+    return fold([book(one, "BTC", "USDT", price) for one in fills], "BTC", "USDT", DUST)
+
+
+def test_buy_with_its_fee_in_base_leaves_the_quantity_less_the_fee() -> None:
+    books = folded(fill(1, Side.BUY, "67", "1", "0.03", "BTC"))
+
+    assert books.quantity == Decimal("66.97")
+    assert books.average_price == 1
+    assert books.fees == {"BTC": Decimal("0.03")}
+    assert books.realized == Decimal("-0.03")
+
+
+def test_a_round_trip_realises_the_difference_less_both_fees() -> None:
+    books = folded(
+        fill(1, Side.BUY, "2", "100", "0.002", "BTC"),
+        fill(2, Side.SELL, "1.998", "110", "0.21978", "USDT"),
+    )
+
+    assert books.flat
+    assert books.quantity == 0
+    assert books.gross_realized == Decimal("19.98")
+    assert books.realized == Decimal("19.98") - Decimal("0.2") - Decimal("0.21978")
+    assert [trip.pnl for trip in books.round_trips] == [books.realized]
+    assert books.successful == 1
+
+
+def test_lots_are_sold_first_in_first_out() -> None:
+    books = folded(fill(1, Side.BUY, "1", "100"), fill(2, Side.BUY, "1", "200"), fill(3, Side.SELL, "1.5", "200"))
+
+    assert books.gross_realized == 100
+    assert books.quantity == Decimal("0.5")
+    assert books.average_price == 200
+
+
+def test_a_fee_in_bnb_is_valued_at_the_price_given_when_it_was_paid() -> None:
+    books = folded(fill(1, Side.BUY, "1", "100", "0.001", "BNB"), fee_price="600")
+
+    assert books.quantity == 1
+    assert books.fees == {"BNB": Decimal("0.001")}
+    assert books.realized == Decimal("-0.6")
+
+
+def test_a_fee_whose_value_is_unknown_is_counted_as_such() -> None:
+    assert folded(fill(1, Side.BUY, "1", "100", "0.001", "BNB")).unvalued_fees == 1
+
+
+def test_dust_counts_as_flat_and_closes_the_round_trip() -> None:
+    books = folded(
+        fill(1, Side.BUY, "0.004", "60000", "0.000004", "BTC"), fill(2, Side.SELL, "0.00399", "61000", "0.24", "USDT")
+    )
+
+    assert books.quantity == Decimal("0.000006")
+    assert books.flat
+    assert len(books.round_trips) == 1
+
+
+def test_selling_what_was_never_bought_is_told_apart() -> None:
+    assert folded(fill(1, Side.SELL, "1", "100")).oversold == 1
+
+
+def test_a_round_trip_without_profit_is_not_successful() -> None:
+    books = folded(fill(1, Side.BUY, "1", "100"), fill(2, Side.SELL, "1", "99"))
+
+    assert (len(books.round_trips), books.successful) == (1, 0)
+
+
+def test_append_refuses_a_trade_that_is_not_later() -> None:
+    books = folded(fill(5, Side.BUY, "1", "100"))
+
+    with pytest.raises(ValueError, match="fold all fills"):
+        append(books, BookedFill(fill(5, Side.BUY, "1", "100"), Decimal(0)))
+
+
+quantities = st.decimals(min_value="0.00001", max_value="10", places=5)
+prices = st.decimals(min_value="0.01", max_value="100000", places=2)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[TradeFill]:
+    """Buys and sells that never sell more than is held, with fees as Binance takes them."""
+    fills: list[TradeFill] = []
+    held = Decimal(0)
+    for trade_id in range(1, draw(st.integers(1, 25))):
+        quantity, price = draw(quantities), draw(prices)
+        if held >= quantity and draw(st.booleans()):
+            fee = (quantity * price / 1000).quantize(Decimal("1e-8"))
+            fills.append(fill(trade_id, Side.SELL, quantity, price, fee, "USDT"))
+            held -= quantity
+        else:
+            fee = (quantity / 1000).quantize(Decimal("1e-8"))
+            fills.append(fill(trade_id, Side.BUY, quantity, price, fee, "BTC"))
+            held += quantity - fee
+    return fills
+
+
+@given(histories(), st.integers())
+def test_order_of_arrival_and_duplicates_do_not_matter(history: list[TradeFill], seed: int) -> None:
+    expected = folded(*history)
+    shuffled = history + history[: len(history) // 2]
+    Random(seed).shuffle(shuffled)
+
+    assert folded(*shuffled) == expected
+
+
+@given(histories())
+def test_one_by_one_gives_the_same_books_as_all_at_once(history: list[TradeFill]) -> None:
+    books = folded()
+    for one in history:
+        books = append(books, book(one, "BTC", "USDT"))
+
+    assert books == folded(*history)
+
+
+@given(histories())
+def test_base_and_quote_are_conserved_to_the_last_decimal(history: list[TradeFill]) -> None:
+    books = folded(*history)
+    base = quote = Decimal(0)
+    for one in history:
+        sign = 1 if one.side is Side.BUY else -1
+        base += sign * one.quantity - (one.commission if one.commission_asset == "BTC" else 0)
+        quote -= sign * one.quote_quantity + (one.commission if one.commission_asset == "USDT" else 0)
+
+    assert books.quantity == base
+    # Money is where it went: into the lots, into fees, or it was earned. Fees in base are valued at their fill.
+    assert quote + books.cost == books.realized

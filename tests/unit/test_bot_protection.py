@@ -1,0 +1,163 @@
+"""Protection, pairs and clean-up: what counts as protected, and what is never touched."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.order_reports import order_report, trade_fill
+from support.symbol_rules import btcusdt_rules
+from tradingbot.model import OrderStatus, OrderType, Side
+from tradingbot.orders.cleanup import ENTRY_MAX_AGE_MS, stale_orders
+from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
+from tradingbot.orders.protection import judge_protection
+from tradingbot.orders.tracker import HOUR_MS, OrderTracker
+from tradingbot.orders.types import ProtectionState, TrackedOrder
+from tradingbot.state.ledger import LedgerState, book, fold
+
+RULES = btcusdt_rules()
+NEW, PENDING, PART, FILLED = (
+    OrderStatus.NEW,
+    OrderStatus.PENDING_NEW,
+    OrderStatus.PARTIALLY_FILLED,
+    OrderStatus.FILLED,
+)
+EXPIRED, CANCELED = OrderStatus.EXPIRED, OrderStatus.CANCELED
+
+
+def held(quantity: str) -> LedgerState:
+    fills = [book(trade_fill(1, quantity=quantity), "BTC", "USDT")] if Decimal(quantity) else []
+    return fold(fills, "BTC", "USDT", RULES.lot.min_quantity)
+
+
+def pair(
+    stop: OrderStatus,
+    target: OrderStatus,
+    *,
+    taken: str = "0",
+    stopped: str = "0",
+    kind: OrderType = OrderType.STOP_LOSS,
+    entry: OrderStatus | None = None,
+) -> OrderTracker:
+    tracker = OrderTracker()
+    if entry is not None:
+        tracker.absorb(order_report("e", order_id=1, list_id=5, side=Side.BUY, status=entry), "en")
+    tracker.absorb(order_report("s", order_id=2, list_id=5, kind=kind, status=stop, executed=stopped), "sl")
+    report = order_report("t", order_id=3, list_id=5, kind=OrderType.LIMIT_MAKER, status=target, executed=taken)
+    tracker.absorb(report, "tp")
+    return tracker
+
+
+@pytest.mark.parametrize(
+    ("quantity", "orders", "state"),
+    [
+        pytest.param("0", OrderTracker(), ProtectionState.FLAT, id="nothing-held"),
+        pytest.param("0.000009", OrderTracker(), ProtectionState.FLAT, id="less-than-a-step"),
+        pytest.param("0.0001", OrderTracker(), ProtectionState.FLAT, id="less-than-the-least-notional"),
+        pytest.param("1", OrderTracker(), ProtectionState.UNPROTECTED, id="no-order"),
+        pytest.param("1", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair"),
+        pytest.param("2", pair(NEW, NEW), ProtectionState.UNPROTECTED, id="pair-too-small"),
+        pytest.param("1.000009", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair-and-dust"),
+        pytest.param("1", pair(EXPIRED, PART, taken="0.4"), ProtectionState.UNPROTECTED, id="partly-taken-no-stop"),
+        pytest.param("1", pair(NEW, EXPIRED), ProtectionState.PROTECTED, id="market-stop-triggered"),
+        pytest.param(
+            "1",
+            pair(NEW, EXPIRED, kind=OrderType.STOP_LOSS_LIMIT),
+            ProtectionState.UNPROTECTED,
+            id="limit-stop-triggered-may-have-gapped",
+        ),
+        pytest.param("1", pair(PENDING, PENDING, entry=FILLED), ProtectionState.PROTECTED, id="about-to-be-activated"),
+        pytest.param("1", pair(PENDING, PENDING, entry=NEW), ProtectionState.UNPROTECTED, id="waits-for-the-entry"),
+    ],
+)
+def test_a_position_is_protected_by_stops_over_all_that_can_be_sold(
+    quantity: str, orders: OrderTracker, state: ProtectionState
+) -> None:
+    assert judge_protection(RULES, held(quantity), orders)[0] is state
+
+
+@pytest.mark.parametrize(
+    ("orders", "state"),
+    [
+        pytest.param(pair(PENDING, PENDING), OcoState.PENDING, id="pending"),
+        pytest.param(pair(NEW, NEW), OcoState.WORKING, id="working"),
+        pytest.param(pair(NEW, EXPIRED), OcoState.STOP_TRIGGERED, id="stop-triggered"),
+        pytest.param(pair(EXPIRED, FILLED, taken="1"), OcoState.TAKE_PROFIT, id="take-profit"),
+        pytest.param(pair(FILLED, EXPIRED, stopped="1"), OcoState.STOP_LOSS, id="stop-loss"),
+        pytest.param(pair(EXPIRED, PART, taken="0.1"), OcoState.PARTLY_TAKEN, id="partly-taken"),
+        pytest.param(pair(EXPIRED, EXPIRED, stopped="0.1"), OcoState.PARTLY_STOPPED, id="partly-stopped"),
+        pytest.param(pair(CANCELED, CANCELED), OcoState.GONE, id="canceled"),
+    ],
+)
+def test_each_end_of_a_pair_is_told_apart(orders: OrderTracker, state: OcoState) -> None:
+    monitor = OCOMonitor(orders)
+    for leg in orders:
+        monitor.track_oco_order(5, leg)
+
+    assert [verdict.state for verdict in monitor.check_oco_status()] == [state]
+    verdict = monitor.handle_oco_execution(5)
+    assert verdict is not None
+    assert verdict.state is state
+
+
+def test_a_verdict_is_told_once() -> None:
+    orders = pair(EXPIRED, FILLED, taken="1")
+    monitor = OCOMonitor(orders)
+    for leg in orders:
+        monitor.track_oco_order(5, leg)
+
+    assert monitor.handle_oco_execution(5) is not None
+    assert monitor.handle_oco_execution(5) is None
+
+
+statuses = st.sampled_from(OrderStatus)
+
+
+@given(st.lists(st.tuples(statuses, st.integers(0, 10)), max_size=10))
+def test_an_order_never_goes_back_whatever_comes_late(reports: list[tuple[OrderStatus, int]]) -> None:
+    tracker = OrderTracker()
+    executed = Decimal(0)
+    closed = False
+    for status, quantity in reports:
+        _, after = tracker.absorb(order_report("a", status=status, executed=str(quantity), quantity="10"), "sl")
+        assert after.executed_quantity >= executed
+        assert not (closed and after.is_open)
+        executed, closed = after.executed_quantity, not after.is_open
+
+
+def test_done_orders_are_forgotten_after_a_day_and_open_ones_never() -> None:
+    tracker = OrderTracker()
+    tracker.absorb(order_report("done", order_id=1, status=FILLED, executed="1"), "sl")
+    tracker.absorb(order_report("open", order_id=2), "sl")
+
+    assert tracker.cleanup_old_orders(25 * HOUR_MS) == ["done"]
+    assert [order.client_order_id for order in tracker.active_orders] == ["open"]
+    with pytest.raises(ValueError, match="open"):
+        tracker.remove_order("open")
+
+
+def tracked(tracker: OrderTracker) -> list[TrackedOrder]:
+    return list(tracker)
+
+
+@pytest.mark.parametrize("age_ms", [0, 100 * ENTRY_MAX_AGE_MS])
+def test_protection_of_an_open_position_is_never_stale_whatever_its_age(age_ms: int) -> None:
+    assert stale_orders(tracked(pair(NEW, NEW)), flat=False, now_ms=age_ms) == []
+
+
+def test_protection_of_nothing_is_stale() -> None:
+    assert len(stale_orders(tracked(pair(NEW, NEW)), flat=True, now_ms=1)) == 2
+
+
+def test_legs_of_a_working_entry_are_not_stale() -> None:
+    assert stale_orders(tracked(pair(PENDING, PENDING, entry=NEW)), flat=True, now_ms=1) == []
+
+
+def test_a_left_announcement_is_stale_at_once() -> None:
+    tracker = OrderTracker()
+    tracker.absorb(order_report("a", side=Side.BUY, kind=OrderType.LIMIT_MAKER), "an")
+
+    assert [item.order.client_order_id for item in stale_orders(tracker, flat=False, now_ms=1)] == ["a"]
