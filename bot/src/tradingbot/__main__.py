@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--host", help="address to listen on (default: 0.0.0.0 with --config, else 127.0.0.1)")
     run.add_argument("--probe-port", type=_port, help="port of probes and metrics, 0 = any")
     run.add_argument("--control-port", type=_port, help="port of the operator's control, 0 = any")
+    run.add_argument("--debug", action="store_true", help="log every candle and failed call")
     paper = run.add_argument_group("on an embedded paper exchange")
     paper.add_argument("--paper", action="store_true", help="start a paper exchange and an account for this run")
     paper.add_argument("--symbol", default="BTCUSDT", help="what to trade (default %(default)s)")
@@ -114,7 +115,7 @@ def _port(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _log_json()
+    _log_json(logging.DEBUG if options.debug else logging.INFO)
     chosen = sum((options.file is not None, options.config is not None, options.paper))
     if chosen != 1:
         raise UsageError("run: expected exactly one of FILE, --config FILE and --paper")
@@ -225,7 +226,7 @@ def _strategies(_: argparse.Namespace) -> int:
     return 0
 
 
-def _log_json() -> None:
+def _log_json(level: int) -> None:
     """JSON lines on stderr; levels of libraries are kept low."""
     structlog.configure(
         processors=[
@@ -234,7 +235,7 @@ def _log_json() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )

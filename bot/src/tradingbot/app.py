@@ -122,6 +122,7 @@ class BotApp:
         self._account_uid: str | None = None
         self._drain = DrainStatus()
         self._drain_task: asyncio.Task[None] | None = None
+        self._cancelling: asyncio.Task[None] | None = None
         self._condition_clock = ConditionClock()
         self._former_counts = CallCounts()
         self._saved: dict[str, Any] = {}
@@ -186,8 +187,9 @@ class BotApp:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        if self._drain_task is not None:
-            self._drain_task.cancel()
+        for extra in (self._drain_task, self._cancelling):
+            if extra is not None:
+                extra.cancel()
 
     async def _live(self) -> None:
         """Open the store, then connect again and again."""
@@ -371,7 +373,9 @@ class BotApp:
                 self.risk.update_equity(equity, _utc_now())
             if self._refresh():
                 self.feed.wake()
-                await self._cancel_entries()
+            if self._cancelling is None or self._cancelling.done():
+                # A task of its own: an entry in flight is waited for, and nothing else may wait with it.
+                self._cancelling = asyncio.create_task(self._cancel_entries())
             await self._save()
             file_seen = await self._look_at_file(file_seen)
 
@@ -469,7 +473,7 @@ class BotApp:
         if session is None or self.safe_mode.should_allow_trading() or self.safe_mode.level is Level.HALTED:
             return
         if not session.manager.entries_quiet:
-            with suppress(ExchangeError):
+            with suppress(ExchangeError, StoreError):
                 await session.manager.cancel_entries()
             self.feed.wake()
 
@@ -548,8 +552,6 @@ class BotApp:
         self._refresh()
         self._safe_wake.set()
         self.feed.wake()
-        if not self.safe_mode.should_allow_trading():
-            await self._cancel_entries()
         self._log.info("configuration", revision=config.revision, waiting=list(applied.loosened))
         return ConfigReply(revision=config.revision, in_force=not applied.loosened)
 

@@ -393,6 +393,7 @@ class Session:
                 # The exchange has no such candles: begin anew from what it has.
                 await self._rebuild_loop()
                 return
+        self._log.debug("candle", open_ms=candle.open_ms, decision=repr(decision))
         parts.risk.volatility.update_prices([float(candle.close)])
         parts.risk.adjust_risk_parameters()
         if isinstance(decision, Enter):
@@ -456,8 +457,6 @@ class Session:
                 if now >= self._flatten_after:
                     self._flatten_after = now + FLATTEN_AGAIN_SECONDS
                     await self.exit("ReduceOnly", "safe mode")
-            elif not parts.safe_mode.should_allow_trading() and not self.manager.entries_quiet:
-                await self._quietly(self.manager.cancel_entries())
 
     async def _ping(self) -> None:
         """Keeps the circuits honest while nothing is traded, and closes them again."""

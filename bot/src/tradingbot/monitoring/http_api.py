@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ValidationError
 
 from tradingbot.engine.strategies import field_errors
@@ -149,7 +148,10 @@ def control_app(controls: Controls) -> web.Application:
         await response.prepare(request)
         lines = controls.status_lines()
         async for line in lines:
-            await response.write(line)
+            try:
+                await response.write(line)
+            except ConnectionResetError:
+                break  # the operator went away
         return response
 
     async def config(request: web.Request) -> web.Response:

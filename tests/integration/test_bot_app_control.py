@@ -1,0 +1,207 @@
+"""Promises of the bot's control port: who may use it, what is refused, how the process ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from paper_exchange.testing import PaperExchange
+from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
+from tradingbot_api import names
+from tradingbot_api.bot_http import DrainPhase, DrainRequest, Grant, RaiseIncarnation
+from tradingbot_api.v1alpha1 import PositionPolicy
+
+pytestmark = pytest.mark.integration
+CALM = {"parameters": {"fast": 100, "slow": 300}}
+"""Averages that do not cross while a test runs."""
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[tuple[str, str]]:
+    with exchange_process("--symbols=BTCUSDT") as found:
+        yield found
+
+
+@pytest.fixture
+async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
+    async with aiohttp.ClientSession() as session:
+        yield PaperExchange(*addresses, session)
+
+
+@pytest.fixture
+async def folder(tmp_path: Path, exchange: PaperExchange) -> BotFolder:
+    made = BotFolder.make(tmp_path, config(settings(exchange.base_url, strategy=CALM)))
+    made.write_keys(await exchange.create_account(USDT="10000"))
+    return made
+
+
+@pytest.fixture
+async def bot(folder: BotFolder) -> AsyncIterator[BotProcess]:
+    async with bot_process(folder) as running:
+        await running.until(lambda status: status.ready)
+        yield running
+
+
+async def test_only_the_operators_certificate_may_control_a_bot(folder: BotFolder, bot: BotProcess) -> None:
+    assert (await bot.call("GET", "/v1/info"))[0] == 200
+    other_bot = folder.authority.issue("another.bot.tradingbot.dev", datetime.now(UTC), server=True, client=True)
+    bot.tls = folder.client_tls(other_bot)
+    status, reply = await bot.call("GET", "/v1/info")
+    assert (status, reply["code"]) == (403, "NotTheOperator")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"{bot.control_url}/v1/info", ssl=False)
+
+
+async def test_a_bot_begins_in_safe_mode_and_a_grant_releases_it_for_its_time_only(bot: BotProcess) -> None:
+    assert [cause.reason for cause in bot.status.safe_mode.causes] == ["AwaitingGrant"]
+    assert bot.status.safe_mode.acknowledged
+    started = time.monotonic()
+    assert (await bot.grant(ttl_seconds=2))[0] == 200
+    await bot.until_condition("TradingAllowed", "True", "OK", seconds=2)
+    await bot.until(lambda status: status.safe_mode.engaged, seconds=4)
+    assert time.monotonic() - started < 3.5
+    assert bot.condition("TradingAllowed") == ("False", "AwaitingGrant")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("bot_uid", "x"), ("boot_id", "x"), ("incarnation", 1), ("revision", 7), ("status_sequence", 10**6)],
+)
+async def test_a_grant_for_anything_else_is_refused(bot: BotProcess, field: str, value: object) -> None:
+    status = bot.status
+    grant = Grant(
+        bot_uid=UID,
+        boot_id=status.boot_id,
+        incarnation=status.incarnation or 0,
+        revision=status.applied_revision,
+        status_sequence=status.sequence,
+        epoch=1,
+    )
+    code, reply = await bot.call("PUT", "/v1/grant", grant.model_copy(update={field: value}))
+    assert code == 409, reply
+    assert not bot.status.grant.held
+
+
+async def test_safe_mode_is_engaged_and_acknowledged_over_the_configuration(
+    bot: BotProcess, exchange: PaperExchange
+) -> None:
+    await bot.grant()
+    await bot.until(lambda status: not status.safe_mode.engaged)
+    started = time.monotonic()
+    safe = settings(exchange.base_url, strategy=CALM, safeMode=True)
+    assert await bot.call("PUT", "/v1/config", config(safe, 2)) == (200, {"revision": 2, "inForce": True})
+    await bot.until(lambda status: status.safe_mode.acknowledged, seconds=2)
+    assert time.monotonic() - started < 2
+    assert [cause.id for cause in bot.status.safe_mode.causes] == ["spec"]
+    await bot.until(lambda status: status.applied_revision == 2, seconds=2)
+    normal = settings(exchange.base_url, strategy=CALM)
+    assert (await bot.call("PUT", "/v1/config", config(normal, 3)))[0] == 200
+    await bot.grant()
+    await bot.until(lambda status: not status.safe_mode.engaged)
+
+
+async def test_invalid_parameters_are_refused_with_their_path_and_the_last_good_ones_stay(
+    bot: BotProcess, exchange: PaperExchange
+) -> None:
+    wrong = settings(exchange.base_url, strategy={"parameters": {"fast": 30, "slow": "x"}})
+    status, reply = await bot.call("PUT", "/v1/config", config(wrong, 2))
+    assert (status, reply["code"]) == (422, "StrategyParametersInvalid")
+    assert [item["field"] for item in reply["fields"]] == ["spec.strategy.parameters.slow"]
+    await bot.until_condition("ConfigApplied", "False", "StrategyParametersInvalid", seconds=2)
+    assert bot.status.applied_revision == 1
+    right = settings(exchange.base_url, strategy={"parameters": {"fast": 90, "slow": 300}})
+    assert (await bot.call("PUT", "/v1/config", config(right, 3)))[0] == 200
+    await bot.until_condition("ConfigApplied", "True", "OK", seconds=5)
+
+
+async def test_safe_mode_is_engaged_even_by_a_configuration_that_is_refused(
+    bot: BotProcess, exchange: PaperExchange
+) -> None:
+    wrong = settings(exchange.base_url, strategy={"name": "nope"}, safeMode=True)
+    assert (await bot.call("PUT", "/v1/config", config(wrong, 2)))[0] == 422
+    await bot.until(lambda status: "spec" in [cause.id for cause in status.safe_mode.causes], seconds=2)
+
+
+async def test_loosened_limits_wait_for_safe_mode_also_over_a_restart(
+    folder: BotFolder, exchange: PaperExchange
+) -> None:
+    loose = settings(exchange.base_url, strategy=CALM, capital="2000")
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        assert await bot.call("PUT", "/v1/config", config(loose, 2)) == (200, {"revision": 2, "inForce": False})
+        await bot.until_condition("ConfigApplied", "False", "LooseningNeedsSafeMode", seconds=2)
+        await bot.kill()
+    async with bot_process(folder) as bot:
+        await bot.until_condition("ConfigApplied", "False", "LooseningNeedsSafeMode")
+        assert bot.status.applied_revision == 2
+        safe = loose.model_copy(update={"safe_mode": True})
+        assert await bot.call("PUT", "/v1/config", config(safe, 3)) == (200, {"revision": 3, "inForce": True})
+        await bot.until_condition("ConfigApplied", "True", "OK", seconds=2)
+
+
+async def test_an_older_configuration_and_another_bots_are_refused(bot: BotProcess, exchange: PaperExchange) -> None:
+    newer = settings(exchange.base_url, strategy=CALM, capital="900")
+    assert (await bot.call("PUT", "/v1/config", config(newer, 5)))[0] == 200
+    assert (await bot.call("PUT", "/v1/config", config(newer, 5)))[0] == 200
+    code, reply = await bot.call("PUT", "/v1/config", config(newer, 4))
+    assert (code, reply["code"]) == (409, "StaleRevision")
+    foreign = config(newer, 6)
+    foreign = foreign.model_copy(update={"bot": foreign.bot.model_copy(update={"uid": "other"})})
+    code, reply = await bot.call("PUT", "/v1/config", foreign)
+    assert (code, reply["code"]) == (409, "IdentityMismatch")
+    code, reply = await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, symbol="ETHUSDT"), 7))
+    assert (code, reply["fields"][0]["field"]) == (422, "spec.symbol")
+
+
+async def test_a_greater_incarnation_is_taken_before_the_first_order(bot: BotProcess) -> None:
+    status = bot.status
+    assert status.incarnation is not None
+    request = RaiseIncarnation(bot_uid=UID, boot_id=status.boot_id, minimum=status.incarnation + 1000)
+    code, _ = await bot.call("PUT", "/v1/incarnation", request)
+    assert code == 200
+    await bot.until(lambda later: later.incarnation == request.minimum, seconds=2)
+
+
+async def test_a_flat_bot_drains_and_never_enters_again(bot: BotProcess) -> None:
+    request = DrainRequest(
+        bot_uid=UID, boot_id=bot.status.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=10
+    )
+    assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+    await bot.until(lambda status: status.drain.phase is DrainPhase.DRAINED, seconds=5)
+    assert bot.status.drain.remaining == []
+    await bot.grant()
+    assert "draining" in [cause.id for cause in bot.status.safe_mode.causes]
+
+
+async def test_probes_and_metrics_answer_in_plain_http(bot: BotProcess) -> None:
+    assert await bot.probe("/healthz") == (200, "ok\n")
+    assert await bot.probe("/readyz") == (200, "ok\n")
+    code, text = await bot.probe("/metrics")
+    assert code == 200
+    assert 'tradingbot_safe_mode{reason="AwaitingGrant",symbol="BTCUSDT"} 1.0' in text
+    assert 'tradingbot_circuit_breaker_state{state="Closed",symbol="BTCUSDT"} 1.0' in text
+    assert 'tradingbot_balance_synced{symbol="BTCUSDT"} 1.0' in text
+
+
+async def test_sigterm_ends_the_process_in_order(bot: BotProcess) -> None:
+    started = time.monotonic()
+    bot.process.terminate()
+    assert await bot.process.wait() == 0
+    assert time.monotonic() - started < 5
+    assert '"event": "stopped"' in "".join(bot.log)
+
+
+async def test_the_bot_shows_the_name_of_its_uid(folder: BotFolder, bot: BotProcess) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(
+                f"{bot.control_url}/v1/info",
+                ssl=folder.client_tls(),
+                server_hostname=names.bot_server_name("00000000-0000-0000-0000-000000000000"),
+            )

@@ -1,0 +1,251 @@
+"""A bot as a process, and an operator's side of its control port, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pydantic import BaseModel
+
+from paper_exchange.testing import TestAccount
+from support.operator_process import make_authority
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
+from tradingbot_api.v1alpha1 import BotSettings
+from tradingbot_operator.certificates import CertificateAuthority, KeyPair
+
+UID = "6b1f7f8e-0000-4000-8000-000000000001"
+DEADLINE = 30.0
+
+
+def settings(base_url: str, **changes: Any) -> BotSettings:
+    """Settings of a bot on a paper exchange that trades at the first crossing."""
+    spec: dict[str, Any] = {
+        "symbol": "BTCUSDT",
+        "exchange": {"environment": "Paper", "baseURL": base_url, "credentialsSecretRef": {"name": "keys"}},
+        "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
+        "capital": "1000",
+        "entry": {"maxPerMinute": 60, "maxSlippageRatio": "0.01", "maxSpreadRatio": "0.01"},
+        "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
+        "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
+        "circuitBreaker": {"failureThreshold": 2, "recoveryTimeoutSeconds": 3},
+    }
+    for path, value in changes.items():
+        spec[path] = {**spec[path], **value} if isinstance(value, dict) and path in spec else value
+    return BotSettings.model_validate(spec)
+
+
+def config(bot_settings: BotSettings, revision: int = 1) -> BotConfig:
+    """A whole configuration."""
+    return BotConfig(
+        revision=revision, bot=BotIdentity(namespace="test", name="btcusdt", uid=UID), settings=bot_settings
+    )
+
+
+@dataclass
+class BotFolder:
+    """The files that a pod would have mounted."""
+
+    root: Path
+    authority: CertificateAuthority
+
+    @classmethod
+    def make(cls, root: Path, bot_config: BotConfig) -> BotFolder:
+        """All but the credentials."""
+        make_authority(root / "ca")
+        folder = cls(root, CertificateAuthority.load(root / "ca"))
+        for name in ("tls", "keys", "state"):
+            (root / name).mkdir(parents=True)
+        pair = folder.authority.issue_bot(UID, datetime.now(UTC))
+        folder.write_pair(root / "tls", pair)
+        (root / "tls" / "ca.crt").write_bytes(folder.authority.pem)
+        folder.write_config(bot_config)
+        return folder
+
+    @staticmethod
+    def write_pair(directory: Path, pair: KeyPair) -> None:
+        """A certificate and its key."""
+        (directory / "tls.crt").write_bytes(pair.certificate)
+        (directory / "tls.key").write_bytes(pair.key)
+
+    def write_config(self, bot_config: BotConfig) -> None:
+        """The mounted configuration."""
+        (self.root / names.CONFIG_KEY).write_text(bot_config.model_dump_json(by_alias=True))
+
+    def write_keys(self, account: TestAccount) -> None:
+        """The mounted credentials."""
+        (self.root / "keys" / "apiSecret").write_text(account.secret_key)
+        (self.root / "keys" / "apiKey").write_text(account.api_key)
+
+    def client_tls(self, pair: KeyPair | None = None) -> ssl.SSLContext:
+        """What the operator shows, or what another certificate shows."""
+        if pair is None:
+            return self.authority.client_context(datetime.now(UTC))
+        directory = self.root / "client"
+        directory.mkdir(exist_ok=True)
+        self.write_pair(directory, pair)
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+        return context
+
+
+@dataclass
+class BotProcess:
+    """A running bot and what it told."""
+
+    process: asyncio.subprocess.Process
+    probe_url: str
+    control_url: str
+    session: aiohttp.ClientSession
+    tls: ssl.SSLContext
+    statuses: list[BotStatus] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    heard: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def status(self) -> BotStatus:
+        """The last word."""
+        return self.statuses[-1]
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        """Status and reason of a condition."""
+        for item in self.status.conditions:
+            if item.type == kind:
+                return item.status, item.reason
+        return "", ""
+
+    async def follow(self) -> None:
+        """Read the stream until it ends."""
+        url = f"{self.control_url}/v1/status/stream"
+        timeout = aiohttp.ClientTimeout(total=None)
+        server = names.bot_server_name(UID)
+        with suppress(aiohttp.ClientError):
+            async with self.session.get(url, ssl=self.tls, server_hostname=server, timeout=timeout) as answer:
+                async for line in answer.content:
+                    self.statuses.append(BotStatus.model_validate_json(line))
+                    async with self.heard:
+                        self.heard.notify_all()
+
+    async def until(self, test: Callable[[BotStatus], bool], seconds: float = DEADLINE) -> BotStatus:
+        """Wait for a status, at most so long."""
+        try:
+            async with asyncio.timeout(seconds), self.heard:
+                await self.heard.wait_for(lambda: bool(self.statuses) and test(self.status))
+        except TimeoutError:
+            last = self.statuses[-1].model_dump_json(by_alias=True) if self.statuses else "nothing"
+            raise AssertionError(f"not told in {seconds} s; last: {last}\n" + "".join(self.log[-15:])) from None
+        return self.status
+
+    async def until_condition(self, kind: str, status: str, reason: str, seconds: float = DEADLINE) -> None:
+        """Wait for a condition."""
+        await self.until(lambda _: self.condition(kind) == (status, reason), seconds)
+
+    async def call(self, method: str, path: str, body: BaseModel | None = None) -> tuple[int, Any]:
+        """A control call: HTTP status and JSON."""
+        data = body.model_dump_json(by_alias=True) if body is not None else None
+        async with self.session.request(
+            method, self.control_url + path, data=data, ssl=self.tls, server_hostname=names.bot_server_name(UID)
+        ) as answer:
+            return answer.status, await answer.json()
+
+    async def grant(self, ttl_seconds: int = 60) -> tuple[int, Any]:
+        """Grant for what the bot last told."""
+        status = self.status
+        assert status.incarnation is not None
+        return await self.call(
+            "PUT",
+            "/v1/grant",
+            Grant(
+                bot_uid=UID,
+                boot_id=status.boot_id,
+                incarnation=status.incarnation,
+                revision=status.applied_revision,
+                status_sequence=status.sequence,
+                epoch=1,
+                ttl_seconds=ttl_seconds,
+            ),
+        )
+
+    async def probe(self, path: str) -> tuple[int, str]:
+        """A plain call: HTTP status and text."""
+        async with self.session.get(self.probe_url + path) as answer:
+            return answer.status, await answer.text()
+
+    async def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def bot_process(folder: BotFolder) -> AsyncIterator[BotProcess]:
+    """A bot on free ports, its stream followed; ended with SIGTERM unless it ended before."""
+    root = folder.root
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tradingbot", "run",
+        "--config", str(root / names.CONFIG_KEY), "--tls-dir", str(root / "tls"),
+        "--credentials-dir", str(root / "keys"), "--state-dir", str(root / "state"),
+        "--host", "127.0.0.1", "--probe-port", "0", "--control-port", "0",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    reader = asyncio.create_task(_collect(process.stderr, log))
+    follow: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(DEADLINE):
+            line = await process.stdout.readline()
+        assert line, "".join(log)
+        ports = json.loads(line)
+        async with aiohttp.ClientSession() as session:
+            bot = BotProcess(
+                process,
+                f"http://127.0.0.1:{ports['probePort']}",
+                f"https://127.0.0.1:{ports['controlPort']}",
+                session,
+                folder.client_tls(),
+                log=log,
+            )
+            follow = asyncio.create_task(bot.follow())
+            await bot.until(lambda _: True)
+            yield bot
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            async with asyncio.timeout(15):
+                await process.wait()
+        for task in (reader, follow):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (reader, follow) if task), return_exceptions=True)
+
+
+@contextmanager
+def exchange_process(*options: str) -> Iterator[tuple[str, str]]:
+    """A paper exchange for all tests of a module: its addresses (API, control)."""
+    command = [sys.executable, "-m", "paper_exchange", "serve", "--port=0", "--control-port=0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            listening = json.loads(process.stdout.readline())
+            yield listening["baseURL"], listening["controlURL"]
+        finally:
+            process.terminate()
+
+
+async def _collect(stream: asyncio.StreamReader, log: list[str]) -> None:
+    async for line in stream:
+        log.append(line.decode(errors="replace"))  # noqa: PERF401 - a comprehension would show nothing before the end
