@@ -15,6 +15,8 @@ import pytest_asyncio
 from binance import AsyncClient, BinanceSocketManager
 from binance.exceptions import BinanceAPIException
 from binance.ws.reconnecting_websocket import ReconnectingWebsocket
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
@@ -34,7 +36,9 @@ async def exchange() -> AsyncIterator[PaperExchange]:
 
 
 @asynccontextmanager
-async def client_of(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[Any]:
+async def client_of(
+    exchange: PaperExchange, account: TestAccount, private_key: str | None = None
+) -> AsyncIterator[Any]:
     """python-binance pointed at the exchange by its class attributes, as its base URLs are formatted on creation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncClient, "API_URL", exchange.base_url + "/api")
@@ -43,11 +47,25 @@ async def client_of(exchange: PaperExchange, account: TestAccount) -> AsyncItera
         # How long its reader waits before it looks whether it should end: closing waits for that.
         patch.setattr(ReconnectingWebsocket, "TIMEOUT", 1)
         patch.setattr(BinanceSocketManager, "STREAM_URL", exchange.ws_url + "/")
-        client = await AsyncClient.create(account.api_key, account.secret_key)
+        client = await AsyncClient.create(account.api_key, account.secret_key, private_key=private_key)
         try:
             yield client
         finally:
             await client.close_connection()
+
+
+async def test_an_ed25519_key_signs_rest_and_the_websocket_api(exchange: PaperExchange) -> None:
+    private = Ed25519PrivateKey.generate()
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    body = {"deposits": {"USDT": "10000"}, "publicKey": public}
+    async with exchange.session.post(f"{exchange.control_url}/control/accounts", json=body) as answer:
+        made = await answer.json()
+    assert "secretKey" not in made
+    async with client_of(exchange, TestAccount(made["uid"], made["apiKey"], ""), private_key=pem) as client:
+        placed = await client.create_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.001")
+        found = await client.ws_get_order(symbol=SYMBOL, orderId=placed["orderId"])
+        assert found["status"] == "FILLED"
 
 
 @pytest_asyncio.fixture(loop_scope="module")

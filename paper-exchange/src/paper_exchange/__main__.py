@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "create", help="make an account with keys and money", allow_abbrev=False
     )
     create.add_argument("--deposit", action="append", type=_deposit, required=True, metavar="ASSET=AMOUNT")
+    create.add_argument("--public-key", type=Path, metavar="FILE", help="Ed25519 public key (PEM) instead of a secret")
     where = create.add_mutually_exclusive_group()
     where.add_argument("--control-url", default="http://127.0.0.1:8081", help="a running exchange (%(default)s)")
     where.add_argument("--data-dir", type=Path, help="the directory of an exchange that does not run")
@@ -159,55 +160,64 @@ async def _run(server: PaperExchangeServer, settings: Options) -> int:
 
 def _create_account(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     deposits = dict(options.deposit)
-    made = _create_offline(parser, options, deposits) if options.data_dir else _create_online(parser, options, deposits)
+    public_key = ""
+    if options.public_key:
+        try:
+            public_key = options.public_key.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            _bad(parser, "--public-key", error)
+    create = _create_offline if options.data_dir else _create_online
+    made = create(parser, options, deposits, public_key)
     if options.output == "json":
         sys.stdout.write(json.dumps(made) + "\n")
     else:
-        sys.stdout.write(f"uid        {made['uid']}\napiKey     {made['apiKey']}\nsecretKey  {made['secretKey']}\n")
+        sys.stdout.write("".join(f"{name:<10} {value}\n" for name, value in made.items()))
     return 0
 
 
 def _create_online(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str]
+    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str], public_key: str
 ) -> dict[str, Any]:
     if not options.control_url.startswith(("http://", "https://")):
         _bad(parser, "--control-url", f"expected an address such as http://127.0.0.1:8081, got {options.control_url!r}")
     request = urllib.request.Request(  # noqa: S310, the scheme was checked
         options.control_url.rstrip("/") + "/control/accounts",
-        data=json.dumps({"deposits": deposits}).encode(),
+        data=json.dumps({"deposits": deposits, "publicKey": public_key}).encode(),
         headers={"Content-Type": "application/json"},
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310, the scheme was checked
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
-        _bad(parser, "--deposit", error.read().decode(errors="replace"))
+        told = error.read().decode(errors="replace")
+        _bad(parser, "--public-key" if "publicKey" in told else "--deposit", told)
     except (urllib.error.URLError, TimeoutError) as error:
         _bad(parser, "--control-url", f"no paper exchange answers at {options.control_url}: {error}")
 
 
 def _create_offline(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str]
+    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str], public_key: str
 ) -> dict[str, Any]:
     import time
 
     from prometheus_client import CollectorRegistry
 
-    from paper_exchange.amounts import ControlInvalidError, parse_deposits
+    from paper_exchange.amounts import ControlInvalidError, check_public_key, parse_deposits
     from paper_exchange.store import Store
     from paper_exchange.venue import Venue
 
     try:
         amounts = parse_deposits(deposits)
+        check_public_key(public_key)
         store = Store(options.data_dir)
     except ControlInvalidError as error:
-        _bad(parser, "--deposit", error)
+        _bad(parser, "--public-key" if "publicKey" in str(error) else "--deposit", error)
     except OSError as error:
         _bad(parser, "--data-dir", error)
     venue = Venue((), None, store, lambda: time.time_ns() // 1_000_000, CollectorRegistry())
-    key = venue.create_account(amounts)
+    key = venue.create_account(amounts, public_key)
     store.close()
-    return {"uid": key.uid, "apiKey": key.api_key, "secretKey": key.secret}
+    return key.answer()
 
 
 if __name__ == "__main__":

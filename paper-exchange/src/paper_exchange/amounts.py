@@ -1,8 +1,12 @@
-"""Amounts of money as people type them: checked, and turned into units."""
+"""What people give to make an account, money and keys: checked, and turned into what the exchange keeps."""
 
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from paper_exchange.core.units import to_units
 
@@ -36,3 +40,18 @@ def positive_units(name: str, amount: object) -> int:
             f'{name}: expected a decimal text above 0 with at most 8 decimals such as "10000.5", got {amount!r}'
         )
     return units
+
+
+def check_public_key(pem: object) -> str:
+    """An Ed25519 public key in PEM, or "" for none; ControlInvalidError for anything else."""
+    refusal = f"publicKey: expected an Ed25519 public key in PEM (openssl pkey -pubout), got {str(pem)[:40]!r}"
+    if not isinstance(pem, str):
+        raise ControlInvalidError(refusal)
+    if pem:
+        try:
+            key = load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ControlInvalidError(refusal) from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise ControlInvalidError(refusal)
+    return pem

@@ -34,6 +34,11 @@ class ApiKey:
     public_key: str = ""
     created_ms: int = 0
 
+    def answer(self) -> dict[str, Any]:
+        """What its owner is told, once."""
+        told: dict[str, Any] = {"uid": self.uid, "apiKey": self.api_key}
+        return told | {"secretKey": self.secret} if self.secret else told
+
 
 class Store:
     """The database; each call is one transaction, on disk for any crash of the process when it returns.

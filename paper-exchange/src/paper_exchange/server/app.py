@@ -116,7 +116,7 @@ class PaperExchangeServer:
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
         self._turned = time.monotonic()
-        self._pump_task = asyncio.create_task(self._pump())
+        self._pump_task = asyncio.create_task(self._run_market())
 
     async def stop(self) -> None:
         """Stop the market, close every connection, then the store."""
@@ -139,6 +139,13 @@ class PaperExchangeServer:
             return "the market is stuck"
         return None
 
+    async def _run_market(self) -> None:
+        """The pump; its failure is logged, and the probes tell of it."""
+        try:
+            await self._pump()
+        except Exception:
+            _log.exception("the market stopped")
+
     async def _pump(self) -> None:
         """Feed the market's events when their time has come; when there are no more, only time goes on."""
         events = self._market.events()
@@ -147,7 +154,8 @@ class PaperExchangeServer:
         while True:
             now = self.venue.now_ms()
             following = await self._feed_due(events, following, now)
-            self._streams.tick(self.venue.now_ms())
+            # The time up to which events were fed: a candle must not close before its last trades are in it.
+            self._streams.tick(now)
             if now - saved >= 1000:
                 saved = now
                 self.venue.save_prices()

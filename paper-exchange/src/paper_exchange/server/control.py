@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from paper_exchange.amounts import ControlInvalidError, parse_deposits, positive_units
+from paper_exchange.amounts import ControlInvalidError, check_public_key, parse_deposits, positive_units
 from paper_exchange.core import reports
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
@@ -59,13 +59,9 @@ class Control:
     async def _create_account(self, request: web.Request) -> web.Response:
         body = await _body(request)
         public_key = body.get("publicKey", "")
-        if not isinstance(public_key, str):
-            raise ControlInvalidError(f"publicKey: expected an Ed25519 public key in PEM, got {public_key!r}")
-        key = self._venue.create_account(parse_deposits(body.get("deposits")), public_key)
-        answer = {"uid": key.uid, "apiKey": key.api_key}
-        if key.secret:
-            answer["secretKey"] = key.secret
-        return web.json_response(answer, status=201)
+        deposits = parse_deposits(body.get("deposits"))
+        key = self._venue.create_account(deposits, check_public_key(public_key))
+        return web.json_response(key.answer(), status=201)
 
     def _uid(self, request: web.Request) -> int:
         asked = request.match_info["uid"]

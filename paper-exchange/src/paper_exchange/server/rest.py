@@ -19,6 +19,9 @@ from paper_exchange.venue import Venue
 
 _log = structlog.get_logger(__name__)
 _MAX_BODY: Final = 64 * 1024
+_REMOVED: Final = "/api/v3/userDataStream"
+_GONE: Final = "<html><body><h1>410 Gone</h1>Use userDataStream.subscribe.signature on /ws-api/v3.</body></html>"
+"""Listen keys were removed on 2026-02-20; Binance answers 410 with HTML."""
 
 
 class RestApi:
@@ -48,6 +51,8 @@ class RestApi:
         if fault and request.path.startswith("/api"):
             retry = {"Retry-After": str(self._faults.retry_after())} if fault.status in (418, 429) else {}
             return _json(fault.body(), fault.status, retry)
+        if request.path == _REMOVED:
+            return web.Response(text=_GONE, status=410, content_type="text/html")
         route = self._api.routes.get((request.method, request.path))
         address = request.remote or ""
         if route is None:
