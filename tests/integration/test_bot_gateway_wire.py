@@ -1,0 +1,299 @@
+"""The gateway on the wire: what is signed, what is never sent twice, and streams that come back by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from random import Random
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from aiohttp import WSMsgType, web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from support.bot_orders import bot_settings, until
+from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.credentials import Credentials
+from tradingbot.gateway.errors import AmbiguousError, ClockSkewError, UnreachableError
+from tradingbot.gateway.port import NewOrder, OpenGuard, Stamp
+from tradingbot.gateway.streams import StreamName, Streams
+from tradingbot.model import OrderType, Side
+
+pytestmark = pytest.mark.integration
+
+SECRET = "s" * 64
+HMAC = Credentials("key", SECRET)
+ORDER = NewOrder("BTCUSDT", "id-1", Side.SELL, OrderType.MARKET, Decimal("0.5"))
+ORDER_ANSWER = {
+    "symbol": "BTCUSDT",
+    "orderId": 1,
+    "clientOrderId": "id-1",
+    "transactTime": 1,
+    "price": "0",
+    "origQty": "0.5",
+    "executedQty": "0.5",
+    "status": "FILLED",
+    "type": "MARKET",
+    "side": "SELL",
+}
+Answering = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Wire:
+    """A server that records requests as raw text and answers as told."""
+
+    url: str
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
+    offset_ms: int = 0
+
+    def sent(self, path: str) -> list[str]:
+        """Raw query and body of every request to that path."""
+        return [payload for _, where, payload in self.requests if where.endswith(path)]
+
+
+@asynccontextmanager
+async def wire(answer: Answering) -> AsyncIterator[Wire]:
+    recorder = Wire("")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        payload = request.rel_url.raw_query_string + (await request.text())
+        recorder.requests.append((request.method, request.path, payload))
+        if request.path.endswith("/time"):
+            return web.json_response({"serverTime": int(time.time() * 1000) + recorder.offset_ms})
+        return await answer(request, payload)
+
+    async with serving(handle) as url:
+        recorder.url = url
+        yield recorder
+
+
+@asynccontextmanager
+async def serving(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def gateway(url: str, credentials: Credentials) -> AsyncIterator[BinanceExchange]:
+    exchange = BinanceExchange.create(bot_settings(url).exchange, credentials, OpenGuard(), time.monotonic)
+    try:
+        yield exchange
+    finally:
+        await exchange.close()
+
+
+async def answer_order(_request: web.Request, _payload: str) -> web.StreamResponse:
+    return web.json_response(ORDER_ANSWER)
+
+
+async def answer_orders(_request: web.Request, _payload: str) -> web.StreamResponse:
+    return web.json_response([])
+
+
+async def test_an_order_is_signed_with_the_timestamp_of_its_intent() -> None:
+    async with wire(answer_order) as server, gateway(server.url, HMAC) as exchange:
+        await exchange.place_order(ORDER, Stamp(1_700_000_000_123, 4_000))
+
+    (payload,) = server.sent("/order")
+    fields = parse_qs(payload)
+    assert fields["timestamp"] == ["1700000000123"]
+    assert fields["recvWindow"] == ["4000"]
+    assert fields["quantity"] == ["0.5"]
+    unsigned, signature = payload.split("&signature=")
+    assert hmac.new(SECRET.encode(), unsigned.encode(), hashlib.sha256).hexdigest() == signature
+
+
+@pytest.mark.parametrize("verb", ["post", "get"])
+async def test_an_ed25519_key_signs_what_goes_over_the_wire(verb: str) -> None:
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    answer = answer_order if verb == "post" else answer_orders
+    async with wire(answer) as server, gateway(server.url, Credentials("key", None, pem)) as exchange:
+        await exchange.sync_clock()
+        if verb == "post":
+            await exchange.place_order(ORDER, exchange.stamp())
+        else:
+            await exchange.open_orders("BTCUSDT")
+
+    payload = server.sent("/order" if verb == "post" else "/openOrders")[0]
+    unsigned, signature = payload.split("&signature=")
+    key.public_key().verify(base64.b64decode(unquote(signature)), unsigned.encode())
+
+
+async def test_an_order_whose_connection_drops_is_sent_once_and_its_outcome_is_unknown() -> None:
+    async def drop(request: web.Request, _payload: str) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with wire(drop) as server, gateway(server.url, HMAC) as exchange:
+        with pytest.raises(AmbiguousError):
+            await exchange.place_order(ORDER, Stamp(1, 5_000))
+        assert len(server.sent("/order")) == 1
+        assert exchange.counts.errors == 1
+
+
+async def test_an_exchange_that_nobody_serves_is_unreachable_and_nothing_was_sent() -> None:
+    async with wire(answer_order) as server:
+        pass  # its port is free again
+    async with gateway(server.url, HMAC) as exchange:
+        with pytest.raises(UnreachableError):
+            await exchange.place_order(ORDER, Stamp(1, 5_000))
+
+
+async def test_a_wrong_clock_is_measured_again_and_the_read_repeated_once() -> None:
+    answers = [web.json_response({"code": -1021, "msg": "ahead"}, status=400), web.json_response([])]
+
+    async def skewed(_request: web.Request, _payload: str) -> web.StreamResponse:
+        return answers.pop(0)
+
+    async with wire(skewed) as server, gateway(server.url, HMAC) as exchange:
+        await exchange.sync_clock()
+        server.offset_ms = 60_000
+        assert await exchange.open_orders("BTCUSDT") == []
+
+        first, second = (int(parse_qs(payload)["timestamp"][0]) for payload in server.sent("/openOrders"))
+        assert second - first > 55_000
+
+
+async def test_an_order_with_a_wrong_clock_is_not_repeated() -> None:
+    async def skewed(_request: web.Request, _payload: str) -> web.StreamResponse:
+        return web.json_response({"code": -1021, "msg": "ahead"}, status=400)
+
+    async with wire(skewed) as server, gateway(server.url, HMAC) as exchange:
+        with pytest.raises(ClockSkewError):
+            await exchange.place_order(ORDER, Stamp(1, 5_000))
+        assert len(server.sent("/order")) == 1
+
+
+async def test_used_weight_is_read_from_the_answers() -> None:
+    async def weighted(_request: web.Request, _payload: str) -> web.StreamResponse:
+        return web.json_response([], headers={"X-MBX-USED-WEIGHT-1M": "42"})
+
+    async with wire(weighted) as server, gateway(server.url, HMAC) as exchange:
+        await exchange.open_orders("BTCUSDT")
+        assert exchange.counts.used_weight == 42
+
+
+# --- streams ---
+
+
+@dataclass
+class StreamServer:
+    """Serves both WebSocket endpoints by hand."""
+
+    url: str = ""
+    subscriptions: int = 0
+    users: list[web.WebSocketResponse] = field(default_factory=list)
+    markets: list[web.WebSocketResponse] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        user = request.path.endswith("/ws-api/v3")
+        (self.users if user else self.markets).append(socket)
+        async for frame in socket:
+            if frame.type is WSMsgType.TEXT:
+                message = json.loads(frame.data)
+                self.subscriptions += message["method"].startswith("userDataStream.subscribe")
+                await socket.send_json({"id": message["id"], "status": 200, "result": {"subscriptionId": 0}})
+        return socket
+
+
+@asynccontextmanager
+async def streaming() -> AsyncIterator[tuple[StreamServer, Streams]]:
+    server = StreamServer()
+    async with serving(server.handle) as url:
+        server.url = url
+        socket_url = url.replace("http", "ws", 1)
+        streams = Streams(
+            stream_url=socket_url,
+            ws_api_url=f"{socket_url}/ws-api/v3",
+            symbol="BTCUSDT",
+            interval="1m",
+            subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
+            monotonic=time.monotonic,
+            random=Random(3),
+        )
+        task = asyncio.create_task(streams.run())
+        try:
+            await until(lambda: streams.user_alive and bool(server.markets))
+            yield server, streams
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def kline(open_ms: int, *, closed: bool) -> dict[str, object]:
+    row = {"t": open_ms, "T": open_ms + 59_999, "s": "BTCUSDT", "i": "1m", "o": "1", "c": "2", "h": "3", "l": "1"}
+    return {"stream": "btcusdt@kline_1m", "data": {"e": "kline", "k": {**row, "v": "5", "n": 1, "x": closed}}}
+
+
+def book(bid: str) -> dict[str, object]:
+    return {"stream": "btcusdt@bookTicker", "data": {"s": "BTCUSDT", "b": bid, "B": "1", "a": "101", "A": "1"}}
+
+
+async def test_a_closed_user_stream_is_subscribed_again_and_reported() -> None:
+    async with streaming() as (server, streams):
+        assert StreamName.USER in (await streams.next()).reconnected
+        await server.users[0].close()
+        await until(lambda: server.subscriptions == 2 and streams.user_alive)
+
+        assert StreamName.USER in (await streams.next()).reconnected
+        assert streams.health(StreamName.USER).connects == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param({"subscriptionId": 0, "event": {"e": "eventStreamTerminated", "E": 1}}, id="terminated"),
+        pytest.param({"event": {"e": "serverShutdown", "E": 1}}, id="server-shutdown"),
+        pytest.param({"id": None, "status": 401, "error": {"code": -2015, "msg": "revoked"}}, id="revoked"),
+    ],
+)
+async def test_a_user_stream_that_ended_in_words_is_rebuilt(message: dict[str, object]) -> None:
+    async with streaming() as (server, streams):
+        await server.users[0].send_json(message)
+        await until(lambda: server.subscriptions == 2 and streams.user_alive)
+
+
+async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book() -> None:
+    async with streaming() as (server, streams):
+        await streams.next()
+        for number in range(300):
+            await server.markets[0].send_json(book(str(number)))
+            await server.markets[0].send_json(kline(number * 60_000, closed=False))
+            await server.markets[0].send_json(kline(number * 60_000, closed=True))
+        await until(lambda: streams.book is not None and streams.book.bid == 299)
+        await until(lambda: len(streams._batch.candles) == 300)
+        batch = await streams.next()
+
+        assert [candle.open_ms for candle in batch.candles] == [number * 60_000 for number in range(300)]
+        assert batch.book is not None
+        assert batch.book.bid == 299
+
+
+async def test_a_changed_interval_rebuilds_the_market_stream() -> None:
+    async with streaming() as (server, streams):
+        await streams.change_interval("1s")
+        await until(lambda: len(server.markets) == 2)
+        await until(lambda: streams.health(StreamName.MARKET).connected)
