@@ -8,7 +8,6 @@ Permissions, in the namespaces that are served:
     pods                              create delete get list watch
     secrets                           create
     tradingbots                       get list patch watch      (patch: the finalizer)
-    tradingbots/finalizers            update                    (owner references, where admission checks them)
     tradingbots/status                patch
 
 and in the namespace of the claims:

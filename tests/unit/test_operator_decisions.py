@@ -1,0 +1,246 @@
+"""Promises of the operator's small decisions: claims, deletion, queue, inventory, settings, backing off."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
+from support.operator_process import make_authority
+from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, news
+from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, standing
+from tradingbot_operator.handlers import EndlessBackoff
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
+from tradingbot_operator.leader import lease_name
+from tradingbot_operator.settings import SettingsError, load
+from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS, WorkQueue
+
+KEY = BotKey("trading", "btcusdt")
+
+
+# --- claims ---
+
+
+def claimant(boot: str = "boot-1", incarnation: int = 10) -> Claimant:
+    return Claimant(KEY, UID, "Paper", "1001", "BTCUSDT", boot, incarnation)
+
+
+@pytest.mark.parametrize(
+    ("holder", "boot", "incarnation", "expected"),
+    [
+        pytest.param(UID, "boot-1", 10, Standing.HELD, id="this-very-start"),
+        pytest.param(UID, "boot-0", 9, Standing.RECORD, id="a-later-start"),
+        pytest.param(UID, "boot-1", 9, Standing.RECORD, id="raised"),
+        pytest.param(UID, "boot-0", 10, Standing.RAISE, id="another-start-has-this-number"),
+        pytest.param(UID, "boot-0", 11, Standing.RAISE, id="another-start-has-a-greater-one"),
+        pytest.param("other", "boot-1", 1, Standing.FOREIGN, id="another-bot"),
+    ],
+)
+def test_a_claim_is_held_by_one_process_start_of_one_bot(
+    holder: str, boot: str, incarnation: int, expected: Standing
+) -> None:
+    raw = {
+        "metadata": {"annotations": {HOLDER: "a/b", BOOT: boot, INCARNATION: str(incarnation)}},
+        "spec": {"holderIdentity": holder},
+    }
+    assert standing(Claim.of(raw), claimant()) is expected
+
+
+def test_a_claims_name_tells_no_account_and_differs_by_environment_account_and_symbol() -> None:
+    base = claimant()
+    assert "1001" not in base.lease_name
+    others = [
+        Claimant(KEY, UID, "Testnet", "1001", "BTCUSDT", "b", 1),
+        Claimant(KEY, UID, "Paper", "1002", "BTCUSDT", "b", 1),
+        Claimant(KEY, UID, "Paper", "1001", "ETHUSDT", "b", 1),
+    ]
+    assert len({base.lease_name, *(item.lease_name for item in others)}) == 4
+
+
+# --- deletion ---
+
+
+def facts(**more: bool | float) -> DeletionFacts:
+    values = {
+        "pod": True,
+        "pod_deleting": False,
+        "pod_terminated": False,
+        "reachable": True,
+        "drained": False,
+        "could_trade": True,
+        "overdue": -60.0,
+        "gone_for_sure": False,
+        **more,
+    }
+    return DeletionFacts(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(facts(), DeletionStep.DRAIN, id="drain-first"),
+        pytest.param(facts(drained=True), DeletionStep.DELETE_POD, id="drained"),
+        pytest.param(facts(reachable=False), DeletionStep.WAIT, id="it-may-come-back"),
+        pytest.param(facts(reachable=False, could_trade=False), DeletionStep.DELETE_POD, id="never-traded"),
+        pytest.param(facts(could_trade=False), DeletionStep.DRAIN, id="a-live-bot-is-always-asked"),
+        pytest.param(facts(overdue=0.0), DeletionStep.DELETE_POD, id="deadline"),
+        pytest.param(facts(reachable=False, overdue=1.0), DeletionStep.DELETE_POD, id="deadline-of-a-silent-bot"),
+        pytest.param(facts(pod_deleting=True, drained=True), DeletionStep.WAIT, id="the-kubelet-ends-it"),
+        pytest.param(facts(pod_deleting=True, overdue=61.0), DeletionStep.WAIT, id="lost-node-with-a-grant"),
+        pytest.param(
+            facts(pod_deleting=True, overdue=61.0, gone_for_sure=True), DeletionStep.RELEASE, id="lost-node-after-it"
+        ),
+        pytest.param(facts(pod=False, gone_for_sure=True), DeletionStep.RELEASE, id="no-pod"),
+        pytest.param(facts(pod=False), DeletionStep.WAIT, id="vanished-pod"),
+        pytest.param(facts(pod_terminated=True, gone_for_sure=True), DeletionStep.RELEASE, id="ended"),
+    ],
+)
+def test_a_deletion_drains_waits_and_releases_in_this_order(seen: DeletionFacts, expected: DeletionStep) -> None:
+    assert deletion_step(seen) is expected
+
+
+# --- what is news ---
+
+
+def test_figures_are_no_news_and_safe_mode_is_an_alarm() -> None:
+    before = word()
+    assert news(before) == news(word(sequence=8, unprotected_seconds=1.0))
+    assert news(before) != news(word(applied_revision=2))
+    assert alarm(before) == alarm(word(applied_revision=2))
+    assert alarm(before) != alarm(word(causes=("Spec",)))
+
+
+# --- the work queue ---
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def queue(clock: Clock) -> WorkQueue[str]:
+    return WorkQueue(Random(1), clock)
+
+
+async def test_a_key_waits_once_however_often_it_is_added_and_an_urgent_one_goes_first() -> None:
+    work = queue(Clock())
+    for key in ("a", "b", "a", "c"):
+        work.add(key)
+    work.add("c", urgent=True)
+    assert len(work) == 3
+    assert [await work.take() for _ in range(3)] == ["c", "a", "b"]
+
+
+async def test_a_key_is_never_with_two_workers_and_comes_again_after_its_step() -> None:
+    work = queue(Clock())
+    work.add("a")
+    assert await work.take() == "a"
+    work.add("a")
+    assert len(work) == 0
+    work.done("a")
+    assert await work.take() == "a"
+
+
+async def test_of_several_delays_the_earliest_counts() -> None:
+    clock = Clock()
+    work = queue(clock)
+    work.add_after("a", 20)
+    work.add_after("a", 5)
+    work.add_after("a", 60)
+    clock.now += 5
+    assert await work.take() == "a"
+    work.done("a")
+    clock.now += 100
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await work.take()
+
+
+async def test_failures_back_off_up_to_a_ceiling_and_a_success_forgets_them() -> None:
+    clock = Clock()
+    work = queue(clock)
+    delays = []
+    for _ in range(12):
+        work.add("a")
+        await work.take()
+        work.done("a", failed=True)
+        begun = clock.now
+        while len(work) == 0:
+            clock.now += 0.05
+            work._promote()
+        delays.append(clock.now - begun)
+    assert delays[0] <= 0.3
+    assert LONGEST_RETRY_SECONDS / 2 <= delays[-1] <= LONGEST_RETRY_SECONDS + 0.1
+    await work.take()
+    work.done("a")
+    work.add("a")
+    await work.take()
+    work.done("a", failed=True)
+    clock.now += 0.3
+    assert await work.take() == "a"
+
+
+def test_kopfs_retries_never_end_and_stay_short() -> None:
+    delays = list(itertools.islice(iter(EndlessBackoff(Random(1))), 100))
+    assert max(delays) <= 15.0
+    assert len(delays) == 100
+
+
+# --- the inventory ---
+
+
+def test_older_news_are_ignored_and_a_deletion_of_a_former_object_too() -> None:
+    bots: Inventory[SeenBot] = Inventory()
+    assert bots.see(seen_bot(metadata={"resourceVersion": "10"}))
+    assert not bots.see(seen_bot(metadata={"resourceVersion": "9"}))
+    assert bots.see(seen_bot(metadata={"resourceVersion": "11", "uid": "new"}))
+    assert not bots.gone(KEY, UID)
+    assert bots.gone(KEY, "new")
+
+
+@pytest.mark.parametrize(
+    ("pod", "terminated"),
+    [
+        pytest.param(seen_pod({"running": {}}), False, id="running"),
+        pytest.param(seen_pod({"terminated": {"exitCode": 1}}), False, id="restarts"),
+        pytest.param(seen_pod({"terminated": {"exitCode": 0}}, deleting=True), True, id="ended-while-deleted"),
+        pytest.param(seen_pod({"running": {}}, deleting=True), False, id="still-ending"),
+        pytest.param(seen_pod(None, deleting=True), False, id="nothing-known"),
+        pytest.param(seen_pod({"terminated": {"exitCode": 0}}, phase="Failed"), True, id="failed"),
+    ],
+)
+def test_a_process_counts_as_ended_only_when_the_kubelet_said_so(pod: SeenPod, terminated: bool) -> None:
+    assert pod.terminated is terminated
+
+
+def test_a_pod_without_a_node_never_ran() -> None:
+    assert SeenPod.of(raw_pod(None, node=None)).never_ran
+    assert not SeenPod.of(raw_pod(None)).never_ran
+
+
+# --- settings ---
+
+
+def test_settings_come_from_flags_and_mistakes_are_named(tmp_path: Path) -> None:
+    make_authority(tmp_path)
+    arguments = ["--ca-dir", str(tmp_path), "--claims-namespace", "tb", "--log-level", "INFO"]
+    settings = load([*arguments, "--namespace", "b", "--namespace", "a"], {"KUBECONFIG": "/somewhere"})
+    assert (settings.namespaces, settings.kubeconfig, settings.log_level) == (("a", "b"), "/somewhere", "info")
+    with pytest.raises(SettingsError, match=r"--ca-dir: expected a file ca\.crt"):
+        load(["--ca-dir", str(tmp_path / "none"), "--claims-namespace", "tb"], {})
+    with pytest.raises(SettingsError, match="--claims-namespace"):
+        load(["--ca-dir", str(tmp_path)], {})
+
+
+def test_operators_of_the_same_namespaces_share_a_lease_and_others_do_not() -> None:
+    assert lease_name(()) != lease_name(("a",)) != lease_name(("a", "b"))
+    assert lease_name(("a", "b")) == lease_name(("a", "b"))

@@ -1,0 +1,169 @@
+"""Promises of the objects that a TradingBot should have."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from support.operator_objects import UID, seen_bot
+from support.operator_process import make_authority
+from tradingbot_api import names
+from tradingbot_operator import desired
+from tradingbot_operator.certificates import CertificateAuthority
+from tradingbot_operator.desired import Identity, SpecError
+from tradingbot_operator.fleet import Ledger
+from tradingbot_operator.settings import SettingsError
+
+IDENTITY = Identity("trading", "btcusdt", UID)
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def pod(**spec: Any) -> dict[str, Any]:
+    return desired.pod(IDENTITY, desired.parse_spec(seen_bot(**spec)), "tradingbot/bot:1", "IfNotPresent")
+
+
+def test_the_pod_satisfies_pod_security_restricted_and_holds_no_kubernetes_credentials() -> None:
+    spec = pod()["spec"]
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["restartPolicy"] == "Always"
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "env" not in container
+    assert "envFrom" not in container
+
+
+def test_the_pod_is_owned_by_uid_and_its_credentials_secret_is_optional() -> None:
+    manifest = pod()
+    (owner,) = manifest["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == (UID, True)
+    volumes = {item["name"]: item for item in manifest["spec"]["volumes"]}
+    assert volumes["credentials"]["secret"]["optional"] is True
+    assert volumes["tls"]["secret"]["secretName"] == names.tls_secret_name("btcusdt", UID)
+    assert volumes["state"] == {"name": "state", "emptyDir": {}}
+
+
+def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_operator() -> None:
+    manifest = pod(
+        pod={
+            "image": "mine:2",
+            "labels": {"team": "a", names.MANAGED_BY_LABEL: "me"},
+            "annotations": {"note": "x"},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "priorityClassName": "high",
+            "imagePullSecrets": [{"name": "registry"}],
+            "resources": {"limits": {"memory": "1Gi"}},
+        }
+    )
+    spec = manifest["spec"]
+    assert spec["containers"][0]["image"] == "mine:2"
+    assert spec["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+    assert manifest["metadata"]["labels"]["team"] == "a"
+    assert manifest["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.FIELD_MANAGER
+    assert manifest["metadata"]["annotations"] == {"note": "x"}
+    assert (spec["nodeSelector"], spec["priorityClassName"]) == ({"disk": "ssd"}, "high")
+    assert (spec["tolerations"], spec["affinity"]) == ([{"operator": "Exists"}], {"nodeAffinity": {}})
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+
+
+@pytest.mark.parametrize(("policy", "owned"), [("Retain", False), ("Delete", True)])
+def test_a_retained_volume_has_no_owner_and_is_taken_up_by_a_bot_of_that_name(policy: str, owned: bool) -> None:
+    spec = desired.parse_spec(seen_bot(storage={"size": "2Gi", "reclaimPolicy": policy}))
+    claim = desired.volume_claim(IDENTITY, spec)
+    assert claim is not None
+    assert claim["spec"]["resources"]["requests"] == {"storage": "2Gi"}
+    assert bool(claim["metadata"].get("ownerReferences")) is owned
+    assert desired.adoptable(claim, IDENTITY)
+    assert desired.adoptable(claim, Identity("trading", "btcusdt", "another-uid")) is not owned
+    assert not desired.adoptable(claim, Identity("trading", "ethusdt", "another-uid"))
+
+
+def test_a_configuration_survives_the_config_map_and_its_money_stays_plain_decimals() -> None:
+    settings = desired.settings_of(desired.parse_spec(seen_bot(capital="1000.10")))
+    config = desired.bot_config(IDENTITY, settings, 4)
+    manifest = desired.config_map(IDENTITY, config)
+    assert desired.decode(manifest) == config
+    assert json.loads(manifest["data"][names.CONFIG_KEY])["settings"]["capital"] == "1000.1"
+
+
+def test_the_operators_part_of_the_spec_does_not_shape_the_configuration() -> None:
+    first = desired.settings_of(desired.parse_spec(seen_bot()))
+    assert (
+        desired.settings_of(desired.parse_spec(seen_bot(deletionPolicy="ClosePosition", pod={"image": "x"}))) == first
+    )
+
+
+def test_the_revision_grows_exactly_when_the_content_differs() -> None:
+    settings = desired.settings_of(desired.parse_spec(seen_bot()))
+    safe = desired.settings_of(desired.parse_spec(seen_bot(safeMode=True)))
+    ledger = Ledger(None, None, None)
+    assert [ledger.want(item) for item in (settings, settings, safe, safe, settings)] == [1, 1, 2, 2, 3]
+    restarted = Ledger(desired.bot_config(IDENTITY, settings, 3), "uid", "1")
+    assert restarted.want(settings) == 3
+    # Handed over by a former operator that ended before it wrote the ConfigMap.
+    restarted.heard(4)
+    assert restarted.want(settings) == 5
+
+
+def test_a_spec_that_cannot_be_read_is_refused_with_the_fields_path() -> None:
+    with pytest.raises(SpecError, match=r"spec\.capital: .*expected a decimal number"):
+        desired.parse_spec(seen_bot(capital=5))
+
+
+# --- certificates ---
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> CertificateAuthority:
+    make_authority(tmp_path)
+    return CertificateAuthority.load(tmp_path)
+
+
+def test_a_bots_certificate_names_its_uid_and_serves_only(authority: CertificateAuthority) -> None:
+    certificate = x509.load_pem_x509_certificate(authority.issue_bot(UID, datetime.now(UTC)).certificate)
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.pem))
+    name = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert name.get_values_for_type(x509.DNSName) == [names.bot_server_name(UID)]
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert [item.dotted_string for item in usage] == ["1.3.6.1.5.5.7.3.1"]
+
+
+def test_the_secret_of_the_certificate_is_immutable(authority: CertificateAuthority) -> None:
+    pair = authority.issue_bot(UID, datetime.now(UTC))
+    manifest = desired.tls_secret(IDENTITY, pair, authority.pem)
+    assert manifest["immutable"] is True
+    assert set(manifest["data"]) == {"tls.crt", "tls.key", "ca.crt"}
+
+
+def test_the_operator_trusts_its_own_authority_only_and_shows_its_certificate(authority: CertificateAuthority) -> None:
+    context = authority.client_context(datetime.now(UTC))
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("broken", ["ca.crt", "ca.key"])
+def test_a_broken_authority_is_named(tmp_path: Path, broken: str) -> None:
+    make_authority(tmp_path)
+    (tmp_path / broken).write_text("nonsense")
+    with pytest.raises(SettingsError, match="--ca-dir"):
+        CertificateAuthority.load(tmp_path)
+
+
+def test_a_key_of_another_authority_is_refused(tmp_path: Path) -> None:
+    make_authority(tmp_path / "a")
+    make_authority(tmp_path / "b")
+    (tmp_path / "a/ca.key").write_bytes((tmp_path / "b/ca.key").read_bytes())
+    with pytest.raises(SettingsError, match=r"ca\.key is not the key of ca\.crt"):
+        CertificateAuthority.load(tmp_path / "a")
