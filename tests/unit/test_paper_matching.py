@@ -46,6 +46,12 @@ def test_a_market_buy_by_quote_spends_no_more_than_it_says(desk: Desk) -> None:
     assert answer["executedQty"] == "0.00166000"  # 100 / 60001 cut to the lot step
 
 
+def test_a_market_buy_by_quote_on_a_thin_book_is_expired_with_what_it_got(desk: Desk) -> None:
+    desk.book([], [("60001", "0.01")])
+    answer = desk.place(ALICE, "BUY", "MARKET", quoteOrderQty="1000")
+    assert (answer["status"], answer["executedQty"]) == ("EXPIRED", "0.01000000")
+
+
 def test_a_market_order_on_a_thin_book_is_expired_with_what_it_got(desk: Desk) -> None:
     answer = desk.place(ALICE, "SELL", "MARKET", quantity="4")
     assert (answer["status"], answer["executedQty"]) == ("EXPIRED", "3.00000000")

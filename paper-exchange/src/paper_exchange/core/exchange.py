@@ -505,11 +505,11 @@ class Exchange:
         """The quantity of an order; of one by quote amount, what the book gives for at most that amount."""
         if not request.quote_quantity:
             return request.quantity
+        step = market.rules.step
         left = request.quote_quantity
-        quantity = 0
+        quantity = price = 0
         for price, shown in market.ladder(request.side.opposite).depth_within(None):
-            affordable = left * SCALE // price // market.rules.step * market.rules.step
-            part = min(affordable, shown)
+            part = min(left * SCALE // price // step * step, shown)
             quantity += part
             left -= product(price, part)
             if part < shown:
@@ -517,6 +517,8 @@ class Exchange:
         else:
             if not quantity:
                 raise rejected("Order book liquidity is less than symbol minimum quantity.")
+            # The book ends before the amount does: the rest cannot be filled, and the order will say so.
+            quantity += left * SCALE // price // step * step
         if quantity < market.rules.min_quantity:
             raise filter_failure("LOT_SIZE")
         return quantity
@@ -811,9 +813,9 @@ class Exchange:
         """Let our resting orders take part in an outside trade; what is left is between outsiders."""
         ladder = market.ladder(Side.BUY if buyer_is_maker else Side.SELL)
         left = quantity
-        if not ladder.own:
-            return left
-        for level in [p for p in ladder.prices() if p in ladder.own and ladder.reaches(p, price)]:
+        for level in ladder.own_prices():
+            if not ladder.reaches(level, price):
+                break
             consumed = 0
             for maker in list(ladder.own.get(level, ())):
                 if not maker.open:
@@ -836,7 +838,7 @@ class Exchange:
         """The outside book crossed resting orders of ours: they fill at their own price."""
         for side in Side:
             ladder, other = market.ladder(side), market.ladder(side.opposite)
-            for price in [p for p in ladder.prices() if p in ladder.own]:
+            for price in ladder.own_prices():
                 for maker in list(ladder.own.get(price, ())):
                     while maker.open:
                         best = other.best_outside()

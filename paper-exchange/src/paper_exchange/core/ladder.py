@@ -112,6 +112,10 @@ class Ladder:
         """All prices, best first; do not change the ladder while reading."""
         return (key * self._sign for key in self._keys)
 
+    def own_prices(self) -> list[int]:
+        """Prices at which orders of ours rest, best first."""
+        return sorted(self.own, key=lambda price: price * self._sign)
+
     def reaches(self, price: int, limit: int) -> bool:
         """Whether a taker with this limit may trade at a price of this side."""
         return price * self._sign <= limit * self._sign

@@ -20,6 +20,7 @@ class Outbox:
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self.socket = socket
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._ended = False
 
     @classmethod
     @asynccontextmanager
@@ -42,12 +43,14 @@ class Outbox:
         """Queue a message; a connection whose queue is full is closed."""
         if self._queue.qsize() >= _LIMIT:
             self.end()
-        else:
+        elif not self._ended:
             self._queue.put_nowait(text)
 
     def end(self) -> None:
         """Close the connection after what was queued."""
-        self._queue.put_nowait(None)
+        if not self._ended:
+            self._ended = True
+            self._queue.put_nowait(None)
 
     async def _run(self) -> None:
         while (text := await self._queue.get()) is not None:
