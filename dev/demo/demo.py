@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,13 +119,13 @@ class Demo:
         """The quantity held by a bot, as its status tells."""
         return Decimal(self.status(name).get("position", {}).get("quantity", "0"))
 
-    def wait_for_position(self, name: str) -> Decimal:
-        """Waits until a bot holds a protected position (what is left below the lot size counts as flat)."""
+    def first_in_position(self, names: Sequence[str]) -> str:
+        """Waits until one of the bots holds a protected position (what is left below the lot size counts as flat)."""
         return until(
-            f"{name} to hold a position",
-            lambda: self.position(name) if self.condition(name, "Protected").startswith("True Protected") else None,
+            f"a position of {' or '.join(names)}",
+            lambda: next((n for n in names if self.condition(n, "Protected").startswith("True Protected")), None),
             240,
-            lambda: self.condition(name, "Protected"),
+            lambda: self.shell.quiet("kubectl", "get", "tradingbots", "-o", "wide"),
         )
 
     def account(self) -> dict[str, Any]:
@@ -268,10 +268,11 @@ class Demo:
 
     def kill_in_position(self) -> None:
         """A pod dies while its bot holds a position; the new process finds the same."""
-        bot = self.bots[-2] if len(self.bots) > 1 else self.bots[0]
+        durable = [name for name in self.bots if "storage" in self.bot(name)["spec"]]
         self.step("Kill a bot's pod while it is in position")
         for attempt in range(1, 6):
-            held = self.wait_for_position(bot)
+            bot = self.first_in_position(durable)
+            held = self.position(bot)
             fills = self.fills(bot)
             uid = self.shell.quiet("kubectl", "get", "pod", bot, "-o", "jsonpath={.metadata.uid}")
             self.shell.show("kubectl", "get", "tradingbot", bot)
@@ -279,9 +280,9 @@ class Demo:
             self.shell.show("kubectl", "delete", "pod", bot, "--wait=false")
             until(
                 "a new pod that trades",
-                lambda uid=uid: self.replaced(bot, uid) or None,
+                lambda bot=bot, uid=uid: self.replaced(bot, uid) or None,
                 90,
-                lambda: self.condition(bot, "Ready"),
+                lambda bot=bot: self.condition(bot, "Ready"),
             )
             took = time.monotonic() - begun
             after = self.position(bot)
@@ -309,11 +310,11 @@ class Demo:
 
     def delete(self) -> None:
         """A TradingBot is deleted: no entry stays; its position is closed or still protected, by policy."""
-        bot = self.bots[-1]
+        self.step("Delete a TradingBot in position")
+        bot = self.first_in_position(self.bots)
         symbol = bot.upper()
         policy = self.bot(bot)["spec"]["deletionPolicy"]
-        self.step(f"Delete a TradingBot in position (deletionPolicy {policy})")
-        self.wait_for_position(bot)
+        print(f"deletionPolicy of {bot}: {policy}", flush=True)
         self.shell.show("kubectl", "get", "tradingbot", bot)
         begun = time.monotonic()
         self.shell.show("kubectl", "delete", "tradingbot", bot, "--timeout=150s")
@@ -335,8 +336,7 @@ class Demo:
         if policy == "Hold" and left > 0 and protected <= 0:
             raise DemoError(f"{left} {base} stayed without protection")
         self.report["deletion"] = {"policy": policy, "openOrders": len(orders), "base": str(left)}
-        if self.shell.quiet("kubectl", "get", "pod", bot, "--ignore-not-found"):
-            raise DemoError(f"the pod of {bot} is still there")
+        self.shell.show("kubectl", "wait", "pod", bot, "--for=delete", "--timeout=30s")
 
     def next(self) -> None:
         """What to try next."""
