@@ -468,7 +468,8 @@ class Session:
             if EndpointClass.ACCOUNT in half_open:
                 await self._quietly(self.exchange.account())
             if EndpointClass.ORDER in half_open:
-                await self._quietly(self.exchange.open_orders(self.rules.symbol))
+                # Entries wait for a closed circuit, so none can be the probe; an urgent read counts in the same one.
+                await self._quietly(self.exchange.open_orders(self.rules.symbol, urgent=True))
             after = self._parts.panel.snapshot().state
             if after is not before:
                 self._log.warning("circuit breaker", state=after.value, before=before.value)
