@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.bot_orders import SYMBOL, BotSide, bot_side, until
+from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for, until
 from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import NewOrder
-from tradingbot.model import OrderType, Side, TimeInForce
+from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
@@ -210,6 +211,61 @@ async def test_position_without_protection_past_the_deadline_is_sold(
         await side.tick_until(lambda: len(side.orders.books.round_trips) == 1)
 
         assert side.orders.protection.state is ProtectionState.FLAT
+
+
+async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: BotSide) -> None:
+    await bot.enter()
+    target = bot.leg("tp")
+    buyer = exchange_for(bot.settings, await bot.paper.create_account(USDT="10000000"))
+    await buyer.sync_clock()
+    below = target.price - bot.rules.price.tick
+    await bot.paper.push_trade(SYMBOL, below)
+
+    async def buy(number: int, quantity: str, price: Decimal) -> None:
+        order = NewOrder(SYMBOL, f"buy-{number}", Side.BUY, OrderType.LIMIT, Decimal(quantity), price=price)
+        await buyer.place_order(replace(order, time_in_force=TimeInForce.IOC), buyer.stamp())
+
+    # Another account buys what others offer up to the take-profit, and then bit by bit at its price.
+    for number in range(0, 200, 2):
+        await buy(number, "50", below)
+        await buy(number + 1, "0.001", target.price)
+        if (await bot.exchange.order(SYMBOL, target.client_order_id)).executed_quantity > 0:
+            break
+    await buyer.close()
+    await until(lambda: bot.orders.books.quantity == Decimal("0.002996"))
+
+    await bot.tick_until(lambda: bot.told(OrdersEventKind.PROTECTION_RESTORED))
+
+    # The rest has a stop again; or, with the market already at the take-profit, it was sold.
+    stops = [order.quantity for order in bot.orders.open_orders if order.purpose == "sl"]
+    assert stops == [Decimal("0.00299")] or bot.orders.protection.state is ProtectionState.FLAT
+    assert 0 < bot.orders.unprotected_seconds < 10
+    assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_a_store_that_cannot_commit_forbids_entries_and_lets_exits_go(bot: BotSide) -> None:
+    await bot.enter()
+    bot.store._db.execute("PRAGMA query_only=ON")
+
+    assert (await bot.orders.exit("signal")).outcome is ExitOutcome.FLAT
+    assert await bot.base_at_exchange() < Decimal("0.00001")
+    assert (await bot.enter()).code == "StoreFailed"
+
+
+async def test_the_first_entry_is_announced_by_an_order_that_is_cancelled(bot: BotSide) -> None:
+    await bot.enter()
+
+    orders = await bot.exchange.all_orders(SYMBOL, from_order_id=0)
+    announced = [order for order in orders if order.client_order_id.endswith("-an")]
+    assert [order.status for order in announced] == [OrderStatus.CANCELED]
+    assert announced[0].price < Decimal("0.6") * (await bot.exchange.book_ticker(SYMBOL)).bid
+
+
+async def test_an_open_position_is_valid_while_covered_and_protected(bot: BotSide) -> None:
+    await bot.enter()
+    bid = (await bot.exchange.book_ticker(SYMBOL)).bid
+
+    assert bot.orders.validate(bid).valid
 
 
 async def test_drain_with_hold_leaves_the_position_protected_and_says_so(bot: BotSide) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.order_reports import order_report, trade_fill
+from tradingbot.model import OrderStatus
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.state.ledger import BookedFill
@@ -29,10 +30,22 @@ async def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
 
     store = Store.open(tmp_path / "bot.db")
     assert await store.open_intents() == [INTENT]
-    assert await store.orders() == [replace(order, trade_ids=(1, 2))]
+    assert await store.orders(since_ms=0) == [replace(order, trade_ids=(1, 2))]
     assert await store.fills() == [booked]
     assert await store.get("mark") == {"equity": "1000.10"}
     assert await store.get("other") is None
+    await store.close()
+
+
+async def test_old_orders_that_are_done_are_left_in_the_file(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "bot.db")
+    tracker = OrderTracker()
+    _, done = tracker.absorb(order_report("done", order_id=9, status=OrderStatus.FILLED, time_ms=5), "sl")
+    _, working = tracker.absorb(order_report("open", order_id=8, time_ms=5), "sl")
+    await store.record([done, working])
+
+    assert await store.orders(since_ms=6) == [working]
+    assert await store.highest_order_id() == 9
     await store.close()
 
 
@@ -46,13 +59,12 @@ async def test_a_fill_is_recorded_once_and_stays_as_it_was_valued(tmp_path: Path
     await store.close()
 
 
-async def test_a_decided_intent_is_no_longer_open_and_its_ids_stay_known(tmp_path: Path) -> None:
+async def test_a_decided_intent_is_no_longer_open(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "bot.db")
     await store.put_intent(INTENT)
     await store.put_intent(replace(INTENT, state=IntentState.ACKNOWLEDGED))
 
     assert await store.open_intents() == []
-    assert await store.intent_ids() == {"a"}
     await store.close()
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from tradingbot.gateway.port import CallCounts
 from tradingbot.model import NO_LIST
-from tradingbot.orders.types import ProtectionState, TrackedOrder
+from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
@@ -123,13 +123,12 @@ def _position(session: Session, price: Decimal | None) -> PositionStatus | None:
     books, verdict = session.manager.books, session.verdict
     if price is None and not books.flat:
         return None
-    protected = session.manager.protection.state is not ProtectionState.UNPROTECTED
     return PositionStatus(
         side="Flat" if books.flat else "Long",
         quantity=books.quantity,
         average_price=books.average_price,
         value=books.quantity * (price or Decimal(0)),
-        validated=verdict is not None and verdict.synced and protected,
+        validated=verdict is not None and verdict.synced and session.manager.validate(price or Decimal(0)).valid,
     )
 
 

@@ -50,12 +50,16 @@ from tradingbot.orders.types import (
 from tradingbot.recovery.fence import ClientIds, Purpose, bot_key, parse, propose_incarnation
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
+from tradingbot.state.position_validator import PositionValidator, Validation
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 T = TypeVar("T")
 EXIT_ATTEMPTS: Final = 6
+FRESH_ORDERS_MS: Final = 5_000
+"""An entry needs open orders that were read within this time: they show a second trader."""
+KEEP_ORDERS_MS: Final = 24 * 3_600_000
 SETTLE_WAITS: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0, 2.0, 3.0)
 """Seconds between questions about a request that got no answer, while its outcome is waited for."""
 FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
@@ -105,6 +109,7 @@ class OrderManager:
         self._tracker = OrderTracker()
         self._ocos = OCOMonitor(self._tracker)
         self._reconciler = BalanceReconciler(exchange, rules)
+        self._validator = PositionValidator(rules.symbol, rules.notional.min_notional)
         self._ids = ClientIds(bot_key(account_uid, rules.symbol), 0)
         self._issued: set[str] = set()
         self._intents: dict[str, Intent] = {}
@@ -196,6 +201,17 @@ class OrderManager:
         """The account's taker commission for the symbol, as a ratio."""
         return self._taker_rate
 
+    def validate(self, price: Decimal) -> Validation:
+        """Whether the position is covered by the account (as last compared), protected, and more than dust."""
+        drift = Decimal(0) if self._verdict is None else self._verdict.drift
+        return self._validator.validate_position(
+            self._books.quantity,
+            price,
+            account_total=self._books.quantity + drift,
+            protected=self._protection.state is not ProtectionState.UNPROTECTED,
+            oversold=self._books.oversold,
+        )
+
     # --- life cycle ---
 
     async def start(self) -> RecoveryReport:
@@ -212,14 +228,12 @@ class OrderManager:
         self._taker_rate = (await self._exchange.commission(self._rules.symbol)).taker
         stored = int(await self._store.get(INCARNATION) or 0)
         recorded = await self._store.get(FOREIGN_BASE)
-        for order in await self._store.orders():
+        for order in await self._store.orders(since_ms=self._exchange.exchange_ms() - KEEP_ORDERS_MS):
             self._tracker.add_order(order)
             self._watch_list(order)
-        self._highest_order_id = self._tracker.highest_order_id
-        self._tracker.cleanup_old_orders(self._exchange.exchange_ms())
+        self._highest_order_id = await self._store.highest_order_id()
         self._fills = {booked.fill.trade_id: booked for booked in await self._store.fills()}
         self._books = self._fold()
-        self._issued = await self._store.intent_ids()
         open_intents = await self._store.open_intents()
         # What an open intent made has a higher order id than any known when it was committed.
         known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
@@ -234,7 +248,6 @@ class OrderManager:
         rebuilt = recorded is None and bool(own)
         if rebuilt:
             lines.append(f"the store was new, {len(own)} own orders found at the exchange: books made from its trades")
-        self._issued.update(report.client_order_id for report in own)
         await self._absorb(own)
         for intent in open_intents:
             # The process that sent it is gone; SENDING and UNKNOWN are the same to the next one.
@@ -340,6 +353,9 @@ class OrderManager:
         )
         if not isinstance(plan, EntryPlan):
             return EntryResult(EntryOutcome.REFUSED, plan.code, plan.message)
+        checked = self._last_check_ms
+        if checked is None or self._exchange.exchange_ms() - checked > FRESH_ORDERS_MS:
+            await self._refresh()
         if not self._announced:
             await self._announce(request.reference_price)
         sequence = self._ids.next_sequence()

@@ -42,11 +42,6 @@ class OrderTracker:
                 lists[order.order_list_id] = (*lists.get(order.order_list_id, ()), order)
         return lists
 
-    @property
-    def highest_order_id(self) -> int:
-        """The highest order id seen; 0 before any."""
-        return max((order.order_id or 0 for order in self._orders.values()), default=0)
-
     def add_order(self, order: TrackedOrder) -> None:
         """Take an order as it was recorded."""
         self._orders[order.client_order_id] = order

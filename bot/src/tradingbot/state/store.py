@@ -129,16 +129,6 @@ class Store:
         )
         return [_load_intent(row[0]) for row in rows]
 
-    async def intent_ids(self) -> set[str]:
-        """Every client id that this store ever committed, of orders, lists and cancels."""
-        rows = await self._run(lambda db: db.execute("SELECT body FROM intents").fetchall())
-        ids: set[str] = set()
-        for (body,) in rows:
-            intent = _load_intent(body)
-            ids.add(intent.client_id)
-            ids.update(intent.client_ids)
-        return ids
-
     # --- orders and fills ---
 
     async def record(self, orders: Iterable[TrackedOrder] = (), fills: Iterable[BookedFill] = ()) -> None:
@@ -155,12 +145,17 @@ class Store:
 
         await self._run(write)
 
-    async def orders(self) -> list[TrackedOrder]:
-        """Every recorded order, oldest first."""
-        rows = await self._run(
-            lambda db: db.execute("SELECT body FROM orders ORDER BY created_ms, client_id").fetchall()
-        )
+    async def orders(self, since_ms: int) -> list[TrackedOrder]:
+        """Recorded orders that are open or were made since then, oldest first."""
+        query = "SELECT body FROM orders WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id"
+        rows = await self._run(lambda db: db.execute(query, (since_ms,)).fetchall())
         return [_load_order(row[0]) for row in rows]
+
+    async def highest_order_id(self) -> int:
+        """The highest order id of any recorded order; 0 before any."""
+        query = "SELECT max(json_extract(body, '$.order_id')) FROM orders"
+        row = await self._run(lambda db: db.execute(query).fetchone())
+        return int(row[0] or 0)
 
     async def fills(self) -> list[BookedFill]:
         """Every recorded fill, in order of trade id."""
