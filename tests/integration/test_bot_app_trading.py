@@ -1,0 +1,260 @@
+"""Promises of the whole bot on a paper exchange: it trades, stays protected, and survives what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from paper_exchange.testing import PaperExchange, TestAccount
+from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest
+from tradingbot_api.v1alpha1 import PositionPolicy
+
+pytestmark = pytest.mark.integration
+CALM = {"parameters": {"fast": 100, "slow": 300}}
+"""Averages that do not cross while a test runs."""
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[tuple[str, str]]:
+    with exchange_process("--symbols=BTCUSDT") as found:
+        yield found
+
+
+@pytest.fixture
+async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
+    async with aiohttp.ClientSession() as session:
+        running = PaperExchange(*addresses, session)
+        yield running
+        await running.clear_faults()
+
+
+@pytest.fixture
+async def account(exchange: PaperExchange) -> TestAccount:
+    return await exchange.create_account(USDT="10000")
+
+
+def make(tmp_path: Path, exchange: PaperExchange, account: TestAccount, **changes: Any) -> BotFolder:
+    folder = BotFolder.make(tmp_path, config(settings(exchange.base_url, **changes)))
+    folder.write_keys(account)
+    return folder
+
+
+def long(status: BotStatus) -> bool:
+    return status.position is not None and status.position.side == "Long"
+
+
+def flat(status: BotStatus) -> bool:
+    return status.position is not None and status.position.side == "Flat"
+
+
+async def enter(bot: BotProcess) -> BotStatus:
+    """Grant, and wait until the bot holds a protected position."""
+    await bot.until(lambda status: status.ready)
+    assert (await bot.grant())[0] == 200
+    return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
+
+
+async def metric(bot: BotProcess, name: str) -> float:
+    """The sum of a metric's samples."""
+    _, text = await bot.probe("/metrics")
+    return sum(float(value) for value in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE))
+
+
+async def test_a_round_trip_is_traded_and_the_books_agree_with_the_account(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        status = await enter(bot)
+        assert status.position is not None
+        assert sorted(order.purpose for order in status.open_orders) == ["sl", "tp"]
+        assert status.orders is not None
+        assert (status.orders.active, status.orders.oco) == (2, 1)
+        assert status.position.value <= 500
+        await bot.until(lambda later: later.trades is not None and later.trades.total >= 1, 60)
+        safe = settings(exchange.base_url, safeMode=True)
+        assert (await bot.call("PUT", "/v1/config", config(safe, 2)))[0] == 200
+        # Exits go on in safe mode: the strategy's own signal ends the last position.
+        done = await bot.until(lambda later: flat(later) and later.safe_mode.acknowledged, 60)
+        assert done.pnl is not None
+        assert done.position is not None
+        assert done.trades is not None
+        assert done.trades.total == done.trades.successful + done.trades.failed
+        held = await exchange.account(account.uid)
+        quote = Decimal(held["balances"]["USDT"]["free"])
+        # What is not sold is dust below the lot size; its cost is still in the books.
+        dust = done.position.quantity * done.position.average_price
+        assert abs(quote - 10000 - (done.pnl.realized - dust)) < Decimal("0.000001")
+        assert bot.condition("BalanceSynced") == ("True", "Exact")
+
+
+async def test_a_grant_that_ends_stops_entries_and_keeps_exits_and_protection(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        await bot.until(lambda status: status.ready)
+        assert (await bot.grant(ttl_seconds=25))[0] == 200
+        await bot.until(long, 25)
+        await bot.until(lambda status: not status.grant.held, 40)
+        await bot.until(flat, 60)
+        entries = await metric(bot, "tradingbot_entries_total")
+        refused = await metric(bot, "tradingbot_entries_refused_total")
+        deadline = time.monotonic() + 60
+        while await metric(bot, "tradingbot_entries_refused_total") < refused + 2:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.5)
+        assert await metric(bot, "tradingbot_entries_total") == entries
+        assert flat(bot.status)
+
+
+async def test_the_circuit_opens_while_idle_and_a_probe_closes_it_again(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account, strategy=CALM)) as bot:
+        await bot.until(lambda status: status.ready)
+        await bot.grant()
+        await bot.until(lambda status: not status.safe_mode.engaged)
+        await exchange.fail_rest(503, 30)
+        await bot.until_condition("CircuitClosed", "False", "CircuitOpen", seconds=15)
+        assert bot.status.circuit_breaker is not None
+        assert bot.status.circuit_breaker.failures >= 2
+        assert [cause.reason for cause in bot.status.safe_mode.causes] == ["BreakerOpen"]
+        await exchange.clear_faults()
+        await bot.until_condition("CircuitClosed", "True", "OK", seconds=15)
+        await bot.grant()
+        await bot.until_condition("TradingAllowed", "True", "OK", seconds=15)
+
+
+async def test_after_kill_9_in_position_the_same_position_and_orders_are_found(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account)
+    async with bot_process(folder) as bot:
+        before = await enter(bot)
+        await bot.kill()
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        after = next(status for status in bot.statuses if status.ready)
+        assert before.position is not None
+        assert after.position is not None
+        assert after.position.quantity == before.position.quantity
+        assert after.position.average_price == before.position.average_price
+        assert [order.order_id for order in after.open_orders] == [order.order_id for order in before.open_orders]
+        assert (after.incarnation or 0) > (before.incarnation or 0)
+        assert bot.condition("BalanceSynced")[0] == "True"
+
+
+async def test_a_stop_out_ends_the_position_and_begins_the_cooldown(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(
+        tmp_path,
+        exchange,
+        account,
+        risk={"cooldownSeconds": 600},
+        protection={"stopLossRatio": "0.002", "takeProfitRatio": "0.9"},
+    )
+    async with bot_process(folder) as bot:
+        status = await enter(bot)
+        assert status.position is not None
+        price = (status.position.average_price * Decimal("0.99")).quantize(Decimal("0.01"))
+        await exchange.push_trade("BTCUSDT", price)
+        await bot.until(lambda later: flat(later) and bot.condition("TradingAllowed")[1] == "Cooldown", 20)
+        _, text = await bot.probe("/metrics")
+        assert 'tradingbot_order_events_total{kind="StopLoss",symbol="BTCUSDT"} 1.0' in text
+        assert bot.status.open_orders == []
+
+
+async def test_sigterm_leaves_the_protection_of_an_open_position(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        await enter(bot)
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        held = await exchange.account(account.uid)
+        base = Decimal(held["balances"]["BTC"]["locked"])
+        orders = [order["type"] for order in held["openOrders"]]
+        assert sorted(orders) == (["LIMIT_MAKER", "STOP_LOSS"] if base > 0 else [])
+
+
+@pytest.mark.parametrize("policy", list(PositionPolicy))
+async def test_a_drain_leaves_what_its_policy_says(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount, policy: PositionPolicy
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        await enter(bot)
+        request = DrainRequest(bot_uid=UID, boot_id=bot.status.boot_id, position_policy=policy, deadline_seconds=20)
+        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+        drained = await bot.until(lambda status: status.drain.phase is DrainPhase.DRAINED, 25)
+        if policy is PositionPolicy.CLOSE_POSITION:
+            assert flat(await bot.until(flat, 5))
+            assert drained.drain.remaining == []
+        elif long(drained):
+            assert len(drained.drain.remaining) >= 2
+            assert {order.purpose for order in drained.open_orders} == {"sl", "tp"}
+
+
+# --- bad input ---
+
+
+async def test_missing_and_wrong_keys_are_conditions_that_heal_without_a_restart(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = BotFolder.make(tmp_path, config(settings(exchange.base_url, strategy=CALM)))
+    async with bot_process(folder) as bot:
+        await bot.until_condition("BalanceSynced", "False", "CredentialsMissing", seconds=10)
+        assert (await bot.probe("/readyz"))[0] == 503
+        assert (await bot.probe("/healthz"))[0] == 200
+        folder.write_keys(TestAccount(1, account.api_key, "wrong"))
+        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected", seconds=10)
+        folder.write_keys(account)
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
+        assert bot.status.account_uid == str(account.uid)
+
+
+async def test_keys_of_another_account_halt_the_bot_until_the_former_come_back(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account, strategy=CALM)
+    async with bot_process(folder) as bot:
+        await bot.until_condition("BalanceSynced", "True", "Exact")
+        folder.write_keys(await exchange.create_account(USDT="10000"))
+        await bot.until_condition("BalanceSynced", "False", "AccountChanged", seconds=15)
+        assert not bot.status.ready
+        folder.write_keys(account)
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
+
+
+async def test_an_unknown_symbol_and_a_bad_strategy_are_conditions(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path / "symbol", exchange, account, symbol="NOPEUSDT")) as bot:
+        await bot.until_condition("ConfigApplied", "False", "UnknownSymbol", seconds=10)
+    wrong = {"parameters": {"fast": 30, "slow": 20}}
+    async with bot_process(make(tmp_path / "strategy", exchange, account, strategy=wrong)) as bot:
+        await bot.until_condition("ConfigApplied", "False", "StrategyParametersInvalid", seconds=10)
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
+        assert bot.status.applied_revision == 0
+        right = config(settings(exchange.base_url), 2)
+        assert (await bot.call("PUT", "/v1/config", right))[0] == 200
+        await bot.until(lambda status: status.applied_revision == 2, 5)
+        await enter(bot)
+
+
+async def test_an_exchange_that_is_down_at_start_is_a_condition_that_heals(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    await exchange.fail_rest(503, 120)
+    async with bot_process(make(tmp_path, exchange, account, strategy=CALM)) as bot:
+        await bot.until_condition("BalanceSynced", "False", "ExchangeUnreachable", seconds=10)
+        await exchange.clear_faults()
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=20)
