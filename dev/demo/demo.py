@@ -21,7 +21,7 @@ OPERATOR_NAMESPACE = "tradingbot-system"
 NAMESPACE = "trading"
 EXCHANGE_CONTROL = f"/api/v1/namespaces/{NAMESPACE}/services/paper-exchange:control/proxy"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
-FAULT_SECONDS = 20
+FAULT_SECONDS = 12
 
 
 class DemoError(Exception):
@@ -375,11 +375,14 @@ def main() -> int:
     shell = Shell(environment)
     demo = Demo(shell, options.market)
     try:
-        demo.step("A local Kubernetes")
-        shell.stream(str(CLUSTER.relative_to(ROOT)), "up")
+        demo.step("A local Kubernetes, and the images at the same time")
+        with subprocess.Popen(["dev/images/build"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as images:
+            shell.stream(str(CLUSTER.relative_to(ROOT)), "up")
+        if images.returncode:
+            raise DemoError(f"dev/images/build ended with {images.returncode}")
         environment["KUBECONFIG"] = shell.quiet(str(CLUSTER), "kubeconfig").strip()
         environment["PATH"] = f"{shell.quiet(str(CLUSTER), 'bin').strip()}:{environment['PATH']}"
-        demo.step("Images")
+        demo.step("Images into the node")
         shell.stream("dev/images/build", "--load")
         demo.run()
     except DemoError as error:
