@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,7 +18,14 @@ from binance.async_client import AsyncClient
 from tradingbot.gateway import payloads
 from tradingbot.gateway.clock import SAMPLES, ExchangeClock
 from tradingbot.gateway.credentials import Credentials
-from tradingbot.gateway.errors import ClockSkewError, ExchangeError, RejectedError, UnknownSymbolError, classify
+from tradingbot.gateway.errors import (
+    AmbiguousError,
+    ClockSkewError,
+    ExchangeError,
+    RejectedError,
+    UnknownSymbolError,
+    classify,
+)
 from tradingbot.gateway.port import (
     CallCounts,
     Commission,
@@ -43,6 +50,8 @@ from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import Environment
 from tradingbot_api.v1alpha1 import Exchange as ExchangeSettings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RECV_WINDOW_MS: Final = 5_000
 READ_TIMEOUT: Final = 10.0
 ORDER_TIMEOUT: Final = 12.0
@@ -191,13 +200,15 @@ class BinanceExchange:
         data = await self._public(EndpointClass.MARKET, "exchangeInfo", symbol=symbol)
         for item in data["symbols"]:
             if item["symbol"] == symbol:
-                return payloads.symbol_rules(item)
+                return _parse(payloads.symbol_rules, item)
         raise UnknownSymbolError(f"exchangeInfo has no {symbol}", api_code=-1121)
 
     async def book_ticker(self, symbol: str, *, urgent: bool = False) -> BookTicker:
         """GET ticker/bookTicker."""
         kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
-        return payloads.book_ticker(await self._public(kind, "ticker/bookTicker", symbol=symbol), self._monotonic())
+        return _parse(
+            payloads.book_ticker, await self._public(kind, "ticker/bookTicker", symbol=symbol), self._monotonic()
+        )
 
     async def last_price(self, symbol: str) -> Decimal:
         """GET ticker/price."""
@@ -212,35 +223,38 @@ class BinanceExchange:
             EndpointClass.MARKET, "klines", symbol=symbol, interval=interval, limit=limit, startTime=start_ms
         )
         now = self._clock.now_ms()
-        return [payloads.candle(symbol, interval, row, now) for row in rows]
+        return [_parse(payloads.candle, symbol, interval, row, now) for row in rows]
 
     # --- account ---
 
     async def commission(self, symbol: str) -> Commission:
         """GET account/commission."""
-        return payloads.commission(
-            await self._signed(EndpointClass.ACCOUNT, "get", "account/commission", symbol=symbol)
+        return _parse(
+            payloads.commission, await self._signed(EndpointClass.ACCOUNT, "get", "account/commission", symbol=symbol)
         )
 
     async def account(self, *, urgent: bool = False) -> AccountSnapshot:
         """GET account."""
         data = await self._signed(_reading(urgent), "get", "account", omitZeroBalances="true")
         # The answer's own time is that of the last change, not of the reading.
-        return replace(payloads.account(data), time_ms=self._clock.now_ms())
+        return replace(_parse(payloads.account, data), time_ms=self._clock.now_ms())
 
     async def order(self, symbol: str, client_order_id: str, *, urgent: bool = False) -> OrderReport:
         """GET order."""
         data = await self._signed(_reading(urgent), "get", "order", symbol=symbol, origClientOrderId=client_order_id)
-        return payloads.order(data)
+        return _parse(payloads.order, data)
 
     async def order_list(self, list_client_id: str, *, urgent: bool = False) -> OrderListReport:
         """GET orderList."""
         data = await self._signed(_reading(urgent), "get", "orderList", origClientOrderId=list_client_id)
-        return payloads.order_list(data)
+        return _parse(payloads.order_list, data)
 
     async def open_orders(self, symbol: str, *, urgent: bool = False) -> list[OrderReport]:
         """GET openOrders."""
-        return [payloads.order(row) for row in await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol)]
+        return [
+            _parse(payloads.order, row)
+            for row in await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol)
+        ]
 
     async def all_orders(self, symbol: str, *, from_order_id: int, urgent: bool = False) -> list[OrderReport]:
         """GET allOrders, paged by order id."""
@@ -249,7 +263,7 @@ class BinanceExchange:
             rows = await self._signed(
                 _reading(urgent), "get", "allOrders", symbol=symbol, orderId=from_order_id, limit=PAGE
             )
-            found += [payloads.order(row) for row in rows]
+            found += [_parse(payloads.order, row) for row in rows]
             if len(rows) < PAGE:
                 return found
             from_order_id = found[-1].order_id + 1
@@ -257,7 +271,7 @@ class BinanceExchange:
     async def order_trades(self, symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
         """GET myTrades of one order, paged by trade id."""
         rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, orderId=order_id, limit=PAGE)
-        found = [payloads.trade(row) for row in rows]
+        found = [_parse(payloads.trade, row) for row in rows]
         while len(rows) == PAGE:
             rows = await self._signed(
                 _reading(urgent),
@@ -268,7 +282,7 @@ class BinanceExchange:
                 fromId=found[-1].trade_id + 1,
                 limit=PAGE,
             )
-            found += [payloads.trade(row) for row in rows]
+            found += [_parse(payloads.trade, row) for row in rows]
         return found
 
     async def trades(self, symbol: str, *, from_id: int) -> list[TradeFill]:
@@ -278,7 +292,7 @@ class BinanceExchange:
             rows = await self._signed(
                 EndpointClass.ACCOUNT, "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE
             )
-            found += [payloads.trade(row) for row in rows]
+            found += [_parse(payloads.trade, row) for row in rows]
             if len(rows) < PAGE:
                 return found
             from_id = found[-1].trade_id + 1
@@ -302,7 +316,7 @@ class BinanceExchange:
             newClientOrderId=order.client_order_id,
             newOrderRespType="FULL",
         )
-        return payloads.order(data)
+        return _parse(payloads.order, data)
 
     async def place_oco(self, order: NewOco, stamp: Stamp) -> OrderListReport:
         """POST orderList/oco, SELL: the take-profit above, the stop below."""
@@ -319,7 +333,7 @@ class BinanceExchange:
             newOrderRespType="RESULT",
             **_legs(pair, ""),
         )
-        return payloads.order_list(data)
+        return _parse(payloads.order_list, data)
 
     async def place_otoco(self, order: NewOtoco, stamp: Stamp) -> OrderListReport:
         """POST orderList/otoco: the working BUY and the pending pair."""
@@ -342,7 +356,7 @@ class BinanceExchange:
             pendingQuantity=canonical(order.pair.quantity),
             **_legs(order.pair, "pending"),
         )
-        return payloads.order_list(data)
+        return _parse(payloads.order_list, data)
 
     async def cancel_order(self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp) -> OrderReport:
         """DELETE order."""
@@ -356,9 +370,9 @@ class BinanceExchange:
             newClientOrderId=cancel_id,
         )
         # An order of a list brings the whole list as the answer.
-        reports = [payloads.order(row) for row in data["orderReports"]] if "orderReports" in data else None
+        reports = [_parse(payloads.order, row) for row in data["orderReports"]] if "orderReports" in data else None
         if reports is None:
-            return payloads.order(data)
+            return _parse(payloads.order, data)
         return next(report for report in reports if report.client_order_id == client_order_id)
 
     async def cancel_list(self, symbol: str, order_list_id: int, cancel_id: str, stamp: Stamp) -> OrderListReport:
@@ -372,7 +386,7 @@ class BinanceExchange:
             orderListId=order_list_id,
             newClientOrderId=cancel_id,
         )
-        return payloads.order_list(data)
+        return _parse(payloads.order_list, data)
 
     # --- the one way out ---
 
@@ -435,6 +449,14 @@ class BinanceExchange:
         if isinstance(error, RejectedError):
             return  # a refusal is an answer
         self._counts = replace(self._counts, errors=self._counts.errors + 1, last_error=f"{path}: {error}"[:200])
+
+
+def _parse(parser: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Parse an answer; one of another shape than documented says nothing about what was done."""
+    try:
+        return parser(*args, **kwargs)
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        raise AmbiguousError(f"the answer was not understood ({type(error).__name__}: {error})") from None
 
 
 def _reading(urgent: bool) -> EndpointClass:

@@ -65,6 +65,8 @@ class StreamHealth:
     last_error: str | None
 
 
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, ArithmeticError)
+"""What a message of another shape than documented raises: the connection is rebuilt, the bot reconciles."""
 Subscription = Callable[[], Mapping[str, Any]]
 
 
@@ -153,7 +155,7 @@ class Streams:
             try:
                 await (self._market(session) if name is StreamName.MARKET else self._user(session))
                 self._errors[name] = "closed"
-            except (aiohttp.ClientError, OSError, TimeoutError, _StreamError) as error:
+            except (aiohttp.ClientError, OSError, TimeoutError, _StreamError, *_UNREADABLE) as error:
                 self._errors[name] = f"{type(error).__name__}: {error}"[:200]
             finally:
                 self._sockets.pop(name, None)

@@ -1,0 +1,141 @@
+"""Books, positions, keys and the clock: what is judged from figures alone."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from support.bot_orders import bot_settings
+from support.order_reports import order_report, trade_fill
+from support.symbol_rules import btcusdt_rules
+from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.clock import ExchangeClock
+from tradingbot.gateway.credentials import CredentialsMissingError, load_credentials
+from tradingbot.gateway.port import OpenGuard
+from tradingbot.model import AccountSnapshot, Balance, Side
+from tradingbot.orders.tracker import OrderTracker
+from tradingbot.state.balance_reconciler import BalanceReconciler, OrderMismatch, VerdictKind, find_mismatches
+from tradingbot.state.ledger import LedgerState, book, fold
+from tradingbot.state.position_validator import Correction, Finding, PositionValidator
+
+RULES = btcusdt_rules()
+
+
+def books(*sides: Side) -> LedgerState:
+    fills = [book(trade_fill(number, side=side), "BTC", "USDT") for number, side in enumerate(sides)]
+    return fold(fills, "BTC", "USDT", RULES.lot.step)
+
+
+def account(base: str) -> AccountSnapshot:
+    balances = {"BTC": Balance(Decimal(base), Decimal(0)), "USDT": Balance(Decimal(100), Decimal(0))}
+    return AccountSnapshot("1", True, balances, Decimal(0), Decimal(0), 7)
+
+
+@pytest.mark.parametrize(
+    ("base", "foreign", "held", "mismatch", "kind", "message"),
+    [
+        pytest.param("1", Decimal(0), books(Side.BUY), False, VerdictKind.EXACT, "", id="dedicated"),
+        pytest.param("3", Decimal(2), books(Side.BUY), False, VerdictKind.EXACT, "", id="as-much-as-at-the-start"),
+        pytest.param("3", Decimal(0), books(Side.BUY), False, VerdictKind.COVERED, "2 are not", id="shared"),
+        pytest.param("3", None, books(Side.BUY), False, VerdictKind.COVERED, "2 are not", id="start-not-recorded"),
+        pytest.param("0.9", Decimal(0), books(Side.BUY), False, VerdictKind.DRIFT, "holds 0.9", id="too-little"),
+        pytest.param("0", Decimal(0), books(Side.SELL), False, VerdictKind.DRIFT, "never bought", id="oversold"),
+        pytest.param("1", Decimal(0), books(Side.BUY), True, VerdictKind.DRIFT, "sum to 0.5", id="a-missing-fill"),
+    ],
+)
+async def test_books_are_exact_covered_or_drifted(  # noqa: PLR0917, a table
+    base: str, foreign: Decimal | None, held: LedgerState, mismatch: bool, kind: VerdictKind, message: str
+) -> None:
+    mismatches = [OrderMismatch("id", Decimal(1), Decimal("0.5"))] if mismatch else []
+    settings = bot_settings("http://127.0.0.1:1")
+    exchange = BinanceExchange.create(settings.exchange, None, OpenGuard(), lambda: 0.0)  # nothing is asked of it
+    reconciler = BalanceReconciler(exchange, RULES)
+    await exchange.close()
+
+    verdict = reconciler.compare_with_saved_state(account(base), held, mismatches, foreign)
+
+    assert verdict.kind is kind
+    assert message in verdict.message
+    assert verdict.synced is (kind is not VerdictKind.DRIFT)
+
+
+def test_an_order_whose_trades_are_not_all_booked_is_found() -> None:
+    _, order = OrderTracker().absorb(order_report("id", executed="1"), "en")
+
+    assert find_mismatches([(order, Decimal("0.5"))]) == [OrderMismatch("id", Decimal(1), Decimal("0.5"))]
+    assert find_mismatches([(order, Decimal(1))]) == []
+
+
+@pytest.mark.parametrize(
+    ("quantity", "total", "protected", "oversold", "findings", "correction"),
+    [
+        pytest.param("1", "1", True, "0", (), Correction.NONE, id="good"),
+        pytest.param("0", "0", False, "0", (), Correction.NONE, id="flat"),
+        pytest.param("0.01", "1", False, "0", (Finding.DUST,), Correction.LEAVE_DUST, id="dust"),
+        pytest.param("1", "1", False, "0", (Finding.UNPROTECTED,), Correction.PROTECT, id="unprotected"),
+        pytest.param("1", "0.5", True, "0", (Finding.NOT_COVERED,), Correction.RECONCILE, id="not-covered"),
+        pytest.param("1", "1", True, "1", (Finding.OVERSOLD,), Correction.RECONCILE, id="oversold"),
+    ],
+)
+def test_a_position_is_judged_and_a_correction_suggested(  # noqa: PLR0917, a table
+    quantity: str, total: str, protected: bool, oversold: str, findings: tuple[Finding, ...], correction: Correction
+) -> None:
+    validator = PositionValidator("BTCUSDT", Decimal(5))
+    validation = validator.validate_position(
+        Decimal(quantity),
+        Decimal(100),
+        account_total=Decimal(total),
+        protected=protected,
+        oversold=Decimal(oversold),
+    )
+
+    assert validation.findings == findings
+    assert validation.valid is (correction in {Correction.NONE, Correction.LEAVE_DUST})
+    assert validator.suggest_correction(validation) is correction
+
+
+async def test_the_offset_is_the_median_so_that_one_slow_answer_does_not_matter() -> None:
+    now = 100.0
+    clock = ExchangeClock(lambda: now)
+
+    async def answer(delay: float, error: int) -> int:
+        nonlocal now
+        now += delay
+        return int((now - delay / 2) * 1000) + 5_000 + error
+
+    for error in (0, 1, -1, 900, 0):
+        await clock.sample(lambda error=error: answer(0.1, error))  # type: ignore[misc]
+
+    assert clock.now_ms() == int(now * 1000) + 5_000
+
+
+def test_the_clock_says_so_when_it_was_never_read() -> None:
+    with pytest.raises(RuntimeError, match="sync_clock"):
+        ExchangeClock(lambda: 1.0).now_ms()
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        pytest.param({}, "apiKey", id="nothing"),
+        pytest.param({"apiKey": "k"}, "apiSecret", id="half"),
+        pytest.param({"apiKey": "", "apiSecret": "s"}, "apiKey", id="empty"),
+    ],
+)
+def test_missing_keys_are_named_without_a_value(tmp_path: Path, files: dict[str, str], missing: str) -> None:
+    for name, value in files.items():
+        (tmp_path / name).write_text(value)
+
+    with pytest.raises(CredentialsMissingError, match=missing):
+        load_credentials(tmp_path)
+
+
+def test_keys_are_read_and_never_shown(tmp_path: Path) -> None:
+    for name in ("apiKey", "apiSecret"):
+        (tmp_path / name).write_text(f"{name}-value\n")
+    credentials = load_credentials(tmp_path)
+
+    assert credentials.api_secret == "apiSecret-value"
+    assert "value" not in repr(credentials)
