@@ -184,7 +184,8 @@ class Screen:
         when = datetime.now(UTC).strftime("%H:%M:%S")
         text = str(figures.get("message", ""))
         if figures.get("quantity", "0") != "0":
-            text = f"{figures['quantity']} at {figures['price']}  {text}"
+            price = f" at {figures['price']}" if figures["price"] != "0" else ""
+            text = f"{figures['quantity']}{price}  {text}"
         self._events.append((when, kind, text))
         if self._live is None:
             self._console.print(f"{when}  {kind:<20} {text}", highlight=False, soft_wrap=True)

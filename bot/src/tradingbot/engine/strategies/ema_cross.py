@@ -58,4 +58,8 @@ class EmaCross:
 
     def describe(self) -> str:
         """Both averages."""
-        return f"fast={self._fast.value} slow={self._slow.value}"
+        return f"fast={_show(self._fast.value)} slow={_show(self._slow.value)}"
+
+
+def _show(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.10g}"
