@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from local_kubernetes.local import LocalCluster
@@ -32,6 +33,15 @@ def api_cluster() -> LocalCluster:
     started = LocalCluster(API_ONLY)
     started.up(node=False)
     return started
+
+
+@pytest.fixture(scope="session")
+def served_cluster(api_cluster: LocalCluster) -> LocalCluster:
+    """`api_cluster` with the CRD."""
+    crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
+    api_cluster.kubectl("apply", "--server-side", "-f", str(crd))
+    api_cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+    return api_cluster
 
 
 def _namespace(of: LocalCluster) -> Iterator[str]:

@@ -133,15 +133,6 @@ class Scene:
         )
 
 
-@pytest.fixture(scope="session")
-def served_cluster(api_cluster: LocalCluster) -> LocalCluster:
-    """The API server with the CRD."""
-    crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
-    api_cluster.kubectl("apply", "--server-side", "-f", str(crd))
-    api_cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
-    return api_cluster
-
-
 @pytest.fixture
 async def scene(served_cluster: LocalCluster, api_namespace: str, tmp_path: Path) -> AsyncIterator[Scene]:
     """An operator at work in a namespace of the test's own."""
@@ -369,3 +360,65 @@ async def test_probes_and_metrics_answer(scene: Scene) -> None:
             text = await response.text()
     assert 'tradingbot_operator_bots{phase="Trading"} 1.0' in text
     await asyncio.sleep(0)
+
+
+async def test_a_bot_made_anew_at_once_under_the_same_name_trades(scene: Scene) -> None:
+    await scene.create()
+    first = (await scene.reaches("Trading"))["metadata"]["uid"]
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    await scene.create()
+    bot = await scene.reaches("Trading", seconds=30)
+    assert bot["metadata"]["uid"] != first
+    reasons = [item["reason"] for item in await scene.kube.items(scene.path("events"))]
+    assert "ForeignObject" not in reasons
+
+
+async def test_of_two_operators_one_works_and_the_other_takes_over_with_a_greater_epoch(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    standby = await OperatorProcess.start(
+        scene.cluster.kubeconfig(), scene.authority, scene.namespace, "--identity", "standby"
+    )
+    try:
+        await until("the second to wait", lambda: _logged(standby, "waiting for the Lease"), seconds=20)
+        before = len(scene.double().grants)
+        assert await scene.operator.stop() == 0
+        await until("a grant of the second", lambda: _more(scene.double().grants, before), seconds=30)
+        epochs = [grant.epoch for grant in scene.double().grants]
+        assert epochs == sorted(epochs)
+        assert epochs[-1] == epochs[0] + 1
+    finally:
+        await standby.stop()
+
+
+async def test_an_operator_that_lost_its_lease_ends(scene: Scene) -> None:
+    await until("work", lambda: _logged(scene.operator, "the Lease is held"))
+    leases = await scene.kube.items(scene.path("leases"))
+    name = next(item["metadata"]["name"] for item in leases if item["metadata"]["name"].startswith(names.FIELD_MANAGER))
+    await scene.kube.merge(scene.path("leases", name), {"spec": {"holderIdentity": "somebody"}})
+    async with asyncio.timeout(20):
+        assert await scene.operator.process.wait() == 1
+    assert any("LeaseLostError" in entry.get("exception", "") for entry in scene.operator.log)
+    scene.operator.log.clear()
+
+
+async def _logged(operator: OperatorProcess, event: str) -> bool:
+    return any(entry.get("event") == event for entry in operator.log)
+
+
+async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    for number in range(40):
+        scene.kubelet.held.add(f"bot-{number}")
+    made = [asyncio.create_task(scene.create(f"bot-{number}")) for number in range(40)]
+    await asyncio.gather(*made[:10])
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await until("the configuration", lambda: _more(scene.double().configs, 0))
+    carried = loop.time() - begun
+    await asyncio.gather(*made)
+    await scene.is_("SafeModeAcknowledged", "True", "OK")
+    assert carried < 2.0

@@ -33,7 +33,7 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import Identity, SpecError
-from tradingbot_operator.fleet import NO_ACCOUNT_YET, Fleet, ForeignObjectError, Memory
+from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.settings import Settings
@@ -44,6 +44,8 @@ REGRANT_SECONDS: Final = 2.0
 CLAIM_RETRY_SECONDS: Final = 5.0
 CALL_RETRY_SECONDS: Final = 2.0
 FOREIGN_RETRY_SECONDS: Final = 10.0
+PASSING_RETRY_SECONDS: Final = 1.0
+CONFLICT_RETRY_SECONDS: Final = 0.2
 DRAIN_REPEAT_SECONDS: Final = 5.0
 STUCK_POD_SECONDS: Final = 60.0
 DEFAULT_DEADLINE_SECONDS: Final = 120
@@ -212,14 +214,15 @@ class BotController:
             spec = desired.parse_spec(bot)
             if not bot.finalizing:
                 bot = self._saw(await self._cluster.set_finalizer(bot, present=True))
-            await self._ensure_config(bot, spec, memory)
+            await self._ensure_config(bot, memory)
             pod = await self._ensure_pod(bot, spec, memory, again)
             accepted = Finding.good()
         except SpecError as error:
             accepted = Finding.bad(Reason.INVALID_SPEC, f"The spec cannot be read: {error}. Correct it.")
         except ForeignObjectError as error:
-            accepted = Finding.bad(Reason.FOREIGN_OBJECT, str(error))
-            again.append(FOREIGN_RETRY_SECONDS)
+            reason = Finding.open(Reason.STARTING, str(error))
+            accepted = reason if error.passing else Finding.bad(Reason.FOREIGN_OBJECT, str(error))
+            again.append(PASSING_RETRY_SECONDS if error.passing else FOREIGN_RETRY_SECONDS)
         self._tend_link(bot, memory, pod)
         if accepted.holds:
             await self._talk(bot, memory, again)
@@ -243,9 +246,9 @@ class BotController:
 
     # --- objects ---
 
-    async def _ensure_config(self, bot: SeenBot, spec: TradingBotSpec, memory: Memory) -> None:
-        ledger = await memory.load_ledger(bot, self._cluster)
-        revision = ledger.want(desired.settings_of(spec))
+    async def _ensure_config(self, bot: SeenBot, memory: Memory) -> None:
+        ledger = await memory.wanted_config(bot, self._bots, self._cluster)
+        revision = ledger.revision
         if ledger.stored_revision == revision:
             return
         manifest = desired.config_map(Identity.of(bot), ledger.config(bot))
@@ -267,7 +270,7 @@ class BotController:
         pod = self._pods.get(bot.key)
         if pod is not None:
             if pod.owner_uid != bot.uid:
-                raise ForeignObjectError("Pod", bot.key, bot.key.name)
+                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=pod.deleting or pod.terminated)
             memory.had_pod = True
             if pod.terminated and not pod.deleting:
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
@@ -288,7 +291,7 @@ class BotController:
         if memory.had_pod:
             # Somebody may have removed it since; the pod would wait for it without end.
             memory.ledger = None
-            await self._ensure_config(bot, spec, memory)
+            await self._ensure_config(bot, memory)
         pair = self._authority.issue_bot(bot.uid, self._now())
         try:
             await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem))
@@ -305,7 +308,8 @@ class BotController:
             if found is None:
                 raise
             if not desired.owned_by(found, bot.uid):
-                raise ForeignObjectError("Pod", bot.key, bot.key.name) from None
+                former = desired.formerly_owned(found, identity)
+                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=former) from None
             raw = found
         pod = SeenPod.of(raw)
         self._pods.see(pod)
@@ -322,7 +326,10 @@ class BotController:
         if raw is None:
             await self._cluster.create("persistentvolumeclaims", claim)
         elif not desired.adoptable(raw, identity):
-            raise ForeignObjectError("PersistentVolumeClaim", BotKey(identity.namespace, identity.name), name)
+            former = desired.formerly_owned(raw, identity)
+            raise ForeignObjectError(
+                "PersistentVolumeClaim", BotKey(identity.namespace, identity.name), name, passing=former
+            )
 
     async def _gone_in(self, bot: SeenBot, memory: Memory) -> float:
         """Seconds until a process whose end was not seen can certainly add no exposure; 0: now."""
@@ -368,7 +375,7 @@ class BotController:
             return
         status = word.status
         try:
-            await self._configure(bot, memory, status, link)
+            await self._configure(bot, memory, status, again)
             await self._claim(bot, memory, status, link, again)
             await self._grant(bot, memory, status, link, again)
         except BotRefusedError as error:
@@ -378,7 +385,7 @@ class BotController:
             log.info("the bot did not answer", bot=str(bot.key), error=str(error))
             again.append(CALL_RETRY_SECONDS)
 
-    async def _configure(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink) -> None:
+    async def _configure(self, bot: SeenBot, memory: Memory, status: BotStatus, again: list[float]) -> None:
         ledger = memory.ledger
         if ledger is None or ledger.settings is None:
             return
@@ -393,8 +400,10 @@ class BotController:
         if memory.refusal is not None and memory.refusal[:2] == (ledger.revision, status.boot_id):
             return
         revision = ledger.revision
+        # The stream tells the effect; should it not, once more.
+        again.append(HANDING_SECONDS)
         try:
-            await link.put_config(ledger.config(bot))
+            await memory.hand_over(bot)
             memory.refusal = None
         except BotRefusedError as error:
             if error.status != 422:
@@ -558,13 +567,8 @@ class BotController:
         try:
             self._saw(await self._cluster.apply_status(bot, statuses.encode(fresh)))
         except (ConflictError, NotFoundError):
-            # It changed, or went, since it was seen; what stands now decides.
-            raw = await self._cluster.get(names.PLURAL, bot.key.namespace, bot.key.name)
-            if raw is not None:
-                self._saw(raw)
-            elif self._bots.gone(bot.key, bot.uid):
-                log.info("the TradingBot is gone", bot=str(bot.key))
-            again.append(0.0)
+            # It changed, or went, since it was seen; the watch tells what is now.
+            again.append(CONFLICT_RETRY_SECONDS)
             return
         memory.status_written = self._loop.time()
         for notice in statuses.notices(stands, fresh):

@@ -213,7 +213,7 @@ class Cluster:
                     params=params,
                     accept=METADATA_LIST if metadata_only else "application/json",
                 )
-                items += page.get("items", [])
+                items += page.get("items") or []  # null where a metadata list is empty
                 if not (following := page.get("metadata", {}).get("continue")):
                     break
                 params["continue"] = following
@@ -228,9 +228,8 @@ class Cluster:
 
     async def claims_of(self, namespace: str, uid_label: str) -> list[Manifest]:
         """The Leases that carry a label `key=value`."""
-        return list(
-            (await self._call("list", _path("leases", namespace), params={"labelSelector": uid_label})).get("items", [])
-        )
+        page = await self._call("list", _path("leases", namespace), params={"labelSelector": uid_label})
+        return page.get("items") or []
 
     # --- writing ---
 
@@ -277,10 +276,13 @@ class Cluster:
             return
 
     async def set_finalizer(self, bot: SeenBot, *, present: bool) -> Manifest:
-        """Puts our finalizer on a TradingBot or takes it off; others' stay."""
+        """Puts our finalizer on a TradingBot or takes it off; others' stay.
+
+        ConflictError where it changed since it was seen: the answer would hide the change from the watch.
+        """
         manifest = _header(bot)
         if present:
-            manifest["metadata"]["finalizers"] = [names.FINALIZER]
+            manifest["metadata"] |= {"finalizers": [names.FINALIZER], "resourceVersion": bot.resource_version}
         return await self.apply(names.PLURAL, manifest)
 
     async def apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:

@@ -88,6 +88,16 @@ def owned_by(raw: Manifest, uid: str) -> bool:
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
 
 
+def formerly_owned(raw: Manifest, identity: Identity) -> bool:
+    """Whether an object's controller is a former TradingBot of this name: garbage collection will remove it."""
+    owners = raw["metadata"].get("ownerReferences", ())
+    return any(
+        owner.get("controller") and (owner["kind"], owner["name"]) == (names.KIND, identity.name)
+        for owner in owners
+        if owner["uid"] != identity.uid
+    )
+
+
 def adoptable(raw: Manifest, identity: Identity) -> bool:
     """Whether a volume claim is this bot's: its own, or one that a TradingBot of this name left behind."""
     if owned_by(raw, identity.uid):

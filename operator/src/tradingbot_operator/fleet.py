@@ -12,21 +12,27 @@ from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import BotSettings
 from tradingbot_operator import desired
-from tradingbot_operator.bot_link import BotLink, Word
+from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
-from tradingbot_operator.inventory import BotKey, SeenBot
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
 from tradingbot_operator.status import Finding
 
 
 class ForeignObjectError(Exception):
-    """An object of a name that a TradingBot needs belongs to somebody else; it is left alone."""
+    """An object of a name that a TradingBot needs belongs to somebody else; it is left alone.
+
+    `passing`: it is a former TradingBot's of that name, which Kubernetes is about to remove.
+    """
 
     code = "ForeignObject"
 
-    def __init__(self, kind: str, key: BotKey, name: str) -> None:
+    def __init__(self, kind: str, key: BotKey, name: str, *, passing: bool = False) -> None:
+        self.passing = passing
         super().__init__(
-            f"{kind} {key.namespace}/{name} exists and is not this TradingBot's; delete or rename it, "
-            "or give the TradingBot another name"
+            f"{kind} {key.namespace}/{name} of the former TradingBot of that name is being removed."
+            if passing
+            else f"{kind} {key.namespace}/{name} exists and is not this TradingBot's; delete or rename it, "
+            "or give the TradingBot another name."
         )
 
 
@@ -63,6 +69,7 @@ class Ledger:
         return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision)
 
 
+HANDING_SECONDS: Final = 5.0
 NO_ACCOUNT_YET: Final = Finding.open(
     Reason.AWAITING_ACCOUNT, "The bot has not named its exchange account yet; see BalanceSynced."
 )
@@ -82,6 +89,8 @@ class Memory:
     last_grant: float | None = None
     granted_boot: str = ""
     refusal: tuple[int, str, Finding] | None = None
+    handed: tuple[int, str, float] | None = None
+    """Revision, boot and time of the last configuration that went out; its effect comes over the stream."""
     vanished_pod: str | None = None
     """A pod that went away before its end was seen; empty where its UID is not known."""
     had_pod: bool = False
@@ -108,6 +117,26 @@ class Memory:
         """Whether the bot applied the configuration that it should have."""
         return self.ledger is not None and 0 < self.ledger.revision == status.applied_revision
 
+    async def hand_over(self, bot: SeenBot) -> None:
+        """Gives the bot its configuration, unless that is under way: the fast lane and a step may both want it.
+
+        BotCallError, BotRefusedError.
+        """
+        link, ledger = self.link, self.ledger
+        if link is None or ledger is None:
+            return
+        boot = link.word.status.boot_id if link.word is not None else ""
+        now = asyncio.get_running_loop().time()
+        last = self.handed
+        if last is not None and last[:2] == (ledger.revision, boot) and now - last[2] < HANDING_SECONDS:
+            return
+        self.handed = (ledger.revision, boot, now)
+        try:
+            await link.put_config(ledger.config(bot))
+        except BotCallError:
+            self.handed = None
+            raise
+
     async def load_ledger(self, bot: SeenBot, cluster: Cluster) -> Ledger:
         """The ledger, read from the ConfigMap where it is not known; ForeignObjectError."""
         async with self.loading:
@@ -117,11 +146,24 @@ class Memory:
                 if raw is None:
                     self.ledger = Ledger(None, None, None)
                 elif not desired.owned_by(raw, bot.uid):
-                    raise ForeignObjectError("ConfigMap", bot.key, name)
+                    former = desired.formerly_owned(raw, desired.Identity.of(bot))
+                    raise ForeignObjectError("ConfigMap", bot.key, name, passing=former)
                 else:
                     metadata = raw["metadata"]
                     self.ledger = Ledger(desired.decode(raw), metadata["uid"], metadata["resourceVersion"])
             return self.ledger
+
+    async def wanted_config(self, bot: SeenBot, bots: Inventory[SeenBot], cluster: Cluster) -> Ledger:
+        """The ledger after it heard what the spec wants now; SpecError, ForeignObjectError.
+
+        The spec is looked up after the last wait: a step that began before a change of the spec must not
+        count the former content as a newer revision.
+        """
+        ledger = await self.load_ledger(bot, cluster)
+        latest = bots.get(bot.key)
+        current = latest if latest is not None and latest.uid == bot.uid else bot
+        ledger.want(desired.settings_of(desired.parse_spec(current)))
+        return ledger
 
 
 class Fleet:

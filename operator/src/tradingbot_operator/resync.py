@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from tradingbot_api import names
 from tradingbot_operator.cluster import ApiError, Cluster
-from tradingbot_operator.handlers import Watcher
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, newer
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod, newer
 from tradingbot_operator.metrics import Metrics
 
 PERIOD_SECONDS: Final = 60.0
@@ -21,6 +20,22 @@ MISSES_IN_A_ROW: Final = 3
 LATE_SECONDS: Final = 180.0
 
 log = structlog.get_logger(__name__)
+
+
+class Witness(Protocol):
+    """Who takes in what is seen; the same for watch events."""
+
+    def bot(self, raw: Manifest) -> None:
+        """A TradingBot was seen."""
+
+    def bot_gone(self, bot: SeenBot) -> None:
+        """A TradingBot is gone."""
+
+    def pod(self, raw: Manifest) -> None:
+        """A pod was seen."""
+
+    def pod_gone(self, pod: SeenPod) -> None:
+        """A pod is gone."""
 
 
 class Resync:
@@ -33,7 +48,7 @@ class Resync:
         *,
         bots: Inventory[SeenBot],
         pods: Inventory[SeenPod],
-        watcher: Watcher,
+        watcher: Witness,
         now: Callable[[], datetime],
         metrics: Metrics,
     ) -> None:
@@ -68,18 +83,16 @@ class Resync:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             try:
-                missed = await self._round()
+                await self.round()
             except ApiError as error:
                 log.warning("the cluster cannot be listed", error=str(error))
-                continue
-            self._rounds_with_misses = self._rounds_with_misses + 1 if missed else 0
-            self._done()
 
     def _done(self) -> None:
         self._last = self._loop.time()
         self._metrics.last_resync.set(self._now().timestamp())
 
-    async def _round(self) -> int:
+    async def round(self) -> int:
+        """Compares once and mends; how many were missed."""
         missed = 0
         for resource, inventory in ((names.PLURAL, self._bots), ("pods", self._pods)):
             suspects = await self._differing(resource, inventory)
@@ -93,6 +106,8 @@ class Resync:
             missed += len(suspects)
         if missed:
             log.warning("watch events were missed", count=missed)
+        self._rounds_with_misses = self._rounds_with_misses + 1 if missed else 0
+        self._done()
         return missed
 
     async def _differing(self, resource: str, inventory: Inventory[SeenBot] | Inventory[SeenPod]) -> set[BotKey]:

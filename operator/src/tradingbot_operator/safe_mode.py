@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import structlog
 
-from tradingbot_operator import desired
 from tradingbot_operator.bot_link import BotCallError
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.desired import SpecError
@@ -55,10 +54,8 @@ class SafeModeLane:
             carried = bot.safe_mode
             memory = self._fleet.of(bot)
             try:
-                ledger = await memory.load_ledger(bot, self._cluster)
-                ledger.want(desired.settings_of(desired.parse_spec(bot)))
-                if memory.link is not None:
-                    await memory.link.put_config(ledger.config(bot))
+                await memory.wanted_config(bot, self._bots, self._cluster)
+                await memory.hand_over(bot)
             except (ApiError, BotCallError, SpecError, ForeignObjectError) as error:
                 log.warning("safe mode is not carried yet", bot=str(key), safe_mode=carried, error=str(error))
         self._enqueue(key)

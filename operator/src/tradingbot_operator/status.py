@@ -42,6 +42,8 @@ POD_TROUBLE: Final = frozenset(
 )
 STARTING_REASONS: Final = frozenset({Reason.STARTING, Reason.NOT_RECONCILED, Reason.UNKNOWN})
 CONFIG_STILL_GOOD: Final = frozenset({Reason.CONFIG_PENDING, Reason.LOOSENING_NEEDS_SAFE_MODE})
+PASSING: Final = frozenset({Reason.AWAITING_GRANT, Reason.DRAINING})
+"""Reasons of safe mode that a start and an end bring along."""
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
@@ -396,7 +398,7 @@ class Notice:
 
 
 def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
-    """Events of a change of status: few, and none for a start-up that goes well."""
+    """Events of a change of status: few, and none for a start-up that goes well or a process that ends."""
     before = {item.type: item for item in old.conditions}
     result = []
     for item in new.conditions:
@@ -406,13 +408,11 @@ def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
         changed = last is None or last.status != item.status
         was_true, was_false = last is not None and last.status == TRUE, last is not None and last.status == FALSE
         match item.type, item.status:
-            case Type.SAFE_MODE_ENGAGED, "True" if item.reason != Reason.AWAITING_GRANT:
+            case Type.SAFE_MODE_ENGAGED, "True" if item.reason not in PASSING:
                 result.append(Notice("SafeModeEngaged", item.message))
-            case Type.SAFE_MODE_ENGAGED, "False" if was_true and last and last.reason != Reason.AWAITING_GRANT:
+            case Type.SAFE_MODE_ENGAGED, "False" if was_true and last and last.reason not in PASSING:
                 result.append(Notice("SafeModeReleased", item.message))
-            case Type.SAFE_MODE_ACKNOWLEDGED, "True" if (
-                changed and _reason(new, Type.SAFE_MODE_ENGAGED) != Reason.AWAITING_GRANT
-            ):
+            case Type.SAFE_MODE_ACKNOWLEDGED, "True" if changed and _reason(new, Type.SAFE_MODE_ENGAGED) not in PASSING:
                 result.append(Notice("SafeModeAcknowledged", item.message))
             case Type.CIRCUIT_CLOSED, "False" if changed:
                 result.append(Notice("CircuitOpened", item.message, warning=True))
