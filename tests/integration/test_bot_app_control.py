@@ -205,3 +205,20 @@ async def test_the_bot_shows_the_name_of_its_uid(folder: BotFolder, bot: BotProc
                 ssl=folder.client_tls(),
                 server_hostname=names.bot_server_name("00000000-0000-0000-0000-000000000000"),
             )
+
+
+async def test_the_mounted_configuration_can_engage_safe_mode_and_nothing_else(
+    folder: BotFolder, bot: BotProcess, exchange: PaperExchange
+) -> None:
+    await bot.grant()
+    await bot.until(lambda status: not status.safe_mode.engaged)
+    folder.write_config(config(settings(exchange.base_url, strategy=CALM, safeMode=True, capital="5000"), 2))
+    await bot.until(lambda status: "spec" in [cause.id for cause in status.safe_mode.causes], seconds=5)
+    assert bot.status.applied_revision == 1
+
+
+async def test_a_process_that_cannot_serve_names_the_option_and_ends_with_2(folder: BotFolder) -> None:
+    (folder.root / "tls" / "ca.crt").write_text("nothing")
+    with pytest.raises(AssertionError, match=r"--tls-dir .*expected tls.crt, tls.key and ca.crt in PEM"):
+        async with bot_process(folder):
+            pass

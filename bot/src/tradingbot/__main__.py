@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tradingbot.app import BotApp, Options
+from tradingbot.app import BotApp, Options, StartError
 from tradingbot.applied import ConfigRefusedError, check_strategy
 from tradingbot.config import ConfigError, load_manifest, load_pod_config
 from tradingbot.engine.strategies import BUILT_IN
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UsageError, ConfigError, ConfigRefusedError) as error:
+    except (UsageError, ConfigError, ConfigRefusedError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
@@ -165,16 +164,7 @@ def _serve(options: Options) -> int:
         line = {"event": "listening", "probePort": probe_port, "controlPort": control_port}
         print(json.dumps(line), flush=True)  # noqa: T201 - the one line that programs read
 
-    try:
-        uvloop.run(run_until_signal(options, listening))
-    except ssl.SSLError as error:
-        raise UsageError(
-            f"--tls-dir: {options.tls_dir}: expected tls.crt, tls.key and ca.crt in PEM: {error}"
-        ) from error
-    except FileNotFoundError as error:
-        raise UsageError(f"--tls-dir: {options.tls_dir}: {error}") from error
-    except OSError as error:
-        raise UsageError(f"--host/--probe-port/--control-port: cannot listen: {error}") from error
+    uvloop.run(run_until_signal(options, listening))
     return 0
 
 

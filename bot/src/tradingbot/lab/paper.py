@@ -193,7 +193,7 @@ class Screen:
 
     async def follow(self, app: BotApp) -> None:
         """Take every status of the bot."""
-        async for line in app.status_lines():
+        async for line in app.feed.lines():
             self._status = BotStatus.model_validate_json(line)
             self._draw()
 

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from tradingbot.desk import Desk, utc_now
 from tradingbot.gateway.port import CallCounts
+from tradingbot.gateway.streams import StreamName
 from tradingbot.model import NO_LIST
+from tradingbot.monitoring.health import ConditionClock, judge, not_ready
+from tradingbot.monitoring.metrics import Extra
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import BotStatus, OpenOrder
+from tradingbot_api.bot_http import BotStatus, GrantStatus, OpenOrder
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -153,6 +157,65 @@ def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskSta
         level=risk.level(session.manager.books.quantity * (price or Decimal(0))).value,
         volatility=None if volatility is None else Decimal(f"{volatility:.10f}"),
         drawdown=risk.drawdown.drawdown,
+    )
+
+
+def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
+    """The whole status as it is now; `clock` remembers since when conditions are as they are."""
+    desk.refresh()
+    session, facts, now = desk.session, desk.facts(), utc_now()
+    known = trading(session, desk.risk) if session else None
+    quiet = session is not None and session.manager.entries_quiet
+    counts = add_counts(desk.former_counts, session.exchange.counts) if session else desk.former_counts
+    return BotStatus(
+        bot_uid=desk.identity.uid,
+        boot_id=desk.boot_id,
+        incarnation=session.manager.incarnation if session else None,
+        sequence=sequence,
+        applied_revision=desk.revision,
+        time=now,
+        version=desk.version,
+        ready=not_ready(facts) is None,
+        symbol=desk.settings.symbol,
+        account_uid=desk.account_uid,
+        grant=GrantStatus(held=desk.grants.expires_in > 0, expires_in_seconds=round(desk.grants.expires_in, 3)),
+        drain=desk.drain,
+        conditions=clock.stamp(judge(facts), now),
+        circuit_breaker=breaker_status(facts.breaker),
+        safe_mode=desk.safe_mode.get_safe_mode_status(quiet),
+        balance=known.balance if known else None,
+        position=known.position if known else None,
+        pnl=known.pnl if known else None,
+        risk=known.risk if known else None,
+        orders=known.orders if known else None,
+        trades=known.trades if known else None,
+        api=api_status(counts),
+        usage=usage_status(),
+        open_orders=known.open_orders if known else [],
+        unprotected_seconds=known.unprotected_seconds if known else 0.0,
+    )
+
+
+def add_counts(left: CallCounts, right: CallCounts) -> CallCounts:
+    """Calls of two sessions, `right` being the later one."""
+    return CallCounts(
+        left.calls + right.calls, left.errors + right.errors, right.last_error or left.last_error, right.used_weight
+    )
+
+
+def extra_figures(desk: Desk, loop_lag: float) -> Extra:
+    """What is measured and not in the status."""
+    session = desk.session
+    if session is None:
+        return Extra(loop_lag_seconds=loop_lag)
+    since = session.manager.protection.since
+    return Extra(
+        equity=desk.risk.drawdown.equity,
+        daily_loss=desk.risk.drawdown.daily_loss,
+        stream_ages={name.value: session.streams.health(name).age for name in StreamName},
+        used_weight=session.exchange.counts.used_weight,
+        unprotected_now_seconds=0.0 if since is None else desk.monotonic() - since,
+        loop_lag_seconds=loop_lag,
     )
 
 

@@ -1,0 +1,179 @@
+"""What the operator asks of a bot: configuration, grant, incarnation and drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from tradingbot.applied import ConfigRefusedError, advance
+from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.gateway.errors import ExchangeError
+from tradingbot.monitoring.health import Problem
+from tradingbot.monitoring.http_api import ControlError
+from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.grant import GrantRefusedError
+from tradingbot.state.store import StoreError
+from tradingbot_api.bot_http import (
+    BotConfig,
+    BotInfo,
+    ConfigReply,
+    DrainPhase,
+    DrainRequest,
+    DrainStatus,
+    Grant,
+    GrantReply,
+    RaiseIncarnation,
+)
+from tradingbot_api.v1alpha1 import PositionPolicy
+
+
+class Control:
+    """The calls of tradingbot_api.bot_http, on one desk."""
+
+    def __init__(self, desk: Desk, feed: StatusFeed) -> None:
+        self._desk = desk
+        self._feed = feed
+        self._config_lock = asyncio.Lock()
+        self._drain_task: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Stop what was begun."""
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+
+    def info(self) -> BotInfo:
+        """Versions."""
+        return BotInfo(version=self._desk.version, bot_uid=self._desk.identity.uid, boot_id=self._desk.boot_id)
+
+    def status_lines(self) -> AsyncIterator[bytes]:
+        """The status stream."""
+        return self._feed.lines()
+
+    async def put_config(self, config: BotConfig) -> ConfigReply:
+        """Commit a configuration, put in force what may be, and answer; safe mode is engaged before anything else."""
+        if config.bot.uid != self._desk.identity.uid:
+            raise ControlError(
+                409, "IdentityMismatch", f"bot.uid: expected {self._desk.identity.uid}, got {config.bot.uid}"
+            )
+        async with self._config_lock:
+            store = self._desk.store
+            if store is None:
+                raise ControlError(503, "StoreFailed", self._desk.store_problem or "the store is not open yet")
+            newest = config.revision >= self._desk.applied.committed.revision
+            if newest and config.settings.safe_mode:
+                self._desk.spec_safe_mode = True
+                self._desk.refresh()
+            # Before any configuration was applied there is no limit that could be loosened.
+            may_loosen = self._desk.safe_mode.has("spec") or self._desk.revision == 0
+            try:
+                applied = advance(self._desk.applied, config, in_safe_mode=may_loosen)
+            except ConfigRefusedError as error:
+                if error.stale:
+                    raise ControlError(409, "StaleRevision", str(error)) from error
+                self._desk.config_problem = Problem(error.reason, str(error))
+                self._desk.wake()
+                raise ControlError(422, error.reason.value, str(error), error.fields) from error
+            try:
+                await store.put(CONFIG_FACT, applied.to_json())
+            except StoreError as error:
+                raise ControlError(503, error.code, str(error)) from error
+            first = config.revision > self._desk.revision
+            self._desk.usable, self._desk.revision, self._desk.config_problem = True, config.revision, None
+            self._desk.spec_safe_mode = bool(config.settings.safe_mode)
+            self._desk.put_in_force(applied)
+            if first:
+                self._desk.clear(config.cleared_causes)
+        self._desk.refresh()
+        self._desk.look_now.set()
+        self._desk.wake()
+        self._desk.log.info("configuration", revision=config.revision, waiting=list(applied.loosened))
+        return ConfigReply(revision=config.revision, in_force=not applied.loosened)
+
+    async def put_grant(self, grant: Grant) -> GrantReply:
+        """Take the right to add exposure."""
+        session = self._desk.session
+        try:
+            seconds = self._desk.grants.take(
+                grant,
+                bot_uid=self._desk.identity.uid,
+                boot_id=self._desk.boot_id,
+                incarnation=session.manager.incarnation if session else None,
+                revision=self._desk.revision,
+                sent_at=self._feed.sent_at(grant.status_sequence),
+            )
+        except GrantRefusedError as error:
+            raise ControlError(409, error.code, str(error)) from error
+        if self._desk.refresh():
+            self._desk.wake()
+        return GrantReply(expires_in_seconds=seconds)
+
+    async def raise_incarnation(self, request: RaiseIncarnation) -> None:
+        """Take a greater incarnation before the first order."""
+        self._check_process(request.bot_uid, request.boot_id)
+        session = self._desk.session
+        if session is None:
+            raise ControlError(409, "NotReady", "the bot is not connected to the exchange yet")
+        if not await session.manager.raise_incarnation(request.minimum):
+            raise ControlError(409, "AlreadyTraded", "this process has sent an order: restart it")
+        self._desk.wake()
+
+    async def drain(self, request: DrainRequest) -> DrainStatus:
+        """Begin to drain, or tell how far it is."""
+        self._check_process(request.bot_uid, request.boot_id)
+        if self._desk.drain.phase is DrainPhase.NONE or self._desk.drain.position_policy is not request.position_policy:
+            if self._drain_task is not None:
+                self._drain_task.cancel()
+            self._desk.drain = DrainStatus(phase=DrainPhase.DRAINING, position_policy=request.position_policy)
+            self._desk.refresh()
+            self._drain_task = asyncio.create_task(
+                self._run_drain(request.position_policy, self._desk.monotonic() + request.deadline_seconds)
+            )
+            self._desk.wake()
+        return self._desk.drain
+
+    async def _run_drain(self, policy: PositionPolicy, deadline: float) -> None:
+        """Until nothing but what the policy leaves is on the exchange, or the deadline."""
+        message, remaining = "", ["unknown: the bot is not connected to the exchange"]
+        while True:
+            session = self._desk.session
+            if session is not None:
+                try:
+                    remaining = await session.manager.drain(policy)
+                    done = session.manager.entries_quiet and (policy is PositionPolicy.HOLD or not session.holding)
+                    if done:
+                        break
+                    message = "entries or position are still on the exchange"
+                except (ExchangeError, StoreError) as error:
+                    message = str(error)
+            elif await self._never_traded():
+                remaining = []
+                break
+            else:
+                message = (
+                    self._desk.connection_problem.message if self._desk.connection_problem else "not connected yet"
+                )
+            if self._desk.monotonic() >= deadline:
+                break
+            self._desk.drain = self._desk.drain.model_copy(update={"message": message, "remaining": remaining})
+            self._desk.wake()
+            await asyncio.sleep(1)
+        self._desk.drain = self._desk.drain.model_copy(
+            update={"phase": DrainPhase.DRAINED, "message": message if remaining else "", "remaining": remaining}
+        )
+        self._desk.log.info("drained", policy=policy.value, remaining=remaining)
+        self._desk.wake()
+
+    async def _never_traded(self) -> bool:
+        with suppress(StoreError):
+            store = self._desk.store
+            return store is not None and not await store.open_intents() and await store.highest_order_id() == 0
+        return False
+
+    def _check_process(self, bot_uid: str, boot_id: str) -> None:
+        if (bot_uid, boot_id) != (self._desk.identity.uid, self._desk.boot_id):
+            raise ControlError(
+                409,
+                "IdentityMismatch",
+                f"expected bot {self._desk.identity.uid} boot {self._desk.boot_id}, got {bot_uid} {boot_id}",
+            )

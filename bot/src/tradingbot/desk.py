@@ -1,0 +1,250 @@
+"""The desk: what the life cycle, the control port and the status of one bot share, and the causes of safe mode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Final
+
+import structlog
+
+from tradingbot.applied import Applied, StartConfig
+from tradingbot.gateway.port import CallCounts
+from tradingbot.monitoring.health import Facts, Problem
+from tradingbot.recovery.circuit_breaker import BreakerPanel
+from tradingbot.recovery.grant import GrantKeeper
+from tradingbot.recovery.safe_mode import Level, SafeMode, Source
+from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks
+from tradingbot.risk.risk_manager import Refusal, RiskManager
+from tradingbot.risk.volatility import VolatilityTracker
+from tradingbot.session import Session
+from tradingbot.state.store import Store, StoreError
+from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
+from tradingbot_api.conditions import Reason
+from tradingbot_api.v1alpha1 import BotSettings, Environment
+
+CONFIG_FACT: Final = "config"
+BREAKER_FACT: Final = "breaker"
+LATCHES_FACT: Final = "safe-mode"
+EQUITY_FACT: Final = "equity"
+RISK_FACT: Final = "risk"
+
+
+class Desk:
+    """State of one bot process. Whoever changes it calls `wake`, so that the change is told at once."""
+
+    def __init__(self, config: BotConfig, *, operated: bool) -> None:
+        self.identity = config.bot
+        self.boot_id = uuid.uuid4().hex
+        self.version = version("tradingbot")
+        self.monotonic = time.monotonic
+        self.wake: Callable[[], None] = lambda: None
+        """Tells the status at once."""
+        self.log = structlog.get_logger("bot").bind(bot=f"{config.bot.namespace}/{config.bot.name}")
+
+        self.applied = Applied.fresh(config)
+        self.usable = False
+        """Whether a strategy can be made of the settings in force."""
+        self.revision = 0
+        """The revision that is applied; 0 before any is."""
+        self.config_problem: Problem | None = Problem(Reason.CONFIG_PENDING, "the bot is starting")
+        self.spec_safe_mode = bool(config.settings.safe_mode)
+        """What the newest configuration that was seen says, even if the rest of it was refused."""
+
+        self.safe_mode = SafeMode()
+        self.panel = BreakerPanel(self.monotonic, utc_now)
+        self.grants = GrantKeeper(operated, self.monotonic)
+        self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())
+
+        self.session: Session | None = None
+        self.former_counts = CallCounts()
+        """Calls of the sessions before this one."""
+        self.store: Store | None = None
+        self.store_problem: str | None = None
+        self.connection_problem: Problem | None = None
+        self.account_uid: str | None = None
+        self.drain = DrainStatus()
+        self.reconnect = asyncio.Event()
+        self.look_now = asyncio.Event()
+        """Set when safe mode may have changed and entries may have to be cancelled."""
+        self._saved: dict[str, Any] = {}
+
+    @property
+    def settings(self) -> BotSettings:
+        """The settings in force."""
+        return self.applied.in_force
+
+    def put_in_force(self, applied: Applied) -> None:
+        """Work with these settings from now on."""
+        former, self.applied = self.applied, applied
+        settings = applied.in_force
+        self.risk.config = settings
+        self.panel.configure(
+            settings.circuit_breaker.failure_threshold, float(settings.circuit_breaker.recovery_timeout_seconds)
+        )
+        if self.session is not None:
+            self.session.strategy_changed()
+            if former.in_force.exchange != settings.exchange:
+                self.reconnect.set()
+
+    def refresh(self) -> bool:
+        """Bring the causes of safe mode up to date; True when any began or ended."""
+        now, safe, session = utc_now(), self.safe_mode, self.session
+        before = [cause.id for cause in safe.causes]
+        pauses = {pause.code for pause in self.risk.should_pause_trading(now, self.monotonic())}
+        safe.set(
+            self.spec_safe_mode or bool(self.settings.safe_mode),
+            "spec",
+            Reason.SPEC,
+            since=now,
+            source=Source.SPEC,
+            clears="set spec.safeMode to false or remove it",
+        )
+        safe.set(
+            not self.grants.allows,
+            "awaiting-grant",
+            Reason.AWAITING_GRANT,
+            since=now,
+            source=Source.OPERATOR,
+            clears="ends with a grant of the operator",
+        )
+        safe.set(
+            self.panel.is_open(),
+            "breaker",
+            Reason.BREAKER_OPEN,
+            since=now,
+            clears="ends when a probe of the exchange succeeds",
+        )
+        safe.set(Refusal.DAILY_LOSS in pauses, "daily-loss", Reason.DAILY_LOSS, since=now, clears="ends at 00:00 UTC")
+        if Refusal.DRAWDOWN in pauses:
+            safe.activate(
+                "drawdown",
+                Reason.DRAWDOWN,
+                since=now,
+                clears="cleared with kubectl annotate tradingbot NAME tradingbot.dev/clear=drawdown",
+                latched=True,
+            )
+        failed = self.store_problem or (self.store.failed if self.store else None)
+        safe.set(
+            failed is not None,
+            "store",
+            Reason.STORE_FAILED,
+            since=now,
+            level=Level.HALTED if self.store is None else Level.NO_NEW_ENTRIES,
+            clears="ends with a restart on a store that can be written",
+        )
+        safe.set(self.drain.phase is not DrainPhase.NONE, "draining", Reason.DRAINING, since=now, clears="the bot ends")
+        self._refresh_books(session, now)
+        return before != [cause.id for cause in safe.causes]
+
+    def _refresh_books(self, session: Session | None, now: datetime) -> None:
+        safe = self.safe_mode
+        drifts = session.drifts if session else 0
+        safe.set(
+            drifts > 0,
+            "untrusted-books",
+            Reason.UNTRUSTED_BOOKS,
+            since=now,
+            # Once may be a fill on its way; twice is a difference.
+            level=Level.REDUCE_ONLY if drifts > 1 and session and _uncovered(session) else Level.NO_NEW_ENTRIES,
+            clears="ends when the books agree with the account again",
+        )
+        safe.set(
+            bool(session and session.manager.unknown),
+            "unknown-order",
+            Reason.UNKNOWN_ORDER,
+            since=now,
+            clears="ends when the exchange has said what became of the order",
+        )
+        if session and session.books_rebuilt and self.settings.exchange.environment is Environment.LIVE:
+            safe.activate(
+                "store-lost",
+                Reason.STORE_FAILED,
+                since=now,
+                clears="check the position, then kubectl annotate tradingbot NAME tradingbot.dev/clear=store-lost",
+                latched=True,
+            )
+        lost = session.manager.two_traders if session else None
+        if lost is not None:
+            safe.activate(
+                "two-traders",
+                Reason.TWO_TRADERS,
+                since=now,
+                level=Level.HALTED,
+                clears=f"another process trades this account and symbol ({lost}): stop it, then restart this bot",
+            )
+
+    def facts(self) -> Facts:
+        """What conditions are made of."""
+        session = self.session
+        return Facts(
+            config_problem=self.config_problem,
+            loosened=self.applied.loosened,
+            connection_problem=self.connection_problem,
+            connected=session is not None,
+            verdict=session.verdict if session else None,
+            verdict_age=session.verdict_age if session else None,
+            capital_problem=session.capital_problem() if session else None,
+            breaker=self.panel.snapshot(),
+            protection=session.manager.protection if session else None,
+            causes=self.safe_mode.causes,
+            trading_problem=session.trading_problem() if session else None,
+        )
+
+    def clear(self, causes: list[str]) -> None:
+        """End latched causes that a human cleared."""
+        for cause in causes:
+            if self.safe_mode.deactivate(cause):
+                self.log.info("cause cleared by a human", cause=cause)
+                if cause == "drawdown":
+                    self.risk.drawdown.reset_peak()
+                elif cause == "store-lost" and self.session is not None:
+                    self.session.books_rebuilt = False
+
+    # --- the store ---
+
+    async def take_over(self, store: Store, start: StartConfig) -> None:
+        """Continue where the former process stopped. StoreError."""
+        breaker, latches = await store.get(BREAKER_FACT), await store.get(LATCHES_FACT)
+        marks, risk = await store.get(EQUITY_FACT), await store.get(RISK_FACT)
+        self.store = store
+        self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
+        self.put_in_force(start.applied)
+        self.panel.restore(breaker or {})
+        self.safe_mode.restore_latches(latches or [])
+        self.risk.drawdown.marks = EquityMarks.from_json(marks) if marks else None
+        self.risk.restore(risk or {})
+        self._saved = {BREAKER_FACT: breaker, LATCHES_FACT: latches, EQUITY_FACT: marks, RISK_FACT: risk}
+        if start.usable:
+            await store.put(CONFIG_FACT, start.applied.to_json())
+
+    async def save(self) -> None:
+        """Commit what changed of the small facts."""
+        store, marks = self.store, self.risk.drawdown.marks
+        if store is None:
+            return
+        facts: dict[str, Any] = {
+            BREAKER_FACT: self.panel.to_json(),
+            LATCHES_FACT: self.safe_mode.latches_to_json(),
+            EQUITY_FACT: marks.to_json() if marks else None,
+            RISK_FACT: self.risk.to_json(),
+        }
+        for name, value in facts.items():
+            if self._saved.get(name) != value:
+                with suppress(StoreError):  # store.failed becomes a cause of safe mode
+                    await store.put(name, value)
+                    self._saved[name] = value
+
+
+def utc_now() -> datetime:
+    """Aware UTC."""
+    return datetime.now(UTC)
+
+
+def _uncovered(session: Session) -> bool:
+    return session.verdict is not None and session.verdict.drift < 0
