@@ -15,6 +15,10 @@ import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
+from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.credentials import Credentials
+from tradingbot.gateway.port import NewOrder, OpenGuard
+from tradingbot.model import OrderType, Side
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -201,6 +205,42 @@ async def test_a_drain_leaves_what_its_policy_says(
         elif long(drained):
             assert len(drained.drain.remaining) >= 2
             assert {order.purpose for order in drained.open_orders} == {"sl", "tp"}
+
+
+async def test_two_processes_on_one_account_and_symbol_end_with_one_trader(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    former = make(tmp_path / "former", exchange, account, strategy=CALM)
+    later = make(tmp_path / "later", exchange, account)
+    async with bot_process(former) as halted, bot_process(later) as trading:
+        await halted.until(lambda status: status.ready)
+        assert (await halted.grant())[0] == 200
+        await enter(trading)
+        await halted.until(lambda status: status.safe_mode.level == "Halted", 20)
+        assert [cause.reason for cause in halted.status.safe_mode.causes][:1] == ["TwoTraders"]
+        assert trading.status.safe_mode.level == "Normal"
+
+
+async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    bot_settings = settings(exchange.base_url)
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        status = await enter(bot)
+        assert status.position is not None
+        keys = Credentials(account.api_key, account.secret_key)
+        hand = BinanceExchange.create(bot_settings.exchange, keys, OpenGuard(), time.monotonic)
+        try:
+            await hand.sync_clock()
+            for order in await hand.open_orders("BTCUSDT"):
+                await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
+                break
+            half = (status.position.quantity / 2).quantize(Decimal("0.00001"))
+            await hand.place_order(NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.MARKET, half), hand.stamp())
+        finally:
+            await hand.close()
+        await bot.until_condition("BalanceSynced", "False", "Drift", seconds=90)
+        await bot.until(lambda later: later.safe_mode.level == "ReduceOnly", 20)
 
 
 # --- bad input ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import logging
 import os
@@ -182,10 +183,10 @@ async def run_until_signal(
 
 
 def _run_paper(options: argparse.Namespace) -> int:
-    try:
-        from tradingbot.lab.paper import PaperRun, run_paper
-    except ImportError as error:
-        raise UsageError(f"--paper: needs the paper exchange: install tradingbot[lab] ({error})") from error
+    if importlib.util.find_spec("paper_exchange") is None:
+        raise UsageError("--paper: the paper exchange is not installed: install tradingbot[lab]")
+    from tradingbot.lab.paper import PaperRun, run_paper
+
     logging.getLogger().setLevel(logging.ERROR)
     return uvloop.run(
         run_paper(

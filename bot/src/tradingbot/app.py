@@ -135,9 +135,10 @@ class BotApp:
         session = self.desk.session
         if session is not None:
             session.stopping = True
-            with suppress(ExchangeError, TimeoutError, StoreError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    await session.manager.cancel_entries()
+            if self.desk.safe_mode.level is not Level.HALTED:
+                with suppress(ExchangeError, TimeoutError, StoreError):
+                    async with asyncio.timeout(STOP_SECONDS):
+                        await session.manager.cancel_entries()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -13,6 +13,7 @@ from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.recovery.grant import GrantRefusedError
+from tradingbot.recovery.safe_mode import Level
 from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
     BotConfig,
@@ -137,6 +138,10 @@ class Control:
         message, remaining = "", ["unknown: the bot is not connected to the exchange"]
         while True:
             session = self._desk.session
+            if self._desk.safe_mode.level is Level.HALTED:
+                # The orders may be another process's: they are left as they are.
+                message, remaining = "halted: nothing is sent", [f"unknown: {self._desk.safe_mode.causes[0].clears}"]
+                break
             if session is not None:
                 try:
                     remaining = await session.manager.drain(policy)

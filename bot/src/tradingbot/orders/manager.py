@@ -627,6 +627,8 @@ class OrderManager:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
             return
+        if self._two_traders is not None:
+            return  # halted: the later process looks after the position
         try:
             if not await self._may_sell():
                 return
@@ -1009,7 +1011,7 @@ class OrderManager:
 
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
-        if self._intents or self._missing_fills():
+        if self._intents or self._missing_fills() or self._two_traders is not None:
             return
         flat = held_quantity(self._rules, self._books) == 0
         stale = stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
