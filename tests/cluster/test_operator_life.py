@@ -429,3 +429,18 @@ async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
     await asyncio.gather(*made)
     await scene.is_("SafeModeAcknowledged", "True", "OK")
     assert carried < 2.0
+
+
+async def test_a_cause_that_a_human_cleared_goes_to_the_bot_once_and_the_annotation_goes(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    mark = {"metadata": {"annotations": {names.CLEAR_ANNOTATION: "drawdown"}}}
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), mark)
+
+    async def consumed() -> bool:
+        annotations = (await scene.bot())["metadata"].get("annotations", {})
+        return names.CLEAR_ANNOTATION not in annotations and len(scene.double().configs) == 2
+
+    await until("the annotation to go", consumed)
+    assert [config.cleared_causes for config in scene.double().configs] == [["drawdown"], []]
+    await scene.reaches("Trading")

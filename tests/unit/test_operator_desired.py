@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -15,8 +15,10 @@ from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_operator import desired
 from tradingbot_operator.certificates import CertificateAuthority
+from tradingbot_operator.cluster import Cluster
 from tradingbot_operator.desired import Identity, SpecError
-from tradingbot_operator.fleet import Ledger
+from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.inventory import Inventory, SeenBot
 from tradingbot_operator.settings import SettingsError
 
 IDENTITY = Identity("trading", "btcusdt", UID)
@@ -112,9 +114,25 @@ def test_the_revision_grows_exactly_when_the_content_differs() -> None:
     assert [ledger.want(item) for item in (settings, settings, safe, safe, settings)] == [1, 1, 2, 2, 3]
     restarted = Ledger(desired.bot_config(IDENTITY, settings, 3), "uid", "1")
     assert restarted.want(settings) == 3
+    assert [restarted.want(settings, ("drawdown",)), restarted.want(settings)] == [4, 5]
+    restarted = Ledger(desired.bot_config(IDENTITY, settings, 3), "uid", "1")
     # Handed over by a former operator that ended before it wrote the ConfigMap.
     restarted.heard(4)
     assert restarted.want(settings) == 5
+
+
+async def test_a_step_that_began_before_a_change_of_the_spec_does_not_count_the_former_one_as_newer() -> None:
+    before, after = seen_bot(), seen_bot(safeMode=True, metadata={"resourceVersion": "11"})
+    bots: Inventory[SeenBot] = Inventory()
+    bots.see(before)
+    memory = Memory(UID, ledger=Ledger(None, None, None))
+    nobody = cast(Cluster, None)  # the ledger is known: nothing is read
+    await memory.wanted_config(before, bots, nobody)
+    bots.see(after)
+    await memory.wanted_config(after, bots, nobody)
+    ledger = await memory.wanted_config(before, bots, nobody)
+    assert ledger.revision == 2
+    assert ledger.config(after).settings.safe_mode is True
 
 
 def test_a_spec_that_cannot_be_read_is_refused_with_the_fields_path() -> None:

@@ -396,6 +396,9 @@ class BotController:
             return
         if status.applied_revision == ledger.revision:
             memory.refusal = None
+            if ledger.cleared and names.CLEAR_ANNOTATION in bot.annotations:
+                # Done, once: what latches again later must be cleared again.
+                await self._cluster.remove_annotation(bot, names.CLEAR_ANNOTATION)
             return
         if memory.refusal is not None and memory.refusal[:2] == (ledger.revision, status.boot_id):
             return
@@ -571,6 +574,7 @@ class BotController:
             again.append(CONFLICT_RETRY_SECONDS)
             return
         memory.status_written = self._loop.time()
+        log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
         for notice in statuses.notices(stands, fresh):
             await self._post(bot, notice)
 

@@ -7,7 +7,7 @@ Permissions, in the namespaces that are served:
     persistentvolumeclaims            create get
     pods                              create delete get list watch
     secrets                           create
-    tradingbots                       get list patch watch      (patch: the finalizer)
+    tradingbots                       get list patch watch      (patch: the finalizer, tradingbot.dev/clear)
     tradingbots/status                patch
 
 and in the namespace of the claims:
@@ -41,6 +41,7 @@ CONNECTIONS: Final = 32
 LIST_CHUNK: Final = 500
 
 APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 MANAGED: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
@@ -284,6 +285,13 @@ class Cluster:
         if present:
             manifest["metadata"] |= {"finalizers": [names.FINALIZER], "resourceVersion": bot.resource_version}
         return await self.apply(names.PLURAL, manifest)
+
+    async def remove_annotation(self, bot: SeenBot, annotation: str) -> None:
+        """Takes an annotation off a TradingBot whoever set it; ConflictError where it changed since it was seen."""
+        metadata = {"resourceVersion": bot.resource_version, "annotations": {annotation: None}}
+        path = _path(names.PLURAL, bot.key.namespace, bot.key.name)
+        params = {"fieldManager": names.FIELD_MANAGER}
+        await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
 
     async def apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
         """Writes the whole status of a TradingBot as it was seen; ConflictError where it changed since."""

@@ -114,10 +114,15 @@ def settings_of(spec: TradingBotSpec) -> BotSettings:
     return BotSettings.model_validate({field: getattr(spec, field) for field in BotSettings.model_fields})
 
 
-def bot_config(identity: Identity, settings: BotSettings, revision: int) -> BotConfig:
+def cleared_causes(bot: SeenBot) -> tuple[str, ...]:
+    """Ids of latched safe-mode causes that a human cleared by annotation."""
+    return tuple(item.strip() for item in bot.annotations.get(names.CLEAR_ANNOTATION, "").split(",") if item.strip())
+
+
+def bot_config(identity: Identity, settings: BotSettings, revision: int, cleared: tuple[str, ...] = ()) -> BotConfig:
     """The whole configuration of a bot."""
     bot = BotIdentity(namespace=identity.namespace, name=identity.name, uid=identity.uid)
-    return BotConfig(revision=revision, bot=bot, settings=settings)
+    return BotConfig(revision=revision, bot=bot, settings=settings, cleared_causes=list(cleared))
 
 
 def encode(config: BotConfig) -> str:

@@ -46,14 +46,15 @@ class Ledger:
     def __init__(self, stored: BotConfig | None, uid: str | None, version: str | None) -> None:
         self.revision = stored.revision if stored is not None else 0
         self.settings: BotSettings | None = stored.settings if stored is not None else None
+        self.cleared = tuple(stored.cleared_causes) if stored is not None else ()
         self.stored_revision = self.revision
         self.uid = uid
         self.version = version
 
-    def want(self, settings: BotSettings) -> int:
-        """The revision of this content."""
-        if settings != self.settings:
-            self.settings = settings
+    def want(self, settings: BotSettings, cleared: tuple[str, ...] = ()) -> int:
+        """The revision of this content; `cleared` are the safe-mode causes that a human clears with it."""
+        if (settings, cleared) != (self.settings, self.cleared):
+            self.settings, self.cleared = settings, cleared
             self.revision += 1
         return self.revision
 
@@ -66,7 +67,7 @@ class Ledger:
         """The configuration that the bot should have."""
         if self.settings is None:
             raise ValueError("no configuration was wanted yet")
-        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision)
+        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision, self.cleared)
 
 
 HANDING_SECONDS: Final = 5.0
@@ -162,7 +163,7 @@ class Memory:
         ledger = await self.load_ledger(bot, cluster)
         latest = bots.get(bot.key)
         current = latest if latest is not None and latest.uid == bot.uid else bot
-        ledger.want(desired.settings_of(desired.parse_spec(current)))
+        ledger.want(desired.settings_of(desired.parse_spec(current)), desired.cleared_causes(current))
         return ledger
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from random import Random
@@ -36,12 +35,9 @@ class Watcher:
         self._controller = controller
         self._lane = lane
         self._enqueue = enqueue
-        self._loop = asyncio.get_running_loop()
-        self.last_event = self._loop.time()
 
     def bot(self, raw: Manifest) -> None:
         """A TradingBot was seen."""
-        self.last_event = self._loop.time()
         bot = SeenBot.of(raw)
         before = self._bots.get(bot.key)
         if not self._bots.see(bot):
@@ -54,20 +50,17 @@ class Watcher:
 
     def bot_gone(self, bot: SeenBot) -> None:
         """A TradingBot is gone."""
-        self.last_event = self._loop.time()
         if self._bots.gone(bot.key, bot.uid):
             self._enqueue(bot.key, False)
 
     def pod(self, raw: Manifest) -> None:
         """A pod of ours was seen."""
-        self.last_event = self._loop.time()
         pod = SeenPod.of(raw)
         if self._pods.see(pod):
             self._enqueue(pod.key, False)
 
     def pod_gone(self, pod: SeenPod) -> None:
         """A pod of ours is gone; `pod` is the last that was known of it."""
-        self.last_event = self._loop.time()
         if self._pods.gone(pod.key, pod.uid):
             self._controller.pod_gone(pod)
 
