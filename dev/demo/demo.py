@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "dev/cluster/cluster"
 OPERATOR_NAMESPACE = "tradingbot-system"
-NAMESPACE = "trading"
-EXCHANGE_CONTROL = f"/api/v1/namespaces/{NAMESPACE}/services/paper-exchange:control/proxy"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
 FAULT_SECONDS = 12
 
@@ -89,9 +87,11 @@ def until(what: str, probe: Callable[[], T | None], seconds: float, describe: Ca
 class Demo:
     """The steps, in order; each leaves its figures in `report`."""
 
-    def __init__(self, shell: Shell, market: str) -> None:
+    def __init__(self, shell: Shell, market: str, namespace: str = "trading") -> None:
         self.shell = shell
         self.market = market
+        self.namespace = namespace
+        self.exchange_control = f"/api/v1/namespaces/{namespace}/services/paper-exchange:control/proxy"
         self.bots = BOTS if market.startswith("synthetic") else ("btcusdt",)
         self.report: dict[str, Any] = {"market": market.split(":", 1)[0], "bots": list(self.bots), "seconds": {}}
         self.begun = time.monotonic()
@@ -131,7 +131,9 @@ class Demo:
     def account(self) -> dict[str, Any]:
         """The account as the exchange itself tells it."""
         return dict(
-            json.loads(self.shell.quiet("kubectl", "get", "--raw", f"{EXCHANGE_CONTROL}/control/accounts/{self.uid}"))
+            json.loads(
+                self.shell.quiet("kubectl", "get", "--raw", f"{self.exchange_control}/control/accounts/{self.uid}")
+            )
         )
 
     def open_orders(self, symbol: str) -> list[dict[str, Any]]:
@@ -140,25 +142,46 @@ class Demo:
 
     # --- steps -----------------------------------------------------------------------------------
 
+    def cluster(self) -> None:
+        """The cluster, and the images in its node."""
+        self.step("A local Kubernetes, and the images at the same time")
+        environment = self.shell.environment
+        with subprocess.Popen(["dev/images/build"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as images:
+            self.shell.stream(str(CLUSTER.relative_to(ROOT)), "up")
+        if images.returncode:
+            raise DemoError(f"dev/images/build ended with {images.returncode}")
+        environment["KUBECONFIG"] = self.shell.quiet(str(CLUSTER), "kubeconfig").strip()
+        environment["PATH"] = f"{self.shell.quiet(str(CLUSTER), 'bin').strip()}:{environment['PATH']}"
+        self.step("Images into the node")
+        self.shell.stream("dev/images/build", "--load")
+
     def install(self) -> None:
         """The operator by its Helm chart."""
         self.step("Install the operator")
+        again = bool(self.shell.quiet("helm", "list", "--namespace", OPERATOR_NAMESPACE, "--short"))
         self.shell.show(
             "helm", "upgrade", "--install", "tradingbot-operator", "charts/tradingbot-operator",
             "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s",
         )  # fmt: skip
+        if again:
+            # The tag of the images does not change with their content.
+            operator = ("deployment/tradingbot-operator", "--namespace", OPERATOR_NAMESPACE)
+            self.shell.show("kubectl", "rollout", "restart", *operator)
+            self.shell.show("kubectl", "rollout", "status", *operator, "--timeout=120s")
         self.shell.show("kubectl", "get", "pods", "--namespace", OPERATOR_NAMESPACE)
 
     def exchange(self) -> None:
         """A paper exchange, an account on it, and its keys in a Secret."""
         self.step("A paper exchange with an account, its keys in a Secret")
-        self.shell.quiet("kubectl", "config", "set-context", "--current", f"--namespace={NAMESPACE}")
-        if self.shell.quiet("kubectl", "get", "namespace", NAMESPACE, "--ignore-not-found"):
+        self.shell.quiet("kubectl", "config", "set-context", "--current", f"--namespace={self.namespace}")
+        if self.shell.quiet("kubectl", "get", "namespace", self.namespace, "--ignore-not-found"):
             print("(a namespace of an earlier run is removed first)", flush=True)
             self.shell.quiet("kubectl", "delete", "tradingbots", "--all", "--timeout=180s")
-            self.shell.quiet("kubectl", "delete", "namespace", NAMESPACE, "--timeout=120s")
-        self.shell.show("kubectl", "create", "namespace", NAMESPACE)
-        self.shell.show("kubectl", "label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+            self.shell.quiet("kubectl", "delete", "namespace", self.namespace, "--timeout=120s")
+        self.shell.show("kubectl", "create", "namespace", self.namespace)
+        self.shell.show(
+            "kubectl", "label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted"
+        )
         if self.market.startswith("capture:"):
             self.shell.show("kubectl", "apply", "-f", "examples/paper-exchange-capture.yaml")
             self.copy_capture(Path(self.market.split(":", 1)[1]))
@@ -258,7 +281,7 @@ class Demo:
         self.step(f"The exchange answers 503 for {FAULT_SECONDS} s")
         fault = json.dumps({"kind": "rest_status", "status": 503, "seconds": FAULT_SECONDS})
         begun = time.monotonic()
-        self.shell.show("kubectl", "create", "--raw", f"{EXCHANGE_CONTROL}/control/faults", "-f", "-", stdin=fault)
+        self.shell.show("kubectl", "create", "--raw", f"{self.exchange_control}/control/faults", "-f", "-", stdin=fault)
         self.shell.show("kubectl", "wait", "tradingbot", bot, "--for=condition=CircuitClosed=False", "--timeout=40s")
         self.report["seconds"]["fault to circuit open"] = round(time.monotonic() - begun, 1)
         self.shell.show("kubectl", "get", "tradingbots")
@@ -355,6 +378,7 @@ class Demo:
 
     def run(self) -> None:
         """All steps."""
+        self.cluster()
         self.install()
         self.exchange()
         self.start()
@@ -371,19 +395,8 @@ def main() -> int:
     parser.add_argument("--market", default="synthetic", help="synthetic or capture:DIR")
     parser.add_argument("--report", type=Path, help="write the figures to this file as JSON")
     options = parser.parse_args()
-    environment = dict(os.environ)
-    shell = Shell(environment)
-    demo = Demo(shell, options.market)
+    demo = Demo(Shell(dict(os.environ)), options.market)
     try:
-        demo.step("A local Kubernetes, and the images at the same time")
-        with subprocess.Popen(["dev/images/build"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as images:
-            shell.stream(str(CLUSTER.relative_to(ROOT)), "up")
-        if images.returncode:
-            raise DemoError(f"dev/images/build ended with {images.returncode}")
-        environment["KUBECONFIG"] = shell.quiet(str(CLUSTER), "kubeconfig").strip()
-        environment["PATH"] = f"{shell.quiet(str(CLUSTER), 'bin').strip()}:{environment['PATH']}"
-        demo.step("Images into the node")
-        shell.stream("dev/images/build", "--load")
         demo.run()
     except DemoError as error:
         print(f"\ndemo: {error}", file=sys.stderr)

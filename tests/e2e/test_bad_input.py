@@ -1,0 +1,143 @@
+"""Bad input on a real cluster: each becomes a condition without a crash loop, and heals without a restart."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from demo import ROOT, Demo, Shell
+
+pytestmark = pytest.mark.e2e
+NAMESPACE = "bad-input"
+# A changed Secret reaches a running pod with the kubelet's refresh.
+KUBELET_REFRESH_SECONDS = 150
+
+
+@pytest.fixture(scope="module")
+def demo() -> Demo:
+    """The operator and a paper exchange in a namespace of this module, on the cluster of this tier."""
+    installed = Demo(Shell({**os.environ, "CLUSTER_NAME": "e2e"}), "synthetic", NAMESPACE)
+    installed.cluster()
+    installed.install()
+    installed.exchange()
+    return installed
+
+
+def manifest(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The example bot under another name, with parts of its spec replaced."""
+    example = yaml.safe_load((ROOT / "examples/bnbusdt.yaml").read_text())
+    return {**example, "metadata": {"name": name}, "spec": {**example["spec"], **spec}}
+
+
+def apply(demo: Demo, *objects: dict[str, Any]) -> None:
+    """Applies objects as a user does."""
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    demo.shell.show("kubectl", "apply", "-f", "-", stdin=json.dumps(listed))
+
+
+def wait(what: str, probe: Callable[[], bool], seconds: float, seen: Callable[[], object]) -> float:
+    """Seconds until `probe` holds; fails with what was last seen."""
+    begun = time.monotonic()
+    while not probe():
+        assert time.monotonic() - begun < seconds, f"waited {seconds} s for {what}; last seen: {seen()}"
+        time.sleep(0.2)
+    return time.monotonic() - begun
+
+
+def secret(name: str, api_key: str, api_secret: str) -> dict[str, Any]:
+    """A Secret with exchange keys."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "stringData": {"apiKey": api_key, "apiSecret": api_secret},
+    }
+
+
+def good_keys(demo: Demo) -> tuple[str, str]:
+    """The keys that the namespace's Secret holds."""
+    data = json.loads(demo.shell.quiet("kubectl", "get", "secret", "binance", "-o", "jsonpath={.data}"))
+    return base64.b64decode(data["apiKey"]).decode(), base64.b64decode(data["apiSecret"]).decode()
+
+
+def restarts(demo: Demo, name: str) -> int:
+    """Restarts of a bot's container."""
+    text = demo.shell.quiet("kubectl", "get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
+    return int(text or 0)
+
+
+def test_bad_input_is_a_condition_and_heals_without_a_restart(demo: Demo) -> None:
+    exchange = {"environment": "Paper", "baseURL": "http://paper-exchange:8080"}
+    refs = {name: {"credentialsSecretRef": {"name": name}} for name in ("binance", "wrong-keys", "missing")}
+    apply(
+        demo,
+        secret("wrong-keys", "x" * 64, "y" * 64),
+        manifest("unknown-symbol", {"symbol": "NOPEUSDT", "exchange": {**exchange, **refs["binance"]}}),
+        manifest("wrong-keys", {"symbol": "BTCUSDT", "exchange": {**exchange, **refs["wrong-keys"]}}),
+        manifest("missing-secret", {"symbol": "ETHUSDT", "exchange": {**exchange, **refs["missing"]}}),
+        manifest(
+            "exchange-down",
+            {"exchange": {"environment": "Paper", "baseURL": "http://later:8080", **refs["binance"]}},
+        ),
+        manifest(
+            "bad-parameters",
+            {
+                "symbol": "ETHUSDT",
+                "exchange": {**exchange, **refs["binance"]},
+                "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 30, "slow": "many"}},
+            },
+        ),
+    )
+    expected = {
+        "unknown-symbol": ("ConfigApplied", "False UnknownSymbol"),
+        "wrong-keys": ("BalanceSynced", "False CredentialsRejected"),
+        "missing-secret": ("BalanceSynced", "False CredentialsMissing"),
+        "exchange-down": ("BalanceSynced", "False ExchangeUnreachable"),
+        "bad-parameters": ("ConfigApplied", "False StrategyParametersInvalid"),
+    }
+    begun = time.monotonic()
+    for name, (kind, text) in expected.items():
+        wait(
+            f"{name}: {kind} {text}",
+            lambda name=name, kind=kind, text=text: demo.condition(name, kind).startswith(text),
+            60,
+            lambda name=name, kind=kind: (demo.condition(name, kind), demo.condition(name, "PodReady")),
+        )
+        print(f"{name}: {time.monotonic() - begun:.1f} s after apply: {demo.condition(name, kind)}")
+    assert "slow" in demo.condition("bad-parameters", "ConfigApplied")
+    pods = {
+        name: demo.shell.quiet("kubectl", "get", "pod", name, "-o", "jsonpath={.metadata.uid}") for name in expected
+    }
+
+    key, word = good_keys(demo)
+    later = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "later"},
+        "spec": {"selector": {"app.kubernetes.io/name": "paper-exchange"}, "ports": [{"port": 8080}]},
+    }
+    apply(demo, later, secret("wrong-keys", key, word), secret("missing", key, word))
+    good = '{"spec":{"strategy":{"parameters":{"fast":12,"slow":26}}}}'
+    demo.shell.show("kubectl", "patch", "tradingbot", "bad-parameters", "--type", "merge", "-p", good)
+    mended = time.monotonic()
+    for name in ("bad-parameters", "exchange-down", "wrong-keys", "missing-secret"):
+        kind = expected[name][0]
+        wait(
+            f"{name} to heal",
+            lambda name=name, kind=kind: demo.condition(name, kind).startswith("True"),
+            KUBELET_REFRESH_SECONDS,
+            lambda name=name, kind=kind: demo.condition(name, kind),
+        )
+        print(f"{name}: healed {time.monotonic() - mended:.1f} s after it was mended")
+    for name, uid in pods.items():
+        assert demo.shell.quiet("kubectl", "get", "pod", name, "-o", "jsonpath={.metadata.uid}") == uid
+        assert restarts(demo, name) == 0
+    demo.shell.show("kubectl", "get", "tradingbots")
+    demo.shell.quiet("kubectl", "delete", "tradingbots", "--all", "--timeout=120s")
+    demo.shell.quiet("kubectl", "delete", "namespace", NAMESPACE, "--timeout=60s")
