@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -24,8 +25,8 @@ TIERS = {
     for tier in (
         Tier("check", 2, (("make", "lint"),)),
         Tier("unit", 1, ((*PYTEST, "-n", "2", "tests/unit"),)),
-        Tier("integration", 8, ((*PYTEST, "-n", "2", "tests/integration"),)),
-        Tier("cluster", 12, ((*PYTEST, "tests/cluster"),)),
+        Tier("integration", 8, ((*PYTEST, "-n", "3", "tests/integration"),)),
+        Tier("cluster", 12, ((*PYTEST, "-n", "3", "tests/cluster"),)),
         Tier("e2e", 15, ((*PYTEST, "tests/e2e"),)),
     )
 }
@@ -36,11 +37,13 @@ def main() -> int:
     """Runs the named tiers; a red tier stops the run, because the later ones build on it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tiers", nargs="+", choices=tuple(TIERS), metavar="TIER")
+    # Clusters are left running for the next run where a person asks for it.
+    environment = {"TRADINGBOT_KEEP_CLUSTER": "0", **os.environ}
     rows, failed, started = [], False, time.monotonic()
     for name in parser.parse_args().tiers:
         tier, begun = TIERS[name], time.monotonic()
         print(f"=== {name}: budget {tier.minutes:g} min", flush=True)
-        failed = any(subprocess.run(command, check=False).returncode for command in tier.commands)
+        failed = any(subprocess.run(command, env=environment, check=False).returncode for command in tier.commands)
         rows.append((tier, time.monotonic() - begun))
         if failed:
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +19,9 @@ KUBELET_REFRESH_SECONDS = 150
 
 
 @pytest.fixture(scope="module")
-def demo() -> Demo:
+def demo(cluster_environment: dict[str, str]) -> Demo:
     """The operator and a paper exchange in a namespace of this module, on the cluster of this tier."""
-    installed = Demo(Shell({**os.environ, "CLUSTER_NAME": "e2e"}), "synthetic", NAMESPACE)
+    installed = Demo(Shell(dict(cluster_environment)), "synthetic", NAMESPACE)
     installed.cluster()
     installed.install()
     installed.exchange()

@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.e2e
 
 
-def run_demo(market: str, report: Path) -> dict[str, Any]:
+def run_demo(market: str, report: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Runs the demo to its end; its own checks make it fail; gives the figures that it reports."""
     done = subprocess.run(
         [sys.executable, "dev/demo/demo.py", "--market", market, "--report", str(report)],
         cwd=ROOT,
-        env={**os.environ, "CLUSTER_NAME": "e2e"},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -34,17 +34,17 @@ def run_demo(market: str, report: Path) -> dict[str, Any]:
     return figures
 
 
-def test_the_whole_path_on_a_synthetic_market(tmp_path: Path) -> None:
-    figures = run_demo("synthetic", tmp_path / "report.json")
+def test_the_whole_path_on_a_synthetic_market(tmp_path: Path, cluster_environment: dict[str, str]) -> None:
+    figures = run_demo("synthetic", tmp_path / "report.json", cluster_environment)
     assert figures["bots"] == ["btcusdt", "ethusdt", "bnbusdt"]
     assert {"safe mode acknowledged", "fault to circuit closed", "pod killed to trading allowed", "deleted"} <= set(
         figures["seconds"]
     )
 
 
-def test_btcusdt_on_a_recorded_market(tmp_path: Path) -> None:
+def test_btcusdt_on_a_recorded_market(tmp_path: Path, cluster_environment: dict[str, str]) -> None:
     data = os.environ.get("TRADINGBOT_TEST_DATA")
     if not data or not list((Path(data) / "market").glob("btcusdt_*.gz")):
         pytest.skip("TRADINGBOT_TEST_DATA has no recorded market")
-    figures = run_demo(f"capture:{data}/market", tmp_path / "report.json")
+    figures = run_demo(f"capture:{data}/market", tmp_path / "report.json", cluster_environment)
     assert figures["bots"] == ["btcusdt"]
