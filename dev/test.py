@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("tiers", nargs="+", choices=tuple(TIERS), metavar="TIER")
     # Clusters are left running for the next run where a person asks for it.
     environment = {"TRADINGBOT_KEEP_CLUSTER": "0", **os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     rows, failed, started = [], False, time.monotonic()
     for name in parser.parse_args().tiers:
         tier, begun = TIERS[name], time.monotonic()

@@ -1,8 +1,8 @@
 """The clusters of this tier: made once, shared by all workers, and left running for the next run.
 
-pytest leaves them, since a start costs more than most tests; with TRADINGBOT_KEEP_CLUSTER=0, as in `make test`, they are
-removed at the end, and `CLUSTER_NAME=test dev/cluster/cluster down` does it by hand. A cluster that does not start
-is a failure, never a skip.
+pytest leaves them, since a start costs more than most tests; with TRADINGBOT_KEEP_CLUSTER=0, as `make test` has it,
+they are removed at the end, and `CLUSTER_NAME=test dev/cluster/cluster down` does it by hand. A cluster that does not
+start is a failure, never a skip.
 """
 
 from __future__ import annotations
