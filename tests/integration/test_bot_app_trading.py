@@ -67,6 +67,18 @@ async def enter(bot: BotProcess) -> BotStatus:
     return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
 
 
+async def cancel_protection(exchange: PaperExchange, account: TestAccount) -> None:
+    """What a human may do by hand."""
+    keys = Credentials(account.api_key, account.secret_key)
+    hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic)
+    try:
+        await hand.sync_clock()
+        order = (await hand.open_orders("BTCUSDT"))[0]
+        await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
+    finally:
+        await hand.close()
+
+
 async def metric(bot: BotProcess, name: str) -> float:
     """The sum of a metric's samples."""
     _, text = await bot.probe("/metrics")
@@ -241,6 +253,29 @@ async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(
             await hand.close()
         await bot.until_condition("BalanceSynced", "False", "Drift", seconds=90)
         await bot.until(lambda later: later.safe_mode.level == "ReduceOnly", 20)
+
+
+async def test_a_new_store_touches_no_position_of_its_key_before_the_first_grant(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path / "holder", exchange, account)) as holder:
+        await enter(holder)
+        await holder.kill()
+    await cancel_protection(exchange, account)
+    other = make(tmp_path / "other", exchange, account)
+    for _ in range(2):  # a restart forgets it as little
+        async with bot_process(other) as bot:
+            await bot.until(lambda status: status.ready and long(status))
+            await bot.until(lambda status: status.safe_mode.level == "Halted", 5)
+            assert bot.condition("Protected") == ("False", "Unprotected")
+            assert (await exchange.account(account.uid))["openOrders"] == []
+            await bot.kill()
+    async with bot_process(other) as bot:
+        await bot.until(lambda status: status.ready)
+        assert (await exchange.account(account.uid))["openOrders"] == []
+        assert (await bot.grant())[0] == 200
+        await bot.until(lambda status: flat(status) or bot.condition("Protected")[0] == "True", 15)
+        assert bot.status.safe_mode.level == "Normal"
 
 
 # --- bad input ---

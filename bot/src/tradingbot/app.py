@@ -253,6 +253,7 @@ class BotApp:
             settings=lambda: self.desk.settings,
             strategy_usable=lambda: self.desk.usable,
             forbidden=self._forbidden,
+            proven=lambda: self.desk.grants.given,
             changed=self.feed.wake,
             tell=self._tell,
             monotonic=self.desk.monotonic,

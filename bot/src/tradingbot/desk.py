@@ -110,6 +110,8 @@ class Desk:
             "awaiting-grant",
             Reason.AWAITING_GRANT,
             since=now,
+            # What an unknown process start left on the exchange may be the position of whoever holds the claim.
+            level=Level.HALTED if session and session.manager.held_back else Level.NO_NEW_ENTRIES,
             source=Source.OPERATOR,
             clears="ends with a grant of the operator",
         )

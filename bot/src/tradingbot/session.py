@@ -78,6 +78,8 @@ class Parts:
     strategy_usable: Callable[[], bool]
     forbidden: Callable[[], str | None]
     """Why no entry may be sent, seen from outside of the session; asked again right before the send."""
+    proven: Callable[[], bool]
+    """Whether this process was granted its account and symbol once; true without an operator."""
     changed: Callable[[], None]
     tell: Callable[[str, dict[str, Any]], None]
     monotonic: Callable[[], float]
@@ -124,6 +126,7 @@ class Session:
             notify=self._on_orders_event,
             monotonic=parts.monotonic,
             random=parts.random,
+            proven=parts.proven,
         )
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
@@ -70,6 +71,7 @@ BULK_TRADES: Final = 5
 ENTRY_PURPOSES: Final = frozenset({Purpose.ENTRY, Purpose.ANNOUNCE})
 STOP_PASSED: Final = "StopPassed"
 INCARNATION: Final = "incarnation"
+INHERITED: Final = "inherited"
 FOREIGN_BASE: Final = "foreign_base"
 ACCOUNT_UID: Final = "account_uid"
 
@@ -79,6 +81,7 @@ class OrderManager:
 
     `may_enter` is asked immediately before an entry is sent, after its intent is committed: it returns None, or the
     code of why not. `settings` gives the settings in force. `notify` is called synchronously and must not block.
+    `proven` says whether somebody who knows all traders named this process the one of its account and symbol.
     One lock serialises whatever sends; events of the user stream are taken in between.
     """
 
@@ -94,6 +97,7 @@ class OrderManager:
         notify: Callable[[OrdersEvent], None],
         monotonic: Callable[[], float],
         random: Random,
+        proven: Callable[[], bool] = lambda: True,
     ) -> None:
         self._exchange = exchange
         self._store = store
@@ -101,6 +105,7 @@ class OrderManager:
         self._account_uid = account_uid
         self._settings = settings
         self._may_enter = may_enter
+        self._proven = proven
         self._notify = notify
         self._monotonic = monotonic
         self._random = random
@@ -121,6 +126,8 @@ class OrderManager:
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
         self._two_traders: str | None = None
+        self._inherited = False
+        """The exchange has orders of a process start that the store does not know: the position may be another's."""
         self._taker_rate = Decimal(0)
         self._announced = False
         self._protection = ProtectionStatus(ProtectionState.FLAT)
@@ -154,6 +161,11 @@ class OrderManager:
     def two_traders(self) -> str | None:
         """Why the fence is lost, or None; the bot must halt."""
         return self._two_traders
+
+    @property
+    def held_back(self) -> bool:
+        """Nothing is sent: the position may be that of another process, until this one is named the trader."""
+        return self._inherited and not self._proven()
 
     @property
     def books(self) -> LedgerState:
@@ -241,6 +253,9 @@ class OrderManager:
         listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
         own = [report for report in listed if self._is_own(report)]
         seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
+        self._inherited = bool(await self._store.get(INHERITED)) or max(seen, default=0) > stored
+        if self._inherited:  # before the incarnation, which hides it from the next start
+            await self._store.put(INHERITED, True)
         incarnation = propose_incarnation(self._exchange.exchange_ms(), stored, *seen)
         await self._store.put(INCARNATION, incarnation)
         await self._store.put(ACCOUNT_UID, self._account_uid)
@@ -273,6 +288,10 @@ class OrderManager:
     async def reconcile(self) -> Verdict:
         """Read account, open orders and trades, repair what differs; call each 60 s, after reconnects and on doubt."""
         async with self._lock:
+            if self._inherited and self._proven():
+                self._inherited = False
+                with suppress(StoreFailedError):  # then the next process waits for its grant, too
+                    await self._store.put(INHERITED, False)
             await self._resolve_unknown()
             await self._refresh()
             await self._collect_fills()
@@ -446,6 +465,8 @@ class OrderManager:
 
     async def exit(self, reason: str) -> ExitResult:
         """Sell the position: cancel its protection, then sell what is held."""
+        if self.held_back:
+            return ExitResult(ExitOutcome.FAILED, "AwaitingGrant", "the position may be another process's")
         async with self._lock:
             try:
                 result = await self._exit(reason)
@@ -549,7 +570,7 @@ class OrderManager:
 
     async def cancel_entries(self) -> None:
         """Cancel every working entry; after it `entries_quiet` tells whether none is left. Raises ExchangeError."""
-        if self.entries_quiet:
+        if self.entries_quiet or self.held_back:
             return
         async with self._lock:
             try:
@@ -627,8 +648,8 @@ class OrderManager:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
             return
-        if self._two_traders is not None:
-            return  # halted: the later process looks after the position
+        if self._two_traders is not None or self.held_back:
+            return  # halted: the other process looks after the position
         try:
             if not await self._may_sell():
                 return
@@ -1011,7 +1032,7 @@ class OrderManager:
 
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
-        if self._intents or self._missing_fills() or self._two_traders is not None:
+        if self._intents or self._missing_fills() or self._two_traders is not None or self.held_back:
             return
         flat = held_quantity(self._rules, self._books) == 0
         stale = stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())

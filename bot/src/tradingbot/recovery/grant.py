@@ -23,6 +23,8 @@ class GrantKeeper:
         self._monotonic = monotonic
         self._expires_at = float("-inf")
         self._epoch = -1
+        self.given = not required
+        """Whether this process was named the trader once, if only for a while."""
 
     def take(
         self,
@@ -54,6 +56,7 @@ class GrantKeeper:
                 "SequenceUnknown", f"statusSequence: {grant.status_sequence} was not sent or is long past"
             )
         self._epoch = grant.epoch
+        self.given = True
         # A longer time than agreed would outlive the operator's belief that it has ended.
         self._expires_at = max(self._expires_at, sent_at + min(grant.ttl_seconds, GRANT_TTL_SECONDS))
         return self.expires_in
