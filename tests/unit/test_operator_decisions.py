@@ -12,7 +12,7 @@ import pytest
 from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
 from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, news
-from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, standing
+from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import lease_name
@@ -48,6 +48,26 @@ def test_a_claim_is_held_by_one_process_start_of_one_bot(
         "spec": {"holderIdentity": holder},
     }
     assert standing(Claim.of(raw), claimant()) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "holder", "boot", "incarnation", "kept"),
+    [
+        pytest.param("claim-a", UID, "boot-1", 10, True, id="as-it-was-taken"),
+        pytest.param("claim-b", UID, "boot-1", 10, False, id="deleted"),
+        pytest.param("claim-a", "other", "boot-1", 10, False, id="taken-by-another-bot"),
+        pytest.param("claim-a", UID, "boot-2", 11, False, id="taken-by-a-later-start"),
+        pytest.param("claim-a", UID, "boot-1", 11, False, id="raised-by-another-operator"),
+    ],
+)
+def test_a_claim_counts_only_while_its_lease_stands_as_it_was_taken(
+    name: str, holder: str, boot: str, incarnation: int, kept: bool
+) -> None:
+    raw = {
+        "metadata": {"name": name, "annotations": {BOOT: boot, INCARNATION: str(incarnation)}},
+        "spec": {"holderIdentity": holder},
+    }
+    assert lost({UID: ("claim-a", "boot-1", 10)}, [raw]) == (set() if kept else {UID})
 
 
 def test_a_claims_name_tells_no_account_and_differs_by_environment_account_and_symbol() -> None:

@@ -125,7 +125,7 @@ async def test_a_step_that_began_before_a_change_of_the_spec_does_not_count_the_
     before, after = seen_bot(), seen_bot(safeMode=True, metadata={"resourceVersion": "11"})
     bots: Inventory[SeenBot] = Inventory()
     bots.see(before)
-    memory = Memory(UID, ledger=Ledger(None, None, None))
+    memory = Memory(UID, before.key, ledger=Ledger(None, None, None))
     nobody = cast(Cluster, None)  # the ledger is known: nothing is read
     await memory.wanted_config(before, bots, nobody)
     bots.see(after)

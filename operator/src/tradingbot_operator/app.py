@@ -202,8 +202,9 @@ class _Operator:
         stack.push_async_callback(lane.close)
         self.watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
         self.resync = Resync(
-            cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics
-        )
+            cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics,
+            also=self._controller.look_at_claims,
+        )  # fmt: skip
         stack.callback(self._close_links)
 
     def _close_links(self) -> None:

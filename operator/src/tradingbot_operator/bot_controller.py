@@ -180,6 +180,15 @@ class BotController:
             memory.vanished_pod = pod.uid
         self._enqueue(pod.key, False)
 
+    async def look_at_claims(self) -> None:
+        """Claims that somebody deleted or took since they were looked at: their bots are not granted again."""
+        gone = await self._claims.look()
+        for memory in self._fleet:
+            if memory.uid in gone:
+                memory.claim = Finding.open(Reason.STARTING, "The claim was removed or taken; it is looked at again.")
+                log.warning("a claim is lost", bot=str(memory.key))
+                self._enqueue(memory.key, False)
+
     def _time_safe_mode(self, memory: Memory, status: BotStatus) -> None:
         if memory.wanted_since is None or memory.acknowledged_after is not None:
             return

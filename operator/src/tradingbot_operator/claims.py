@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +15,8 @@ from tradingbot_operator.inventory import BotKey, Manifest
 HOLDER: Final = f"{names.GROUP}/holder"
 BOOT: Final = f"{names.GROUP}/boot-id"
 INCARNATION: Final = f"{names.GROUP}/incarnation"
+Mark = tuple[str, str, int]
+"""What is remembered of a held claim: the Lease's name, the boot and its incarnation."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ def standing(claim: Claim, claimant: Claimant) -> Standing:
     return Standing.RAISE
 
 
+def lost(held: Mapping[str, Mark], leases: Iterable[Manifest]) -> set[str]:
+    """UIDs among `held` whose claim is absent or stands for another bot or start; pure."""
+    stand = {raw["metadata"]["name"]: Claim.of(raw) for raw in leases}
+    return {
+        uid
+        for uid, (name, boot, incarnation) in held.items()
+        if (claim := stand.get(name)) is None
+        or (claim.holder_uid, claim.boot_id, claim.incarnation) != (uid, boot, incarnation)
+    }
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a claim says to a claimant; `holder` is namespace/name of the other one."""
@@ -95,11 +109,23 @@ class Claims:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster = cluster
         self._namespace = namespace
-        self._held: dict[str, tuple[str, str, int]] = {}
+        self._held: dict[str, Mark] = {}
 
     def holds(self, claimant: Claimant) -> bool:
         """Whether this process start is known to hold its claim; asks nobody."""
         return self._held.get(claimant.uid) == (claimant.lease_name, claimant.boot_id, claimant.incarnation)
+
+    async def look(self) -> set[str]:
+        """Looks at all claims and drops what is not held any more; UIDs of the TradingBots that lost theirs."""
+        before = dict(self._held)
+        leases = await self._cluster.claims_of(
+            self._namespace, f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER},{names.BOT_UID_LABEL}"
+        )
+        # What was taken while the list was on its way is newer than it.
+        gone = {uid for uid in lost(before, leases) if self._held.get(uid) == before[uid]}
+        for uid in gone:
+            del self._held[uid]
+        return gone
 
     async def take(self, claimant: Claimant, now: datetime, gone: Gone) -> Verdict:
         """Takes the claim or says who has it. A claim whose holder and process are gone for good is taken over."""

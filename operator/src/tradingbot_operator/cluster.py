@@ -228,7 +228,7 @@ class Cluster:
             return None
 
     async def claims_of(self, namespace: str, uid_label: str) -> list[Manifest]:
-        """The Leases that carry a label `key=value`."""
+        """The Leases that a label selector finds."""
         page = await self._call("list", _path("leases", namespace), params={"labelSelector": uid_label})
         return page.get("items") or []
 

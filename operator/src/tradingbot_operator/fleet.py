@@ -81,6 +81,7 @@ class Memory:
     """What is remembered of one TradingBot, by UID. Times are of the loop's clock."""
 
     uid: str
+    key: BotKey
     ledger: Ledger | None = None
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     link: BotLink | None = None
@@ -178,7 +179,7 @@ class Fleet:
         memory = self._memories.get(bot.key)
         if memory is None or memory.uid != bot.uid:
             self.forget(bot.key)
-            memory = self._memories[bot.key] = Memory(bot.uid)
+            memory = self._memories[bot.key] = Memory(bot.uid, bot.key)
         return memory
 
     def known(self, key: BotKey) -> Memory | None:

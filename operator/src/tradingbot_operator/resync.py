@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -51,7 +51,9 @@ class Resync:
         watcher: Witness,
         now: Callable[[], datetime],
         metrics: Metrics,
+        also: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`also` is done once a round: what else must not be believed for longer."""
         self._cluster = cluster
         self._namespaces = namespaces
         self._bots = bots
@@ -59,6 +61,7 @@ class Resync:
         self._watcher = watcher
         self._now = now
         self._metrics = metrics
+        self._also = also
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._rounds_with_misses = 0
@@ -104,6 +107,8 @@ class Resync:
                 await self._mend(resource, key)
                 self._metrics.resync_misses.labels(resource).inc()
             missed += len(suspects)
+        if self._also is not None:
+            await self._also()
         if missed:
             log.warning("watch events were missed", count=missed)
         self._rounds_with_misses = self._rounds_with_misses + 1 if missed else 0
