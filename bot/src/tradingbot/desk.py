@@ -215,6 +215,10 @@ class Desk:
         breaker, latches = await store.get(BREAKER_FACT), await store.get(LATCHES_FACT)
         marks, risk = await store.get(EQUITY_FACT), await store.get(RISK_FACT)
         self.store = store
+        stored = start.applied.committed
+        if stored.revision >= self.applied.committed.revision:
+            # The mounted file lags by up to the kubelet's refresh: the newer word counts.
+            self.spec_safe_mode = bool(stored.settings.safe_mode)
         self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
         self.put_in_force(start.applied)
         self.panel.restore(breaker or {})
