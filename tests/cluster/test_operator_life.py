@@ -194,7 +194,8 @@ async def test_safe_mode_is_carried_both_ways_and_acknowledged_with_its_time(sce
     assert (await scene.bot())["status"]["phase"] == "SafeMode"
     await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": None}})
     await scene.reaches("Trading")
-    assert [config.settings.safe_mode for config in scene.double().configs] == [True, None]
+    # Each start of a bot is given once what it should have by its file.
+    assert [config.settings.safe_mode for config in scene.double().configs] == [None, True, None]
     events = [item["reason"] for item in await scene.kube.items(scene.path("events"))]
     assert events.count("SafeModeEngaged") == events.count("SafeModeAcknowledged") == 1
 
@@ -424,7 +425,7 @@ async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
     await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    await until("the configuration", lambda: _more(scene.double().configs, 0))
+    await until("the configuration", lambda: _more(scene.double().configs, 1))
     carried = loop.time() - begun
     await asyncio.gather(*made)
     await scene.is_("SafeModeAcknowledged", "True", "OK")
@@ -439,8 +440,8 @@ async def test_a_cause_that_a_human_cleared_goes_to_the_bot_once_and_the_annotat
 
     async def consumed() -> bool:
         annotations = (await scene.bot())["metadata"].get("annotations", {})
-        return names.CLEAR_ANNOTATION not in annotations and len(scene.double().configs) == 2
+        return names.CLEAR_ANNOTATION not in annotations and len(scene.double().configs) == 3
 
     await until("the annotation to go", consumed)
-    assert [config.cleared_causes for config in scene.double().configs] == [["drawdown"], []]
+    assert [config.cleared_causes for config in scene.double().configs] == [[], ["drawdown"], []]
     await scene.reaches("Trading")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from cryptography import x509
 
-from support.operator_objects import UID, seen_bot
+from support.operator_objects import UID, seen_bot, word
 from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_operator import desired
@@ -133,6 +133,24 @@ async def test_a_step_that_began_before_a_change_of_the_spec_does_not_count_the_
     ledger = await memory.wanted_config(before, bots, nobody)
     assert ledger.revision == 2
     assert ledger.config(after).settings.safe_mode is True
+
+
+def test_equal_revisions_are_no_proof_until_the_same_start_of_the_bot_answered_to_have_the_content() -> None:
+    bot = seen_bot(safeMode=True)
+    settings = desired.settings_of(desired.parse_spec(bot))
+    # The former operator told the bot revision 6 and ended before it wrote the ConfigMap.
+    ledger = Ledger(desired.bot_config(IDENTITY, desired.settings_of(desired.parse_spec(seen_bot())), 5), "uid", "1")
+    assert ledger.want(settings) == 6
+    memory = Memory(UID, bot.key, ledger=ledger)
+    told = word(applied_revision=6)
+    assert memory.has_current_config(told)
+    assert not memory.has_confirmed(told)
+    # The bot refuses other content at its own revision: the operator counts above it.
+    ledger.outrun(6)
+    assert ledger.want(settings) == 7
+    memory.confirmed = (7, "boot-1")
+    assert memory.has_confirmed(word(applied_revision=7))
+    assert not memory.has_confirmed(word(applied_revision=7, boot_id="boot-2"))
 
 
 def test_a_spec_that_cannot_be_read_is_refused_with_the_fields_path() -> None:

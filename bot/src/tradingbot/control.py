@@ -16,6 +16,7 @@ from tradingbot.recovery.grant import GrantRefusedError
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
+    STALE_REVISION,
     BotConfig,
     BotInfo,
     ConfigReply,
@@ -71,7 +72,7 @@ class Control:
                 applied = advance(self._desk.applied, config, in_safe_mode=may_loosen)
             except ConfigRefusedError as error:
                 if error.stale:
-                    raise ControlError(409, "StaleRevision", str(error)) from error
+                    raise ControlError(409, STALE_REVISION, str(error)) from error
                 self._desk.config_problem = Problem(error.reason, str(error))
                 self._desk.wake()
                 raise ControlError(422, error.reason.value, str(error), error.fields) from error

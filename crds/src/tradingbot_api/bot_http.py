@@ -42,6 +42,8 @@ GRANT_TTL_SECONDS: Final = 60
 GRANT_RENEWAL_SECONDS: Final = 20
 HEARTBEAT_SECONDS: Final = 5
 STALE_AFTER_SECONDS: Final = 15
+STALE_REVISION: Final = "StaleRevision"
+"""The code of the refusal of a configuration that is not newer than the bot's and not equal to it."""
 
 
 class BotIdentity(WireModel):

@@ -18,6 +18,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import (
     GRANT_RENEWAL_SECONDS,
     GRANT_TTL_SECONDS,
+    STALE_REVISION,
     BotStatus,
     DrainPhase,
     DrainRequest,
@@ -403,7 +404,7 @@ class BotController:
             # The ConfigMap must not stay behind what the bot has.
             self._enqueue(bot.key, False)
             return
-        if status.applied_revision == ledger.revision:
+        if memory.has_confirmed(status):
             memory.refusal = None
             if ledger.cleared and names.CLEAR_ANNOTATION in bot.annotations:
                 # Done, once: what latches again later must be cleared again.
@@ -418,6 +419,10 @@ class BotController:
             await memory.hand_over(bot)
             memory.refusal = None
         except BotRefusedError as error:
+            if error.reply.code == STALE_REVISION:
+                ledger.outrun(status.applied_revision)
+                self._enqueue(bot.key, False)
+                return
             if error.status != 422:
                 raise
             known = error.reply.code in set(Reason)
@@ -494,7 +499,7 @@ class BotController:
         ledger = memory.ledger
         allowed = (
             memory.claim.holds
-            and memory.has_current_config(status)
+            and memory.has_confirmed(status)
             and status.incarnation is not None
             and status.drain.phase is DrainPhase.NONE
         )

@@ -63,6 +63,10 @@ class Ledger:
         if applied > self.revision:
             self.revision = applied + 1
 
+    def outrun(self, applied: int) -> None:
+        """The bot has other content at this revision or a greater one: ours must count above both."""
+        self.revision = max(self.revision, applied) + 1
+
     def config(self, bot: SeenBot) -> BotConfig:
         """The configuration that the bot should have."""
         if self.settings is None:
@@ -93,6 +97,9 @@ class Memory:
     refusal: tuple[int, str, Finding] | None = None
     handed: tuple[int, str, float] | None = None
     """Revision, boot and time of the last configuration that went out; its effect comes over the stream."""
+    confirmed: tuple[int, str] | None = None
+    """Revision and boot of the last configuration that the bot answered to have: equal numbers alone prove nothing,
+    as an operator may have ended between telling the bot and writing the ConfigMap."""
     vanished_pod: str | None = None
     """A pod that went away before its end was seen; empty where its UID is not known."""
     had_pod: bool = False
@@ -116,8 +123,12 @@ class Memory:
         self.acknowledged_after = None
 
     def has_current_config(self, status: BotStatus) -> bool:
-        """Whether the bot applied the configuration that it should have."""
+        """Whether the bot applied the revision that it should have; see `has_confirmed`."""
         return self.ledger is not None and 0 < self.ledger.revision == status.applied_revision
+
+    def has_confirmed(self, status: BotStatus) -> bool:
+        """Whether this start of the bot answered to have exactly the configuration that it should have."""
+        return self.has_current_config(status) and self.confirmed == (status.applied_revision, status.boot_id)
 
     async def hand_over(self, bot: SeenBot) -> None:
         """Gives the bot its configuration, unless that is under way: the fast lane and a step may both want it.
@@ -133,11 +144,13 @@ class Memory:
         if last is not None and last[:2] == (ledger.revision, boot) and now - last[2] < HANDING_SECONDS:
             return
         self.handed = (ledger.revision, boot, now)
+        config = ledger.config(bot)
         try:
-            await link.put_config(ledger.config(bot))
+            await link.put_config(config)
         except BotCallError:
             self.handed = None
             raise
+        self.confirmed = (config.revision, boot)
 
     async def load_ledger(self, bot: SeenBot, cluster: Cluster) -> Ledger:
         """The ledger, read from the ConfigMap where it is not known; ForeignObjectError."""
