@@ -253,6 +253,22 @@ async def test_deletion_drains_by_policy_and_leaves_nothing(scene: Scene) -> Non
     assert [item for item in await scene.kube.items(scene.path("leases")) if "claim-" in item["metadata"]["name"]] == []
 
 
+async def test_a_pod_lost_before_its_deletion_drained_is_made_again_and_drains(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = {"drains": False}
+    await scene.create(deletionPolicy="ClosePosition")
+    await scene.reaches("Trading")
+    await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
+    await until("the drain to begin", lambda: _more(scene.double().drain_requests, 0))
+    first = scene.double()
+    scene.kubelet.settings["btcusdt"] = {"drains": True}
+    await scene.kube.call("DELETE", scene.path("pods", "btcusdt"))
+    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=30)
+    events = [item["reason"] for item in await scene.kube.items(scene.path("events"))]
+    assert "PodReplaced" in events
+    assert "DeletionIncomplete" not in events
+    assert first.drain_requests
+
+
 async def test_a_held_position_is_named_when_the_bot_is_deleted(scene: Scene) -> None:
     scene.kubelet.settings["btcusdt"] = {"remaining": ("position 0.5 BTC", "order list 7")}
     await scene.create()

@@ -114,9 +114,21 @@ def facts(**more: bool | float) -> DeletionFacts:
         pytest.param(
             facts(pod_deleting=True, overdue=61.0, gone_for_sure=True), DeletionStep.RELEASE, id="lost-node-after-it"
         ),
-        pytest.param(facts(pod=False, gone_for_sure=True), DeletionStep.RELEASE, id="no-pod"),
+        pytest.param(facts(pod=False, drained=True, gone_for_sure=True), DeletionStep.RELEASE, id="drained-and-gone"),
+        pytest.param(
+            facts(pod=False, could_trade=False, gone_for_sure=True), DeletionStep.RELEASE, id="no-pod-never-traded"
+        ),
+        pytest.param(facts(pod=False, gone_for_sure=True), DeletionStep.MAKE_POD, id="lost-pod-must-drain"),
+        pytest.param(facts(pod=False, overdue=0.0, gone_for_sure=True), DeletionStep.RELEASE, id="lost-pod-too-late"),
         pytest.param(facts(pod=False), DeletionStep.WAIT, id="vanished-pod"),
-        pytest.param(facts(pod_terminated=True, gone_for_sure=True), DeletionStep.RELEASE, id="ended"),
+        pytest.param(facts(pod_terminated=True, drained=True, gone_for_sure=True), DeletionStep.RELEASE, id="ended"),
+        pytest.param(facts(pod_terminated=True, gone_for_sure=True), DeletionStep.DELETE_POD, id="evicted-undrained"),
+        pytest.param(
+            facts(pod_terminated=True, pod_deleting=True, gone_for_sure=True), DeletionStep.WAIT, id="evicted-and-going"
+        ),
+        pytest.param(
+            facts(pod_terminated=True, overdue=0.0, gone_for_sure=True), DeletionStep.RELEASE, id="evicted-at-deadline"
+        ),
     ],
 )
 def test_a_deletion_drains_waits_and_releases_in_this_order(seen: DeletionFacts, expected: DeletionStep) -> None:

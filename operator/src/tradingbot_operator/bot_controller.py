@@ -59,6 +59,8 @@ class DeletionStep(StrEnum):
 
     DRAIN = "Drain"
     """Ask the bot to cancel its entries and, by policy, to sell."""
+    MAKE_POD = "MakePod"
+    """Its pod was lost before it drained: another one drains."""
     WAIT = "Wait"
     DELETE_POD = "DeletePod"
     RELEASE = "Release"
@@ -84,8 +86,15 @@ class DeletionFacts:
 
 def deletion_step(facts: DeletionFacts) -> DeletionStep:
     """Pure: what to do next, so that each branch is a table row."""
+    owes_drain = facts.could_trade and not facts.drained and facts.overdue < 0
     if not facts.pod or facts.pod_terminated:
-        return DeletionStep.RELEASE if facts.gone_for_sure else DeletionStep.WAIT
+        if not facts.gone_for_sure:
+            return DeletionStep.WAIT
+        if not owes_drain:
+            return DeletionStep.RELEASE
+        if facts.pod:
+            return DeletionStep.WAIT if facts.pod_deleting else DeletionStep.DELETE_POD
+        return DeletionStep.MAKE_POD
     if facts.pod_deleting:
         # A node that is lost never confirms the end: past its grant the process cannot add exposure.
         stuck = facts.overdue > STUCK_POD_SECONDS and facts.gone_for_sure
@@ -653,6 +662,8 @@ class BotController:
             return None
         if action is DeletionStep.DELETE_POD and pod is not None:
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
+        elif action is DeletionStep.MAKE_POD:
+            pod = await self._pod_to_drain(bot, memory)
         elif action is DeletionStep.DRAIN:
             await self._drain(bot, memory, seconds_left=-overdue)
         if gone_in > 0:
@@ -663,6 +674,16 @@ class BotController:
         message = f"Being deleted: {action}." + (f" Stays on the exchange: {left}." if left else "")
         await self._tell(bot, memory, Finding.bad(Reason.DELETING, message), pod, again)
         return max(0.05, min(again))
+
+    async def _pod_to_drain(self, bot: SeenBot, memory: Memory) -> SeenPod | None:
+        """Makes the lost pod again; where that is refused, the deadline ends the deletion."""
+        memory.drain_asked = None
+        try:
+            return await self._make_pod(bot, desired.parse_spec(bot), memory)
+        except (SpecError, ForeignObjectError, ApiError) as error:
+            memory.pod_missing = f"The pod that should drain cannot be made: {error}"
+            log.warning("no pod to drain", bot=str(bot.key), error=str(error))
+            return None
 
     async def _drain(self, bot: SeenBot, memory: Memory, *, seconds_left: float) -> None:
         word, link = memory.word(), memory.link
