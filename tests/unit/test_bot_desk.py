@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from tradingbot.applied import Applied, choose_at_start
+from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.state.store import Store
-from tradingbot_api.bot_http import BotConfig, BotIdentity
+from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus
+from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -66,3 +71,44 @@ async def test_the_newer_of_file_and_store_says_whether_safe_mode_is_on(
 ) -> None:
     await start(store, stored)
     assert (await start(store, file)).safe_mode.has("spec") is engaged
+
+
+async def latched(store: Store) -> None:
+    """A process that saw a drawdown, under revision 1."""
+    desk = await start(store, config(1))
+    desk.risk.drawdown.marks = EquityMarks(Decimal(1000), Decimal(1000), "2026-03-01", Decimal(1000))
+    desk.safe_mode.activate("drawdown", Reason.DRAWDOWN, since=NOW, clears="by a human", latched=True)
+    await desk.save()
+
+
+async def test_a_cause_that_was_cleared_while_the_bot_was_away_is_cleared_at_its_start(store: Store) -> None:
+    await latched(store)
+    desk = await start(store, config(2, cleared=("drawdown",)))
+    assert not desk.safe_mode.has("drawdown")
+    desk.risk.update_equity(Decimal(500), NOW)
+    assert desk.risk.drawdown.drawdown == 0
+    assert not (await start(store, config(2))).safe_mode.has("drawdown")
+
+
+async def test_a_cause_is_cleared_once_and_not_again_by_the_same_revision(store: Store) -> None:
+    await latched(store)
+    cleared = config(2, cleared=("drawdown",))
+    desk = await start(store, cleared)
+    desk.safe_mode.activate("drawdown", Reason.DRAWDOWN, since=NOW, clears="by a human", latched=True)
+    await desk.save()
+    assert (await start(store, cleared)).safe_mode.has("drawdown")
+
+
+async def test_a_cleared_cause_is_on_the_disk_together_with_its_configuration(store: Store) -> None:
+    await latched(store)
+    desk = await start(store, config(1))
+    await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(config(2, cleared=("drawdown",)))
+    assert not (await start(store, config(2))).safe_mode.has("drawdown")  # without any `save` in between
+
+
+def _no_status(_sequence: int) -> BotStatus:
+    raise AssertionError("nobody listens")
+
+
+def _no_state(_status: BotStatus) -> int:
+    return 0

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from tradingbot.applied import ConfigRefusedError, advance
-from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.desk import Desk
 from tradingbot.gateway.errors import ExchangeError
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.http_api import ControlError
@@ -59,8 +59,7 @@ class Control:
                 409, "IdentityMismatch", f"bot.uid: expected {self._desk.identity.uid}, got {config.bot.uid}"
             )
         async with self._config_lock:
-            store = self._desk.store
-            if store is None:
+            if self._desk.store is None:
                 raise ControlError(503, "StoreFailed", self._desk.store_problem or "the store is not open yet")
             newest = config.revision >= self._desk.applied.committed.revision
             if newest and config.settings.safe_mode:
@@ -77,15 +76,12 @@ class Control:
                 self._desk.wake()
                 raise ControlError(422, error.reason.value, str(error), error.fields) from error
             try:
-                await store.put(CONFIG_FACT, applied.to_json())
+                await self._desk.commit(applied, newer=config.revision > self._desk.revision)
             except StoreError as error:
                 raise ControlError(503, error.code, str(error)) from error
-            first = config.revision > self._desk.revision
             self._desk.usable, self._desk.revision, self._desk.config_problem = True, config.revision, None
             self._desk.spec_safe_mode = bool(config.settings.safe_mode)
             self._desk.put_in_force(applied)
-            if first:
-                self._desk.clear(config.cleared_causes)
         self._desk.refresh()
         self._desk.look_now.set()
         self._desk.wake()

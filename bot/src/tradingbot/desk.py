@@ -226,25 +226,35 @@ class Desk:
         self.risk.drawdown.marks = EquityMarks.from_json(marks) if marks else None
         self.risk.restore(risk or {})
         self._saved = {BREAKER_FACT: breaker, LATCHES_FACT: latches, EQUITY_FACT: marks, RISK_FACT: risk}
+        former = Applied.from_json(await store.get(CONFIG_FACT))
         if start.usable:
-            await store.put(CONFIG_FACT, start.applied.to_json())
+            await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
+
+    async def commit(self, applied: Applied, *, newer: bool) -> None:
+        """Commit a configuration; a newer one together with the causes that a human cleared with it. StoreError."""
+        if newer:
+            self.clear(applied.committed.cleared_causes)
+        if self.store is not None:
+            facts = self._facts()
+            await self.store.put_all({CONFIG_FACT: applied.to_json(), **facts})
+            self._saved.update(facts)
 
     async def save(self) -> None:
         """Commit what changed of the small facts."""
-        store, marks = self.store, self.risk.drawdown.marks
-        if store is None:
-            return
-        facts: dict[str, Any] = {
+        changed = {name: value for name, value in self._facts().items() if self._saved.get(name) != value}
+        if self.store is not None and changed:
+            with suppress(StoreError):  # store.failed becomes a cause of safe mode
+                await self.store.put_all(changed)
+                self._saved.update(changed)
+
+    def _facts(self) -> dict[str, Any]:
+        marks = self.risk.drawdown.marks
+        return {
             BREAKER_FACT: self.panel.to_json(),
             LATCHES_FACT: self.safe_mode.latches_to_json(),
             EQUITY_FACT: marks.to_json() if marks else None,
             RISK_FACT: self.risk.to_json(),
         }
-        for name, value in facts.items():
-            if self._saved.get(name) != value:
-                with suppress(StoreError):  # store.failed becomes a cause of safe mode
-                    await store.put(name, value)
-                    self._saved[name] = value
 
 
 def utc_now() -> datetime:

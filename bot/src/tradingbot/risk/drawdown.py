@@ -79,8 +79,9 @@ class DrawdownTracker:
 
     def reset_peak(self) -> None:
         """Start measuring the drawdown anew from the present equity, after a human cleared it."""
-        if self.marks is not None and self.equity is not None:
-            self.marks = replace(self.marks, peak=self.equity)
+        if self.marks is not None:
+            # Before the first equity of a process the peak is nothing: the first one becomes it.
+            self.marks = replace(self.marks, peak=Decimal(0) if self.equity is None else self.equity)
 
     @property
     def drawdown(self) -> Decimal:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from enum import Enum
@@ -171,10 +171,14 @@ class Store:
 
     async def put(self, name: str, value: Any) -> None:
         """Commit a fact (anything JSON); returns when it is on the disk. StoreFailedError."""
-        body = json.dumps(value)
+        await self.put_all({name: value})
+
+    async def put_all(self, facts: Mapping[str, Any]) -> None:
+        """Commit facts, all or none of them. StoreFailedError."""
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
         await self._run(
-            lambda db: db.execute(
-                "INSERT INTO facts VALUES (?,?) ON CONFLICT DO UPDATE SET body=excluded.body", (name, body)
+            lambda db: db.executemany(
+                "INSERT INTO facts VALUES (?,?) ON CONFLICT DO UPDATE SET body=excluded.body", rows
             )
         )
 
