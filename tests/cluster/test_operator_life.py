@@ -243,6 +243,22 @@ async def test_a_pod_that_vanished_by_force_is_not_replaced_until_a_human_says_i
     await until("another pod", lambda: scene.kube.get(scene.path("pods", "btcusdt")))
 
 
+async def test_a_pod_that_the_api_server_refuses_is_told_with_its_reason_and_heals(scene: Scene) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    await scene.kube.call("POST", scene.path("resourcequotas"), quota)
+
+    async def enforced() -> bool:
+        return bool((await scene.kube.call("GET", scene.path("resourcequotas", "none"))).get("status", {}).get("hard"))
+
+    await until("the quota", enforced)
+    await scene.create()
+    message = await scene.is_("PodReady", "False", "PodMissing")
+    assert "exceeded quota" in message
+    assert (await scene.bot())["status"]["phase"] == "Pending"
+    await scene.kube.call("DELETE", scene.path("resourcequotas", "none"))
+    await scene.reaches("Trading", seconds=40)
+
+
 async def test_deletion_drains_by_policy_and_leaves_nothing(scene: Scene) -> None:
     await scene.create(deletionPolicy="ClosePosition")
     await scene.reaches("Trading")

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     # ClaimHeld
     CLAIMED_BY_OTHER = "ClaimedByOther"
+    CLAIM_REFUSED = "ClaimRefused"
     AWAITING_ACCOUNT = "AwaitingAccount"
     # PodReady
     POD_PENDING = "PodPending"

@@ -34,7 +34,7 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import Identity, SpecError
-from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Fleet, ForeignObjectError, Memory
+from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, POD_BEING_MADE, Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.settings import Settings
@@ -229,6 +229,7 @@ class BotController:
             return await self._deletion(bot, memory)
         again: list[float] = []
         pod = self._our_pod(bot)
+        refused: ApiError | None = None
         try:
             spec = desired.parse_spec(bot)
             if not bot.finalizing:
@@ -242,10 +243,21 @@ class BotController:
             reason = Finding.open(Reason.STARTING, str(error))
             accepted = reason if error.passing else Finding.bad(Reason.FOREIGN_OBJECT, str(error))
             again.append(PASSING_RETRY_SECONDS if error.passing else FOREIGN_RETRY_SECONDS)
+        except ApiError as error:
+            if error.passing:
+                raise
+            # A quota, a webhook, or a spec.pod that the API server does not take: people must be told.
+            accepted, refused = Finding.good(), error
+            memory.pod_missing = (
+                f"The API server refuses what the bot needs: {error}. Mend spec.pod, a quota, a policy or a webhook; "
+                "it is tried again."
+            )
         self._tend_link(bot, memory, pod)
         if accepted.holds:
             await self._talk(bot, memory, again)
         await self._tell(bot, memory, accepted, pod, again)
+        if refused is not None:
+            raise refused
         return min(again) if again else None
 
     def _forget(self, key: BotKey) -> None:
@@ -332,7 +344,7 @@ class BotController:
             raw = found
         pod = SeenPod.of(raw)
         self._pods.see(pod)
-        memory.vanished_pod = None
+        memory.vanished_pod, memory.pod_missing = None, POD_BEING_MADE
         if memory.had_pod:
             self._metrics.pods_replaced.inc()
             await self._post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
@@ -468,7 +480,17 @@ class BotController:
             again.append(CLAIM_RETRY_SECONDS - waited)
             return
         memory.claim_asked = self._loop.time()
-        verdict = await self._claims.take(claimant, self._now(), self._holder_gone)
+        try:
+            verdict = await self._claims.take(claimant, self._now(), self._holder_gone)
+        except ApiError as error:
+            if error.passing:
+                raise
+            memory.claim = Finding.bad(
+                Reason.CLAIM_REFUSED, f"The API server refuses the Lease of the claim: {error}. Nothing is granted."
+            )
+            log.warning("a claim is refused", bot=str(bot.key), error=str(error))
+            again.append(CLAIM_RETRY_SECONDS)
+            return
         if verdict.standing is Standing.HELD:
             memory.claim = Finding.good()
         elif verdict.standing is Standing.RAISE:

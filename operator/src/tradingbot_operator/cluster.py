@@ -57,6 +57,11 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
 
+    @property
+    def passing(self) -> bool:
+        """It may well not happen again: no answer, a name or version that changed meanwhile, a busy server."""
+        return isinstance(self, UnreachableError | ConflictError | NotFoundError) or self.status in {429, 503, 504}
+
 
 class NotFoundError(ApiError):
     """The object is not there."""

@@ -75,6 +75,7 @@ class Ledger:
 
 
 HANDING_SECONDS: Final = 5.0
+POD_BEING_MADE: Final = "The pod is being made."
 NO_ACCOUNT_YET: Final = Finding.open(
     Reason.AWAITING_ACCOUNT, "The bot has not named its exchange account yet; see BalanceSynced."
 )
@@ -103,7 +104,7 @@ class Memory:
     vanished_pod: str | None = None
     """A pod that went away before its end was seen; empty where its UID is not known."""
     had_pod: bool = False
-    pod_missing: str = "The pod is being made."
+    pod_missing: str = POD_BEING_MADE
     drain_asked: float | None = None
     drained: DrainStatus | None = None
     status_written: float | None = None
