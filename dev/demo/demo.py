@@ -20,6 +20,8 @@ CLUSTER = ROOT / "dev/cluster/cluster"
 OPERATOR_NAMESPACE = "tradingbot-system"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
 FAULT_SECONDS = 12
+# Binance takes no order below 5 USDT: what is worth less can be neither sold nor protected.
+SMALLEST_ORDER = Decimal(5)
 
 
 class DemoError(Exception):
@@ -339,6 +341,7 @@ class Demo:
         policy = self.bot(bot)["spec"]["deletionPolicy"]
         print(f"deletionPolicy of {bot}: {policy}", flush=True)
         self.shell.show("kubectl", "get", "tradingbot", bot)
+        price = Decimal(self.status(bot)["position"]["averagePrice"])
         begun = time.monotonic()
         self.shell.show("kubectl", "delete", "tradingbot", bot, "--timeout=150s")
         self.report["seconds"]["deleted"] = round(time.monotonic() - begun, 1)
@@ -349,16 +352,16 @@ class Demo:
         left = Decimal(balance["free"]) + Decimal(balance["locked"])
         protected = sum((Decimal(order["origQty"]) for order in orders if order["side"] == "SELL"), Decimal(0))
         print(
-            f"\non the exchange: {len(entries)} entries, {len(orders)} open orders of {symbol}, {left} {base} held",
+            f"\non the exchange: {len(entries)} entries, {len(orders)} open orders of {symbol}, {left:f} {base} held",
             flush=True,
         )
         if entries:
             raise DemoError(f"entries stayed on the exchange: {entries}")
         if policy == "ClosePosition" and orders:
             raise DemoError(f"orders stayed on the exchange: {orders}")
-        if policy == "Hold" and left > 0 and protected <= 0:
-            raise DemoError(f"{left} {base} stayed without protection")
-        self.report["deletion"] = {"policy": policy, "openOrders": len(orders), "base": str(left)}
+        if (left - protected) * price >= SMALLEST_ORDER:
+            raise DemoError(f"{left - protected:f} {base} stayed without protection")
+        self.report["deletion"] = {"policy": policy, "openOrders": len(orders), "base": f"{left:f}"}
         self.shell.show("kubectl", "wait", "pod", bot, "--for=delete", "--timeout=30s")
 
     def next(self) -> None:
