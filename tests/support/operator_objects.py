@@ -47,7 +47,7 @@ def seen_bot(*, status: dict[str, Any] | None = None, metadata: dict[str, Any] |
 
 
 def raw_pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """The JSON of its pod with a container in `state`; `phase`, `node`, `ready`, `last`, `deleting`, `scheduled`."""
+    """The JSON of its pod with a container in `state`; `phase`, `node`, `ready`, `last`, `deleting`, `scheduled`, `disruption`."""
     container = {"name": "bot", "restartCount": more.get("restarts", 0), "state": state or {}}
     if "last" in more:
         container["lastState"] = {"terminated": more["last"]}
@@ -62,6 +62,8 @@ def raw_pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     if more.get("deleting"):
         metadata["deletionTimestamp"] = "2026-11-22T12:00:00Z"
     conditions = [{"type": "Ready", "status": "True" if more.get("ready") else "False"}]
+    if "disruption" in more:
+        conditions.append({"type": "DisruptionTarget", "status": "True", "reason": more["disruption"]})
     if "scheduled" in more:
         conditions.append(more["scheduled"])
     return {

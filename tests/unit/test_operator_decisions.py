@@ -248,6 +248,22 @@ def test_older_news_are_ignored_and_a_deletion_of_a_former_object_too() -> None:
         pytest.param(seen_pod({"running": {}}, deleting=True), False, id="still-ending"),
         pytest.param(seen_pod(None, deleting=True), False, id="nothing-known"),
         pytest.param(seen_pod({"terminated": {"exitCode": 0}}, phase="Failed"), True, id="failed"),
+        pytest.param(
+            seen_pod({"running": {}}, phase="Failed", disruption="DeletionByPodGC"), False, id="lost-node-by-pod-gc"
+        ),
+        pytest.param(
+            seen_pod({"terminated": {"exitCode": 0}}, phase="Failed", disruption="DeletionByPodGC"),
+            True,
+            id="ended-before-pod-gc",
+        ),
+        pytest.param(
+            seen_pod(None, phase="Failed", disruption="DeletionByPodGC", node=None),
+            True,
+            id="pod-gc-of-a-pod-on-no-node",
+        ),
+        pytest.param(
+            seen_pod({"running": {}}, phase="Failed", disruption="EvictionByEvictionAPI"), True, id="evicted-by-kubelet"
+        ),
     ],
 )
 def test_a_process_counts_as_ended_only_when_the_kubelet_said_so(pod: SeenPod, terminated: bool) -> None:

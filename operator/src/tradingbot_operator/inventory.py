@@ -124,6 +124,10 @@ class SeenPod:
         phase = status.get("phase", "Pending")
         node = raw.get("spec", {}).get("nodeName")
         deleting = "deletionTimestamp" in metadata
+        ended = bool(containers) and all("terminated" in item.get("state", {}) for item in containers)
+        # The pod garbage collector ends pods of a node that is lost: nobody looked whether the process runs.
+        disruption = conditions.get("DisruptionTarget", {})
+        collected = node is not None and disruption.get("reason") == "DeletionByPodGC"
         scheduled = conditions.get("PodScheduled", {})
         return cls(
             key=BotKey(metadata["namespace"], metadata["name"]),
@@ -139,8 +143,7 @@ class SeenPod:
             unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
             container=SeenContainer.of(containers[0]) if containers else SeenContainer(),
             # A container that ended restarts unless the pod is at its end or going.
-            terminated=phase in {"Failed", "Succeeded"}
-            or (deleting and bool(containers) and all("terminated" in item.get("state", {}) for item in containers)),
+            terminated=(phase in {"Failed", "Succeeded"} and not collected) or ((deleting or collected) and ended),
         )
 
     @property
