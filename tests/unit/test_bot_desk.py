@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tradingbot.applied import Applied, choose_at_start
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.risk.drawdown import EquityMarks
+from tradingbot.session import Session
 from tradingbot.state.store import Store
-from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus
+from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import BotSettings
+from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -104,6 +109,51 @@ async def test_a_cleared_cause_is_on_the_disk_together_with_its_configuration(st
     desk = await start(store, config(1))
     await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(config(2, cleared=("drawdown",)))
     assert not (await start(store, config(2))).safe_mode.has("drawdown")  # without any `save` in between
+
+
+class DyingSession:
+    """A session whose connection is closed under the call, as when the keys change."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.manager = self
+
+    async def drain(self, _policy: PositionPolicy) -> list[str]:
+        self._desk.session = None
+        raise RuntimeError("Session is closed")
+
+
+async def test_a_drain_outlives_a_session_that_ends_under_it(store: Store) -> None:
+    desk = await start(store, config(1))
+    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    desk.refresh = lambda: False  # type: ignore[method-assign]
+    desk.session = cast(Session, DyingSession(desk))
+    await control.drain(
+        DrainRequest(bot_uid="u-1", boot_id=desk.boot_id, position_policy=PositionPolicy.HOLD, deadline_seconds=2)
+    )
+    deadline = time.monotonic() + 5
+    while desk.drain.phase is not DrainPhase.DRAINED:
+        assert time.monotonic() < deadline, desk.drain
+        await asyncio.sleep(0.01)
+    control.close()
+
+
+async def test_the_offset_of_the_exchanges_clock_is_kept_until_it_was_measured_anew() -> None:
+    clock = ExchangeClock(lambda: 1.0)
+    await clock.sync(lambda: _answer(5_000))
+    with pytest.raises(ConnectionError):
+        await clock.sync(_unreachable)
+    assert clock.now_ms() == 5_000
+    await clock.sync(lambda: _answer(9_000))
+    assert clock.now_ms() == 9_000
+
+
+async def _answer(value: int) -> int:
+    return value
+
+
+async def _unreachable() -> int:
+    raise ConnectionError
 
 
 def _no_status(_sequence: int) -> BotStatus:

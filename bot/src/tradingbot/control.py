@@ -148,6 +148,10 @@ class Control:
                     message = "entries or position are still on the exchange"
                 except (ExchangeError, StoreError) as error:
                     message = str(error)
+                except Exception as error:
+                    # The session may end under the call, as when the keys change: the next one goes on.
+                    self._desk.log.exception("draining failed, it is tried again")
+                    message = f"{type(error).__name__}: {error}"
             elif await self._never_traded():
                 remaining = []
                 break

@@ -16,7 +16,7 @@ import aiohttp
 from binance.async_client import AsyncClient
 
 from tradingbot.gateway import payloads
-from tradingbot.gateway.clock import SAMPLES, ExchangeClock
+from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import (
     AmbiguousError,
@@ -180,10 +180,7 @@ class BinanceExchange:
 
     async def sync_clock(self) -> int:
         """Forget old samples and measure anew; returns the exchange's time in ms."""
-        self._clock.reset()
-        for _ in range(SAMPLES):
-            answer = await self._clock.sample(self._server_time)
-        return answer
+        return await self._clock.sync(self._server_time)
 
     async def ping(self) -> None:
         """GET time, which also keeps the offset fresh."""

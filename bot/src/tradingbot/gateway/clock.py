@@ -33,12 +33,18 @@ class ExchangeClock:
 
     async def sample(self, server_time: Callable[[], Awaitable[int]]) -> int:
         """Ask the exchange's time once and remember the offset; returns its answer in ms."""
+        answer, offset = await self._measure(server_time)
+        self._samples.append(offset)
+        return answer
+
+    async def sync(self, server_time: Callable[[], Awaitable[int]]) -> int:
+        """Measure anew, since the exchange said that the samples are wrong; they stay where it cannot be asked."""
+        measured = [await self._measure(server_time) for _ in range(SAMPLES)]
+        self._samples = deque((offset for _, offset in measured), maxlen=SAMPLES)
+        return measured[-1][0]
+
+    async def _measure(self, server_time: Callable[[], Awaitable[int]]) -> tuple[int, float]:
         before = self._monotonic()
         answer = await server_time()
         after = self._monotonic()
-        self._samples.append(answer - (before + after) / 2 * 1000)
-        return answer
-
-    def reset(self) -> None:
-        """Forget the samples: the exchange said that they are wrong."""
-        self._samples.clear()
+        return answer, answer - (before + after) / 2 * 1000
