@@ -341,6 +341,19 @@ async def test_of_two_bots_on_one_account_and_symbol_only_the_first_is_granted(s
     await scene.reaches("Trading", "second", seconds=20)
 
 
+async def test_a_bot_without_the_claim_is_deleted_and_never_asked_to_sell(scene: Scene) -> None:
+    await scene.create("first")
+    await scene.reaches("Trading", "first")
+    await scene.create("second", deletionPolicy="ClosePosition")
+    await scene.is_("ClaimHeld", "False", "ClaimedByOther", "second")
+    second = scene.double("second")
+    await scene.restart_operator()
+    await scene.kube.call("DELETE", scene.path("tradingbots", "second"))
+    await until("the second to go", lambda: _gone(scene, "tradingbots", "second"), seconds=90)
+    assert second.drain_requests == []
+    assert (await scene.bot("first"))["status"]["phase"] == "Trading"
+
+
 async def test_invalid_strategy_parameters_are_a_condition_that_names_the_field_and_heal(scene: Scene) -> None:
     await scene.create()
     await scene.reaches("Trading")

@@ -47,7 +47,7 @@ def seen_bot(*, status: dict[str, Any] | None = None, metadata: dict[str, Any] |
 
 
 def raw_pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """The JSON of its pod with a container in `state`; `phase`, `node`, `ready`, `last`, `deleting`, `scheduled`, `disruption`."""
+    """The JSON of its pod with a container in `state`; `more` is read below."""
     container = {"name": "bot", "restartCount": more.get("restarts", 0), "state": state or {}}
     if "last" in more:
         container["lastState"] = {"terminated": more["last"]}

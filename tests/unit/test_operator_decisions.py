@@ -92,6 +92,7 @@ def facts(**more: bool | float) -> DeletionFacts:
         "reachable": True,
         "drained": False,
         "could_trade": True,
+        "claimed_by_other": False,
         "overdue": -60.0,
         "gone_for_sure": False,
         **more,
@@ -107,6 +108,10 @@ def facts(**more: bool | float) -> DeletionFacts:
         pytest.param(facts(reachable=False), DeletionStep.WAIT, id="it-may-come-back"),
         pytest.param(facts(reachable=False, could_trade=False), DeletionStep.DELETE_POD, id="never-traded"),
         pytest.param(facts(could_trade=False), DeletionStep.DRAIN, id="a-live-bot-is-always-asked"),
+        pytest.param(facts(claimed_by_other=True), DeletionStep.DELETE_POD, id="the-position-is-the-claim-holders"),
+        pytest.param(
+            facts(claimed_by_other=True, pod=False, gone_for_sure=True), DeletionStep.RELEASE, id="no-pod-and-no-claim"
+        ),
         pytest.param(facts(overdue=0.0), DeletionStep.DELETE_POD, id="deadline"),
         pytest.param(facts(reachable=False, overdue=1.0), DeletionStep.DELETE_POD, id="deadline-of-a-silent-bot"),
         pytest.param(facts(pod_deleting=True, drained=True), DeletionStep.WAIT, id="the-kubelet-ends-it"),

@@ -80,13 +80,15 @@ class DeletionFacts:
     """The bot once named its account or holds a claim; else nothing of it can be on the exchange."""
     overdue: float
     """Seconds since the deadline; negative before it."""
+    claimed_by_other: bool
+    """Another TradingBot holds the claim: position and orders on the exchange are its own to keep or sell."""
     gone_for_sure: bool
     """No process of it can add exposure: its end was seen, or its last grant ended."""
 
 
 def deletion_step(facts: DeletionFacts) -> DeletionStep:
     """Pure: what to do next, so that each branch is a table row."""
-    owes_drain = facts.could_trade and not facts.drained and facts.overdue < 0
+    owes_drain = facts.could_trade and not facts.claimed_by_other and not facts.drained and facts.overdue < 0
     if not facts.pod or facts.pod_terminated:
         if not facts.gone_for_sure:
             return DeletionStep.WAIT
@@ -99,7 +101,7 @@ def deletion_step(facts: DeletionFacts) -> DeletionStep:
         # A node that is lost never confirms the end: past its grant the process cannot add exposure.
         stuck = facts.overdue > STUCK_POD_SECONDS and facts.gone_for_sure
         return DeletionStep.RELEASE if stuck else DeletionStep.WAIT
-    if facts.drained or facts.overdue >= 0 or not (facts.could_trade or facts.reachable):
+    if facts.claimed_by_other or facts.drained or facts.overdue >= 0 or not (facts.could_trade or facts.reachable):
         return DeletionStep.DELETE_POD
     return DeletionStep.DRAIN if facts.reachable else DeletionStep.WAIT
 
@@ -463,15 +465,7 @@ class BotController:
                 "former account's keys back, or delete the TradingBot and create it anew.",
             )
             return
-        claimant = Claimant(
-            key=bot.key,
-            uid=bot.uid,
-            environment=str(bot.spec["exchange"]["environment"]),
-            account_uid=status.account_uid,
-            symbol=str(bot.spec["symbol"]),
-            boot_id=status.boot_id,
-            incarnation=status.incarnation,
-        )
+        claimant = _claimant(bot, status.account_uid, status.boot_id, status.incarnation)
         if self._claims.holds(claimant):
             memory.claim = Finding.good()
             return
@@ -668,6 +662,7 @@ class BotController:
         elif not pod.terminated and memory.last_grant is not None:
             gone_in = memory.last_grant + GRANT_TTL_SECONDS + GRANT_MARGIN_SECONDS - self._loop.time()
         could_trade = named or await self._could_trade(bot, memory)
+        other = await self._claimed_by_other(bot, memory, word.status.account_uid if word is not None else None)
         facts = DeletionFacts(
             pod=pod is not None,
             pod_deleting=pod is not None and pod.deleting,
@@ -676,11 +671,12 @@ class BotController:
             drained=memory.drained is not None,
             could_trade=could_trade,
             overdue=overdue,
+            claimed_by_other=other,
             gone_for_sure=gone_in <= 0,
         )
         action = deletion_step(facts)
         if action is DeletionStep.RELEASE:
-            await self._release(bot, memory, could_trade=could_trade)
+            await self._release(bot, memory, could_trade=could_trade and not other)
             return None
         if action is DeletionStep.DELETE_POD and pod is not None:
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
@@ -696,6 +692,16 @@ class BotController:
         message = f"Being deleted: {action}." + (f" Stays on the exchange: {left}." if left else "")
         await self._tell(bot, memory, Finding.bad(Reason.DELETING, message), pod, again)
         return max(0.05, min(again))
+
+    async def _claimed_by_other(self, bot: SeenBot, memory: Memory, told: str | None) -> bool:
+        if memory.claim.holds:
+            return False
+        account = bot.status.get("accountUID") or told
+        if memory.claim.reason == Reason.CLAIMED_BY_OTHER or not account:
+            return memory.claim.reason == Reason.CLAIMED_BY_OTHER
+        # Not asked since this process started.
+        holder = await self._claims.holder(_claimant(bot, account, "", 0).lease_name)
+        return holder not in {"", bot.uid}
 
     async def _pod_to_drain(self, bot: SeenBot, memory: Memory) -> SeenPod | None:
         """Makes the lost pod again; where that is refused, the deadline ends the deletion."""
@@ -749,6 +755,18 @@ class BotController:
         except (ConflictError, NotFoundError):
             log.info("the TradingBot is gone already", bot=str(bot.key))
         self._forget(bot.key)
+
+
+def _claimant(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:
+    return Claimant(
+        key=bot.key,
+        uid=bot.uid,
+        environment=str(bot.spec["exchange"]["environment"]),
+        account_uid=account_uid,
+        symbol=str(bot.spec["symbol"]),
+        boot_id=boot_id,
+        incarnation=incarnation,
+    )
 
 
 def _explain(error: BotRefusedError) -> str:

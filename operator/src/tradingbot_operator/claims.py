@@ -149,6 +149,11 @@ class Claims:
             return self._hold(claimant)
         return Verdict(found, claim.incarnation, claim.holder)
 
+    async def holder(self, lease_name: str) -> str:
+        """UID of the TradingBot that holds a claim; empty where nobody does."""
+        raw = await self._cluster.get("leases", self._namespace, lease_name)
+        return "" if raw is None else Claim.of(raw).holder_uid
+
     async def any_of(self, uid: str) -> bool:
         """Whether a TradingBot holds a claim: only then it can ever have been granted anything."""
         return bool(await self._of(uid))
