@@ -6,7 +6,7 @@ Never the protection of an open position, whatever its age. Orders of others are
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tradingbot.model import OrderReport, Side
@@ -41,6 +41,14 @@ def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int) -> 
         elif flat and order.order_list_id not in entries:
             stale.append(StaleOrder(order, "protects a position that is no longer held"))
     return stale
+
+
+def entry_of(leg: TrackedOrder) -> str | None:
+    """Client id that the entry of a protecting order has, if one made it: they share a sequence number."""
+    client_id = parse(leg.client_order_id)
+    if client_id is None or client_id.purpose not in {Purpose.STOP_LOSS, Purpose.TAKE_PROFIT}:
+        return None
+    return str(replace(client_id, purpose=Purpose.ENTRY))
 
 
 def foreign_orders(reports: Iterable[OrderReport], key: str) -> list[OrderReport]:

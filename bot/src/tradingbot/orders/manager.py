@@ -19,6 +19,7 @@ from tradingbot.model import (
     NO_LIST,
     BalancesUpdate,
     ListUpdate,
+    OrderListReport,
     OrderReport,
     OrderStatus,
     OrderType,
@@ -29,7 +30,7 @@ from tradingbot.model import (
     TradeFill,
     UserEvent,
 )
-from tradingbot.orders.cleanup import foreign_orders, stale_orders
+from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stale_orders
 from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
@@ -56,7 +57,7 @@ from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
-T = TypeVar("T")
+T = TypeVar("T", OrderReport, OrderListReport)
 EXIT_ATTEMPTS: Final = 6
 FRESH_ORDERS_MS: Final = 5_000
 """An entry needs open orders that were read within this time: they show a second trader."""
@@ -388,7 +389,7 @@ class OrderManager:
             plan.limit_price,
         )
         await self._commit(intent)
-        refusal = self._refuse_entry(intent.client_id)
+        refusal = self._refuse_entry(intent.client_id) or self._outdated(request)
         if refusal is not None:  # safe mode or a lost grant between decision and send wins
             await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
             return EntryResult(EntryOutcome.REFUSED, refusal)
@@ -402,13 +403,12 @@ class OrderManager:
             time_in_force=TimeInForce.FOK,
         )
         try:
-            answer = await self._sending(
+            await self._sending(
                 intent, lambda stamp: self._exchange.place_otoco(NewOtoco(order.symbol, list_id, order, pair), stamp)
             )
         except AmbiguousError as error:
             self._tell(OrdersEventKind.ENTRY_UNKNOWN, f"{entry_id}: {error}", plan.quantity, plan.limit_price)
             return EntryResult(EntryOutcome.UNKNOWN, error.code, str(error))
-        await self._absorb(answer.reports)
         return await self._after_entry(entry_id, request.reason)
 
     async def _after_entry(self, entry_id: str, reason: str) -> EntryResult:
@@ -439,6 +439,15 @@ class OrderManager:
             return "OrdersOpen"
         return self._may_enter()
 
+    def _outdated(self, request: EntryRequest) -> str | None:
+        """The stable code of why the entry would not be decided like this any more."""
+        settings = self._settings()
+        if request.settings != settings:
+            return "SettingsChanged"
+        if self._monotonic() - request.priced_at > settings.entry.max_data_age_seconds:
+            return "DataTooOld"
+        return None
+
     async def _announce(self, price: Decimal) -> None:
         """Show this incarnation at the exchange by a LIMIT_MAKER far below the market, and cancel it."""
         band = self._rules.percent_price
@@ -456,8 +465,7 @@ class OrderManager:
             await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
             return
         order = NewOrder(self._rules.symbol, client_id, Side.BUY, OrderType.LIMIT_MAKER, quantity, price=far)
-        report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp))
-        await self._absorb([report])
+        await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp))
         await self._cancel(self._open(lambda tracked: tracked.client_order_id == client_id))
         self._announced = True
 
@@ -562,7 +570,6 @@ class OrderManager:
             report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
         except AmbiguousError:
             return await self._settle(intent.client_id)
-        await self._absorb([report])
         await self._book(report.fills, {report.order_id: client_id})
         return True
 
@@ -623,15 +630,13 @@ class OrderManager:
         symbol = self._rules.symbol
         try:
             if order.order_list_id != NO_LIST:
-                answer = await self._sending(
+                await self._sending(
                     intent, lambda stamp: self._exchange.cancel_list(symbol, order.order_list_id, cancel_id, stamp)
                 )
-                reports = answer.reports
             else:
-                report = await self._sending(
+                await self._sending(
                     intent, lambda stamp: self._exchange.cancel_order(symbol, order.client_order_id, cancel_id, stamp)
                 )
-                reports = (report,)
         except RejectedError as error:
             self._log.info("cancel refused", client_order_id=order.client_order_id, error=str(error))
             return
@@ -640,7 +645,6 @@ class OrderManager:
             self._doubt = True
             await self._finish(self._intents[cancel_id], IntentState.ACKNOWLEDGED, "its target is asked instead")
             raise
-        await self._absorb(reports)
 
     # --- protection ---
 
@@ -709,8 +713,7 @@ class OrderManager:
         intent = self._intent(list_id, IntentKind.PROTECTION, legs, plan.quantity, plan.stop_price)
         await self._commit(intent, reduce=True)
         order = NewOco(self._rules.symbol, list_id, pair)
-        answer = await self._sending(intent, lambda stamp: self._exchange.place_oco(order, stamp))
-        await self._absorb(answer.reports)
+        await self._sending(intent, lambda stamp: self._exchange.place_oco(order, stamp))
 
     async def _place_stop(self, plan: ProtectionPlan) -> None:
         client_id = self._issue(self._ids.next_sequence(), Purpose.STOP_LOSS)
@@ -727,8 +730,7 @@ class OrderManager:
             stop_price=plan.stop_price,
             time_in_force=TimeInForce.GTC if limited else None,
         )
-        report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
-        await self._absorb([report])
+        await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
 
     def _pair(self, sequence: int, plan: ProtectionPlan) -> NewProtection:
         return NewProtection(
@@ -823,6 +825,8 @@ class OrderManager:
         except BaseException as error:  # a cancelled task, or an answer that could not be read
             self._intents[intent.client_id] = replace(intent, state=IntentState.UNKNOWN, message=type(error).__name__)
             raise
+        # Known as an order before it is no longer known as an intent: nothing of ours is in neither at any time.
+        await self._absorb(answer.reports if isinstance(answer, OrderListReport) else (answer,))
         await self._finish(intent, IntentState.ACKNOWLEDGED)
         return answer
 
@@ -832,19 +836,34 @@ class OrderManager:
             if intent.kind is IntentKind.CANCEL:
                 await self._finish(intent, IntentState.ACKNOWLEDGED, "its target is asked instead")
                 continue
-            judged = judge(intent, await self._evidence(intent))
+            evidence = await self._evidence(intent)
+            judged = judge(intent, evidence)
+            if judged.state is IntentState.ACKNOWLEDGED and not await self._take_made(intent, evidence):
+                continue
             if judged.state.is_open:
                 self._intents[intent.client_id] = judged
                 continue
             await self._finish(judged, judged.state, judged.message)
             self._tell(OrdersEventKind.UNKNOWN_RESOLVED, f"{intent.client_id}: {judged.message}")
             if judged.state is IntentState.ACKNOWLEDGED:
-                await self._absorb(await self._reports(intent.client_ids))
                 await self._collect_fills()
                 if intent.kind is IntentKind.ENTRY:
                     await self._after_entry(intent.client_ids[0], "found after an unknown outcome")
                 if intent.kind is IntentKind.ANNOUNCE:
                     await self._cancel(self._open(lambda order: order.purpose == Purpose.ANNOUNCE))
+
+    async def _take_made(self, intent: Intent, evidence: Evidence) -> bool:
+        """Take the orders that a found intent made; False while some of them cannot be read yet. ExchangeError.
+
+        The intent stays open until then: a position without its entry, or without its legs, would be misjudged.
+        """
+        await self._absorb([report for report in (evidence.report, *(evidence.listed or ())) if report is not None])
+        listed = await self._exchange.all_orders(
+            self._rules.symbol, from_order_id=intent.after_order_id + 1, urgent=True
+        )
+        await self._absorb([report for report in listed if self._is_own(report)])
+        complete = all(self._tracker.get(client_id) is not None for client_id in intent.client_ids)
+        return complete or evidence.time_ms > intent.decidable_ms
 
     async def _settle(self, client_id: str) -> bool:
         """Wait a while for the outcome of a request that got no answer."""
@@ -1034,14 +1053,25 @@ class OrderManager:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
         if self._intents or self._missing_fills() or self._two_traders is not None or self.held_back:
             return
-        flat = held_quantity(self._rules, self._books) == 0
-        stale = stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
+        stale = self._stale_orders()
+        # Books without an entry would call its protection stale: the exchange is asked for it before.
+        entries = {entry for item in stale if (entry := entry_of(item.order)) and self._tracker.get(entry) is None}
+        if entries:
+            await self._absorb(await self._reports(entries))
+            await self._collect_fills()
+            if self._missing_fills():
+                return
+            stale = self._stale_orders()
         for item in stale:
             lines.append(f"canceled {item.order.client_order_id}: {item.reason}")
             self._log.info("stale order", client_order_id=item.order.client_order_id, reason=item.reason)
         if stale:
             await self._cancel(item.order for item in stale)
             await self._refresh()
+
+    def _stale_orders(self) -> list[StaleOrder]:
+        flat = held_quantity(self._rules, self._books) == 0
+        return stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
 
     async def _compare(self) -> Verdict:
         """Compare with the account; a fill between two reads is no drift, so a difference is looked at again."""

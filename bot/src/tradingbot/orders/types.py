@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from tradingbot.model import OrderStatus, OrderType, Side
+from tradingbot_api.v1alpha1 import BotSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,10 @@ class EntryRequest:
     quantity: Decimal
     reference_price: Decimal
     reason: str
+    settings: BotSettings
+    """What it was sized by; with other settings in force it is not sent."""
+    priced_at: float
+    """Monotonic seconds when the book was received; too long ago, it is not sent."""
 
 
 class EntryOutcome(StrEnum):
