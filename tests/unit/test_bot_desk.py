@@ -138,6 +138,31 @@ async def test_a_drain_outlives_a_session_that_ends_under_it(store: Store) -> No
     control.close()
 
 
+@pytest.mark.parametrize(
+    ("account_known", "phase"), [(False, DrainPhase.DRAINED), (True, DrainPhase.DRAINING)], ids=["never-traded", "lost"]
+)
+async def test_an_empty_store_is_no_proof_for_a_bot_whose_account_is_known(
+    store: Store, account_known: bool, phase: DrainPhase
+) -> None:
+    desk = await start(store, config(1))
+    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    request = DrainRequest(
+        bot_uid="u-1",
+        boot_id=desk.boot_id,
+        position_policy=PositionPolicy.CLOSE_POSITION,
+        deadline_seconds=60,
+        account_known=account_known,
+    )
+    await control.drain(request)
+    deadline = time.monotonic() + 5
+    while not desk.drain.message and desk.drain.phase is DrainPhase.DRAINING:
+        assert time.monotonic() < deadline, desk.drain
+        await asyncio.sleep(0.01)
+    assert desk.drain.phase is phase
+    assert desk.drain.remaining == (["unknown: the bot is not connected to the exchange"] if account_known else [])
+    control.close()
+
+
 async def test_the_offset_of_the_exchanges_clock_is_kept_until_it_was_measured_anew() -> None:
     clock = ExchangeClock(lambda: 1.0)
     await clock.sync(lambda: _answer(5_000))

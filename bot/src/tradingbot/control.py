@@ -125,12 +125,16 @@ class Control:
             self._desk.drain = DrainStatus(phase=DrainPhase.DRAINING, position_policy=request.position_policy)
             self._desk.refresh()
             self._drain_task = asyncio.create_task(
-                self._run_drain(request.position_policy, self._desk.monotonic() + request.deadline_seconds)
+                self._run_drain(
+                    request.position_policy,
+                    self._desk.monotonic() + request.deadline_seconds,
+                    account_known=request.account_known,
+                )
             )
             self._desk.wake()
         return self._desk.drain
 
-    async def _run_drain(self, policy: PositionPolicy, deadline: float) -> None:
+    async def _run_drain(self, policy: PositionPolicy, deadline: float, *, account_known: bool) -> None:
         """Until nothing but what the policy leaves is on the exchange, or the deadline."""
         message, remaining = "", ["unknown: the bot is not connected to the exchange"]
         while True:
@@ -152,7 +156,7 @@ class Control:
                     # The session may end under the call, as when the keys change: the next one goes on.
                     self._desk.log.exception("draining failed, it is tried again")
                     message = f"{type(error).__name__}: {error}"
-            elif await self._never_traded():
+            elif not account_known and await self._never_traded():
                 remaining = []
                 break
             else:

@@ -112,12 +112,17 @@ class RaiseIncarnation(WireModel):
 
 
 class DrainRequest(WireModel):
-    """Cancel entries and, with ClosePosition, sell; progress is in the stream's `drain`. Idempotent."""
+    """Cancel entries and, with ClosePosition, sell; progress is in the stream's `drain`. Idempotent.
+
+    `account_known`: the TradingBot once named its account, so that an empty store is no proof that nothing of it
+    is on the exchange; only a bot that reconciled may then say what is left.
+    """
 
     bot_uid: str
     boot_id: str
     position_policy: PositionPolicy
     deadline_seconds: int = Field(ge=1)
+    account_known: bool = False
 
 
 class DrainPhase(StrEnum):

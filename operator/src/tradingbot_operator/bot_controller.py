@@ -727,6 +727,7 @@ class BotController:
             boot_id=word.status.boot_id,
             position_policy=PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD)),
             deadline_seconds=max(1, int(seconds_left)),
+            account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
         )
         try:
             await link.drain(request)
