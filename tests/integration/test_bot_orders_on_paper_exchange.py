@@ -117,6 +117,27 @@ async def test_a_refusal_between_decision_and_send_wins(bot: BotSide) -> None:
     assert (await bot.paper.account(bot.account.uid))["trades"] == []
 
 
+async def test_an_entry_that_was_sized_by_other_settings_is_not_sent(bot: BotSide) -> None:
+    request = await bot.request()
+    tighter = bot.settings.risk.model_copy(update={"max_position_value": Decimal(100)})
+    bot.settings = bot.settings.model_copy(update={"risk": tighter})
+
+    result = await bot.orders.enter(request)
+
+    assert (result.outcome, result.code) == (EntryOutcome.REFUSED, "SettingsChanged")
+    assert (await bot.paper.account(bot.account.uid))["trades"] == []
+
+
+async def test_an_entry_that_was_priced_too_long_ago_is_not_sent(bot: BotSide) -> None:
+    request = await bot.request()
+    age = bot.settings.entry.max_data_age_seconds + 1
+
+    result = await bot.orders.enter(replace(request, priced_at=request.priced_at - age))
+
+    assert (result.outcome, result.code) == (EntryOutcome.REFUSED, "DataTooOld")
+    assert (await bot.paper.account(bot.account.uid))["trades"] == []
+
+
 async def test_no_second_entry_while_a_position_is_open(bot: BotSide) -> None:
     await bot.enter()
 

@@ -109,8 +109,12 @@ class BotSide:
 
     async def enter(self, quantity: str = "0.004") -> EntryResult:
         """Buy at the present ask."""
+        return await self.orders.enter(await self.request(quantity))
+
+    async def request(self, quantity: str = "0.004") -> EntryRequest:
+        """An entry as it is decided now."""
         ask = (await self.exchange.book_ticker(SYMBOL)).ask
-        return await self.orders.enter(EntryRequest(Decimal(quantity), ask, "test"))
+        return EntryRequest(Decimal(quantity), ask, "test", self.settings, time.monotonic())
 
     def leg(self, purpose: str) -> TrackedOrder:
         """The open order of that purpose."""

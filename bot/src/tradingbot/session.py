@@ -405,7 +405,7 @@ class Session:
             await self.exit("Signal", decision.reason)
 
     async def _enter(self, decision: Enter, candle: Candle) -> None:
-        parts = self._parts
+        parts, settings = self._parts, self._parts.settings()
         parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{candle.close:f}"})
         book = self.streams.book
         refused: Refused | None = None
@@ -421,7 +421,9 @@ class Session:
             self._refuse(size.code.value, size.detail)
             return
         async with self._acting:
-            result = await self.manager.enter(EntryRequest(size.quantity, book.ask, decision.reason))
+            result = await self.manager.enter(
+                EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received)
+            )
         age = (self.exchange.exchange_ms() - candle.close_ms) / 1000
         parts.metrics.entry(result.outcome.value, age)
         if result.outcome is EntryOutcome.REFUSED:
