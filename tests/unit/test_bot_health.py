@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tradingbot.applied import Applied, ConfigRefusedError, advance, choose_at_start
-from tradingbot.model import Balance
+from tradingbot.model import Balance, BookTicker
 from tradingbot.monitoring.health import ConditionClock, Facts, Problem, judge, not_ready
 from tradingbot.monitoring.performance import measure
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot, BreakerState
 from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
 from tradingbot.recovery.safe_mode import Cause, Level, Source
+from tradingbot.session import known_price
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot_api.bot_http import BotConfig, BotIdentity, Grant
 from tradingbot_api.conditions import Reason
@@ -36,9 +37,11 @@ WELL = Facts(
     capital_problem=None,
     breaker=CLOSED,
     protection=ProtectionStatus(ProtectionState.FLAT),
+    orders_age=1.0,
     causes=(),
     trading_problem=None,
 )
+BOOK = BookTicker("BTCUSDT", Decimal(100), Decimal(1), Decimal(101), Decimal(1), received=50.0)
 ENGAGED = Cause("spec", Source.SPEC, Reason.SPEC, Level.NO_NEW_ENTRIES, NOW, "set spec.safeMode to false")
 
 
@@ -55,6 +58,8 @@ def conditions(facts: Facts) -> dict[str, tuple[str, str]]:
         pytest.param(
             {"verdict": replace(EXACT, kind=VerdictKind.DRIFT)}, "BalanceSynced", ("False", "Drift"), id="drift"
         ),
+        pytest.param({"orders_age": 181.0}, "Protected", ("Unknown", "NotReconciled"), id="orders-not-read"),
+        pytest.param({"orders_age": 179.0}, "Protected", ("True", "Flat"), id="orders-read"),
         pytest.param({"verdict_age": 181.0}, "BalanceSynced", ("Unknown", "NotReconciled"), id="stale"),
         pytest.param({"verdict": None}, "CapitalCovered", ("Unknown", "NotReconciled"), id="capital-unknown"),
         pytest.param(
@@ -219,3 +224,16 @@ def test_the_sharpe_ratio_is_mean_over_deviation_of_the_returns() -> None:
     performance = measure([Decimal("0.02"), Decimal("-0.01"), Decimal("0.02")])
     assert (performance.total, performance.successful, performance.failed) == (3, 2, 1)
     assert performance.sharpe == Decimal("0.577350")
+
+
+@pytest.mark.parametrize(
+    ("book", "now", "expected"),
+    [
+        pytest.param(BOOK, 79.0, Decimal(100), id="bid"),
+        pytest.param(BOOK, 81.0, None, id="dead-stream"),
+        pytest.param(None, 29.0, Decimal(99), id="close-before-the-first-bid"),
+        pytest.param(None, 31.0, None, id="no-stream"),
+    ],
+)
+def test_a_price_that_comes_no_more_is_not_told(book: BookTicker | None, now: float, expected: Decimal | None) -> None:
+    assert known_price(book, Decimal(99), 0.0, now) == expected

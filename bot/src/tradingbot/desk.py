@@ -194,6 +194,7 @@ class Desk:
             capital_problem=session.capital_problem() if session else None,
             breaker=self.panel.snapshot(),
             protection=session.manager.protection if session else None,
+            orders_age=session.orders_age if session else None,
             causes=self.safe_mode.causes,
             trading_problem=session.trading_problem() if session else None,
         )

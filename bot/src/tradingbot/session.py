@@ -19,7 +19,7 @@ from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.streams import StreamName, Streams
-from tradingbot.model import Balance, BalancesUpdate, Candle, SymbolRules
+from tradingbot.model import Balance, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
@@ -40,6 +40,8 @@ RECONCILE_SECONDS: Final = 60.0
 RECONCILE_AGAIN_SECONDS: Final = 2.0
 """A difference is looked at again this soon: it may be a fill that was on its way."""
 STREAM_SILENCE_SECONDS: Final = 30.0
+PRICE_SECONDS: Final = 30.0
+"""A price is known for this long."""
 FLATTEN_AGAIN_SECONDS: Final = 5.0
 PAGE: Final = 1000
 ACCOUNT_FACT: Final = "account"
@@ -136,6 +138,7 @@ class Session:
         """The store was new although this bot has traded: the books were made from the exchange's trades."""
         self.last_close: Decimal | None = None
         self._verdict_at: float | None = None
+        self._connected_at = parts.monotonic()
         self._balances: dict[str, Balance] = {}
         self._strategy_key: object = None
         self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
@@ -238,15 +241,20 @@ class Session:
         return None if self._verdict_at is None else self._parts.monotonic() - self._verdict_at
 
     @property
+    def orders_age(self) -> float | None:
+        """Seconds since open orders were last read."""
+        read = self.manager.last_order_check_ms
+        return None if read is None else max(0.0, (self.exchange.exchange_ms() - read) / 1000)
+
+    @property
     def holding(self) -> bool:
         """Whether there is a position that can be sold."""
-        return not self.manager.books.flat
+        return self.manager.held > 0
 
     @property
     def price(self) -> Decimal | None:
-        """The best bid, or the last close where no bid was seen yet."""
-        book = self.streams.book
-        return book.bid if book is not None and book.bid > 0 else self.last_close
+        """The best bid; the last close where the stream brought no bid yet; None once it brings no more."""
+        return known_price(self.streams.book, self.last_close, self._connected_at, self._parts.monotonic())
 
     @property
     def equity(self) -> Decimal | None:
@@ -529,6 +537,13 @@ class Session:
 
     def _balance(self, asset: str) -> Balance:
         return self._balances.get(asset, Balance(Decimal(0), Decimal(0)))
+
+
+def known_price(book: BookTicker | None, close: Decimal | None, connected: float, now: float) -> Decimal | None:
+    """The best bid, before the first one the last close; None where it is too old; pure. Times are monotonic."""
+    if book is None or book.bid <= 0:
+        return close if now - connected <= PRICE_SECONDS else None
+    return book.bid if now - book.received <= PRICE_SECONDS else None
 
 
 def _strategy_key(settings: BotSettings) -> object:

@@ -20,6 +20,8 @@ UNKNOWN: Final = "Unknown"
 
 VERDICT_LIFE_SECONDS: Final = 180.0
 """The books count as compared for three periods of the reconciliation."""
+ORDERS_LIFE_SECONDS: Final = VERDICT_LIFE_SECONDS
+"""What is open at the exchange is known for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Facts:
     capital_problem: Problem | None
     breaker: BreakerSnapshot
     protection: ProtectionStatus | None
+    orders_age: float | None
+    """Seconds since open orders were last read."""
     causes: Sequence[Cause]
     trading_problem: Problem | None
 
@@ -119,6 +123,8 @@ def _protected(facts: Facts) -> Condition:
     kind, protection = ConditionType.PROTECTED, facts.protection
     if protection is None:
         return _condition(kind, UNKNOWN, Reason.NOT_RECONCILED)
+    if facts.orders_age is None or facts.orders_age > ORDERS_LIFE_SECONDS:
+        return _condition(kind, UNKNOWN, Reason.NOT_RECONCILED, "the open orders could not be read for three minutes")
     if protection.state is ProtectionState.FLAT:
         return _condition(kind, TRUE, Reason.FLAT)
     if protection.state is ProtectionState.PROTECTED:
