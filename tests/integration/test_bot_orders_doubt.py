@@ -12,8 +12,9 @@ from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exc
 from support.bot_orders import SYMBOL, BotSide, bot_side
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
-from tradingbot.orders.types import EntryOutcome, ProtectionState
+from tradingbot.orders.types import EntryOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
+from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
 
@@ -111,3 +112,87 @@ async def test_protection_is_not_called_stale_because_its_entry_is_missing_in_th
         assert len(side.orders.open_orders) == 2
         assert side.orders.books.quantity == await side.base_at_exchange()
         assert side.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_fills_of_an_old_order_that_could_not_be_read_are_read_after_the_next_start(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    path = tmp_path / "bot.db"
+    async with bot_side(paper, account, path, stream=False) as side:
+        await side.enter()
+        stop = side.leg("sl").stop_price
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE orders SET created_ms = created_ms - 172800000")
+    db.close()
+    await paper.push_trade(SYMBOL, stop - 20)
+    async with bot_side(paper, account, path, stream=False, faulty=True, start=False) as side:
+        side.faults.always["order_trades"] = AmbiguousError("no answer in time")
+        with pytest.raises(AmbiguousError):
+            await side.orders.start()
+
+    async with bot_side(paper, account, path, stream=False) as side:
+        assert side.orders.protection.state is ProtectionState.FLAT
+        assert len(side.orders.books.round_trips) == 1
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_an_entry_whose_fills_cannot_be_read_is_unknown_and_never_flat(bot: BotSide) -> None:
+    bot.faults.always["order_trades"] = AmbiguousError("no answer in time")
+
+    assert (await bot.enter()).outcome is EntryOutcome.UNKNOWN
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert (await bot.enter()).code == "PositionOpen"
+    bot.faults.always.clear()
+    await bot.orders.tick()
+
+    assert bot.orders.books.quantity == await bot.base_at_exchange()
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_drain_with_hold_restores_a_lost_protection(bot: BotSide) -> None:
+    await bot.enter()
+    await lose_protection(bot)
+
+    await bot.orders.drain(PositionPolicy.HOLD)
+
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert len(await bot.exchange.open_orders(SYMBOL)) == 2
+
+
+async def test_a_protection_that_is_lost_while_nobody_tells_is_restored_within_the_deadline(bot: BotSide) -> None:
+    await bot.enter()
+    await lose_protection(bot)
+    lost = bot.exchange.exchange_ms()
+
+    await bot.tick_until(lambda: bot.told(OrdersEventKind.PROTECTION_RESTORED))
+
+    deadline_ms = bot.settings.protection.deadline_seconds * 1000
+    assert bot.exchange.exchange_ms() - lost < deadline_ms
+    assert len(await bot.exchange.open_orders(SYMBOL)) == 2
+
+
+async def test_what_was_sold_already_is_not_sold_again_from_the_base_of_others(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as side:
+        await side.enter()
+        stop = side.leg("sl").stop_price
+        side.faults.always["order_trades"] = NotFoundError("not readable yet")
+        await paper.push_trade(SYMBOL, stop - 20)
+        with pytest.raises(NotFoundError):
+            await side.orders.reconcile()
+        await side.orders.exit("signal")
+        await side.orders.tick()
+        assert side.orders.protection.state is ProtectionState.FLAT
+        side.faults.always.clear()
+
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+        assert side.orders.books.oversold == 0
+
+
+async def lose_protection(bot: BotSide) -> None:
+    """Cancel the pair as somebody else would."""
+    leg = bot.leg("sl")
+    await bot.exchange.cancel_list(SYMBOL, leg.order_list_id, "by-hand", bot.exchange.stamp())

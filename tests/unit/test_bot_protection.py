@@ -13,7 +13,7 @@ from support.symbol_rules import btcusdt_rules
 from tradingbot.model import OrderStatus, OrderType, Side
 from tradingbot.orders.cleanup import ENTRY_MAX_AGE_MS, stale_orders
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
-from tradingbot.orders.protection import judge_protection
+from tradingbot.orders.protection import Unbooked, judge_protection
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
 from tradingbot.orders.types import ProtectionState, TrackedOrder
 from tradingbot.state.ledger import LedgerState, book, fold
@@ -58,6 +58,8 @@ def pair(
         pytest.param("0.000009", OrderTracker(), ProtectionState.FLAT, id="less-than-a-step"),
         pytest.param("0.0001", OrderTracker(), ProtectionState.FLAT, id="less-than-the-least-notional"),
         pytest.param("1", OrderTracker(), ProtectionState.UNPROTECTED, id="no-order"),
+        pytest.param("1.01", pair(NEW, NEW), ProtectionState.PROTECTED, id="the-rest-could-not-be-sold-alone"),
+        pytest.param("1.06", pair(NEW, NEW), ProtectionState.UNPROTECTED, id="the-rest-could-be-sold-alone"),
         pytest.param("1", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair"),
         pytest.param("2", pair(NEW, NEW), ProtectionState.UNPROTECTED, id="pair-too-small"),
         pytest.param("1.000009", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair-and-dust"),
@@ -137,6 +139,21 @@ def test_done_orders_are_forgotten_after_a_day_and_open_ones_never() -> None:
     assert [order.client_order_id for order in tracker.active_orders] == ["open"]
     with pytest.raises(ValueError, match="open"):
         tracker.remove_order("open")
+
+
+def test_done_orders_whose_fills_are_missing_are_kept() -> None:
+    tracker = OrderTracker()
+    tracker.absorb(order_report("done", order_id=1, status=FILLED, executed="1"), "sl")
+
+    assert tracker.cleanup_old_orders(25 * HOUR_MS, keep={"done"}) == []
+
+
+def test_an_execution_counts_before_its_trades_can_be_read() -> None:
+    bought, sold = Unbooked(Decimal(1), Decimal(100)), Unbooked(Decimal(-1))
+
+    assert judge_protection(RULES, held("0"), [], bought)[0] is ProtectionState.UNPROTECTED
+    assert judge_protection(RULES, held("0"), pair(NEW, NEW), bought)[0] is ProtectionState.PROTECTED
+    assert judge_protection(RULES, held("1"), [], sold)[0] is ProtectionState.FLAT
 
 
 def tracked(tracker: OrderTracker) -> list[TrackedOrder]:

@@ -49,6 +49,17 @@ async def test_old_orders_that_are_done_are_left_in_the_file(tmp_path: Path) -> 
     await store.close()
 
 
+async def test_a_done_order_whose_fills_are_missing_is_loaded_until_they_are_known(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "bot.db")
+    _, done = OrderTracker().absorb(order_report("done", status=OrderStatus.FILLED, executed="1", time_ms=5), "sl")
+
+    await store.record([done], unsettled={"done"})
+    assert await store.orders(since_ms=6) == [done]
+    await store.record([done])
+    assert await store.orders(since_ms=6) == []
+    await store.close()
+
+
 async def test_a_fill_is_recorded_once_and_stays_as_it_was_valued(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "bot.db")
     first = BookedFill(trade_fill(1), Decimal(1))

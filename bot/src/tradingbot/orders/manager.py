@@ -34,7 +34,7 @@ from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stal
 from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
-from tradingbot.orders.protection import held_quantity, judge_protection
+from tradingbot.orders.protection import Unbooked, held_quantity, judge_protection
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.orders.types import (
     EntryOutcome,
@@ -174,6 +174,11 @@ class OrderManager:
         return self._books
 
     @property
+    def held(self) -> Decimal:
+        """What can be sold of the position, in base; executions count although their trades could not be read yet."""
+        return held_quantity(self._rules, self._books, self._unbooked())
+
+    @property
     def verdict(self) -> Verdict | None:
         """The last comparison with the account."""
         return self._verdict
@@ -299,7 +304,8 @@ class OrderManager:
             await self._tidy([])
             self._update_protection()
             await self._repair()
-            for client_id in self._tracker.cleanup_old_orders(self._exchange.exchange_ms()):
+            keep = {order.client_order_id for order in self._missing_fills()}
+            for client_id in self._tracker.cleanup_old_orders(self._exchange.exchange_ms(), keep=keep):
                 self._log.debug("order forgotten", client_order_id=client_id)
             return await self._compare()
 
@@ -310,7 +316,7 @@ class OrderManager:
         async with self._lock:
             try:
                 await self._resolve_unknown()
-                if self._doubt:
+                if self._doubt or self._missing_fills() or self._check_is_due():
                     await self._refresh()
                     await self._collect_fills()
                 self._update_protection()
@@ -319,6 +325,16 @@ class OrderManager:
                 self._log.warning("repair failed", error=str(error))
             finally:
                 self._update_protection()
+
+    def _check_is_due(self) -> bool:
+        """While a position is held, its protection is looked at often enough to be restored within its deadline.
+
+        The user stream may be dead without having said so.
+        """
+        if self.held == 0 or self._last_check_ms is None:
+            return False
+        age_ms = self._exchange.exchange_ms() - self._last_check_ms
+        return age_ms > self._settings().protection.deadline_seconds * 1000 // 2
 
     async def on_user_event(self, event: UserEvent) -> None:
         """Take an event of the user stream."""
@@ -409,7 +425,12 @@ class OrderManager:
         except AmbiguousError as error:
             self._tell(OrdersEventKind.ENTRY_UNKNOWN, f"{entry_id}: {error}", plan.quantity, plan.limit_price)
             return EntryResult(EntryOutcome.UNKNOWN, error.code, str(error))
-        return await self._after_entry(entry_id, request.reason)
+        try:
+            return await self._after_entry(entry_id, request.reason)
+        except ExchangeError as error:  # it was executed; what of it is not known before it can be read
+            self._doubt = True
+            self._tell(OrdersEventKind.ENTRY_UNKNOWN, f"{entry_id}: {error}", plan.quantity, plan.limit_price)
+            return EntryResult(EntryOutcome.UNKNOWN, error.code, str(error))
 
     async def _after_entry(self, entry_id: str, reason: str) -> EntryResult:
         """An entry is known at the exchange: book its fills, see its protection in place."""
@@ -433,7 +454,7 @@ class OrderManager:
             return StoreFailedError.code
         if any(i.client_id != own_intent and i.blocks_entries for i in self._intents.values()):
             return "UnknownOrder"
-        if held_quantity(self._rules, self._books) > 0:
+        if self.held > 0:
             return "PositionOpen"
         if self._tracker.active_orders:
             return "OrdersOpen"
@@ -512,7 +533,7 @@ class OrderManager:
         if sold > 0:
             kind = OrdersEventKind.STOP_LOSS if reason == STOP_PASSED else OrdersEventKind.EXITED
             self._tell(kind, reason, sold)
-        if held_quantity(self._rules, self._books) == 0:
+        if self.held == 0:
             self._update_protection()
             return ExitResult(ExitOutcome.FLAT, code)
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
@@ -533,7 +554,7 @@ class OrderManager:
 
     async def _sellable_quantity(self) -> Decimal:
         """min(position, free + own locked); only the position where the account cannot be read."""
-        position = held_quantity(self._rules, self._books)
+        position = self.held
         if position == 0:
             return position
         try:
@@ -596,14 +617,15 @@ class OrderManager:
         Raises ExchangeError where the exchange cannot be asked: call it again.
         """
         await self.cancel_entries()
-        if policy is PositionPolicy.CLOSE_POSITION and held_quantity(self._rules, self._books) > 0:
+        if policy is PositionPolicy.CLOSE_POSITION and self.held > 0:
             await self.exit("Drain")
         async with self._lock:
             await self._refresh()
             await self._collect_fills()
             self._update_protection()
+            await self._repair()
         remaining = [f"outcome of {client_id} is unknown" for client_id in self.unknown]
-        if held_quantity(self._rules, self._books) > 0:
+        if self.held > 0:
             state = self._protection.state.value.lower()
             remaining.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, {state}")
         return remaining + [
@@ -746,7 +768,7 @@ class OrderManager:
         """Judge anew. Between the events of one execution (a leg expires, the other fills) a loss is only suspected:
         it is told by the next certain judgement, and counts from when it was suspected.
         """
-        state, message = judge_protection(self._rules, self._books, self._tracker)
+        state, message = judge_protection(self._rules, self._books, self._tracker, self._unbooked())
         before, now = self._protection, self._monotonic()
         if state is not ProtectionState.UNPROTECTED:
             self._suspected = None
@@ -998,6 +1020,15 @@ class OrderManager:
     def _missing_fills(self) -> list[TrackedOrder]:
         return [order for order in self._tracker if order.executed_quantity != self._booked(order)]
 
+    def _unbooked(self) -> Unbooked:
+        """What was executed and is not in the books yet; of a purchase what its fee leaves, if taken in base."""
+        quantity, price = Decimal(0), Decimal(0)
+        for order in self._missing_fills():
+            missing = order.executed_quantity - self._booked(order)
+            quantity += missing * (1 - self._taker_rate) if order.side is Side.BUY else -missing
+            price = order.price or price
+        return Unbooked(quantity, price)
+
     def _booked(self, order: TrackedOrder) -> Decimal:
         return sum((self._fills[trade_id].fill.quantity for trade_id in order.trade_ids), Decimal(0))
 
@@ -1045,7 +1076,8 @@ class OrderManager:
 
     async def _record(self, orders: Iterable[TrackedOrder], fills: Iterable[BookedFill]) -> None:
         try:
-            await self._store.record(orders, fills)
+            unsettled = {order.client_order_id for order in self._missing_fills()}
+            await self._store.record(orders, fills, unsettled=unsettled)
         except StoreFailedError as error:  # the exchange has it all; entries stop, the rest goes on
             self._log.error("not recorded", error=str(error))
 
@@ -1070,7 +1102,7 @@ class OrderManager:
             await self._refresh()
 
     def _stale_orders(self) -> list[StaleOrder]:
-        flat = held_quantity(self._rules, self._books) == 0
+        flat = self.held == 0
         return stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
 
     async def _compare(self) -> Verdict:

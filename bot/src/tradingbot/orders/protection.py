@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.model import NO_LIST, OrderStatus, OrderType, Side, SymbolRules
@@ -12,10 +14,21 @@ from tradingbot.state.ledger import LedgerState
 from tradingbot_api.base import canonical
 
 
-def held_quantity(rules: SymbolRules, books: LedgerState) -> Decimal:
+@dataclass(frozen=True, slots=True)
+class Unbooked:
+    """What own orders executed whose trades could not be read yet: base (less if sold), and a price for it."""
+
+    quantity: Decimal = Decimal(0)
+    price: Decimal = Decimal(0)
+
+
+NOTHING_UNBOOKED: Final = Unbooked()
+
+
+def held_quantity(rules: SymbolRules, books: LedgerState, unbooked: Unbooked = NOTHING_UNBOOKED) -> Decimal:
     """What of the position can be sold: whole steps, and worth at least the least notional at its own cost."""
-    held = filters.floor_quantity(rules, books.quantity)
-    return held if filters.sellable(rules, held, books.average_price) else Decimal(0)
+    held = filters.floor_quantity(rules, books.quantity + unbooked.quantity)
+    return held if filters.sellable(rules, held, books.average_price or unbooked.price) else Decimal(0)
 
 
 def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
@@ -47,15 +60,15 @@ def _entry_filled(leg: TrackedOrder, orders: list[TrackedOrder]) -> bool:
 
 
 def judge_protection(
-    rules: SymbolRules, books: LedgerState, orders: Iterable[TrackedOrder]
+    rules: SymbolRules, books: LedgerState, orders: Iterable[TrackedOrder], unbooked: Unbooked = NOTHING_UNBOOKED
 ) -> tuple[ProtectionState, str]:
-    """The state and what is wrong with it."""
-    held = held_quantity(rules, books)
+    """The state and what is wrong with it. A rest without a stop that could not be sold alone is nothing to protect."""
+    held = held_quantity(rules, books, unbooked)
     if held == 0:
         dust = books.quantity
         return ProtectionState.FLAT, f"{canonical(dust)} {books.base_asset} is too little to be sold" if dust else ""
     stopped = stopped_quantity(orders)
-    if stopped >= held:
+    if not filters.sellable(rules, held - stopped, books.average_price or unbooked.price):
         return ProtectionState.PROTECTED, ""
     return (
         ProtectionState.UNPROTECTED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from tradingbot.model import NO_LIST, OrderReport, OrderStatus
@@ -100,10 +100,11 @@ class OrderTracker:
         self._orders[client_order_id] = after = replace(order, trade_ids=(*order.trade_ids, trade_id))
         return after
 
-    def cleanup_old_orders(self, now_ms: int, max_age_hours: int = 24) -> list[str]:
-        """Forget orders that have been done for that long; returns their client ids. Open orders always stay."""
+    def cleanup_old_orders(self, now_ms: int, max_age_hours: int = 24, keep: Collection[str] = ()) -> list[str]:
+        """Forget orders that have been done for that long; returns their client ids. Open ones and `keep` stay."""
         limit = now_ms - max_age_hours * HOUR_MS
         old = [o.client_order_id for o in self._orders.values() if not o.is_open and o.updated_ms < limit]
+        old = [client_order_id for client_order_id in old if client_order_id not in keep]
         for client_order_id in old:
             del self._orders[client_order_id]
         return old

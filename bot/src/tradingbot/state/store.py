@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from enum import Enum
@@ -131,9 +131,21 @@ class Store:
 
     # --- orders and fills ---
 
-    async def record(self, orders: Iterable[TrackedOrder] = (), fills: Iterable[BookedFill] = ()) -> None:
-        """Commit what the exchange told of orders, and fills; a fill that is there already stays as it is."""
-        order_rows = [(o.client_order_id, int(o.is_open), o.created_ms, _dump(o)) for o in orders]
+    async def record(
+        self,
+        orders: Iterable[TrackedOrder] = (),
+        fills: Iterable[BookedFill] = (),
+        *,
+        unsettled: Collection[str] = (),
+    ) -> None:
+        """Commit what the exchange told of orders, and fills; a fill that is there already stays as it is.
+
+        `unsettled` are the client ids of done orders whose fills are not all known yet: they stay loaded at a start.
+        """
+        order_rows = [
+            (o.client_order_id, int(o.is_open or o.client_order_id in unsettled), o.created_ms, _dump(o))
+            for o in orders
+        ]
         fill_rows = [(f.fill.symbol, f.fill.trade_id, _dump(f)) for f in fills]
 
         def write(db: sqlite3.Connection) -> None:
@@ -146,7 +158,7 @@ class Store:
         await self._run(write)
 
     async def orders(self, since_ms: int) -> list[TrackedOrder]:
-        """Recorded orders that are open or were made since then, oldest first."""
+        """Recorded orders that are open, are not settled, or were made since then, oldest first."""
         query = "SELECT body FROM orders WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id"
         rows = await self._run(lambda db: db.execute(query, (since_ms,)).fetchall())
         return [_load_order(row[0]) for row in rows]
