@@ -16,6 +16,7 @@ from tradingbot.applied import Applied, choose_at_start
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.clock import ExchangeClock
+from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.session import Session
@@ -161,6 +162,26 @@ async def test_an_empty_store_is_no_proof_for_a_bot_whose_account_is_known(
     assert desk.drain.phase is phase
     assert desk.drain.remaining == (["unknown: the bot is not connected to the exchange"] if account_known else [])
     control.close()
+
+
+async def test_a_former_leader_can_neither_configure_nor_drain_also_after_a_restart(store: Store) -> None:
+    desk = await start(store, config(1))
+    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    await control.put_config(config(2).model_copy(update={"epoch": 7}))
+    # The same content from a later leader is no other content.
+    await control.put_config(config(2).model_copy(update={"epoch": 8}))
+    request = DrainRequest(
+        bot_uid="u-1", boot_id=desk.boot_id, position_policy=PositionPolicy.HOLD, deadline_seconds=2, epoch=7
+    )
+    with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
+        await control.drain(request)
+    assert desk.drain.phase is DrainPhase.NONE
+    desk = await start(store, config(2))
+    with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
+        await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(
+            config(3).model_copy(update={"epoch": 7})
+        )
+    assert desk.revision == 2
 
 
 async def test_the_offset_of_the_exchanges_clock_is_kept_until_it_was_measured_anew() -> None:

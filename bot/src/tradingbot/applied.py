@@ -77,7 +77,11 @@ def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool) -> Applied:
     `in_safe_mode` says that a human has engaged safe mode: only then are limits loosened.
     """
     old = present.committed
-    if new.revision < old.revision or (new.revision == old.revision and new != old):
+    # Who told it is no part of the content.
+    new = new.model_copy(update={"epoch": max(old.epoch, new.epoch)})
+    if new.revision < old.revision or (
+        new.revision == old.revision and new != old.model_copy(update={"epoch": new.epoch})
+    ):
         text = f"revision: expected more than {old.revision}, got {new.revision}"
         raise ConfigRefusedError(Reason.CONFIG_INVALID, text, [], stale=True)
     change = classify_change(present.in_force, new.settings)

@@ -12,6 +12,7 @@ from tradingbot.gateway.errors import ExchangeError
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.orders.types import ProtectionState
 from tradingbot.recovery.grant import GrantRefusedError
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.state.store import StoreError
@@ -61,6 +62,8 @@ class Control:
         async with self._config_lock:
             if self._desk.store is None:
                 raise ControlError(503, "StoreFailed", self._desk.store_problem or "the store is not open yet")
+            self._meet(self._desk.applied.committed.epoch)
+            self._meet(config.epoch)
             newest = config.revision >= self._desk.applied.committed.revision
             if newest and config.settings.safe_mode:
                 self._desk.spec_safe_mode = True
@@ -119,6 +122,7 @@ class Control:
     async def drain(self, request: DrainRequest) -> DrainStatus:
         """Begin to drain, or tell how far it is."""
         self._check_process(request.bot_uid, request.boot_id)
+        self._meet(request.epoch)
         if self._desk.drain.phase is DrainPhase.NONE or self._desk.drain.position_policy is not request.position_policy:
             if self._drain_task is not None:
                 self._drain_task.cancel()
@@ -146,10 +150,11 @@ class Control:
             if session is not None:
                 try:
                     remaining = await session.manager.drain(policy)
-                    done = session.manager.entries_quiet and (policy is PositionPolicy.HOLD or not session.holding)
-                    if done:
+                    closed = policy is PositionPolicy.HOLD or not session.holding
+                    naked = session.manager.protection.state is ProtectionState.UNPROTECTED
+                    if session.manager.entries_quiet and closed and not naked:
                         break
-                    message = "entries or position are still on the exchange"
+                    message = "entries, or a position that is to be closed or protected, are still on the exchange"
                 except (ExchangeError, StoreError) as error:
                     message = str(error)
                 except Exception as error:
@@ -179,6 +184,12 @@ class Control:
             store = self._desk.store
             return store is not None and not await store.open_intents() and await store.highest_order_id() == 0
         return False
+
+    def _meet(self, epoch: int) -> None:
+        try:
+            self._desk.grants.meet(epoch)
+        except GrantRefusedError as error:
+            raise ControlError(409, error.code, str(error)) from error
 
     def _check_process(self, bot_uid: str, boot_id: str) -> None:
         if (bot_uid, boot_id) != (self._desk.identity.uid, self._desk.boot_id):

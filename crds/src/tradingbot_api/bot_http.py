@@ -58,13 +58,15 @@ class BotConfig(WireModel):
     """A whole configuration. `revision` is the operator's counter; it grows with every change of the content.
 
     `cleared_causes` are ids of latched safe-mode causes that a human cleared; each is cleared once, when the revision
-    is first applied.
+    is first applied. `epoch` is the transition count of the operator's Lease; a bot refuses a smaller one than it has
+    seen (0: not told).
     """
 
     revision: int = Field(ge=1)
     bot: BotIdentity
     settings: BotSettings
     cleared_causes: list[str] = Field(default_factory=list)
+    epoch: int = 0
 
 
 class ConfigReply(WireModel):
@@ -115,7 +117,7 @@ class DrainRequest(WireModel):
     """Cancel entries and, with ClosePosition, sell; progress is in the stream's `drain`. Idempotent.
 
     `account_known`: the TradingBot once named its account, so that an empty store is no proof that nothing of it
-    is on the exchange; only a bot that reconciled may then say what is left.
+    is on the exchange; only a bot that reconciled may then say what is left. `epoch` is as in BotConfig.
     """
 
     bot_uid: str
@@ -123,6 +125,7 @@ class DrainRequest(WireModel):
     position_policy: PositionPolicy
     deadline_seconds: int = Field(ge=1)
     account_known: bool = False
+    epoch: int = 0
 
 
 class DrainPhase(StrEnum):

@@ -398,8 +398,9 @@ class BotController:
             memory.link = None
         if peer is not None and memory.link is None:
             memory.link = BotLink(
-                peer, self._session, self._tls, heard=self.heard, random=self._random, metrics=self._metrics
-            )
+                peer, self._session, self._tls, heard=self.heard, random=self._random, metrics=self._metrics,
+                epoch=self._epoch,
+            )  # fmt: skip
 
     async def _talk(self, bot: SeenBot, memory: Memory, again: list[float]) -> None:
         """Configuration, claim and grant, in this order: nothing is granted to a bot that lacks the first two."""
@@ -728,6 +729,7 @@ class BotController:
             position_policy=PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD)),
             deadline_seconds=max(1, int(seconds_left)),
             account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
+            epoch=self._epoch,
         )
         try:
             await link.drain(request)

@@ -98,8 +98,10 @@ class BotLink:
         heard: Callable[[BotKey, BotStatus | None, BotStatus | None], None],
         random: Random,
         metrics: Metrics,
+        epoch: int,
     ) -> None:
         self.peer = peer
+        self._epoch = epoch
         self.word: Word | None = None
         self.trouble = ""
         self.mismatch = ""
@@ -189,7 +191,7 @@ class BotLink:
 
     async def put_config(self, config: BotConfig) -> None:
         """Hands over a whole configuration; returns when it is committed. BotRefusedError, BotCallError."""
-        await self._call("PUT", "config", config)
+        await self._call("PUT", "config", config.model_copy(update={"epoch": self._epoch}))
 
     async def put_grant(self, grant: Grant) -> None:
         """Gives the right to add exposure for a while."""

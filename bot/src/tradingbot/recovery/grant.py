@@ -61,6 +61,12 @@ class GrantKeeper:
         self._expires_at = max(self._expires_at, sent_at + min(grant.ttl_seconds, GRANT_TTL_SECONDS))
         return self.expires_in
 
+    def meet(self, epoch: int) -> None:
+        """Refuse a former leader's call (GrantRefusedError) and remember a newer leader's; 0 is not told."""
+        if 0 < epoch < self._epoch:
+            raise GrantRefusedError("EpochPast", f"epoch: expected at least {self._epoch}, got {epoch}")
+        self._epoch = max(self._epoch, epoch)
+
     def revoke(self) -> None:
         """Hold no grant any more."""
         self._expires_at = float("-inf")
