@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alar
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
-from tradingbot_operator.leader import lease_name
+from tradingbot_operator.leader import first_epoch, lease_name
 from tradingbot_operator.settings import SettingsError, load
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS, WorkQueue
 
@@ -278,6 +279,16 @@ def test_a_process_counts_as_ended_only_when_the_kubelet_said_so(pod: SeenPod, t
 def test_a_pod_without_a_node_never_ran() -> None:
     assert SeenPod.of(raw_pod(None, node=None)).never_ran
     assert not SeenPod.of(raw_pod(None)).never_ran
+
+
+# --- the Lease ---
+
+
+def test_the_count_of_a_lease_that_was_deleted_goes_on_above_the_former_one() -> None:
+    made = datetime(2026, 11, 22, tzinfo=UTC)
+    after_a_thousand_transitions = first_epoch(made) + 1000
+    assert first_epoch(made + timedelta(days=1)) > after_a_thousand_transitions
+    assert first_epoch(datetime(2087, 1, 1, tzinfo=UTC)) < 2**31
 
 
 # --- settings ---

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -24,6 +24,8 @@ RENEW_SECONDS: Final = 5.0
 RENEW_DEADLINE_SECONDS: Final = 10.0
 """Shorter than the Lease: who could not renew stops before another may begin."""
 RETRY_SECONDS: Final = 1.0
+
+COUNTED_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,14 @@ def lease_name(namespaces: tuple[str, ...]) -> str:
     if not namespaces:
         return names.FIELD_MANAGER
     return f"{names.FIELD_MANAGER}-{hashlib.sha256('|'.join(namespaces).encode()).hexdigest()[:8]}"
+
+
+def first_epoch(now: datetime) -> int:
+    """Where a new Lease begins to count: above any former Lease of that name, which bots may remember.
+
+    Seconds, as transitions are rarer than that; a Lease's count has 32 bits, which last until 2088.
+    """
+    return int((now - COUNTED_SINCE).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Leader:
 
     @property
     def epoch(self) -> int:
-        """How often the Lease changed hands, this holding included."""
+        """Grows whenever the Lease changes hands, also over its deletion."""
         return int(self._lease["spec"]["leaseTransitions"]) if self._lease is not None else 0
 
     async def acquire(self) -> None:
@@ -154,7 +164,7 @@ class Leader:
         spec = dict(raw["spec"])
         time = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if taken:
-            spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
+            spec["leaseTransitions"] = spec.get("leaseTransitions", first_epoch(self._now())) + 1
             spec["acquireTime"] = time
         spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": time}
         return {**raw, "spec": spec}
