@@ -235,6 +235,28 @@ WANTED = seen_bot(safeMode=True)
             ("True", Reason.OK),
             id="the-users-wish-is-named-first",
         ),
+        pytest.param(
+            observed(
+                word(causes=(Reason.SPEC,)),
+                bot=seen_bot(safeMode=True),
+                revision=2,
+                refusal=Finding.bad(Reason.STRATEGY_PARAMETERS_INVALID, "fast"),
+            ),
+            ("True", Reason.SPEC),
+            ("True", Reason.OK),
+            id="engaged-though-another-field-was-refused",
+        ),
+        pytest.param(
+            observed(
+                word(causes=(Reason.DAILY_LOSS,)),
+                bot=seen_bot(safeMode=True),
+                revision=2,
+                refusal=Finding.bad(Reason.STRATEGY_PARAMETERS_INVALID, "fast"),
+            ),
+            ("True", Reason.DAILY_LOSS),
+            ("False", Reason.CONFIG_PENDING),
+            id="refused-and-engaged-by-something-else",
+        ),
     ],
 )
 def test_safe_mode_is_acknowledged_only_by_a_bot_that_has_the_wish_and_is_quiet(

@@ -589,7 +589,7 @@ class BotController:
                 word=word.status if word is not None and reachable.holds else None,
                 reachable=reachable,
                 revision=memory.ledger.revision if memory.ledger is not None else 0,
-                refusal=memory.refusal[2] if memory.refusal is not None else None,
+                refusal=memory.refused(),
                 acknowledged_after=memory.acknowledged_after,
             )
         )

@@ -117,6 +117,11 @@ class Memory:
         """The bot's last word, while it is fresh."""
         return self.link.fresh() if self.link is not None else None
 
+    def refused(self) -> Finding | None:
+        """Why the bot refused the configuration that it should have."""
+        refusal, ledger = self.refusal, self.ledger
+        return refusal[2] if refusal is not None and ledger is not None and refusal[0] == ledger.revision else None
+
     def wish(self, at: float, *, safe: bool) -> None:
         """spec.safeMode was seen to change: the clock of its acknowledgement starts, or is dropped."""
         self.wanted_since = at if safe else None

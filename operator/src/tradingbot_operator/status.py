@@ -172,18 +172,26 @@ def safe_mode_engaged(word: BotStatus | None, wanted: bool) -> Finding:
 
 
 def safe_mode_acknowledged(
-    word: BotStatus | None, reachable: Finding, wanted: bool, revision: int, seconds: float | None
+    word: BotStatus | None,
+    reachable: Finding,
+    wanted: bool,
+    revision: int,
+    seconds: float | None,
+    *,
+    refused: bool = False,
 ) -> Finding:
     """SafeModeAcknowledged: engaged, and no entry of ours is working, in flight or unknown on the exchange.
 
     While spec.safeMode asks for it, only the word of a bot that has that configuration counts: a bot that is
-    engaged for a reason that may end at any moment has not acknowledged anything.
+    engaged for a reason that may end at any moment has not acknowledged anything. Where it `refused` that
+    configuration for another field, it has engaged nevertheless, and says so with the cause Spec.
     """
     if word is None:
         return Finding.bad(Reason.BOT_UNREACHABLE, f"The bot has not acknowledged: {reachable.message}")
     if not word.safe_mode.engaged:
         return Finding.bad(Reason.NOT_ENGAGED, "Safe mode is not engaged.")
-    if wanted and word.applied_revision < revision:
+    engaged_by_spec = refused and any(cause.reason == Reason.SPEC for cause in word.safe_mode.causes)
+    if wanted and word.applied_revision < revision and not engaged_by_spec:
         return Finding.bad(Reason.CONFIG_PENDING, "spec.safeMode is on its way to the bot.")
     if not word.safe_mode.acknowledged:
         return Finding.bad(
@@ -251,7 +259,12 @@ def compose(seen: Observed) -> TradingBotStatus:
         Type.CONFIG_APPLIED: config_applied(word, seen.revision, seen.refusal),
         Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode),
         Type.SAFE_MODE_ACKNOWLEDGED: safe_mode_acknowledged(
-            word, seen.reachable, bot.safe_mode, seen.revision, seen.acknowledged_after
+            word,
+            seen.reachable,
+            bot.safe_mode,
+            seen.revision,
+            seen.acknowledged_after,
+            refused=seen.refusal is not None,
         ),
     }
     for kind in BOT_CONDITIONS:
