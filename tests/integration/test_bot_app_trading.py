@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from decimal import Decimal
+from contextlib import asynccontextmanager
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,22 @@ async def enter(bot: BotProcess) -> BotStatus:
     return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
 
 
-async def cancel_protection(exchange: PaperExchange, account: TestAccount) -> None:
-    """What a human may do by hand."""
+@asynccontextmanager
+async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[BinanceExchange]:
+    """What a human may do on the account."""
     keys = Credentials(account.api_key, account.secret_key)
     hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic)
     try:
         await hand.sync_clock()
-        order = (await hand.open_orders("BTCUSDT"))[0]
-        await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
+        yield hand
     finally:
         await hand.close()
+
+
+async def cancel_protection(hand: BinanceExchange) -> None:
+    """The pair of a position."""
+    order = (await hand.open_orders("BTCUSDT"))[0]
+    await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
 
 
 async def metric(bot: BotProcess, name: str) -> float:
@@ -219,6 +226,29 @@ async def test_a_drain_leaves_what_its_policy_says(
             assert {order.purpose for order in drained.open_orders} == {"sl", "tp"}
 
 
+async def test_a_drain_waits_for_the_protection_of_what_it_leaves(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot, by_hand(exchange, account) as hand:
+        status = await enter(bot)
+        assert status.position is not None
+        await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, strategy=CALM), 2))
+        await cancel_protection(hand)
+        lot = status.position.quantity.quantize(Decimal("0.00001"), ROUND_DOWN)
+        far = status.position.average_price.quantize(Decimal(1)) * 2
+        lock = NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.LIMIT_MAKER, lot, price=far)
+        await hand.place_order(lock, hand.stamp())  # nothing is free: the bot cannot protect its position
+        request = DrainRequest(
+            bot_uid=UID, boot_id=status.boot_id, position_policy=PositionPolicy.HOLD, deadline_seconds=60
+        )
+        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+        await bot.until(lambda later: any("unprotected" in line for line in later.drain.remaining), 10)
+        assert bot.status.drain.phase is DrainPhase.DRAINING
+        await hand.cancel_order("BTCUSDT", "hand-2", "hand-3", hand.stamp())
+        drained = await bot.until(lambda later: later.drain.phase is DrainPhase.DRAINED, 20)
+        assert flat(drained) or bot.condition("Protected") == ("True", "Protected")
+
+
 async def test_two_processes_on_one_account_and_symbol_end_with_one_trader(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
@@ -236,21 +266,12 @@ async def test_two_processes_on_one_account_and_symbol_end_with_one_trader(
 async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
-    bot_settings = settings(exchange.base_url)
-    async with bot_process(make(tmp_path, exchange, account)) as bot:
+    async with bot_process(make(tmp_path, exchange, account)) as bot, by_hand(exchange, account) as hand:
         status = await enter(bot)
         assert status.position is not None
-        keys = Credentials(account.api_key, account.secret_key)
-        hand = BinanceExchange.create(bot_settings.exchange, keys, OpenGuard(), time.monotonic)
-        try:
-            await hand.sync_clock()
-            for order in await hand.open_orders("BTCUSDT"):
-                await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
-                break
-            half = (status.position.quantity / 2).quantize(Decimal("0.00001"))
-            await hand.place_order(NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.MARKET, half), hand.stamp())
-        finally:
-            await hand.close()
+        await cancel_protection(hand)
+        half = (status.position.quantity / 2).quantize(Decimal("0.00001"))
+        await hand.place_order(NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.MARKET, half), hand.stamp())
         await bot.until_condition("BalanceSynced", "False", "Drift", seconds=90)
         await bot.until(lambda later: later.safe_mode.level == "ReduceOnly", 20)
 
@@ -261,7 +282,8 @@ async def test_a_new_store_touches_no_position_of_its_key_before_the_first_grant
     async with bot_process(make(tmp_path / "holder", exchange, account)) as holder:
         await enter(holder)
         await holder.kill()
-    await cancel_protection(exchange, account)
+    async with by_hand(exchange, account) as hand:
+        await cancel_protection(hand)
     other = make(tmp_path / "other", exchange, account)
     for _ in range(2):  # a restart forgets it as little
         async with bot_process(other) as bot:
