@@ -68,7 +68,10 @@ def raw_pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         conditions.append(more["scheduled"])
     return {
         "metadata": metadata,
-        "spec": {} if more.get("node", "node1") is None else {"nodeName": more.get("node", "node1")},
+        "spec": {
+            **({} if more.get("node", "node1") is None else {"nodeName": more.get("node", "node1")}),
+            "volumes": [{"name": "credentials", "secret": {"secretName": more.get("credentials", "binance")}}],
+        },
         "status": {
             "phase": more.get("phase", "Running"),
             "reason": more.get("reason", ""),

@@ -274,6 +274,15 @@ def test_a_refused_configuration_is_told_with_the_bots_own_words() -> None:
     assert conditions(compose(observed(word(), revision=2)))[Type.CONFIG_APPLIED] == ("False", Reason.CONFIG_PENDING)
 
 
+def test_a_pod_that_mounts_former_keys_is_told_with_what_to_do() -> None:
+    pod = seen_pod({"running": {}}, ready=True, credentials="former")
+    status = compose(observed(word(), pod=pod))
+    assert conditions(status)[Type.CONFIG_APPLIED] == ("False", Reason.CONFIG_PENDING)
+    message = next(item.message for item in status.conditions if item.type == Type.CONFIG_APPLIED)
+    assert "kubectl delete pod -n trading btcusdt" in message
+    assert conditions(compose(observed(word())))[Type.CONFIG_APPLIED] == ("True", Reason.OK)
+
+
 def test_a_condition_keeps_the_time_of_its_last_change() -> None:
     first = compose(observed(word()))
     later = NOW + timedelta(minutes=5)

@@ -22,6 +22,7 @@ MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 CONFIG_KEY: Final = "config.json"
 CONFIG_DIR: Final = "/etc/tradingbot/config"
 TLS_DIR: Final = "/etc/tradingbot/tls"
+CREDENTIALS_VOLUME: Final = "credentials"
 CREDENTIALS_DIR: Final = "/etc/tradingbot/credentials"
 STATE_DIR: Final = "/var/lib/tradingbot"
 

@@ -218,7 +218,7 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
         "volumeMounts": [
             {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
             {"name": "tls", "mountPath": names.TLS_DIR, "readOnly": True},
-            {"name": "credentials", "mountPath": names.CREDENTIALS_DIR, "readOnly": True},
+            {"name": names.CREDENTIALS_VOLUME, "mountPath": names.CREDENTIALS_DIR, "readOnly": True},
             {"name": "state", "mountPath": names.STATE_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],
@@ -244,7 +244,7 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
                 "secret": {"secretName": names.tls_secret_name(identity.name, identity.uid), "defaultMode": 0o440},
             },
             {
-                "name": "credentials",
+                "name": names.CREDENTIALS_VOLUME,
                 # Optional: the bot reports what is missing, so that the operator needs no right to read Secrets.
                 "secret": {
                     "secretName": spec.exchange.credentials_secret_ref.name,

@@ -111,6 +111,8 @@ class SeenPod:
     ready: bool
     unschedulable: str
     container: SeenContainer
+    credentials: str | None
+    """Name of the Secret that it mounts the exchange keys from."""
     terminated: bool
     """The kubelet reported that no container of it runs and none will."""
 
@@ -142,6 +144,14 @@ class SeenPod:
             ready=conditions.get("Ready", {}).get("status") == "True",
             unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
             container=SeenContainer.of(containers[0]) if containers else SeenContainer(),
+            credentials=next(
+                (
+                    volume.get("secret", {}).get("secretName")
+                    for volume in raw.get("spec", {}).get("volumes", ())
+                    if volume["name"] == names.CREDENTIALS_VOLUME
+                ),
+                None,
+            ),
             # A container that ended restarts unless the pod is at its end or going.
             terminated=(phase in {"Failed", "Succeeded"} and not collected) or ((deleting or collected) and ended),
         )

@@ -159,6 +159,24 @@ def config_applied(word: BotStatus | None, revision: int, refusal: Finding | Non
     return told or Finding.good()
 
 
+def _config(seen: Observed) -> Finding:
+    applied = config_applied(seen.word, seen.revision, seen.refusal)
+    return (credentials_mounted(seen.pod, seen.bot) or applied) if applied.holds else applied
+
+
+def credentials_mounted(pod: SeenPod | None, bot: SeenBot) -> Finding | None:
+    """Why the configuration is not whole while the pod mounts another Secret than the spec names; else None."""
+    wanted = bot.spec.get("exchange", {}).get("credentialsSecretRef", {}).get("name")
+    if pod is None or pod.credentials is None or wanted in {None, pod.credentials}:
+        return None
+    return Finding.bad(
+        Reason.CONFIG_PENDING,
+        f"The pod mounts Secret {pod.credentials}, spec.exchange.credentialsSecretRef names {wanted}: a pod's volumes "
+        f"cannot change, so it must be replaced: kubectl delete pod -n {pod.key.namespace} {pod.key.name}. An open "
+        "position keeps its protection on the exchange meanwhile.",
+    )
+
+
 def safe_mode_engaged(word: BotStatus | None, wanted: bool) -> Finding:
     """SafeModeEngaged: no entry is sent from now on."""
     if word is None:
@@ -256,7 +274,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         Type.CLAIM_HELD: seen.claim,
         Type.POD_READY: pod_ready(seen.pod, seen.pod_missing),
         Type.BOT_REACHABLE: seen.reachable,
-        Type.CONFIG_APPLIED: config_applied(word, seen.revision, seen.refusal),
+        Type.CONFIG_APPLIED: _config(seen),
         Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode),
         Type.SAFE_MODE_ACKNOWLEDGED: safe_mode_acknowledged(
             word,
