@@ -233,7 +233,11 @@ class Storage(Model):
         json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "size is immutable"}]},
     )
     reclaim_policy: ReclaimPolicy = Field(
-        default=ReclaimPolicy.RETAIN, description="Whether the volume outlives the TradingBot."
+        default=ReclaimPolicy.RETAIN,
+        description="Whether the volume outlives the TradingBot. Immutable.",
+        json_schema_extra={
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "reclaimPolicy is immutable"}]
+        },
     )
 
 
