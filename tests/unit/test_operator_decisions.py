@@ -12,7 +12,9 @@ import pytest
 
 from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
-from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, news
+from tradingbot_api.bot_http import DrainPhase, DrainStatus
+from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, left_on_exchange, news
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
@@ -139,6 +141,25 @@ def facts(**more: bool | float) -> DeletionFacts:
 )
 def test_a_deletion_drains_waits_and_releases_in_this_order(seen: DeletionFacts, expected: DeletionStep) -> None:
     assert deletion_step(seen) is expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "remaining", "reason", "warning"),
+    [
+        pytest.param("Hold", "position 0.5 BTC", "LeftOnExchange", False, id="held-as-wanted"),
+        pytest.param("ClosePosition", "position 0.5 BTC", "PositionNotClosed", True, id="not-closed"),
+        pytest.param("Hold", "unknown: not connected", "DeletionIncomplete", True, id="not-known"),
+    ],
+)
+def test_what_a_drain_leaves_against_its_policy_is_a_warning(
+    policy: str, remaining: str, reason: str, warning: bool
+) -> None:
+    drained = DrainStatus(
+        phase=DrainPhase.DRAINED, position_policy=PositionPolicy(policy), remaining=[remaining], message="m"
+    )
+    notice = left_on_exchange(drained)
+    assert (notice.reason, notice.warning) == (reason, warning)
+    assert remaining in notice.message
 
 
 # --- what is news ---

@@ -22,6 +22,7 @@ from tradingbot_api.bot_http import (
     BotStatus,
     DrainPhase,
     DrainRequest,
+    DrainStatus,
     Grant,
     RaiseIncarnation,
 )
@@ -104,6 +105,16 @@ def deletion_step(facts: DeletionFacts) -> DeletionStep:
     if facts.claimed_by_other or facts.drained or facts.overdue >= 0 or not (facts.could_trade or facts.reachable):
         return DeletionStep.DELETE_POD
     return DeletionStep.DRAIN if facts.reachable else DeletionStep.WAIT
+
+
+def left_on_exchange(drained: DrainStatus) -> Notice:
+    """The event of what a drain left: a warning where that is not what the policy leaves, or not known."""
+    left = "; ".join(drained.remaining)
+    if drained.position_policy is PositionPolicy.CLOSE_POSITION:
+        return Notice("PositionNotClosed", f"Not everything was sold or cancelled in time: {left}.", warning=True)
+    if any(line.startswith("unknown") for line in drained.remaining):
+        return Notice("DeletionIncomplete", f"It is not known what stays on the exchange: {left}.", warning=True)
+    return Notice("LeftOnExchange", f"Stays on the exchange: {left}")
 
 
 def news(status: BotStatus) -> object:
@@ -739,7 +750,10 @@ class BotController:
     async def _release(self, bot: SeenBot, memory: Memory, *, could_trade: bool) -> None:
         drained = memory.drained
         if drained is not None and drained.remaining:
-            await self._post(bot, Notice("LeftOnExchange", "Stays on the exchange: " + "; ".join(drained.remaining)))
+            notice = left_on_exchange(drained)
+            if notice.warning:
+                self._metrics.deletions_incomplete.inc()
+            await self._post(bot, notice)
         elif drained is None and could_trade:
             self._metrics.deletions_incomplete.inc()
             position = (bot.status.get("position") or {}).get("quantity", "unknown")

@@ -60,7 +60,7 @@ class Metrics:
         self.pods_replaced = Counter("tradingbot_operator_pods_replaced", "Lost pods made again.", registry=registry)
         self.deletions_incomplete = Counter(
             "tradingbot_operator_deletions_incomplete",
-            "TradingBots that were let go at their deadline although the bot had not finished.",
+            "TradingBots that were let go although their bot had not finished, or not closed its position.",
             registry=registry,
         )
         self.resync_misses = Counter(
