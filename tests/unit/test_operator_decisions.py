@@ -12,6 +12,7 @@ import pytest
 
 from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
+from tradingbot_api import names
 from tradingbot_api.bot_http import DrainPhase, DrainStatus
 from tradingbot_api.v1alpha1 import PositionPolicy
 from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, left_on_exchange, news
@@ -82,6 +83,23 @@ def test_a_claims_name_tells_no_account_and_differs_by_environment_account_and_s
         Claimant(KEY, UID, "Paper", "1001", "ETHUSDT", "b", 1),
     ]
     assert len({base.lease_name, *(item.lease_name for item in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("http://paper-a:8080", "http://paper-b:8080", False, id="two-paper-exchanges"),
+        pytest.param("http://paper:8080", "http://paper:8081", False, id="two-ports"),
+        pytest.param("http://paper:8080", "http://paper.trading.svc:8080", True, id="short-and-long-name"),
+        pytest.param("http://paper:80", "http://Paper.trading.svc.cluster.local", True, id="default-port"),
+        pytest.param("http://paper:8080", "http://paper.other:8080", False, id="another-namespace"),
+        pytest.param("http://10.0.0.1:8080", "http://10.0.0.2:8080", False, id="addresses"),
+    ],
+)
+def test_paper_exchanges_with_the_same_accounts_are_not_taken_for_one(one: str, other: str, same: bool) -> None:
+    first, second = (names.exchange_name("Paper", url, "trading") for url in (one, other))
+    assert (first == second) is same
+    assert names.exchange_name("Live", None, "a") == names.exchange_name("Live", None, "b") == "Live"
 
 
 # --- deletion ---

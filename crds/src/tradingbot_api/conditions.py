@@ -86,6 +86,7 @@ class Reason(StrEnum):
     BREAKER_OPEN = "BreakerOpen"
     UNTRUSTED_BOOKS = "UntrustedBooks"
     UNKNOWN_ORDER = "UnknownOrder"
+    EXCHANGE_RESET = "ExchangeReset"
     TWO_TRADERS = "TwoTraders"
     STORE_FAILED = "StoreFailed"
     DRAINING = "Draining"

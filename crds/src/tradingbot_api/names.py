@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final
+from urllib.parse import urlsplit
 
 GROUP: Final = "tradingbot.dev"
 VERSION: Final = "v1alpha1"
@@ -54,7 +55,24 @@ def bot_server_name(uid: str) -> str:
     return f"{uid}.bot.{GROUP}"
 
 
-def claim_name(environment: str, account_uid: str, symbol: str) -> str:
-    """The Lease that says who may trade `symbol` on the account; a hash keeps the account out of the name."""
-    digest = hashlib.sha256(f"{environment}|{account_uid}|{symbol}".encode()).hexdigest()
+def exchange_name(environment: str, base_url: str | None, namespace: str) -> str:
+    """One name for one exchange: paper exchanges count their accounts alike, so their address is part of it.
+
+    A Service's short name means the namespace of the bot; its longer names mean the same Service.
+    """
+    if base_url is None:
+        return environment
+    url = urlsplit(base_url.lower())
+    host = (url.hostname or "").removesuffix(".").removesuffix(".cluster.local").removesuffix(".svc")
+    if "." not in host and ":" not in host:
+        host = f"{host}.{namespace}"
+    return f"{environment} {url.scheme}://{host}:{url.port or {'https': 443}.get(url.scheme, 80)}"
+
+
+def claim_name(exchange: str, account_uid: str, symbol: str) -> str:
+    """The Lease that says who may trade `symbol` on the account of an exchange, as `exchange_name` names it.
+
+    A hash keeps the account out of the name.
+    """
+    digest = hashlib.sha256(f"{exchange}|{account_uid}|{symbol}".encode()).hexdigest()
     return f"claim-{symbol.lower()}-{digest[:16]}"

@@ -775,10 +775,11 @@ class BotController:
 
 
 def _claimant(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:
+    exchange = bot.spec["exchange"]
     return Claimant(
         key=bot.key,
         uid=bot.uid,
-        environment=str(bot.spec["exchange"]["environment"]),
+        exchange=names.exchange_name(str(exchange["environment"]), exchange.get("baseURL"), bot.key.namespace),
         account_uid=account_uid,
         symbol=str(bot.spec["symbol"]),
         boot_id=boot_id,

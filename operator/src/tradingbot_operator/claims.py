@@ -25,7 +25,8 @@ class Claimant:
 
     key: BotKey
     uid: str
-    environment: str
+    exchange: str
+    """As names.exchange_name makes it."""
     account_uid: str
     symbol: str
     boot_id: str
@@ -34,7 +35,7 @@ class Claimant:
     @property
     def lease_name(self) -> str:
         """The Lease that it needs."""
-        return names.claim_name(self.environment, self.account_uid, self.symbol)
+        return names.claim_name(self.exchange, self.account_uid, self.symbol)
 
 
 @dataclass(frozen=True)
