@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.bot_orders import SYMBOL, BotSide, bot_side
-from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, OrderArchivedError
+from tradingbot.model import TradeFill
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.types import EntryOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
@@ -196,3 +198,85 @@ async def lose_protection(bot: BotSide) -> None:
     """Cancel the pair as somebody else would."""
     leg = bot.leg("sl")
     await bot.exchange.cancel_list(SYMBOL, leg.order_list_id, "by-hand", bot.exchange.stamp())
+
+
+async def test_an_exchange_that_forgot_the_orders_halts_the_bot_and_nothing_is_sold(tmp_path: Path) -> None:
+    path = tmp_path / "bot.db"
+    async with running_paper_exchange() as paper:
+        account = await paper.create_account(USDT="10000", BTC="1")
+        async with bot_side(paper, account, path, stream=False) as side:
+            await side.enter()
+
+    async with running_paper_exchange() as paper:
+        account = await paper.create_account(USDT="10000", BTC="1")
+        async with bot_side(paper, account, path, stream=False, faulty=True) as side:
+            assert side.orders.exchange_reset is not None
+            assert side.orders.verdict is not None
+            assert side.orders.verdict.kind is VerdictKind.DRIFT
+            assert side.orders.protection.state is not ProtectionState.PROTECTED
+            assert side.orders.open_orders == ()
+
+            assert (await side.enter()).code == "ExchangeReset"
+            assert (await side.orders.exit("signal")).code == "ExchangeReset"
+            await side.orders.reconcile()
+            await side.orders.tick()
+            assert not [call for call in side.faults.calls if call.startswith(("place", "cancel"))]
+
+
+async def test_an_order_that_was_archived_is_done(bot: BotSide) -> None:
+    await bot.enter()
+    await lose_protection(bot)
+    find = bot.exchange.order
+
+    async def order(symbol: str, client_order_id: str, *, urgent: bool = False) -> object:
+        raise OrderArchivedError("-2026", api_code=-2026)
+
+    bot.exchange.order = order  # type: ignore[assignment, method-assign]
+    await bot.orders.reconcile()
+    bot.exchange.order = find  # type: ignore[method-assign]
+
+    assert bot.orders.exchange_reset is None
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_a_lost_store_is_told_by_every_start_and_not_quiet_while_a_former_order_may_come(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "old.db", stream=False) as side:
+        await side.enter()
+    async with bot_side(paper, account, tmp_path / "new.db", stream=False, faulty=True, start=False) as side:
+        side.faults.always["account"] = AmbiguousError("no answer in time")
+        with pytest.raises(AmbiguousError):
+            await side.orders.start()
+
+    async with bot_side(paper, account, tmp_path / "new.db", stream=False, start=False) as side:
+        assert (await side.orders.start()).rebuilt
+        assert not side.orders.entries_quiet
+        assert (await side.enter()).code == "StoreNew"
+        await side.tick_until(lambda: side.orders.entries_quiet)
+        assert side.orders.books.quantity == await side.base_at_exchange()
+
+
+async def test_a_fee_without_a_value_is_valued_later_and_until_then_the_books_are_not_exact(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as side:
+        read = side.exchange.order_trades
+
+        async def in_bnb(symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
+            return [replace(fill, commission_asset="BNB") for fill in await read(symbol, order_id, urgent=urgent)]
+
+        side.exchange.order_trades = in_bnb  # type: ignore[method-assign]
+        for call in ("last_price", "candles"):
+            side.faults.always[call] = AmbiguousError("no answer in time")
+        await side.enter()
+        verdict = await side.orders.reconcile()
+        assert verdict.kind is VerdictKind.COVERED
+        assert "fees have no value" in verdict.message
+        side.faults.always.clear()
+
+        assert "fees have no value" not in (await side.orders.reconcile()).message
+        assert side.orders.books.unvalued_fees == 0
+        assert side.orders.books.fees_value > 0
+        assert all(booked.fee_value is not None for booked in await side.store.fills())

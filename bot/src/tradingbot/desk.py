@@ -33,6 +33,7 @@ BREAKER_FACT: Final = "breaker"
 LATCHES_FACT: Final = "safe-mode"
 EQUITY_FACT: Final = "equity"
 RISK_FACT: Final = "risk"
+CONFIRMED_FACT: Final = "books-confirmed"
 
 
 class Desk:
@@ -69,6 +70,8 @@ class Desk:
         self.connection_problem: Problem | None = None
         self.account_uid: str | None = None
         self.drain = DrainStatus()
+        self.books_confirmed = False
+        """A human confirmed books that were made from the exchange's trades."""
         self.reconnect = asyncio.Event()
         self.look_now = asyncio.Event()
         """Set when safe mode may have changed and entries may have to be cancelled."""
@@ -163,13 +166,28 @@ class Desk:
             since=now,
             clears="ends when the exchange has said what became of the order",
         )
-        if session and session.books_rebuilt and self.settings.exchange.environment is Environment.LIVE:
+        if (
+            session
+            and session.books_rebuilt
+            and not self.books_confirmed
+            and self.settings.exchange.environment is Environment.LIVE
+        ):
             safe.activate(
                 "store-lost",
                 Reason.STORE_FAILED,
                 since=now,
                 clears="check the position, then kubectl annotate tradingbot NAME tradingbot.dev/clear=store-lost",
                 latched=True,
+            )
+        reset = session.manager.exchange_reset if session else None
+        if reset is not None:
+            safe.activate(
+                "exchange-reset",
+                Reason.EXCHANGE_RESET,
+                since=now,
+                level=Level.HALTED,
+                clears=f"{reset} (the Testnet is wiped about monthly): delete this TradingBot and its volume, and "
+                "create it again with new books",
             )
         lost = session.manager.two_traders if session else None
         if lost is not None:
@@ -206,8 +224,8 @@ class Desk:
                 self.log.info("cause cleared by a human", cause=cause)
                 if cause == "drawdown":
                     self.risk.drawdown.reset_peak()
-                elif cause == "store-lost" and self.session is not None:
-                    self.session.books_rebuilt = False
+                elif cause == "store-lost":
+                    self.books_confirmed = True
 
     # --- the store ---
 
@@ -215,6 +233,7 @@ class Desk:
         """Continue where the former process stopped. StoreError."""
         breaker, latches = await store.get(BREAKER_FACT), await store.get(LATCHES_FACT)
         marks, risk = await store.get(EQUITY_FACT), await store.get(RISK_FACT)
+        self.books_confirmed = bool(await store.get(CONFIRMED_FACT))
         self.store = store
         stored = start.applied.committed
         if stored.revision >= self.applied.committed.revision:
@@ -229,7 +248,8 @@ class Desk:
         self._saved = {BREAKER_FACT: breaker, LATCHES_FACT: latches, EQUITY_FACT: marks, RISK_FACT: risk}
         former = Applied.from_json(await store.get(CONFIG_FACT))
         if start.usable:
-            await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
+            with suppress(StoreError):  # entries stop, the position is looked after
+                await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
 
     async def commit(self, applied: Applied, *, newer: bool) -> None:
         """Commit a configuration; a newer one together with the causes that a human cleared with it. StoreError."""
@@ -255,6 +275,7 @@ class Desk:
             LATCHES_FACT: self.safe_mode.latches_to_json(),
             EQUITY_FACT: marks.to_json() if marks else None,
             RISK_FACT: self.risk.to_json(),
+            CONFIRMED_FACT: self.books_confirmed,
         }
 
 

@@ -17,6 +17,7 @@ from binance.exceptions import BinanceAPIException, BinanceRequestException
 _CLOCK: Final = {-1021}
 _AUTH: Final = {-1022, -2014, -2015, -1002}
 _NOT_FOUND: Final = {-2013}
+_ARCHIVED: Final = {-2026}
 _AMBIGUOUS: Final = {-1006, -1007}
 _UNREACHABLE_CODES: Final = {-1000, -1001, -1008, -1016}
 
@@ -61,6 +62,12 @@ class RejectedError(ExchangeError):
     """The exchange understood and refused (-2010, -2011, -1013, ...); never a fault of the connection."""
 
     code = "Rejected"
+
+
+class OrderArchivedError(RejectedError):
+    """-2026: the order was canceled or expired without an execution, over 90 days ago."""
+
+    code = "OrderArchived"
 
 
 class NotFoundError(ExchangeError):
@@ -140,6 +147,8 @@ def classify_answer(status: int, code: int, text: str, headers: Mapping[str, str
         return AuthRejectedError(message, api_code=code, status=status)
     if code in _NOT_FOUND:
         return NotFoundError(message, api_code=code, status=status)
+    if code in _ARCHIVED:
+        return OrderArchivedError(message, api_code=code, status=status)
     if code == -1121:
         return UnknownSymbolError(message, api_code=code, status=status)
     if status >= 500 or code in _AMBIGUOUS or code in _UNREACHABLE_CODES or code == 0:

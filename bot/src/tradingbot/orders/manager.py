@@ -13,7 +13,13 @@ from typing import Final, TypeVar
 import structlog
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, RejectedError
+from tradingbot.gateway.errors import (
+    AmbiguousError,
+    ExchangeError,
+    NotFoundError,
+    OrderArchivedError,
+    RejectedError,
+)
 from tradingbot.gateway.port import Exchange, NewOco, NewOrder, NewOtoco, NewProtection, Stamp
 from tradingbot.model import (
     NO_LIST,
@@ -31,7 +37,7 @@ from tradingbot.model import (
     UserEvent,
 )
 from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stale_orders
-from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
+from tradingbot.orders.intents import SETTLE_MS, Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
 from tradingbot.orders.protection import Unbooked, held_quantity, judge_protection
@@ -66,6 +72,8 @@ SETTLE_WAITS: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0, 2.0, 3.0)
 """Seconds between questions about a request that got no answer, while its outcome is waited for."""
 FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
 """Trades of an order may be readable later than the order itself."""
+VANISHED_WAITS: Final = (0.0, 1.0, 2.0)
+"""Seconds before each question for an order that the exchange told of and does not find any more."""
 VERDICT_ATTEMPTS: Final = 3
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
@@ -127,6 +135,9 @@ class OrderManager:
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
         self._two_traders: str | None = None
+        self._exchange_reset: str | None = None
+        self._former_ms = 0
+        """Until then the exchange may still execute what a former process sent, whose store is lost; 0: nothing."""
         self._inherited = False
         """The exchange has orders of a process start that the store does not know: the position may be another's."""
         self._taker_rate = Decimal(0)
@@ -148,9 +159,11 @@ class OrderManager:
 
     @property
     def entries_quiet(self) -> bool:
-        """No entry is working, in flight or unknown."""
-        return not any(i.kind in {IntentKind.ENTRY, IntentKind.ANNOUNCE} for i in self._intents.values()) and not any(
-            order.purpose in ENTRY_PURPOSES for order in self._tracker.active_orders
+        """No entry is working, in flight or unknown, of this process or, with a new store, of a former one."""
+        return (
+            self._former_ms == 0
+            and not any(i.kind in {IntentKind.ENTRY, IntentKind.ANNOUNCE} for i in self._intents.values())
+            and not any(order.purpose in ENTRY_PURPOSES for order in self._tracker.active_orders)
         )
 
     @property
@@ -167,6 +180,11 @@ class OrderManager:
     def held_back(self) -> bool:
         """Nothing is sent: the position may be that of another process, until this one is named the trader."""
         return self._inherited and not self._proven()
+
+    @property
+    def exchange_reset(self) -> str | None:
+        """Which order the exchange no longer knows, or None; the books are worth nothing and the bot must halt."""
+        return self._exchange_reset
 
     @property
     def books(self) -> LedgerState:
@@ -252,23 +270,31 @@ class OrderManager:
         self._highest_order_id = await self._store.highest_order_id()
         self._fills = {booked.fill.trade_id: booked for booked in await self._store.fills()}
         self._books = self._fold()
+        await self._look_for_reset()
         open_intents = await self._store.open_intents()
         # What an open intent made has a higher order id than any known when it was committed.
         known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
+        read_ms = self._exchange.exchange_ms()
         listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
         listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
         own = [report for report in listed if self._is_own(report)]
         seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
         self._inherited = bool(await self._store.get(INHERITED)) or max(seen, default=0) > stored
         if self._inherited:  # before the incarnation, which hides it from the next start
-            await self._store.put(INHERITED, True)
+            await self._note(INHERITED, True)
         incarnation = propose_incarnation(self._exchange.exchange_ms(), stored, *seen)
-        await self._store.put(INCARNATION, incarnation)
-        await self._store.put(ACCOUNT_UID, self._account_uid)
+        await self._note(INCARNATION, incarnation)
+        await self._note(ACCOUNT_UID, self._account_uid)
         self._ids = ClientIds(self._ids.key, incarnation)
-        rebuilt = recorded is None and bool(own)
-        if rebuilt:
+        if recorded is None and own:
+            # Committed before the orders are: however this start ends, the next one knows it too.
+            quiet_ms = self._exchange.exchange_ms() + self._exchange.stamp().recv_window_ms + SETTLE_MS
+            recorded = {"base": None, "quiet_ms": quiet_ms}
+            await self._note(FOREIGN_BASE, recorded)
             lines.append(f"the store was new, {len(own)} own orders found at the exchange: books made from its trades")
+        rebuilt = recorded is not None and recorded["base"] is None
+        if recorded is not None and recorded.get("quiet_ms", 0) > read_ms:
+            self._former_ms = recorded["quiet_ms"]
         await self._absorb(own)
         for intent in open_intents:
             # The process that sent it is gone; SENDING and UNKNOWN are the same to the next one.
@@ -278,16 +304,17 @@ class OrderManager:
         await self._refresh()
         await self._collect_fills()
         if recorded is None:
-            # What is held before the first order is not this bot's; with a lost store nobody knows any more.
+            # What is held before the first order is not this bot's.
             account = await self._exchange.account(urgent=True)
             total = account.balance(self._rules.base_asset).total
-            recorded = {"base": None if rebuilt else format(total, "f")}
-            await self._store.put(FOREIGN_BASE, recorded)
+            recorded = {"base": format(total, "f")}
+            await self._note(FOREIGN_BASE, recorded)
         self._foreign_base = None if recorded["base"] is None else Decimal(recorded["base"])
         await self._tidy(lines)
         self._update_protection()
         await self._repair()
         verdict = await self._compare()
+        lines += [self._exchange_reset] if self._exchange_reset is not None else []
         lines.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, books {verdict.kind}")
         return RecoveryReport(tuple(lines), self._foreign, self.unknown, rebuilt)
 
@@ -296,11 +323,13 @@ class OrderManager:
         async with self._lock:
             if self._inherited and self._proven():
                 self._inherited = False
-                with suppress(StoreFailedError):  # then the next process waits for its grant, too
-                    await self._store.put(INHERITED, False)
+                await self._note(INHERITED, False)
+            await self._look_for_reset()
+            await self._take_former()
             await self._resolve_unknown()
             await self._refresh()
             await self._collect_fills()
+            await self._value_fees()
             await self._tidy([])
             self._update_protection()
             await self._repair()
@@ -315,6 +344,7 @@ class OrderManager:
             return  # an action is under way and looks after the same things
         async with self._lock:
             try:
+                await self._take_former()
                 await self._resolve_unknown()
                 if self._doubt or self._missing_fills() or self._check_is_due():
                     await self._refresh()
@@ -450,8 +480,12 @@ class OrderManager:
         """The stable code of why no entry may be sent now."""
         if self._two_traders is not None:
             return "TwoTraders"
+        if self._exchange_reset is not None:
+            return "ExchangeReset"
         if self._store.failed is not None:
             return StoreFailedError.code
+        if self._former_ms > 0:
+            return "StoreNew"
         if any(i.client_id != own_intent and i.blocks_entries for i in self._intents.values()):
             return "UnknownOrder"
         if self.held > 0:
@@ -508,6 +542,8 @@ class OrderManager:
 
     async def _exit(self, reason: str, *, at_market: bool = False) -> ExitResult:
         await self._resolve_unknown()
+        if self._exchange_reset is not None:
+            return ExitResult(ExitOutcome.FAILED, "ExchangeReset", self._exchange_reset)
         if not await self._may_sell():
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
         await self._cancel(self._open(lambda order: order.side is Side.SELL))
@@ -674,8 +710,8 @@ class OrderManager:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
             return
-        if self._two_traders is not None or self.held_back:
-            return  # halted: the other process looks after the position
+        if self._two_traders is not None or self.held_back or self._exchange_reset is not None:
+            return  # halted: the other process looks after the position, or there is none any more
         try:
             if not await self._may_sell():
                 return
@@ -924,8 +960,8 @@ class OrderManager:
         for client_id in client_ids:
             try:
                 found.append(await self._exchange.order(self._rules.symbol, client_id, urgent=True))
-            except NotFoundError:
-                self._log.info("order not readable yet", client_order_id=client_id)
+            except (NotFoundError, OrderArchivedError):
+                self._log.info("order not readable", client_order_id=client_id)
         return found
 
     # --- what the exchange says ---
@@ -996,14 +1032,63 @@ class OrderManager:
         self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
         await self._absorb([report for report in reports if self._is_own(report)])
         listed = {report.client_order_id for report in reports}
-        gone = [order.client_order_id for order in self._tracker.active_orders if order.client_order_id not in listed]
-        await self._absorb(await self._reports(gone))
+        for order in self._tracker.active_orders:
+            if order.client_order_id in listed or self._exchange_reset is not None:
+                continue
+            try:
+                report = await self._ask(order)
+            except OrderArchivedError:
+                done = replace(order, status=OrderStatus.EXPIRED)
+                self._tracker.add_order(done)
+                await self._record([done], [])
+                continue
+            if report is None:
+                self._take_reset(order)
+            else:
+                await self._absorb([report])
+
+    async def _ask(self, order: TrackedOrder) -> OrderReport | None:
+        """An order that the exchange told of before; None where it never heard of it: it was reset. ExchangeError."""
+        symbol = self._rules.symbol
+        for wait in VANISHED_WAITS:
+            await asyncio.sleep(wait)
+            with suppress(NotFoundError):
+                return await self._exchange.order(symbol, order.client_order_id, urgent=True)
+        listed = await self._exchange.all_orders(symbol, from_order_id=order.order_id or 0, urgent=True)
+        return next((report for report in listed if report.client_order_id == order.client_order_id), None)
+
+    async def _look_for_reset(self) -> None:
+        """Ask for the newest order that the exchange told of."""
+        tracked = max(self._tracker, key=lambda order: order.order_id or 0, default=None)
+        newest = tracked or await self._store.newest_order()
+        if newest is None or self._exchange_reset is not None:
+            return
+        with suppress(OrderArchivedError):
+            if await self._ask(newest) is None:
+                self._take_reset(newest)
+
+    def _take_reset(self, vanished: TrackedOrder) -> None:
+        """Nothing of the books is at the exchange any more. In memory only: a restart asks the exchange again."""
+        self._exchange_reset = f"the exchange no longer knows order {vanished.client_order_id}: its data were reset"
+        self._log.error("exchange reset", client_order_id=vanished.client_order_id)
+        for order in self._tracker.active_orders:
+            self._tracker.add_order(replace(order, status=OrderStatus.EXPIRED))
+
+    async def _take_former(self) -> None:
+        """Read what a former process, whose store is lost, may have sent last, once it is certainly executed."""
+        if self._former_ms == 0 or self._exchange.exchange_ms() <= self._former_ms:
+            return
+        listed = await self._exchange.all_orders(
+            self._rules.symbol, from_order_id=self._highest_order_id + 1, urgent=True
+        )
+        await self._absorb([report for report in listed if self._is_own(report)])
+        self._former_ms, self._doubt = 0, True
 
     async def _collect_fills(self) -> None:
         """Read the trades of every own order whose fills in the books are not yet its executed quantity."""
         for wait in (*FILL_WAITS, None):
             missing = self._missing_fills()
-            if not missing:
+            if not missing or self._exchange_reset is not None:
                 return
             owners = {order.order_id: order.client_order_id for order in self._tracker if order.order_id is not None}
             if len(missing) >= BULK_TRADES:
@@ -1070,6 +1155,25 @@ class OrderManager:
             return book(fill, base, quote)
         return book(fill, base, quote, price)
 
+    async def _value_fees(self) -> None:
+        """Value the fees whose asset had no price that could be read, at the price of the minute of the fill."""
+        valued: list[BookedFill] = []
+        for booked in [item for item in self._fills.values() if item.fee_value is None]:
+            fill, quote = booked.fill, self._rules.quote_asset
+            try:
+                candles = await self._exchange.candles(
+                    f"{fill.commission_asset}{quote}", "1m", limit=1, start_ms=fill.time_ms - fill.time_ms % 60_000
+                )
+            except ExchangeError as error:
+                self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
+                break
+            if candles:
+                valued.append(book(fill, self._rules.base_asset, quote, candles[0].close))
+        if valued:
+            self._fills |= {item.fill.trade_id: item for item in valued}
+            self._books = self._fold()
+            await self._record([], valued)
+
     def _fold(self) -> LedgerState:
         rules = self._rules
         return fold(self._fills.values(), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
@@ -1081,9 +1185,18 @@ class OrderManager:
         except StoreFailedError as error:  # the exchange has it all; entries stop, the rest goes on
             self._log.error("not recorded", error=str(error))
 
+    async def _note(self, name: str, value: object) -> None:
+        """Commit a fact; where that fails, entries stop and the position is looked after all the same."""
+        try:
+            await self._store.put(name, value)
+        except StoreFailedError as error:
+            self._log.error("not recorded", fact=name, error=str(error))
+
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
-        if self._intents or self._missing_fills() or self._two_traders is not None or self.held_back:
+        if self._two_traders is not None or self.held_back or self._exchange_reset is not None:
+            return
+        if self._intents or self._missing_fills():
             return
         stale = self._stale_orders()
         # Books without an entry would call its protection stale: the exchange is asked for it before.
@@ -1110,6 +1223,9 @@ class OrderManager:
         for attempt in range(VERDICT_ATTEMPTS):
             booked = [(order, self._booked(order)) for order in self._tracker]
             verdict = await self._reconciler.reconcile_position(booked, self._books, self._foreign_base)
+            if self._exchange_reset is not None:
+                verdict = replace(verdict, kind=VerdictKind.DRIFT, message=self._exchange_reset)
+                break
             if verdict.kind is VerdictKind.EXACT or attempt == VERDICT_ATTEMPTS - 1:
                 break
             if (

@@ -85,6 +85,9 @@ class BalanceReconciler:
             message = f"{canonical(books.oversold)} {asset} sold that this bot never bought"
         elif drift < 0:
             message = f"the account holds {held} {asset}, the position is {canonical(position)}"
+        elif books.unvalued_fees:
+            kind = VerdictKind.COVERED
+            message = f"{books.unvalued_fees} fees have no value in {books.quote_asset} yet: the profit lacks them"
         elif foreign_base is not None and drift == foreign_base:
             kind = VerdictKind.EXACT
         else:

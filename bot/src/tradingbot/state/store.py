@@ -138,7 +138,7 @@ class Store:
         *,
         unsettled: Collection[str] = (),
     ) -> None:
-        """Commit what the exchange told of orders, and fills; a fill that is there already stays as it is.
+        """Commit what the exchange told of orders, and fills; a fill whose fee has a value stays as it is.
 
         `unsettled` are the client ids of done orders whose fills are not all known yet: they stay loaded at a start.
         """
@@ -153,7 +153,11 @@ class Store:
                 "INSERT INTO orders VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET open=excluded.open, body=excluded.body",
                 order_rows,
             )
-            db.executemany("INSERT INTO fills VALUES (?,?,?) ON CONFLICT DO NOTHING", fill_rows)
+            db.executemany(
+                "INSERT INTO fills VALUES (?,?,?) ON CONFLICT DO UPDATE SET body=excluded.body "
+                "WHERE json_extract(body, '$.fee_value') IS NULL",
+                fill_rows,
+            )
 
         await self._run(write)
 
@@ -162,6 +166,12 @@ class Store:
         query = "SELECT body FROM orders WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id"
         rows = await self._run(lambda db: db.execute(query, (since_ms,)).fetchall())
         return [_load_order(row[0]) for row in rows]
+
+    async def newest_order(self) -> TrackedOrder | None:
+        """The recorded order with the highest order id."""
+        query = "SELECT body FROM orders ORDER BY json_extract(body, '$.order_id') DESC LIMIT 1"
+        row = await self._run(lambda db: db.execute(query).fetchone())
+        return None if row is None else _load_order(row[0])
 
     async def highest_order_id(self) -> int:
         """The highest order id of any recorded order; 0 before any."""
