@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,19 @@ async def test_missing_credentials_are_told_by_the_bot_and_heal_without_a_restar
     double.wake()
     await scene.reaches("Trading")
     assert scene.kubelet.starts["btcusdt"] == 1
+
+
+async def test_figures_go_on_while_nothing_is_granted(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = {"account_uid": None}
+    await scene.create()
+    await scene.is_("ClaimHeld", "Unknown", "AwaitingAccount")
+    await scene.is_("BotReachable", "True", "OK")
+    scene.double().unrealized = Decimal(7)
+
+    async def shown() -> bool:
+        return bool(((await scene.bot())["status"].get("pnl") or {}).get("unrealized") == "7")
+
+    await until("the figure", shown, seconds=75)
 
 
 async def test_a_killed_operator_comes_back_and_changes_nothing(scene: Scene) -> None:

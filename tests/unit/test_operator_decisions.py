@@ -99,6 +99,7 @@ def test_a_claims_name_tells_no_account_and_differs_by_environment_account_and_s
 def test_paper_exchanges_with_the_same_accounts_are_not_taken_for_one(one: str, other: str, same: bool) -> None:
     first, second = (names.exchange_name("Paper", url, "trading") for url in (one, other))
     assert (first == second) is same
+    assert names.exchange_name("Paper", "http://paper:99999", "trading")
     assert names.exchange_name("Live", None, "a") == names.exchange_name("Live", None, "b") == "Live"
 
 
@@ -167,6 +168,7 @@ def test_a_deletion_drains_waits_and_releases_in_this_order(seen: DeletionFacts,
         pytest.param("Hold", "position 0.5 BTC", "LeftOnExchange", False, id="held-as-wanted"),
         pytest.param("ClosePosition", "position 0.5 BTC", "PositionNotClosed", True, id="not-closed"),
         pytest.param("Hold", "unknown: not connected", "DeletionIncomplete", True, id="not-known"),
+        pytest.param("Hold", "outcome of tb-1 is unknown", "DeletionIncomplete", True, id="an-order-not-known"),
     ],
 )
 def test_what_a_drain_leaves_against_its_policy_is_a_warning(

@@ -62,11 +62,15 @@ def exchange_name(environment: str, base_url: str | None, namespace: str) -> str
     """
     if base_url is None:
         return environment
-    url = urlsplit(base_url.lower())
+    try:
+        url = urlsplit(base_url.lower())
+        port = url.port or {"https": 443}.get(url.scheme, 80)
+    except ValueError:
+        return f"{environment} {base_url}"
     host = (url.hostname or "").removesuffix(".").removesuffix(".cluster.local").removesuffix(".svc")
     if "." not in host and ":" not in host:
         host = f"{host}.{namespace}"
-    return f"{environment} {url.scheme}://{host}:{url.port or {'https': 443}.get(url.scheme, 80)}"
+    return f"{environment} {url.scheme}://{host}:{port}"
 
 
 def claim_name(exchange: str, account_uid: str, symbol: str) -> str:

@@ -112,7 +112,7 @@ def left_on_exchange(drained: DrainStatus) -> Notice:
     left = "; ".join(drained.remaining)
     if drained.position_policy is PositionPolicy.CLOSE_POSITION:
         return Notice("PositionNotClosed", f"Not everything was sold or cancelled in time: {left}.", warning=True)
-    if any(line.startswith("unknown") for line in drained.remaining):
+    if any("unknown" in line for line in drained.remaining):
         return Notice("DeletionIncomplete", f"It is not known what stays on the exchange: {left}.", warning=True)
     return Notice("LeftOnExchange", f"Stays on the exchange: {left}")
 
@@ -271,6 +271,9 @@ class BotController:
         await self._tell(bot, memory, accepted, pod, again)
         if refused is not None:
             raise refused
+        if memory.word() is not None:
+            # Figures are no news, and without a grant nothing else brings the next step.
+            again.append(statuses.SPACING[Change.FIGURES])
         return min(again) if again else None
 
     def _forget(self, key: BotKey) -> None:
