@@ -15,8 +15,16 @@ from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_api.bot_http import DrainPhase, DrainStatus
 from tradingbot_api.v1alpha1 import PositionPolicy
-from tradingbot_operator.bot_controller import DeletionFacts, DeletionStep, alarm, deletion_step, left_on_exchange, news
-from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Claim, Claimant, Standing, lost, standing
+from tradingbot_operator.bot_controller import (
+    DeletionFacts,
+    DeletionStep,
+    alarm,
+    confirmed_stopped,
+    deletion_step,
+    left_on_exchange,
+    news,
+)
+from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Absences, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import first_epoch, lease_name
@@ -180,6 +188,37 @@ def test_what_a_drain_leaves_against_its_policy_is_a_warning(
     notice = left_on_exchange(drained)
     assert (notice.reason, notice.warning) == (reason, warning)
     assert remaining in notice.message
+
+
+@pytest.mark.parametrize(
+    ("vanished", "annotation", "confirmed"),
+    [
+        pytest.param("pod-2", "pod-2", True, id="this-pod"),
+        pytest.param("pod-2", "pod-1", False, id="an-older-word"),
+        pytest.param("", "pod-1", False, id="a-pod-that-was-not-seen"),
+        pytest.param("", "", False, id="nothing"),
+    ],
+)
+def test_only_a_word_on_the_very_pod_that_vanished_counts(vanished: str, annotation: str, confirmed: bool) -> None:
+    assert confirmed_stopped(vanished, {names.CONFIRM_STOPPED_ANNOTATION: annotation}) is confirmed
+
+
+def test_a_claim_whose_holder_is_gone_waits_for_the_end_of_its_last_grant() -> None:
+    absences = Absences(70)
+    assert not absences.certain("a", absent=True, now=0)
+    assert not absences.certain("a", absent=True, now=69)
+    assert not absences.certain("b", absent=True, now=70)
+    assert absences.certain("a", absent=True, now=70)
+    assert not absences.certain("a", absent=False, now=71)
+    assert not absences.certain("a", absent=True, now=72)
+
+
+def test_a_pod_that_lost_its_owner_is_still_its_bots() -> None:
+    raw = raw_pod({"running": {}})
+    del raw["metadata"]["ownerReferences"]
+    assert SeenPod.of(raw).owner_uid is None
+    raw["metadata"]["labels"][names.BOT_UID_LABEL] = UID
+    assert SeenPod.of(raw).owner_uid == UID
 
 
 # --- what is news ---

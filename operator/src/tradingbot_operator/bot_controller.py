@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -32,7 +32,7 @@ from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Peer
 from tradingbot_operator.certificates import CertificateAuthority
-from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
+from tradingbot_operator.claims import Absences, Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import Identity, SpecError
 from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, POD_BEING_MADE, Fleet, ForeignObjectError, Memory
@@ -117,6 +117,12 @@ def left_on_exchange(drained: DrainStatus) -> Notice:
     return Notice("LeftOnExchange", f"Stays on the exchange: {left}")
 
 
+def confirmed_stopped(vanished: str, annotations: Mapping[str, str]) -> bool:
+    """Whether a human says that the process of the vanished pod stopped. An older word, on another pod, does not count;
+    so neither does any while the pod's UID is not known."""
+    return bool(vanished) and annotations.get(names.CONFIRM_STOPPED_ANNOTATION) == vanished
+
+
 def news(status: BotStatus) -> object:
     """What of a bot's word is worth a step at once; figures wait for the next one."""
     return (
@@ -177,6 +183,7 @@ class BotController:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
+        self._absences = Absences(GRANT_TTL_SECONDS + GRANT_MARGIN_SECONDS)
 
     # --- what comes in from outside a step; nothing here waits ---
 
@@ -233,11 +240,12 @@ class BotController:
         if bot is None:
             self._forget(key)
             return None
-        known = self._fleet.known(key)
         memory = self._fleet.of(bot)
-        if memory is not known and self._pods.get(key) is None and bot.status.get("podName"):
-            # It had a pod before this process looked: how that one ended was not seen.
-            memory.vanished_pod, memory.had_pod = "", True
+        if not memory.stepped:
+            memory.stepped = True
+            if self._pods.get(key) is None and bot.status.get("podName") and not memory.had_pod:
+                # It had a pod before this process looked: how that one ended was not seen.
+                memory.vanished_pod, memory.had_pod = "", True
         if bot.deleted is not None:
             return await self._deletion(bot, memory)
         again: list[float] = []
@@ -326,8 +334,12 @@ class BotController:
         if wait > 0:
             memory.pod_missing = (
                 "The pod vanished before its end was seen; its process may still run. A new one is made when its "
-                f"last grant has ended, or at once after kubectl annotate tradingbot {bot.key.name} "
-                f"{names.CONFIRM_STOPPED_ANNOTATION}={memory.vanished_pod or 'POD-UID'} where you know that it stopped."
+                "last grant has ended"
+            ) + (
+                f", or at once after kubectl annotate tradingbot {bot.key.name} "
+                f"{names.CONFIRM_STOPPED_ANNOTATION}={memory.vanished_pod} where you know that it stopped."
+                if memory.vanished_pod
+                else "."
             )
             again.append(wait)
             return None
@@ -354,7 +366,7 @@ class BotController:
             found = await self._cluster.get("pods", bot.key.namespace, bot.key.name)
             if found is None:
                 raise
-            if not desired.owned_by(found, bot.uid):
+            if SeenPod.of(found).owner_uid != bot.uid:
                 former = desired.formerly_owned(found, identity)
                 raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=former) from None
             raw = found
@@ -383,8 +395,7 @@ class BotController:
         vanished = memory.vanished_pod
         if vanished is None:
             return 0.0
-        confirmed = bot.annotations.get(names.CONFIRM_STOPPED_ANNOTATION)
-        if confirmed and (confirmed == vanished or not vanished):
+        if confirmed_stopped(vanished, bot.annotations):
             return 0.0
         # A former operator may have granted until this one took its Lease.
         last = memory.last_grant if memory.last_grant is not None else self._started
@@ -531,9 +542,9 @@ class BotController:
             # A namespace that this operator may not read: its bots are somebody else's.
             log.info("a claim's holder cannot be looked at", holder=claim.holder, error=str(error))
             return False
-        if holder is not None and holder["metadata"]["uid"] == claim.holder_uid:
-            return False
-        return pod is None or not desired.owned_by(pod, claim.holder_uid)
+        there = holder is not None and holder["metadata"]["uid"] == claim.holder_uid
+        runs = pod is not None and SeenPod.of(pod).owner_uid == claim.holder_uid
+        return self._absences.certain(claim.holder_uid, absent=not (there or runs), now=self._loop.time())
 
     async def _grant(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
         ledger = memory.ledger

@@ -104,6 +104,21 @@ class Verdict:
     holder: str = ""
 
 
+class Absences:
+    """Since when holders of claims are gone: after a forced deletion the process lives on with its last grant."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+
+    def certain(self, holder_uid: str, *, absent: bool, now: float) -> bool:
+        """Whether the holder has been gone for so long that no grant of it can be left."""
+        if not absent:
+            self._since.pop(holder_uid, None)
+            return False
+        return now - self._since.setdefault(holder_uid, now) >= self._seconds
+
+
 class Claims:
     """The claims in one namespace, shared by all operators of a cluster."""
 

@@ -187,7 +187,7 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
     shape = spec.pod
     metadata = _metadata(identity, identity.name)
     # Ours win: they are what the operator finds its pods by.
-    metadata["labels"] = {**shape.labels, **metadata["labels"]}
+    metadata["labels"] = {**shape.labels, **metadata["labels"], names.BOT_UID_LABEL: identity.uid}
     if shape.annotations:
         metadata["annotations"] = dict(shape.annotations)
     state: Manifest = {"emptyDir": {}}

@@ -104,6 +104,8 @@ class Memory:
     vanished_pod: str | None = None
     """A pod that went away before its end was seen; empty where its UID is not known."""
     had_pod: bool = False
+    stepped: bool = False
+    """A step was made; the fast lane or a pod's end may have begun this memory before."""
     pod_missing: str = POD_BEING_MADE
     drain_asked: float | None = None
     drained: DrainStatus | None = None

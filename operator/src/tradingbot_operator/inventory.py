@@ -135,7 +135,8 @@ class SeenPod:
             key=BotKey(metadata["namespace"], metadata["name"]),
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
-            owner_uid=owners[0] if owners else None,
+            # Deleting a TradingBot with --cascade=orphan strips the owner; the process is still its own.
+            owner_uid=owners[0] if owners else metadata.get("labels", {}).get(names.BOT_UID_LABEL),
             deleting=deleting,
             phase=phase,
             reason=status.get("reason", ""),
