@@ -331,6 +331,22 @@ async def test_keys_of_another_account_halt_the_bot_until_the_former_come_back(
         await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
 
 
+async def test_a_store_that_cannot_be_opened_is_a_condition_that_heals(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account, strategy=CALM)
+    state = folder.root / "state"
+    state.rmdir()
+    state.write_text("no directory")
+    async with bot_process(folder) as bot:
+        await bot.until_condition("BalanceSynced", "False", "StoreFailed", seconds=10)
+        assert bot.status.safe_mode.level == "Halted"
+        state.unlink()
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
+        await bot.until(lambda status: status.safe_mode.level == "NoNewEntries", 5)
+        assert [cause.reason for cause in bot.status.safe_mode.causes] == ["AwaitingGrant"]
+
+
 async def test_an_unknown_symbol_and_a_bad_strategy_are_conditions(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:

@@ -273,6 +273,21 @@ async def test_a_store_that_cannot_commit_forbids_entries_and_lets_exits_go(bot:
     assert (await bot.enter()).code == "StoreFailed"
 
 
+async def test_a_start_on_a_store_that_cannot_commit_looks_after_the_position(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db") as former:
+        await former.enter()
+        stop = former.leg("sl")
+        await former.exchange.cancel_list(SYMBOL, stop.order_list_id, "hand-1", former.exchange.stamp())
+    async with bot_side(paper, account, tmp_path / "bot.db", start=False) as bot:
+        bot.store._db.execute("PRAGMA query_only=ON")
+        await bot.orders.start()
+
+        assert bot.orders.protection.state is ProtectionState.PROTECTED
+        assert (await bot.enter()).code == "StoreFailed"
+
+
 async def test_the_first_entry_is_announced_by_an_order_that_is_cancelled(bot: BotSide) -> None:
     await bot.enter()
 

@@ -31,6 +31,7 @@ from tradingbot_api.conditions import Reason
 STORE_FILE: Final = "bot.db"
 REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
+STORE_RETRY_SECONDS: Final = 2.0
 LONGEST_BACKOFF: Final = 5.0
 STOP_SECONDS: Final = 4.0
 TURN_LIMIT_SECONDS: Final = 30.0
@@ -149,9 +150,9 @@ class BotApp:
     async def _live(self) -> None:
         """Open the store, then connect again and again."""
         store = await self._open_store()
-        if store is None:
-            await self._stop.wait()
-            return
+        while store is None:
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+            store = await self._open_store()
         attempt = 0
         while True:
             self.desk.reconnect.clear()
@@ -271,7 +272,7 @@ class BotApp:
 
     async def _open_store(self) -> Store | None:
         """Open the store and take over what the former process left; None where it cannot be trusted."""
-        desk = self.desk
+        desk, store = self.desk, None
         try:
             store = await asyncio.to_thread(Store.open, self._options.state_dir / STORE_FILE)
             # Without an operator the manifest is the user's word of now, whatever was in force before.
@@ -280,9 +281,11 @@ class BotApp:
             await desk.take_over(store, start)
         except StoreError as error:
             desk.store_problem = str(error)
-            desk.log.error("the store cannot be used", error=str(error))
             self._report_problem(Reason.STORE_FAILED, f"{error}; restore the volume or delete the TradingBot")
+            if store is not None:
+                await store.close()
             return None
+        desk.store_problem = desk.connection_problem = None
         if start.problem is not None:
             desk.log.warning("the configuration is not in force", message=start.problem.message)
         self.feed.wake()

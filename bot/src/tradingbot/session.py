@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,7 +31,7 @@ from tradingbot.recovery.retry import retry_read
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
-from tradingbot.state.store import Store
+from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Interval
 
@@ -555,7 +556,8 @@ async def _check_account(store: Store, settings: BotSettings, uid: str) -> None:
     mine = {"environment": settings.exchange.environment.value, "uid": uid}
     known = await store.get(ACCOUNT_FACT)
     if known is None:
-        await store.put(ACCOUNT_FACT, mine)
+        with suppress(StoreFailedError):  # entries stop, the position is looked after
+            await store.put(ACCOUNT_FACT, mine)
     elif known != mine:
         raise AccountChangedError(
             f"the keys belong to account {uid} ({mine['environment']}), the books to {known['uid']} "

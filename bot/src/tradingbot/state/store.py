@@ -93,7 +93,7 @@ class Store:
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction() -> T:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("BEGIN")  # not IMMEDIATE: what cannot be written can still be read
                 try:
                     result = work(self._db)
                 except BaseException:
