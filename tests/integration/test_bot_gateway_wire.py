@@ -202,6 +202,7 @@ class StreamServer:
 
     url: str = ""
     subscriptions: int = 0
+    answers_pings: bool = True
     users: list[web.WebSocketResponse] = field(default_factory=list)
     markets: list[web.WebSocketResponse] = field(default_factory=list)
 
@@ -214,6 +215,8 @@ class StreamServer:
             if frame.type is WSMsgType.TEXT:
                 message = json.loads(frame.data)
                 self.subscriptions += message["method"].startswith("userDataStream.subscribe")
+                if message["method"] == "ping" and not self.answers_pings:
+                    continue
                 await socket.send_json({"id": message["id"], "status": 200, "result": {"subscriptionId": 0}})
         return socket
 
@@ -274,6 +277,22 @@ async def test_a_user_stream_that_ended_in_words_is_rebuilt(message: dict[str, o
     async with streaming() as (server, streams):
         await server.users[0].send_json(message)
         await until(lambda: server.subscriptions == 2 and streams.user_alive)
+
+
+async def test_a_user_connection_that_answers_nothing_is_rebuilt_although_its_frames_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tradingbot.gateway.streams.PING_EVERY", 0.1)
+    monkeypatch.setattr("tradingbot.gateway.streams.USER_ANSWER_AGE", 0.5)
+    async with streaming() as (server, streams):
+        server.answers_pings = False
+        async with asyncio.timeout(10):
+            while server.subscriptions < 2:
+                with suppress(ConnectionError):
+                    await server.users[0].ping()
+                await asyncio.sleep(0.05)
+        server.answers_pings = True
+        await until(lambda: streams.user_alive)
 
 
 async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book() -> None:

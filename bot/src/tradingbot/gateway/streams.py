@@ -254,6 +254,11 @@ class Streams:
         number = 0
         while not socket.closed:
             await asyncio.sleep(PING_EVERY)
+            if not self.user_alive:
+                # Frames of the exchange keep a connection from being silent that answers no request any more.
+                self._log.warning("the user connection does not answer")
+                await socket.close()
+                return
             number += 1
             await socket.send_str(json.dumps({"id": f"ping-{number}", "method": "ping"}))
 
