@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -125,6 +126,22 @@ def test_an_open_circuit_stays_open_over_a_restart_for_what_is_left() -> None:
     assert again.snapshot().next_probe == START + timedelta(seconds=300)
     clock.seconds = 300
     assert again.half_open() == [EndpointClass.MARKET]
+
+
+async def test_a_demanded_wait_is_kept_over_a_restart() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    with pytest.raises(RateLimitedError):
+        await panel.call(EndpointClass.MARKET, failing(RateLimitedError("418", retry_after=600)))
+    saved = json.loads(json.dumps(panel.to_json()))
+    clock.seconds = 100
+    again = BreakerPanel(clock.monotonic, clock.wall)
+    again.restore(saved)
+    assert again.to_json() == saved
+    with pytest.raises(CircuitOpenError, match="next probe in 500 s"):
+        await again.call(EndpointClass.REDUCE, answers)
+    clock.seconds = 600
+    assert await again.call(EndpointClass.REDUCE, answers) == "ok"
 
 
 async def test_a_read_is_tried_again_and_the_last_error_is_told() -> None:

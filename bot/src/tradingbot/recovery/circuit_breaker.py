@@ -161,6 +161,7 @@ class CircuitBreaker:
 
 
 _SEVERITY = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
+_RETRY_AFTER = "retry-after"
 _MARKET_CALLS = (EndpointClass.MARKET, EndpointClass.ACCOUNT, EndpointClass.ORDER)
 
 
@@ -174,6 +175,8 @@ class BreakerPanel:
         self._monotonic = monotonic
         self._wall = wall
         self._wait_until: float | None = None
+        self._wait_ends: datetime | None = None
+        """The same as wall time: a call of the next process within a ban would lengthen it."""
         self.bypass = False
         """While connecting: calls are neither counted nor refused, the back-off of the connecting paces them."""
         self.breakers = {kind: CircuitBreaker(kind.value, monotonic=monotonic, wall=wall) for kind in _MARKET_CALLS}
@@ -187,13 +190,14 @@ class BreakerPanel:
     async def call(self, endpoint: EndpointClass, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call` inside the circuit of its class; raises CircuitOpenError where it was not sent."""
         if (left := self.wait_seconds()) > 0:
-            raise CircuitOpenError("retry-after", left)
+            raise CircuitOpenError(_RETRY_AFTER, left)
         reduce = endpoint is EndpointClass.REDUCE
         breaker = self.breakers[EndpointClass.ORDER if reduce else endpoint]
         try:
             return await (call() if self.bypass else breaker.call(call, must_pass=reduce))
         except RateLimitedError as error:
             self._wait_until = self._monotonic() + error.retry_after
+            self._wait_ends = self._wall() + timedelta(seconds=error.retry_after)
             raise
 
     def wait_seconds(self) -> float:
@@ -222,11 +226,16 @@ class BreakerPanel:
         return worst
 
     def to_json(self) -> dict[str, dict[str, str | int | None]]:
-        """What survives a restart, by class."""
-        return {kind.value: breaker.to_json() for kind, breaker in self.breakers.items()}
+        """What survives a restart: by class, and the demanded wait."""
+        saved = {kind.value: breaker.to_json() for kind, breaker in self.breakers.items()}
+        return saved | {_RETRY_AFTER: {"until": self._wait_ends.isoformat()}} if self._wait_ends else saved
 
     def restore(self, data: Mapping[str, Mapping[str, str | int | None]]) -> None:
         """The inverse of to_json."""
         for kind, breaker in self.breakers.items():
             if kind.value in data:
                 breaker.restore(data[kind.value])
+        until = data.get(_RETRY_AFTER, {}).get("until")
+        if isinstance(until, str):
+            self._wait_ends = datetime.fromisoformat(until)
+            self._wait_until = self._monotonic() + (self._wait_ends - self._wall()).total_seconds()
