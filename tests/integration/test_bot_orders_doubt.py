@@ -206,6 +206,9 @@ async def test_an_exchange_that_forgot_the_orders_halts_the_bot_and_nothing_is_s
         account = await paper.create_account(USDT="10000", BTC="1")
         async with bot_side(paper, account, path, stream=False) as side:
             await side.enter()
+    with sqlite3.connect(path) as db:  # as if it had been bought a minute ago
+        db.execute("UPDATE orders SET body = json_set(body, '$.created_ms', body ->> '$.created_ms' - 60000)")
+    db.close()
 
     async with running_paper_exchange() as paper:
         account = await paper.create_account(USDT="10000", BTC="1")

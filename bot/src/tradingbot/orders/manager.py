@@ -74,6 +74,8 @@ FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
 """Trades of an order may be readable later than the order itself."""
 VANISHED_WAITS: Final = (0.0, 1.0, 2.0)
 """Seconds before each question for an order that the exchange told of and does not find any more."""
+READABLE_MS: Final = 5_000 + SETTLE_MS
+"""An order that the exchange told of this long ago can be read there."""
 VERDICT_ATTEMPTS: Final = 3
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
@@ -1028,7 +1030,6 @@ class OrderManager:
         symbol = self._rules.symbol
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
-        self._doubt = False
         self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
         await self._absorb([report for report in reports if self._is_own(report)])
         listed = {report.client_order_id for report in reports}
@@ -1046,16 +1047,23 @@ class OrderManager:
                 self._take_reset(order)
             else:
                 await self._absorb([report])
+        self._doubt = False
 
     async def _ask(self, order: TrackedOrder) -> OrderReport | None:
-        """An order that the exchange told of before; None where it never heard of it: it was reset. ExchangeError."""
+        """An order that the exchange told of before; None where it never heard of it: it was reset.
+
+        ExchangeError, also of a new order that may only not be readable yet.
+        """
         symbol = self._rules.symbol
         for wait in VANISHED_WAITS:
             await asyncio.sleep(wait)
             with suppress(NotFoundError):
                 return await self._exchange.order(symbol, order.client_order_id, urgent=True)
         listed = await self._exchange.all_orders(symbol, from_order_id=order.order_id or 0, urgent=True)
-        return next((report for report in listed if report.client_order_id == order.client_order_id), None)
+        found = next((report for report in listed if report.client_order_id == order.client_order_id), None)
+        if found is None and self._exchange.exchange_ms() - order.created_ms <= READABLE_MS:
+            raise NotFoundError(f"order {order.client_order_id} is not readable yet")
+        return found
 
     async def _look_for_reset(self) -> None:
         """Ask for the newest order that the exchange told of."""
