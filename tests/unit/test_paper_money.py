@@ -93,7 +93,7 @@ def needed_locks(exchange: Exchange, uid: int) -> dict[str, int]:
     return result
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(step, max_size=30))
 def test_money_is_conserved_by_any_sequence_of_inputs(steps: list[tuple[object, ...]]) -> None:
     desk = Desk()
@@ -124,7 +124,7 @@ def test_money_is_conserved_by_any_sequence_of_inputs(steps: list[tuple[object, 
         assert order.executed == sum(one.quantity for one in trades) <= order.quantity
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(step, max_size=20))
 def test_the_same_inputs_give_the_same_outputs(steps: list[tuple[object, ...]]) -> None:
     told = []
