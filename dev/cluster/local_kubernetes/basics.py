@@ -75,7 +75,10 @@ def lock(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
                 waiting()
                 fcntl.flock(handle, fcntl.LOCK_EX)
             # The previous holder removed its file: a lock on that one protects nothing any more.
-            if not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:
+            try:
+                if os.fstat(handle).st_ino != path.stat().st_ino:
+                    continue
+            except FileNotFoundError:
                 continue
             try:
                 yield

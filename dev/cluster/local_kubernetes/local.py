@@ -17,6 +17,7 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class LocalCluster:
     def down(self) -> None:
         """Remove processes, links, control groups and files; returns when all are gone."""
         with lock(self._lock):
+            self._token.unlink(missing_ok=True)
             self._stop()
             machine.drop_links(self._state)
             machine.drop_cgroups(self._state)
@@ -185,6 +187,10 @@ class LocalCluster:
     def _path(self) -> Path:
         return self._state / "kubeconfig"
 
+    @property
+    def _token(self) -> Path:
+        return self._state / "token"
+
     def _first(self) -> Process | None:
         return next((process for process in self.processes() if process.first), None)
 
@@ -211,6 +217,11 @@ class LocalCluster:
 
     def _start(self, programs: Path, wanted: plan.Plan, progress: Progress, *, again: bool) -> plan.Plan:
         progress.say("starting again with the state it had" if again else "starting")
+        self._state.mkdir(parents=True, exist_ok=True)
+        # Before the stop: a first process that an `up` left behind when it was killed may become visible only later,
+        # and ends itself when this is not its token.
+        token = uuid.uuid4().hex
+        self._token.write_text(token)
         self._stop()
         machine.drop_links(self._state)
         machine.drop_cgroups(self._state)
@@ -230,16 +241,16 @@ class LocalCluster:
         new = self._state / "plan.json.new"
         new.write_text(wanted.to_json())
         new.rename(self._state / "plan.json")
-        self._spawn()
+        self._spawn(token)
         return wanted
 
-    def _spawn(self) -> None:
+    def _spawn(self, token: str) -> None:
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
         # setsid --fork: the cluster belongs to the machine, not to whoever started it.
         isolate = ["setsid", "--fork", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
         with (self._state / "logs" / "supervisor.log").open("ab") as log:
             subprocess.run(
-                [*isolate, "--mount-proc", python, "-I", str(SUPERVISOR), MARK, str(self._state)],
+                [*isolate, "--mount-proc", python, "-I", str(SUPERVISOR), token, MARK, str(self._state)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,6 @@
 """First process of a cluster's namespaces: mounts and network, then starts its programs and restarts what ends.
 
-Called by `local.py` as `python3 -I supervisor.py tradingbot-cluster STATE`, inside new network, mount and process
+Called by `local.py` as `python3 -I supervisor.py TOKEN tradingbot-cluster STATE`, inside new network, mount and process
 namespaces; it stands alone, since the work tree may change or go while the cluster runs. When it ends, the kernel
 ends everything in the namespaces.
 """
@@ -129,8 +129,11 @@ def supervise(plan: dict[str, Any], state: Path) -> None:
 
 
 def main() -> None:
-    state = Path(sys.argv[2])
+    token, state = sys.argv[1], Path(sys.argv[3])
     os.chdir(state)
+    if Path("token").read_text() != token:
+        say("another start of this cluster took over")
+        return
     plan = json.loads((state / "plan.json").read_text())
     prepare_mounts(plan)
     prepare_network(plan)
