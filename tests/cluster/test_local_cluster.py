@@ -159,6 +159,7 @@ def test_up_on_a_running_cluster_changes_nothing_and_is_quick(make: Make) -> Non
     cluster = make("again")
     cluster.up(node=False)
     before = first_process(cluster)
+    cluster.kubectl("config", "set-context", "--current", "--namespace=that-is-gone")
     started = time.monotonic()
     cluster.up(node=False)
     assert time.monotonic() - started < 5

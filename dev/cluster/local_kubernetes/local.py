@@ -304,10 +304,9 @@ class LocalCluster:
             self._offer_volumes(programs)
         if wanted.fake_nodes:
             self._add_fake_nodes(programs, wanted.fake_nodes)
-        until(
-            "controllers",
-            lambda: bool(self._kubectl(programs, "get", "serviceaccount", "default", "--output=name", check=False)),
-        )
+        # The context's namespace is the user's, and may be gone.
+        account = ("get", "serviceaccount", "default", "--namespace=default", "--output=name")
+        until("controllers", lambda: bool(self._kubectl(programs, *account, check=False)))
         if wanted.node:
             until("node", lambda: self._node_ready(programs))
             until("DNS", lambda: _dns_ready(machine.Link(wanted.link_index)))
