@@ -20,6 +20,8 @@ CLUSTER = ROOT / "dev/cluster/cluster"
 OPERATOR_NAMESPACE = "tradingbot-system"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
 FAULT_SECONDS = 12
+# A calm recording crosses its averages seldom.
+POSITION_SECONDS = 360
 # Binance takes no order below 5 USDT: what is worth less can be neither sold nor protected.
 SMALLEST_ORDER = Decimal(5)
 
@@ -126,7 +128,7 @@ class Demo:
         return until(
             f"a position of {' or '.join(names)}",
             lambda: next((n for n in names if self.condition(n, "Protected").startswith("True Protected")), None),
-            240,
+            POSITION_SECONDS,
             lambda: self.shell.quiet("kubectl", "get", "tradingbots", "-o", "wide"),
         )
 
@@ -248,7 +250,7 @@ class Demo:
         name = until(
             "a closed round trip",
             lambda: next((bot for bot in self.bots if self.status(bot).get("trades", {}).get("total", 0) > 0), None),
-            240,
+            POSITION_SECONDS,
             lambda: self.shell.quiet("kubectl", "get", "tradingbots", "-o", "wide"),
         )
         self.report["seconds"]["applied to first round trip in the status"] = round(time.monotonic() - begun, 1)
