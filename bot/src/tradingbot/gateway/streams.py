@@ -123,12 +123,6 @@ class Streams:
             if socket is not None:
                 await socket.close()
 
-    async def resubscribe(self) -> None:
-        """Rebuild the user connection, after the keys changed."""
-        socket = self._sockets.get(StreamName.USER)
-        if socket is not None:
-            await socket.close()
-
     def health(self, name: StreamName) -> StreamHealth:
         """State of one connection."""
         last = self._last.get(name)

@@ -67,10 +67,6 @@ class GrantKeeper:
             raise GrantRefusedError("EpochPast", f"epoch: expected at least {self._epoch}, got {epoch}")
         self._epoch = max(self._epoch, epoch)
 
-    def revoke(self) -> None:
-        """Hold no grant any more."""
-        self._expires_at = float("-inf")
-
     @property
     def expires_in(self) -> float:
         """Seconds left; 0 where there is none."""

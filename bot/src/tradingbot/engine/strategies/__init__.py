@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tradingbot.engine.strategies.base import Strategy
 from tradingbot.engine.strategies.ema_cross import EmaCross
@@ -58,10 +58,3 @@ def build_strategy(name: str, parameters: Mapping[str, int | str]) -> Strategy:
         return kind(kind.Parameters.model_validate(dict(parameters)))
     except ValidationError as error:
         raise StrategyParametersError(field_errors(error, PARAMETERS_PATH)) from error
-
-
-def parameters_model(name: str) -> type[BaseModel]:
-    """The pydantic model of a strategy's parameters; raises UnknownStrategyError."""
-    if name not in BUILT_IN:
-        raise UnknownStrategyError(name)
-    return BUILT_IN[name].Parameters
