@@ -15,16 +15,10 @@ from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_api.bot_http import DrainPhase, DrainStatus
 from tradingbot_api.v1alpha1 import PositionPolicy
-from tradingbot_operator.bot_controller import (
-    DeletionFacts,
-    DeletionStep,
-    alarm,
-    confirmed_stopped,
-    deletion_step,
-    left_on_exchange,
-    news,
-)
+from tradingbot_operator.bot_controller import alarm, news
+from tradingbot_operator.certainty import confirmed_stopped
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Absences, Claim, Claimant, Standing, lost, standing
+from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_step, left_on_exchange
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import first_epoch, lease_name

@@ -193,7 +193,7 @@ class _Operator:
             tls=authority.client_context(utc_now()),
             session=session,
             enqueue=enqueue,
-            epoch=leader.epoch,
+            leader=leader,
             now=utc_now,
             random=self.random,
             metrics=metrics,

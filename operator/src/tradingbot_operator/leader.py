@@ -70,6 +70,8 @@ class Leader:
         self._now = now
         self._lease: Manifest | None = None
         self._sighting: _Sighting | None = None
+        self.since = asyncio.get_running_loop().time()
+        """When, on the loop's clock, the Lease was taken: until then a former holder may have worked."""
 
     @property
     def epoch(self) -> int:
@@ -82,6 +84,7 @@ class Leader:
         while True:
             try:
                 if await self._try():
+                    self.since = asyncio.get_running_loop().time()
                     log.info("the Lease is held", lease=self._name, epoch=self.epoch)
                     return
             except ApiError as error:

@@ -1,0 +1,144 @@
+"""Makes the objects that a TradingBot should have; another's object of that name is refused, never adopted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from tradingbot_api import names
+from tradingbot_api.v1alpha1 import TradingBotSpec
+from tradingbot_operator import desired
+from tradingbot_operator.certainty import Certainty
+from tradingbot_operator.certificates import CertificateAuthority
+from tradingbot_operator.cluster import Cluster, ConflictError, NotFoundError
+from tradingbot_operator.desired import Identity
+from tradingbot_operator.fleet import POD_BEING_MADE, ForeignObjectError, Memory
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
+from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.reporter import Reporter
+from tradingbot_operator.settings import Settings
+from tradingbot_operator.status import Notice
+
+log = structlog.get_logger(__name__)
+
+
+class BotObjects:
+    """ConfigMap, certificate, volume claim and pod of a TradingBot."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        cluster: Cluster,
+        bots: Inventory[SeenBot],
+        pods: Inventory[SeenPod],
+        authority: CertificateAuthority,
+        certainty: Certainty,
+        reporter: Reporter,
+        now: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._bots = bots
+        self._pods = pods
+        self._authority = authority
+        self._certainty = certainty
+        self._reporter = reporter
+        self._now = now
+        self._metrics = metrics
+
+    def our_pod(self, bot: SeenBot) -> SeenPod | None:
+        pod = self._pods.get(bot.key)
+        return pod if pod is not None and pod.owner_uid == bot.uid else None
+
+    async def ensure_config(self, bot: SeenBot, memory: Memory) -> None:
+        ledger = await memory.wanted_config(bot, self._bots, self._cluster)
+        revision = ledger.revision
+        if ledger.stored_revision == revision:
+            return
+        manifest = desired.config_map(Identity.of(bot), ledger.config(bot))
+        try:
+            if ledger.uid is None:
+                raw = await self._cluster.create("configmaps", manifest)
+            else:
+                manifest["metadata"] |= {"uid": ledger.uid, "resourceVersion": ledger.version}
+                raw = await self._cluster.apply("configmaps", manifest)
+        except (ConflictError, NotFoundError):
+            memory.ledger = None
+            raise
+        ledger.stored_revision = revision
+        ledger.uid, ledger.version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+
+    async def ensure_pod(
+        self, bot: SeenBot, spec: TradingBotSpec, memory: Memory, again: list[float]
+    ) -> SeenPod | None:
+        pod = self._pods.get(bot.key)
+        if pod is not None:
+            if pod.owner_uid != bot.uid:
+                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=pod.deleting or pod.terminated)
+            memory.had_pod = True
+            if pod.terminated and not pod.deleting:
+                await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
+            return pod
+        wait = await self._certainty.gone_in(bot, memory)
+        if wait > 0:
+            memory.pod_missing = (
+                "The pod vanished before its end was seen; its process may still run. A new one is made when its "
+                "last grant has ended"
+            ) + (
+                f", or at once after kubectl annotate tradingbot {bot.key.name} "
+                f"{names.CONFIRM_STOPPED_ANNOTATION}={memory.vanished_pod} where you know that it stopped."
+                if memory.vanished_pod
+                else "."
+            )
+            again.append(wait)
+            return None
+        return await self.make_pod(bot, spec, memory)
+
+    async def make_pod(self, bot: SeenBot, spec: TradingBotSpec, memory: Memory) -> SeenPod:
+        identity = Identity.of(bot)
+        if memory.had_pod:
+            # Somebody may have removed it since; the pod would wait for it without end.
+            memory.ledger = None
+            await self.ensure_config(bot, memory)
+        pair = self._authority.issue_bot(bot.uid, self._now())
+        try:
+            await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem))
+        except ConflictError:
+            log.debug("the certificate exists", bot=str(bot.key))
+        claim = desired.volume_claim(identity, spec)
+        if claim is not None:
+            await self._ensure_volume(identity, claim)
+        manifest = desired.pod(identity, spec, self._settings.bot_image, self._settings.image_pull_policy)
+        try:
+            raw = await self._cluster.create("pods", manifest)
+        except ConflictError:
+            found = await self._cluster.get("pods", bot.key.namespace, bot.key.name)
+            if found is None:
+                raise
+            if SeenPod.of(found).owner_uid != bot.uid:
+                former = desired.formerly_owned(found, identity)
+                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=former) from None
+            raw = found
+        pod = SeenPod.of(raw)
+        self._pods.see(pod)
+        memory.vanished_pod, memory.pod_missing = None, POD_BEING_MADE
+        if memory.had_pod:
+            self._metrics.pods_replaced.inc()
+            await self._reporter.post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
+        memory.had_pod = True
+        return pod
+
+    async def _ensure_volume(self, identity: Identity, claim: Manifest) -> None:
+        name = claim["metadata"]["name"]
+        raw = await self._cluster.get("persistentvolumeclaims", identity.namespace, name)
+        if raw is None:
+            await self._cluster.create("persistentvolumeclaims", claim)
+        elif not desired.adoptable(raw, identity):
+            former = desired.formerly_owned(raw, identity)
+            raise ForeignObjectError(
+                "PersistentVolumeClaim", BotKey(identity.namespace, identity.name), name, passing=former
+            )

@@ -1,0 +1,262 @@
+"""What a step says to a running bot: configuration, claim and grant in this order, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+from typing import Final
+
+import aiohttp
+import structlog
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import (
+    GRANT_RENEWAL_SECONDS,
+    STALE_REVISION,
+    BotStatus,
+    DrainPhase,
+    DrainRequest,
+    Grant,
+    RaiseIncarnation,
+)
+from tradingbot_api.conditions import Reason
+from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_operator import status as statuses
+from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Peer
+from tradingbot_operator.certainty import Certainty
+from tradingbot_operator.claims import Claimant, Claims, Standing
+from tradingbot_operator.cluster import ApiError, Cluster
+from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
+from tradingbot_operator.inventory import BotKey, SeenBot, SeenPod
+from tradingbot_operator.leader import Leader
+from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.status import Finding
+
+REGRANT_SECONDS: Final = 2.0
+CLAIM_RETRY_SECONDS: Final = 5.0
+CALL_RETRY_SECONDS: Final = 2.0
+DRAIN_REPEAT_SECONDS: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class BotTalk:
+    """Keeps the link to each bot that runs, and speaks over it."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        claims: Claims,
+        certainty: Certainty,
+        leader: Leader,
+        tls: ssl.SSLContext,
+        session: aiohttp.ClientSession,
+        heard: Callable[[BotKey, BotStatus | None, BotStatus | None], None],
+        enqueue: Callable[[BotKey, bool], None],
+        now: Callable[[], datetime],
+        random: Random,
+        metrics: Metrics,
+    ) -> None:
+        self._cluster = cluster
+        self._claims = claims
+        self._certainty = certainty
+        self._leader = leader
+        self._tls = tls
+        self._session = session
+        self._heard = heard
+        self._enqueue = enqueue
+        self._now = now
+        self._random = random
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+
+    def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
+        peer = None
+        if pod is not None and pod.ip and pod.container.running and not pod.terminated:
+            peer = Peer(bot.key, bot.uid, pod.uid, pod.ip)
+        if memory.link is not None and memory.link.peer != peer:
+            memory.link.close()
+            memory.link = None
+        if peer is not None and memory.link is None:
+            memory.link = BotLink(
+                peer, self._session, self._tls, heard=self._heard, random=self._random, metrics=self._metrics,
+                epoch=self._leader.epoch,
+            )  # fmt: skip
+
+    async def talk(self, bot: SeenBot, memory: Memory, again: list[float]) -> None:
+        """Configuration, claim and grant, in this order: nothing is granted to a bot that lacks the first two."""
+        word, link, ledger = memory.word(), memory.link, memory.ledger
+        if word is None or link is None or ledger is None:
+            return
+        status = word.status
+        try:
+            await self._configure(bot, memory, status, again)
+            await self._claim(bot, memory, status, link, again)
+            await self._grant(bot, memory, status, link, again)
+        except BotRefusedError as error:
+            log.warning("the bot refused", bot=str(bot.key), error=str(error))
+            again.append(CALL_RETRY_SECONDS)
+        except BotCallError as error:
+            log.info("the bot did not answer", bot=str(bot.key), error=str(error))
+            again.append(CALL_RETRY_SECONDS)
+
+    async def _configure(self, bot: SeenBot, memory: Memory, status: BotStatus, again: list[float]) -> None:
+        ledger = memory.ledger
+        if ledger is None or ledger.settings is None:
+            return
+        if status.applied_revision > ledger.revision:
+            ledger.heard(status.applied_revision)
+            # The ConfigMap must not stay behind what the bot has.
+            self._enqueue(bot.key, False)
+            return
+        if memory.has_confirmed(status):
+            memory.refusal = None
+            if ledger.cleared and names.CLEAR_ANNOTATION in bot.annotations:
+                # Done, once: what latches again later must be cleared again.
+                await self._cluster.remove_annotation(bot, names.CLEAR_ANNOTATION)
+            return
+        if memory.refusal is not None and memory.refusal[:2] == (ledger.revision, status.boot_id):
+            return
+        revision = ledger.revision
+        # The stream tells the effect; should it not, once more.
+        again.append(HANDING_SECONDS)
+        try:
+            await memory.hand_over(bot)
+            memory.refusal = None
+        except BotRefusedError as error:
+            if error.reply.code == STALE_REVISION:
+                ledger.outrun(status.applied_revision)
+                self._enqueue(bot.key, False)
+                return
+            if error.status != 422:
+                raise
+            known = error.reply.code in set(Reason)
+            finding = Finding.bad(error.reply.code if known else Reason.CONFIG_INVALID, _explain(error))
+            memory.refusal = (revision, status.boot_id, finding)
+
+    async def _claim(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
+        if status.account_uid is None or status.incarnation is None:
+            if not memory.claim.holds:
+                memory.claim = NO_ACCOUNT_YET
+            return
+        claimed = bot.status.get("accountUID")
+        if claimed and claimed != status.account_uid:
+            memory.claim = Finding.bad(
+                Reason.ACCOUNT_CHANGED,
+                "The keys are of another exchange account than the one that this TradingBot began with. Put the "
+                "former account's keys back, or delete the TradingBot and create it anew.",
+            )
+            return
+        claimant = claimant_of(bot, status.account_uid, status.boot_id, status.incarnation)
+        if self._claims.holds(claimant):
+            memory.claim = Finding.good()
+            return
+        waited = self._loop.time() - memory.claim_asked
+        if memory.claim.status == statuses.FALSE and waited < CLAIM_RETRY_SECONDS:
+            again.append(CLAIM_RETRY_SECONDS - waited)
+            return
+        memory.claim_asked = self._loop.time()
+        try:
+            verdict = await self._claims.take(claimant, self._now(), self._certainty.holder_gone)
+        except ApiError as error:
+            if error.passing:
+                raise
+            memory.claim = Finding.bad(
+                Reason.CLAIM_REFUSED, f"The API server refuses the Lease of the claim: {error}. Nothing is granted."
+            )
+            log.warning("a claim is refused", bot=str(bot.key), error=str(error))
+            again.append(CLAIM_RETRY_SECONDS)
+            return
+        if verdict.standing is Standing.HELD:
+            memory.claim = Finding.good()
+        elif verdict.standing is Standing.RAISE:
+            memory.claim = Finding.open(
+                Reason.STARTING, f"Another start had incarnation {verdict.incarnation}; the bot takes a greater one."
+            )
+            await link.raise_incarnation(
+                RaiseIncarnation(bot_uid=bot.uid, boot_id=status.boot_id, minimum=verdict.incarnation + 1)
+            )
+        else:
+            if memory.claim.reason != Reason.CLAIMED_BY_OTHER:
+                self._metrics.claims_refused.inc()
+            memory.claim = Finding.bad(
+                Reason.CLAIMED_BY_OTHER,
+                f"TradingBot {verdict.holder} trades this symbol on the same exchange account. Delete one of the two, "
+                "or use keys of another account.",
+            )
+            again.append(CLAIM_RETRY_SECONDS)
+
+    async def _grant(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
+        ledger = memory.ledger
+        allowed = (
+            memory.claim.holds
+            and memory.has_confirmed(status)
+            and status.incarnation is not None
+            and status.drain.phase is DrainPhase.NONE
+        )
+        if not allowed or ledger is None or status.incarnation is None:
+            return
+        now = self._loop.time()
+        if memory.last_grant is not None and memory.granted_boot == status.boot_id:
+            due = memory.last_grant + (GRANT_RENEWAL_SECONDS if status.grant.held else REGRANT_SECONDS)
+            if now < due:
+                again.append(due - now)
+                return
+        # Before it is sent: what has no answer may have had its effect.
+        memory.last_grant, memory.granted_boot = now, status.boot_id
+        again.append(REGRANT_SECONDS)
+        await link.put_grant(
+            Grant(
+                bot_uid=bot.uid,
+                boot_id=status.boot_id,
+                incarnation=status.incarnation,
+                revision=ledger.revision,
+                status_sequence=status.sequence,
+                epoch=self._leader.epoch,
+            )
+        )
+        again[-1] = GRANT_RENEWAL_SECONDS
+
+    async def drain(self, bot: SeenBot, memory: Memory, *, seconds_left: float) -> None:
+        word, link = memory.word(), memory.link
+        if word is None or link is None:
+            return
+        asked = memory.drain_asked
+        working = word.status.drain.phase is not DrainPhase.NONE
+        if asked is not None and (working or self._loop.time() - asked < DRAIN_REPEAT_SECONDS):
+            return
+        memory.drain_asked = self._loop.time()
+        request = DrainRequest(
+            bot_uid=bot.uid,
+            boot_id=word.status.boot_id,
+            position_policy=PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD)),
+            deadline_seconds=max(1, int(seconds_left)),
+            account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
+            epoch=self._leader.epoch,
+        )
+        try:
+            await link.drain(request)
+        except BotCallError as error:
+            log.warning("the drain is not begun", bot=str(bot.key), error=str(error))
+
+
+def claimant_of(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:
+    exchange = bot.spec["exchange"]
+    return Claimant(
+        key=bot.key,
+        uid=bot.uid,
+        exchange=names.exchange_name(str(exchange["environment"]), exchange.get("baseURL"), bot.key.namespace),
+        account_uid=account_uid,
+        symbol=str(bot.spec["symbol"]),
+        boot_id=boot_id,
+        incarnation=incarnation,
+    )
+
+
+def _explain(error: BotRefusedError) -> str:
+    fields = "; ".join(f"{item.field}: {item.message}" for item in error.reply.fields)
+    return f"{error.reply.message} {fields}".strip() + ". The last good configuration stays; correct the spec."

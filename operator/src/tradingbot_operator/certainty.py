@@ -1,0 +1,78 @@
+"""When a process whose end was not seen can certainly add no exposure any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import GRANT_TTL_SECONDS
+from tradingbot_operator.claims import Absences, Claim, Claims
+from tradingbot_operator.cluster import ApiError, Cluster
+from tradingbot_operator.fleet import Memory
+from tradingbot_operator.inventory import SeenBot, SeenPod
+from tradingbot_operator.leader import Leader
+
+GRANT_MARGIN_SECONDS: Final = 10.0
+GRANT_OVER_SECONDS: Final = GRANT_TTL_SECONDS + GRANT_MARGIN_SECONDS
+"""After a grant was given: nothing of it can be left."""
+
+log = structlog.get_logger(__name__)
+
+
+def confirmed_stopped(vanished: str, annotations: Mapping[str, str]) -> bool:
+    """Whether a human says that the process of the vanished pod stopped. An older word, on another pod, does not count;
+    so neither does any while the pod's UID is not known."""
+    return bool(vanished) and annotations.get(names.CONFIRM_STOPPED_ANNOTATION) == vanished
+
+
+class Certainty:
+    """Answers by the last grant that this operator gave, or that a former one may have given."""
+
+    def __init__(self, cluster: Cluster, claims: Claims, leader: Leader) -> None:
+        self._cluster = cluster
+        self._claims = claims
+        self._leader = leader
+        self._loop = asyncio.get_running_loop()
+        self._absences = Absences(GRANT_OVER_SECONDS)
+
+    async def gone_in(self, bot: SeenBot, memory: Memory) -> float:
+        """Seconds until a process whose end was not seen can certainly add no exposure; 0: now."""
+        vanished = memory.vanished_pod
+        if vanished is None:
+            return 0.0
+        if confirmed_stopped(vanished, bot.annotations):
+            return 0.0
+        # A former operator may have granted until this one took its Lease.
+        last = memory.last_grant if memory.last_grant is not None else self._leader.since
+        wait = last + GRANT_OVER_SECONDS - self._loop.time()
+        if wait <= 0 or not await self.could_trade(bot, memory):
+            return 0.0
+        return wait
+
+    async def could_trade(self, bot: SeenBot, memory: Memory) -> bool:
+        """Whether the bot can ever have had an order: without a claim it was never granted anything."""
+        if memory.last_grant is not None or memory.claim.holds or bot.status.get("accountUID"):
+            return True
+        if memory.may_hold_claim is None:
+            memory.may_hold_claim = await self._claims.any_of(bot.uid)
+        return memory.may_hold_claim
+
+    async def holder_gone(self, claim: Claim) -> bool:
+        """Whether a claim's holder and its process are gone: its TradingBot and its pod do not exist any more."""
+        namespace, _, name = claim.holder.partition("/")
+        if not name:
+            return False
+        try:
+            holder = await self._cluster.get(names.PLURAL, namespace, name)
+            pod = await self._cluster.get("pods", namespace, name)
+        except ApiError as error:
+            # A namespace that this operator may not read: its bots are somebody else's.
+            log.info("a claim's holder cannot be looked at", holder=claim.holder, error=str(error))
+            return False
+        there = holder is not None and holder["metadata"]["uid"] == claim.holder_uid
+        runs = pod is not None and SeenPod.of(pod).owner_uid == claim.holder_uid
+        return self._absences.certain(claim.holder_uid, absent=not (there or runs), now=self._loop.time())

@@ -1,0 +1,148 @@
+"""What people see of a TradingBot: its status, written where it differs enough and its time came, and its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+from typing import Final
+
+import structlog
+
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotStatus
+from tradingbot_api.conditions import Phase, Reason
+from tradingbot_api.v1alpha1 import TradingBotStatus
+from tradingbot_operator import status as statuses
+from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.fleet import Memory
+from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
+from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.status import Change, Finding, Notice
+
+CONFLICT_RETRY_SECONDS: Final = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+class Reporter:
+    """Writes statuses and events, and the figures that follow from them."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        bots: Inventory[SeenBot],
+        *,
+        identity: str,
+        now: Callable[[], datetime],
+        random: Random,
+        metrics: Metrics,
+    ) -> None:
+        """`identity` is the reporting instance of events."""
+        self._cluster = cluster
+        self._bots = bots
+        self._identity = identity
+        self._now = now
+        self._random = random
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+
+    async def tell(
+        self, bot: SeenBot, memory: Memory, accepted: Finding, pod: SeenPod | None, again: list[float]
+    ) -> None:
+        """Writes the status where it differs enough and its time has come."""
+        word = memory.word()
+        reachable = self._reachable(memory)
+        if memory.link is not None and reachable.status == statuses.UNKNOWN:
+            again.append(max(0.1, memory.link.silent_at() - self._loop.time()))
+        fresh = statuses.compose(
+            statuses.Observed(
+                now=self._now(),
+                bot=bot,
+                accepted=accepted,
+                claim=memory.claim,
+                pod=pod,
+                pod_missing=memory.pod_missing,
+                word=word.status if word is not None and reachable.holds else None,
+                reachable=reachable,
+                revision=memory.ledger.revision if memory.ledger is not None else 0,
+                refusal=memory.refused(),
+                acknowledged_after=memory.acknowledged_after,
+            )
+        )
+        self.count_phase(memory, fresh)
+        stands = statuses.previous(bot.status)
+        change = statuses.change(stands, fresh)
+        if change is Change.NONE:
+            return
+        unheard = memory.link is not None and reachable.status == statuses.UNKNOWN
+        if memory.status_written is None and pod is not None and pod.ready and unheard:
+            # A new operator has not heard the bot yet: what the former one wrote stands for these seconds.
+            return
+        if memory.status_written is not None:
+            wait = memory.status_written + statuses.SPACING[change] - self._loop.time()
+            if wait > 0:
+                again.append(wait)
+                return
+        try:
+            self._bots.see(SeenBot.of(await self._cluster.apply_status(bot, statuses.encode(fresh))))
+        except (ConflictError, NotFoundError):
+            # It changed, or went, since it was seen; the watch tells what is now.
+            again.append(CONFLICT_RETRY_SECONDS)
+            return
+        memory.status_written = self._loop.time()
+        log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
+        for notice in statuses.notices(stands, fresh):
+            await self.post(bot, notice)
+
+    def _reachable(self, memory: Memory) -> Finding:
+        link = memory.link
+        if link is None:
+            return Finding.open(Reason.STARTING, "There is no running process yet.")
+        if link.mismatch:
+            return Finding.bad(Reason.IDENTITY_MISMATCH, f"Not this TradingBot's process: {link.mismatch}.")
+        if link.fresh() is not None:
+            return Finding.good()
+        if link.word is None and self._loop.time() < link.silent_at():
+            return Finding.open(Reason.STARTING, "The bot has not answered yet.")
+        return Finding.bad(
+            Reason.NO_HEARTBEAT,
+            f"No word from the bot: {link.trouble or 'silence'}. See its log, and whether the operator may reach "
+            f"port {names.CONTROL_PORT} of its pod.",
+        )
+
+    async def post(self, bot: SeenBot, notice: Notice) -> None:
+        """Posts an event; best effort."""
+        level = log.warning if notice.warning else log.info
+        level("event", bot=str(bot.key), reason=notice.reason, message=notice.message)
+        name = f"{bot.key.name}.{self._random.getrandbits(64):016x}"
+        try:
+            await self._cluster.create_event(bot, name, notice, now=self._now(), reporter=self._identity)
+        except ApiError as error:
+            log.warning("an event could not be posted", bot=str(bot.key), error=str(error))
+
+    def count_phase(self, memory: Memory, fresh: TradingBotStatus | None) -> None:
+        """Keeps the gauge of phases; None: the TradingBot is gone."""
+        phase = Phase(fresh.phase) if fresh is not None and fresh.phase else None
+        if phase is memory.phase:
+            return
+        if memory.phase is not None:
+            self._metrics.bots.labels(memory.phase).dec()
+        if phase is not None:
+            self._metrics.bots.labels(phase).inc()
+        memory.phase = phase
+
+    def time_safe_mode(self, memory: Memory, status: BotStatus) -> None:
+        """Takes the times from seeing spec.safeMode true to the bot's word that it holds."""
+        if memory.wanted_since is None or memory.acknowledged_after is not None:
+            return
+        if not (memory.has_current_config(status) and status.safe_mode.engaged):
+            return
+        seconds = self._loop.time() - memory.wanted_since
+        if not memory.engaged_seen:
+            memory.engaged_seen = True
+            self._metrics.safe_mode_engaged_seconds.observe(seconds)
+        if status.safe_mode.acknowledged:
+            memory.acknowledged_after = seconds
+            self._metrics.safe_mode_acknowledged_seconds.observe(seconds)
