@@ -55,6 +55,15 @@ def test_the_pod_is_owned_by_uid_and_its_credentials_secret_is_optional() -> Non
     assert volumes["state"] == {"name": "state", "emptyDir": {}}
 
 
+def test_the_pod_shows_the_bot_its_own_annotations() -> None:
+    spec = pod()["spec"]
+    (volume,) = [item for item in spec["volumes"] if item["name"] == "podinfo"]
+    (mount,) = [item for item in spec["containers"][0]["volumeMounts"] if item["name"] == "podinfo"]
+    (item,) = volume["downwardAPI"]["items"]
+    assert item == {"path": names.ANNOTATIONS_FILE, "fieldRef": {"fieldPath": "metadata.annotations"}}
+    assert mount == {"name": "podinfo", "mountPath": names.PODINFO_DIR, "readOnly": True}
+
+
 def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_operator() -> None:
     manifest = pod(
         pod={

@@ -44,6 +44,10 @@ HEARTBEAT_SECONDS: Final = 5
 STALE_AFTER_SECONDS: Final = 15
 STALE_REVISION: Final = "StaleRevision"
 """The code of the refusal of a configuration that is not newer than the bot's and not equal to it."""
+EPOCH_PAST: Final = "EpochPast"
+"""The code of the refusal of a former leader's call, and of one whose sender leads nothing."""
+EPOCH_NOT_LEADER: Final = -1
+"""The epoch of a sender that is not the leader: of its configuration only a tightening is taken."""
 
 
 class BotIdentity(WireModel):

@@ -80,6 +80,7 @@ class Reason(StrEnum):
     ENGAGED = "Engaged"
     NOT_ENGAGED = "NotEngaged"
     SPEC = "Spec"
+    POD_ANNOTATION = "PodAnnotation"
     AWAITING_GRANT = "AwaitingGrant"
     DAILY_LOSS = "DailyLoss"
     DRAWDOWN = "Drawdown"

@@ -219,6 +219,7 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
             {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
             {"name": "tls", "mountPath": names.TLS_DIR, "readOnly": True},
             {"name": names.CREDENTIALS_VOLUME, "mountPath": names.CREDENTIALS_DIR, "readOnly": True},
+            {"name": "podinfo", "mountPath": names.PODINFO_DIR, "readOnly": True},
             {"name": "state", "mountPath": names.STATE_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],
@@ -250,6 +251,13 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
                     "secretName": spec.exchange.credentials_secret_ref.name,
                     "optional": True,
                     "defaultMode": 0o440,
+                },
+            },
+            # Safe mode by an annotation on the pod reaches the bot while no operator runs.
+            {
+                "name": "podinfo",
+                "downwardAPI": {
+                    "items": [{"path": names.ANNOTATIONS_FILE, "fieldRef": {"fieldPath": "metadata.annotations"}}]
                 },
             },
             {"name": "state", **state},
