@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from local_kubernetes.local import LocalCluster
+
+from support.operator_scene import Scene, operator_scene
 
 WITH_NODE = "test"
 API_ONLY = "test-api"
@@ -62,6 +64,13 @@ def namespace(cluster: LocalCluster) -> Iterator[str]:
 def api_namespace(api_cluster: LocalCluster) -> Iterator[str]:
     """A namespace of the test's own in `api_cluster`."""
     yield from _namespace(api_cluster)
+
+
+@pytest.fixture
+async def scene(served_cluster: LocalCluster, api_namespace: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    """An operator at work in a namespace of the test's own, with doubles for the kubelet and the bots."""
+    async with operator_scene(served_cluster, api_namespace, tmp_path) as made:
+        yield made
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

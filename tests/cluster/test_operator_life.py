@@ -3,179 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
-from local_kubernetes.local import LocalCluster
 
-from support.bot_double import BotDouble
-from support.kube import BOTS, LEASES, Json, Kube, until
-from support.kubelet_double import KubeletDouble
-from support.operator_process import OperatorProcess, make_authority
+from support.kube import until
+from support.operator_process import OperatorProcess
+from support.operator_scene import Scene, gone, logged, more
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster
-
-SPEC: Json = {
-    "symbol": "BTCUSDT",
-    "exchange": {
-        "environment": "Paper",
-        "baseURL": "http://paper-exchange:8080",
-        "credentialsSecretRef": {"name": "binance"},
-    },
-    "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 12, "slow": 26}},
-    "capital": "1000",
-    "protection": {"stopLossRatio": "0.02", "takeProfitRatio": "0.04"},
-    "risk": {"maxPositionValue": "500", "maxDailyLoss": "50"},
-}
-
-
-@dataclass
-class Scene:
-    """A namespace with an operator and a kubelet double."""
-
-    kube: Kube
-    cluster: LocalCluster
-    namespace: str
-    kubelet: KubeletDouble
-    operator: OperatorProcess
-    authority: Path
-    audit_from: int
-
-    def path(self, resource: str, name: str = "") -> str:
-        """Of an object in the namespace."""
-        prefix = {
-            "tradingbots": BOTS.format(self.namespace),
-            "leases": LEASES.format(self.namespace),
-        }.get(resource, f"/api/v1/namespaces/{self.namespace}/{resource}")
-        return f"{prefix}/{name}" if name else prefix
-
-    async def create(self, name: str = "btcusdt", **spec: Any) -> Json:
-        """Applies a TradingBot."""
-        body = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
-            "metadata": {"name": name},
-            "spec": {**SPEC, "pod": self.kubelet.shape(), **spec},
-        }
-        return await self.kube.call("POST", self.path("tradingbots"), body)
-
-    async def bot(self, name: str = "btcusdt") -> Json:
-        """A TradingBot."""
-        return await self.kube.get(self.path("tradingbots", name)) or {}
-
-    async def condition(self, kind: str, name: str = "btcusdt") -> tuple[str, str, str]:
-        """Status, reason and message of a condition."""
-        for item in (await self.bot(name)).get("status", {}).get("conditions", []):
-            if item["type"] == kind:
-                return item["status"], item["reason"], item.get("message", "")
-        return "", "", ""
-
-    async def reaches(self, phase: str, name: str = "btcusdt", seconds: float = 15.0) -> Json:
-        """Waits for a phase."""
-        latest: Json = {}
-
-        async def probe() -> bool:
-            nonlocal latest
-            latest = await self.bot(name)
-            return bool(latest.get("status", {}).get("phase") == phase)
-
-        try:
-            await until(f"phase {phase}", probe, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; status {latest.get('status')}; log {self.operator.log[-5:]}") from error
-        return latest
-
-    async def is_(self, kind: str, status: str, reason: str, name: str = "btcusdt", seconds: float = 15.0) -> str:
-        """Waits for a condition; its message."""
-        last = ("", "", "")
-
-        async def probe() -> bool:
-            nonlocal last
-            last = await self.condition(kind, name)
-            return last[:2] == (status, reason)
-
-        try:
-            await until(f"{kind}={status} {reason}", probe, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it is {last}; log {self.operator.log[-5:]}") from error
-        return last[2]
-
-    def double(self, name: str = "btcusdt") -> BotDouble:
-        """The process behind a pod."""
-        return self.kubelet.bots[name]
-
-    def writes(self) -> list[str]:
-        """Successful writes of the operator in the namespace, but for its own Lease, from the audit log."""
-        found = []
-        with self.cluster.audit_log().open(encoding="utf-8") as log:
-            log.seek(self.audit_from)
-            # Only lines of this namespace are parsed: the doubles answer in this very process.
-            lines = [line for line in log if self.namespace in line and line.endswith("\n")]
-        for event in map(json.loads, lines):
-            reference = event.get("objectRef", {})
-            if (
-                event.get("userAgent") == names.FIELD_MANAGER
-                and reference.get("namespace") == self.namespace
-                and event["verb"] in {"create", "update", "patch", "delete"}
-                and event.get("responseStatus", {}).get("code", 0) < 300
-                and event["stage"] == "ResponseComplete"
-                and not str(reference.get("name", "")).startswith(names.FIELD_MANAGER)
-            ):
-                found.append(f"{event['verb']} {reference['resource']}/{reference.get('subresource', '')}")
-        return found
-
-    async def audited(self) -> list[str]:
-        """`writes`, once the log tells of all that was answered before: it has a later write of our own."""
-        marker = f"marker-{uuid.uuid4().hex[:8]}"
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": marker}}
-        await self.kube.call("POST", self.path("configmaps"), body)
-
-        async def told() -> bool:
-            with self.cluster.audit_log().open(encoding="utf-8") as log:
-                log.seek(self.audit_from)
-                return any(marker in line and '"ResponseComplete"' in line for line in log)
-
-        await until("the audit log to tell of it", told)
-        return self.writes()
-
-    async def restart_operator(self, number: int = signal.SIGKILL) -> None:
-        """Ends the operator and starts another."""
-        await self.operator.stop(number)
-        self.operator = await OperatorProcess.start(
-            self.cluster.kubeconfig(), self.authority, self.namespace, "--identity", "test"
-        )
-
-
-@pytest.fixture
-async def scene(served_cluster: LocalCluster, api_namespace: str, tmp_path: Path) -> AsyncIterator[Scene]:
-    """An operator at work in a namespace of the test's own."""
-    kubeconfig = served_cluster.kubeconfig()
-    audit_from = served_cluster.audit_log().stat().st_size
-    kube = await Kube.of(kubeconfig)
-    kubelet = KubeletDouble(kube, api_namespace, tmp_path / "pods")
-    await kubelet.start()
-    authority = tmp_path / "authority"
-    make_authority(authority)
-    operator = await OperatorProcess.start(kubeconfig, authority, api_namespace, "--identity", "test")
-    scene = Scene(kube, served_cluster, api_namespace, kubelet, operator, authority, audit_from)
-    try:
-        yield scene
-    finally:
-        for bot in await kube.items(scene.path("tradingbots")):
-            await kube.merge(scene.path("tradingbots", bot["metadata"]["name"]), {"metadata": {"finalizers": None}})
-        await scene.operator.stop()
-        await kubelet.stop()
-        await kube.close()
-    assert scene.operator.complaints() == []
 
 
 async def test_a_new_bot_trades_after_at_most_eight_writes_and_then_idles_without_any(scene: Scene) -> None:
@@ -192,12 +30,8 @@ async def test_a_new_bot_trades_after_at_most_eight_writes_and_then_idles_withou
     assert len(made) <= 8, made
     # Heartbeats come each 5 s and carry new figures of CPU and sync time; a grant is renewed at 20 s.
     grants = len(scene.double().grants)
-    await until("a renewed grant", lambda: _more(scene.double().grants, grants), seconds=25)
+    await until("a renewed grant", lambda: more(scene.double().grants, grants), seconds=25)
     assert await scene.audited() == made
-
-
-async def _more(items: list[Any], than: int) -> bool:
-    return len(items) > than
 
 
 async def test_safe_mode_is_carried_both_ways_and_acknowledged_with_its_time(scene: Scene) -> None:
@@ -280,7 +114,7 @@ async def test_deletion_drains_by_policy_and_leaves_nothing(scene: Scene) -> Non
     await scene.reaches("Trading")
     double = scene.double()
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"))
     assert [request.position_policy for request in double.drain_requests] == ["ClosePosition"]
     assert [item for item in await scene.kube.items(scene.path("leases")) if "claim-" in item["metadata"]["name"]] == []
 
@@ -290,11 +124,11 @@ async def test_a_pod_lost_before_its_deletion_drained_is_made_again_and_drains(s
     await scene.create(deletionPolicy="ClosePosition")
     await scene.reaches("Trading")
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
-    await until("the drain to begin", lambda: _more(scene.double().drain_requests, 0))
+    await until("the drain to begin", lambda: more(scene.double().drain_requests, 0))
     first = scene.double()
     scene.kubelet.settings["btcusdt"] = {"drains": True}
     await scene.kube.call("DELETE", scene.path("pods", "btcusdt"))
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=30)
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"), seconds=30)
     events = [item["reason"] for item in await scene.kube.items(scene.path("events"))]
     assert "PodReplaced" in events
     assert "DeletionIncomplete" not in events
@@ -306,7 +140,7 @@ async def test_a_held_position_is_named_when_the_bot_is_deleted(scene: Scene) ->
     await scene.create()
     await scene.reaches("Trading")
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"))
     events = {item["reason"]: item["message"] for item in await scene.kube.items(scene.path("events"))}
     assert events["LeftOnExchange"] == "Stays on the exchange: position 0.5 BTC; order list 7"
 
@@ -317,7 +151,7 @@ async def test_a_bot_that_does_not_finish_is_let_go_at_the_deadline_and_reported
     await scene.reaches("Trading")
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
     await scene.reaches("Draining")
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=25)
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"), seconds=25)
     events = {item["reason"]: item["type"] for item in await scene.kube.items(scene.path("events"))}
     assert events["DeletionIncomplete"] == "Warning"
 
@@ -327,11 +161,7 @@ async def test_a_bot_that_never_started_is_deleted_at_once(scene: Scene) -> None
     await scene.create()
     await scene.is_("PodReady", "False", "PodPending")
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"), seconds=5)
-
-
-async def _gone(scene: Scene, resource: str, name: str) -> bool:
-    return await scene.kube.get(scene.path(resource, name)) is None
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"), seconds=5)
 
 
 async def test_an_object_of_somebody_else_is_refused_and_left_alone_until_it_is_gone(scene: Scene) -> None:
@@ -365,7 +195,7 @@ async def test_a_bot_without_the_claim_is_deleted_and_never_asked_to_sell(scene:
     second = scene.double("second")
     await scene.restart_operator()
     await scene.kube.call("DELETE", scene.path("tradingbots", "second"))
-    await until("the second to go", lambda: _gone(scene, "tradingbots", "second"), seconds=90)
+    await until("the second to go", lambda: gone(scene, "tradingbots", "second"), seconds=90)
     assert second.drain_requests == []
     assert (await scene.bot("first"))["status"]["phase"] == "Trading"
 
@@ -415,7 +245,7 @@ async def test_a_killed_operator_comes_back_and_changes_nothing(scene: Scene) ->
     await scene.reaches("Trading")
     grants, before = len(scene.double().grants), await scene.audited()
     await scene.restart_operator()
-    await until("a grant of the new operator", lambda: _more(scene.double().grants, grants), seconds=25)
+    await until("a grant of the new operator", lambda: more(scene.double().grants, grants), seconds=25)
     epochs = [grant.epoch for grant in scene.double().grants]
     assert epochs[-1] > epochs[0]
     assert await scene.audited() == before
@@ -448,7 +278,7 @@ async def test_a_bot_made_anew_at_once_under_the_same_name_trades(scene: Scene) 
     await scene.create()
     first = (await scene.reaches("Trading"))["metadata"]["uid"]
     await scene.kube.call("DELETE", scene.path("tradingbots", "btcusdt"))
-    await until("the TradingBot to go", lambda: _gone(scene, "tradingbots", "btcusdt"))
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"))
     await scene.create()
     bot = await scene.reaches("Trading", seconds=30)
     assert bot["metadata"]["uid"] != first
@@ -463,10 +293,10 @@ async def test_of_two_operators_one_works_and_the_other_takes_over_with_a_greate
         scene.cluster.kubeconfig(), scene.authority, scene.namespace, "--identity", "standby"
     )
     try:
-        await until("the second to wait", lambda: _logged(standby, "waiting for the Lease"), seconds=20)
+        await until("the second to wait", lambda: logged(standby, "waiting for the Lease"), seconds=20)
         before = len(scene.double().grants)
         assert await scene.operator.stop() == 0
-        await until("a grant of the second", lambda: _more(scene.double().grants, before), seconds=30)
+        await until("a grant of the second", lambda: more(scene.double().grants, before), seconds=30)
         epochs = [grant.epoch for grant in scene.double().grants]
         assert epochs == sorted(epochs)
         assert epochs[-1] == epochs[0] + 1
@@ -475,7 +305,7 @@ async def test_of_two_operators_one_works_and_the_other_takes_over_with_a_greate
 
 
 async def test_an_operator_that_lost_its_lease_ends(scene: Scene) -> None:
-    await until("work", lambda: _logged(scene.operator, "the Lease is held"))
+    await until("work", lambda: logged(scene.operator, "the Lease is held"))
     leases = await scene.kube.items(scene.path("leases"))
     name = next(item["metadata"]["name"] for item in leases if item["metadata"]["name"].startswith(names.FIELD_MANAGER))
     await scene.kube.merge(scene.path("leases", name), {"spec": {"holderIdentity": "somebody"}})
@@ -483,10 +313,6 @@ async def test_an_operator_that_lost_its_lease_ends(scene: Scene) -> None:
         assert await scene.operator.process.wait() == 1
     assert any("LeaseLostError" in entry.get("exception", "") for entry in scene.operator.log)
     scene.operator.log.clear()
-
-
-async def _logged(operator: OperatorProcess, event: str) -> bool:
-    return any(entry.get("event") == event for entry in operator.log)
 
 
 async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
@@ -499,7 +325,7 @@ async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
     await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    await until("the configuration", lambda: _more(scene.double().configs, 1))
+    await until("the configuration", lambda: more(scene.double().configs, 1))
     carried = loop.time() - begun
     await asyncio.gather(*made)
     await scene.is_("SafeModeAcknowledged", "True", "OK")
