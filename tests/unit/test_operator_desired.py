@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from cryptography import x509
 
-from support.operator_objects import UID, seen_bot, word
+from support.operator_objects import SPEC, UID, seen_bot, word
 from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_operator import desired
@@ -107,6 +107,27 @@ def test_a_configuration_survives_the_config_map_and_its_money_stays_plain_decim
     manifest = desired.config_map(IDENTITY, config)
     assert desired.decode(manifest) == config
     assert json.loads(manifest["data"][names.CONFIG_KEY])["settings"]["capital"] == "1000.1"
+
+
+def test_a_field_that_equals_its_default_never_reaches_a_bot_that_may_not_know_it() -> None:
+    defaults = {
+        "entry": {"maxSlippageRatio": "0.001", "maxSpreadRatio": "0.0010", "maxDataAgeSeconds": 5, "maxPerMinute": 10},
+        "protection": {**SPEC["protection"], "deadlineSeconds": 10},
+        "risk": {**SPEC["risk"], "riskPerTradeRatio": "0.01", "maxDrawdownRatio": "0.15", "cooldownSeconds": 300},
+        "circuitBreaker": {"failureThreshold": 5, "recoveryTimeoutSeconds": 300},
+    }
+    settings = desired.settings_of(desired.parse_spec(seen_bot(**defaults)))
+    text = desired.encode(desired.bot_config(IDENTITY, settings, 1))
+    assert json.loads(text) == {
+        "revision": 1,
+        "bot": {"namespace": "trading", "name": "btcusdt", "uid": UID},
+        "settings": SPEC,
+    }
+    defaults["risk"]["cooldownSeconds"] = 0
+    settings = desired.settings_of(desired.parse_spec(seen_bot(**defaults)))
+    sent = desired.bot_config(IDENTITY, settings, 1).sparse()["settings"]
+    assert sent["risk"]["cooldownSeconds"] == 0
+    assert "entry" not in sent
 
 
 def test_the_operators_part_of_the_spec_does_not_shape_the_configuration() -> None:

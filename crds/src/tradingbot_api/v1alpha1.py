@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from tradingbot_api.base import Amount, Model, Ratio, SignedDecimal
+from tradingbot_api.base import Amount, Model, Ratio, SignedDecimal, WireModel
 
 LONGEST_NAME = 52
 
@@ -163,13 +164,11 @@ class Entry(Model):
     """Limits on how a position is opened."""
 
     max_slippage_ratio: Ratio = Field(
-        default="0.001",
-        validate_default=True,
+        default=Decimal("0.001"),
         description="How far above the best ask the entry may be filled, as a share of it.",
     )
     max_spread_ratio: Ratio = Field(
-        default="0.001",
-        validate_default=True,
+        default=Decimal("0.001"),
         description="No entry while (ask - bid) / bid is larger than this.",
     )
     max_data_age_seconds: StrictInt = Field(
@@ -195,8 +194,7 @@ class Risk(Model):
     """How much may be lost before the bot stops opening positions."""
 
     risk_per_trade_ratio: Ratio = Field(
-        default="0.01",
-        validate_default=True,
+        default=Decimal("0.01"),
         description="Share of the capital that is lost if the stop is hit.",
     )
     max_position_value: Amount = Field(description="Largest value of the position, in the quote asset.")
@@ -204,8 +202,7 @@ class Risk(Model):
         description="Loss since 00:00 UTC, in the quote asset, at which entries stop until the next day."
     )
     max_drawdown_ratio: Ratio = Field(
-        default="0.15",
-        validate_default=True,
+        default=Decimal("0.15"),
         description="Fall of the equity from its peak, as a share of it, at which entries stop until it is cleared.",
     )
     cooldown_seconds: StrictInt = Field(
@@ -376,7 +373,7 @@ class TradingBotSpec(BotSettings):
 # --- status: no enums in the schema, so that an older CRD never refuses a newer operator's word ---
 
 
-class CircuitBreakerStatus(Model):
+class CircuitBreakerStatus(WireModel):
     """The circuit breaker around the exchange."""
 
     state: str = Field(description="Closed, Open or HalfOpen.")
@@ -385,18 +382,18 @@ class CircuitBreakerStatus(Model):
     next_probe_time: datetime | None = Field(default=None, description="When an open circuit is next probed.")
 
 
-class SafeModeCause(Model):
+class SafeModeCause(WireModel):
     """One reason why entries are forbidden."""
 
     id: str = Field(description="Stable name of the cause.")
-    source: str = Field(description="Spec, Operator or Bot.")
+    source: str = Field(description="Spec, Pod, Operator or Bot.")
     reason: str = Field(description="CamelCase reason.")
     level: str = Field(description="NoNewEntries, ReduceOnly or Halted.")
     since_time: datetime | None = Field(default=None, description="When it began.")
     clears: str = Field(default="", description="What ends it.")
 
 
-class SafeModeStatus(Model):
+class SafeModeStatus(WireModel):
     """Safe mode: the strictest of all causes is in force."""
 
     level: str = Field(description="Normal, NoNewEntries, ReduceOnly or Halted.")
@@ -407,7 +404,7 @@ class SafeModeStatus(Model):
     causes: list[SafeModeCause] = Field(default_factory=list, description="All causes in force.")
 
 
-class BalanceStatus(Model):
+class BalanceStatus(WireModel):
     """The account's balances of the two assets, free and locked together."""
 
     base: SignedDecimal = Field(description="Base asset.")
@@ -416,7 +413,7 @@ class BalanceStatus(Model):
     last_sync_time: datetime | None = Field(default=None, description="When the account was last read.")
 
 
-class PositionStatus(Model):
+class PositionStatus(WireModel):
     """The position, folded from the exchange's own fills."""
 
     side: str = Field(description="Long or Flat.")
@@ -426,7 +423,7 @@ class PositionStatus(Model):
     validated: bool = Field(description="It agrees with the account and with its protection.")
 
 
-class PnLStatus(Model):
+class PnLStatus(WireModel):
     """Profit and loss in the quote asset."""
 
     realized: SignedDecimal = Field(description="Of closed quantity, after fees.")
@@ -440,7 +437,7 @@ class PnLStatus(Model):
     )
 
 
-class RiskStatus(Model):
+class RiskStatus(WireModel):
     """The market and the account as the risk manager sees them."""
 
     level: str = Field(description="LOW, MEDIUM or HIGH.")
@@ -448,7 +445,7 @@ class RiskStatus(Model):
     drawdown: SignedDecimal = Field(description="Present fall from the peak equity, a ratio.")
 
 
-class OrdersStatus(Model):
+class OrdersStatus(WireModel):
     """Counts of this bot's open orders."""
 
     active: int = Field(default=0, description="Open orders.")
@@ -456,7 +453,7 @@ class OrdersStatus(Model):
     last_check_time: datetime | None = Field(default=None, description="When open orders were last read.")
 
 
-class TradesStatus(Model):
+class TradesStatus(WireModel):
     """Counts of round trips."""
 
     total: int = Field(default=0, description="Closed round trips.")
@@ -464,7 +461,7 @@ class TradesStatus(Model):
     failed: int = Field(default=0, description="Of these, with a loss or none.")
 
 
-class APIStatus(Model):
+class APIStatus(WireModel):
     """Calls to the exchange since the process started."""
 
     calls: int = Field(default=0, description="Requests sent.")
@@ -472,7 +469,7 @@ class APIStatus(Model):
     last_error: str | None = Field(default=None, description="The last failure, without secrets.")
 
 
-class UsageStatus(Model):
+class UsageStatus(WireModel):
     """What the bot's process uses."""
 
     memory_bytes: int = Field(default=0, description="Resident memory.")
@@ -481,7 +478,7 @@ class UsageStatus(Model):
     )
 
 
-class Condition(Model):
+class Condition(WireModel):
     """A Kubernetes condition."""
 
     type: str = Field(description="Type of the condition.")
@@ -492,7 +489,7 @@ class Condition(Model):
     observed_generation: int | None = Field(default=None, description="Generation of the spec it speaks of.")
 
 
-class TradingBotStatus(Model):
+class TradingBotStatus(WireModel):
     """What is; a field that is no longer known is absent."""
 
     observed_generation: int | None = Field(default=None, description="Generation of the spec this status speaks of.")

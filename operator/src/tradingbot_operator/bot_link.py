@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -168,14 +168,13 @@ class BotLink:
 
     # --- calls ---
 
-    async def _call(self, method: str, call: str, body: BaseModel) -> str:
+    async def _call(self, method: str, call: str, body: dict[str, Any]) -> str:
         result = "unreachable"
         try:
             async with self._session.request(
                 method,
                 f"{self.peer.url}/v1/{call}",
-                data=body.model_dump_json(by_alias=True, exclude_none=True),
-                headers={"Content-Type": "application/json"},
+                json=body,
                 ssl=self._tls,
                 server_hostname=names.bot_server_name(self.peer.uid),
             ) as response:
@@ -191,19 +190,23 @@ class BotLink:
 
     async def put_config(self, config: BotConfig) -> None:
         """Hands over a whole configuration; returns when it is committed. BotRefusedError, BotCallError."""
-        await self._call("PUT", "config", config.model_copy(update={"epoch": self._epoch}))
+        await self._call("PUT", "config", config.model_copy(update={"epoch": self._epoch}).sparse())
 
     async def put_grant(self, grant: Grant) -> None:
         """Gives the right to add exposure for a while."""
-        await self._call("PUT", "grant", grant)
+        await self._call("PUT", "grant", _whole(grant))
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Asks for a greater incarnation before the first order of this boot."""
-        await self._call("PUT", "incarnation", request)
+        await self._call("PUT", "incarnation", _whole(request))
 
     async def drain(self, request: DrainRequest) -> None:
         """Asks to end trading; progress comes over the stream."""
-        await self._call("POST", "drain", request)
+        await self._call("POST", "drain", _whole(request))
+
+
+def _whole(body: BaseModel) -> dict[str, Any]:
+    return body.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _refusal(status: int, text: str) -> ErrorReply:

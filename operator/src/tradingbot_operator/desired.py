@@ -127,8 +127,7 @@ def bot_config(identity: Identity, settings: BotSettings, revision: int, cleared
 
 def encode(config: BotConfig) -> str:
     """A configuration as it stands in the ConfigMap: the same content is the same text."""
-    data = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps(data, indent=2, sort_keys=True) + "\n"
+    return json.dumps(config.sparse(), indent=2, sort_keys=True) + "\n"
 
 
 def decode(raw: Manifest) -> BotConfig | None:
