@@ -12,7 +12,8 @@ from local_kubernetes.local import LocalCluster
 
 from support import chart
 
-INSTALL = ("upgrade", "--install", "operator", str(chart.CHART))
+# What is the whole cluster's can be of one release only, and tests run side by side.
+INSTALL = ("upgrade", "--install", "operator", str(chart.CHART), "--set", "people.enabled=false")
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,18 @@ class KubeError(Exception):
 class Kube:
     """Calls to the API server."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, user: str | None = None) -> None:
         self._server = access.server
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=access.tls), timeout=aiohttp.ClientTimeout(total=20)
+            connector=aiohttp.TCPConnector(ssl=access.tls),
+            timeout=aiohttp.ClientTimeout(total=20),
+            headers={} if user is None else {"Impersonate-User": user},
         )
 
     @classmethod
-    async def of(cls, kubeconfig: Path) -> Kube:
-        """With the rights of a kubeconfig."""
-        return cls(await Access.load(str(kubeconfig)))
+    async def of(cls, kubeconfig: Path, user: str | None = None) -> Kube:
+        """With the rights of a kubeconfig, or of a user whom it may impersonate."""
+        return cls(await Access.load(str(kubeconfig)), user)
 
     async def close(self) -> None:
         """Close the connections."""
