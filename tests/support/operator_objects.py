@@ -64,17 +64,22 @@ def raw_pod(state: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True" if more.get("ready") else "False"}]
     if "disruption" in more:
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": more["disruption"]})
+    annotations = {names.POD_TEMPLATE_ANNOTATION: more["template"]} if "template" in more else {}
     if "scheduled" in more:
         conditions.append(more["scheduled"])
     return {
-        "metadata": metadata,
+        "metadata": {**metadata, "annotations": annotations},
         "spec": {
+            "containers": [
+                {"name": "bot", "image": more.get("image", "bot:1"), "resources": more.get("resources", {})}
+            ],
             **({} if more.get("node", "node1") is None else {"nodeName": more.get("node", "node1")}),
             "volumes": [{"name": "credentials", "secret": {"secretName": more.get("credentials", "binance")}}],
         },
         "status": {
             "phase": more.get("phase", "Running"),
             "reason": more.get("reason", ""),
+            "message": more.get("message", ""),
             "podIP": "10.244.0.7",
             "conditions": conditions,
             "containerStatuses": [] if state is None else [container],

@@ -83,7 +83,7 @@ def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_opera
     assert spec["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
     assert manifest["metadata"]["labels"]["team"] == "a"
     assert manifest["metadata"]["labels"][names.MANAGED_BY_LABEL] == names.FIELD_MANAGER
-    assert manifest["metadata"]["annotations"] == {"note": "x"}
+    assert set(manifest["metadata"]["annotations"]) == {"note", names.POD_TEMPLATE_ANNOTATION}
     assert (spec["nodeSelector"], spec["priorityClassName"]) == ({"disk": "ssd"}, "high")
     assert (spec["tolerations"], spec["affinity"]) == ([{"operator": "Exists"}], {"nodeAffinity": {}})
     assert spec["imagePullSecrets"] == [{"name": "registry"}]

@@ -20,6 +20,7 @@ class ConditionType(StrEnum):
     SAFE_MODE_ENGAGED = "SafeModeEngaged"
     SAFE_MODE_ACKNOWLEDGED = "SafeModeAcknowledged"
     TRADING_ALLOWED = "TradingAllowed"
+    UP_TO_DATE = "UpToDate"
     READY = "Ready"
 
 
@@ -35,6 +36,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
     DELETING = "Deleting"
+    STALLED = "Stalled"
     # ClaimHeld
     CLAIMED_BY_OTHER = "ClaimedByOther"
     CLAIM_REFUSED = "ClaimRefused"
@@ -47,6 +49,14 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     UNSCHEDULABLE = "Unschedulable"
     OUT_OF_MEMORY = "OutOfMemory"
+    EVICTED = "Evicted"
+    NODE_LOST = "NodeLost"
+    VOLUME_PENDING = "VolumePending"
+    SUSPENDED = "Suspended"
+    # UpToDate
+    POD_OUTDATED = "PodOutdated"
+    AWAITING_FLAT = "AwaitingFlat"
+    UPDATING = "Updating"
     # BotReachable
     NO_HEARTBEAT = "NoHeartbeat"
     IDENTITY_MISMATCH = "IdentityMismatch"
@@ -111,4 +121,5 @@ class Phase(StrEnum):
     DEGRADED = "Degraded"
     UNREACHABLE = "Unreachable"
     INVALID = "Invalid"
+    SUSPENDED = "Suspended"
     DRAINING = "Draining"

@@ -39,6 +39,14 @@ class PositionPolicy(StrEnum):
     CLOSE_POSITION = "ClosePosition"
 
 
+class UpdateStrategy(StrEnum):
+    """Whether a new image or pod shape may restart a running bot: only by hand, once it is flat, or at once."""
+
+    MANUAL = "Manual"
+    WHEN_FLAT = "WhenFlat"
+    IMMEDIATE = "Immediate"
+
+
 class ReclaimPolicy(StrEnum):
     """What happens to the bot's volume when the TradingBot is deleted."""
 
@@ -256,7 +264,7 @@ class Resources(Model):
 
 
 class Pod(Model):
-    """What may be changed about the bot's pod; takes effect when the pod is next created."""
+    """What may be changed about the bot's pod; updateStrategy says when it takes effect."""
 
     image: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
         default=None, description="Image of the bot; the operator's default where absent."
@@ -351,6 +359,18 @@ class TradingBotSpec(BotSettings):
         ge=10,
         le=3600,
         description="After this long a deletion goes on although the bot could not finish, and reports what is left.",
+    )
+    suspend: StrictBool | None = Field(
+        default=None,
+        description="true: entries are cancelled and the pod ends; an open position keeps its protection on the "
+        "exchange. Absent means false, and has no default, so that a patch survives a kubectl apply of the manifest.",
+    )
+    update_strategy: UpdateStrategy = Field(
+        default=UpdateStrategy.MANUAL,
+        description="Whether a new image or pod shape restarts a running bot: Manual never does and shows "
+        "UpToDate=False; WhenFlat waits until there is no position and cancels entries first; Immediate cancels "
+        "entries and restarts it, an open position keeps its protection on the exchange. A pod whose container "
+        "does not run is replaced in any case.",
     )
     storage: Storage | None = Field(
         default=None,

@@ -28,11 +28,15 @@ from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, 
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
+from tradingbot_operator.restarts import Restarts
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Change, Finding
+from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
 FOREIGN_RETRY_SECONDS: Final = 10.0
 PASSING_RETRY_SECONDS: Final = 1.0
+STALLED_AFTER: Final = 5
+"""Steps that failed in a row: with the queue's back-off, some six seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -94,9 +98,12 @@ class BotController:
             reporter=self._reporter, now=now, metrics=metrics,
         )  # fmt: skip
         self._talk = BotTalk(
-            cluster=cluster, claims=claims, certainty=certainty, leader=leader, tls=tls, session=session,
+            cluster=cluster, bots=bots, claims=claims, certainty=certainty, leader=leader, tls=tls, session=session,
             heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics,
         )  # fmt: skip
+        self._restarts = Restarts(
+            cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
+        )
         self._deletion = Deletion(
             cluster=cluster, claims=claims, certainty=certainty, objects=self._objects, talk=self._talk,
             reporter=self._reporter, now=now, metrics=metrics,
@@ -139,7 +146,38 @@ class BotController:
     # --- the step ---
 
     async def step(self, key: BotKey) -> float | None:
-        """Brings one TradingBot closer to its spec. Returns when to come again, in seconds; None: on news."""
+        """Brings one TradingBot closer to its spec. Returns when to come again, in seconds; None: on news.
+
+        What it raises is the caller's to back off from; people are told once it happened several times in a row.
+        """
+        try:
+            again_in = await self._step(key)
+        except Exception as error:
+            await self._stalled(key, error)
+            raise
+        if (memory := self._fleet.known(key)) is not None:
+            memory.failures = 0
+        return again_in
+
+    async def _stalled(self, key: BotKey, error: Exception) -> None:
+        bot, memory = self._bots.get(key), self._fleet.known(key)
+        if bot is None or memory is None:
+            return
+        memory.failures += 1
+        if memory.failures < STALLED_AFTER:
+            return
+        what = str(error) if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
+        finding = Finding.open(
+            Reason.STALLED,
+            f"The operator cannot go on with this TradingBot: {what[:300]}. It is tried again about every "
+            f"{LONGEST_RETRY_SECONDS:.0f} s; see the operator's log.",
+        )
+        try:
+            await self._reporter.tell(bot, memory, finding, self._objects.our_pod(bot), [])
+        except ApiError as trouble:
+            log.warning("a stalled TradingBot cannot be told", bot=str(key), error=str(trouble))
+
+    async def _step(self, key: BotKey) -> float | None:
         bot = self._bots.get(key)
         if bot is None:
             self._forget(key)
@@ -158,6 +196,7 @@ class BotController:
             return again_in
         again: list[float] = []
         pod = self._objects.our_pod(bot)
+        spec = None
         refused: ApiError | None = None
         try:
             spec = desired.parse_spec(bot)
@@ -182,8 +221,9 @@ class BotController:
                 "it is tried again."
             )
         self._talk.tend_link(bot, memory, pod)
-        if accepted.holds:
+        if accepted.holds and spec is not None:
             await self._talk.talk(bot, memory, again)
+            await self._restarts.step(bot, spec, memory, pod, again)
         await self._reporter.tell(bot, memory, accepted, pod, again)
         if refused is not None:
             raise refused

@@ -14,7 +14,7 @@ from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.cluster import Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import Identity
-from tradingbot_operator.fleet import POD_BEING_MADE, ForeignObjectError, Memory
+from tradingbot_operator.fleet import POD_BEING_MADE, SUSPENDED, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
@@ -83,6 +83,9 @@ class BotObjects:
             if pod.terminated and not pod.deleting:
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
             return pod
+        if spec.suspend:
+            memory.pod_missing = SUSPENDED
+            return None
         wait = await self._certainty.gone_in(bot, memory)
         if wait > 0:
             memory.pod_missing = (
@@ -112,9 +115,8 @@ class BotObjects:
         claim = desired.volume_claim(identity, spec)
         if claim is not None:
             await self._ensure_volume(identity, claim)
-        manifest = desired.pod(identity, spec, self._settings.bot_image, self._settings.image_pull_policy)
         try:
-            raw = await self._cluster.create("pods", manifest)
+            raw = await self._cluster.create("pods", self.pod_manifest(bot, spec))
         except ConflictError:
             found = await self._cluster.get("pods", bot.key.namespace, bot.key.name)
             if found is None:
@@ -126,11 +128,15 @@ class BotObjects:
         pod = SeenPod.of(raw)
         self._pods.see(pod)
         memory.vanished_pod, memory.pod_missing = None, POD_BEING_MADE
-        if memory.had_pod:
+        if memory.had_pod and not memory.ended_on_purpose:
             self._metrics.pods_replaced.inc()
             await self._reporter.post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
-        memory.had_pod = True
+        memory.had_pod, memory.ended_on_purpose = True, False
         return pod
+
+    def pod_manifest(self, bot: SeenBot, spec: TradingBotSpec) -> Manifest:
+        """The pod that the TradingBot should have."""
+        return desired.pod(Identity.of(bot), spec, self._settings.bot_image, self._settings.image_pull_policy)
 
     async def _ensure_volume(self, identity: Identity, claim: Manifest) -> None:
         name = claim["metadata"]["name"]

@@ -30,7 +30,7 @@ from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
-from tradingbot_operator.inventory import BotKey, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.status import Finding
@@ -50,6 +50,7 @@ class BotTalk:
         self,
         *,
         cluster: Cluster,
+        bots: Inventory[SeenBot],
         claims: Claims,
         certainty: Certainty,
         leader: Leader,
@@ -62,6 +63,7 @@ class BotTalk:
         metrics: Metrics,
     ) -> None:
         self._cluster = cluster
+        self._bots = bots
         self._claims = claims
         self._certainty = certainty
         self._leader = leader
@@ -75,9 +77,7 @@ class BotTalk:
         self._loop = asyncio.get_running_loop()
 
     def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
-        peer = None
-        if pod is not None and pod.ip and pod.container.running and not pod.terminated:
-            peer = Peer(bot.key, bot.uid, pod.uid, pod.ip)
+        peer = Peer.of(bot.uid, pod)
         if memory.link is not None and memory.link.peer != peer:
             memory.link.close()
             memory.link = None
@@ -109,11 +109,18 @@ class BotTalk:
         if ledger is None or ledger.settings is None:
             return
         if status.applied_revision > ledger.revision:
-            ledger.heard(status.applied_revision)
+            if await self._wish_stands(bot, memory):
+                ledger.heard(status.applied_revision)
             # The ConfigMap must not stay behind what the bot has.
             self._enqueue(bot.key, False)
             return
         if memory.has_confirmed(status):
+            if not ledger.settings.safe_mode and any(cause.source == "Spec" for cause in status.safe_mode.causes):
+                # A standby engaged it. Where that wish ended since, a newer configuration releases it.
+                if await self._wish_stands(bot, memory):
+                    ledger.outrun(status.applied_revision)
+                self._enqueue(bot.key, True)
+                return
             memory.refusal = None
             if ledger.cleared and names.CLEAR_ANNOTATION in bot.annotations:
                 # Done, once: what latches again later must be cleared again.
@@ -137,6 +144,16 @@ class BotTalk:
             known = error.reply.code in set(Reason)
             finding = Finding.bad(error.reply.code if known else Reason.CONFIG_INVALID, _explain(error))
             memory.refusal = (revision, status.boot_id, finding)
+
+    async def _wish_stands(self, bot: SeenBot, memory: Memory) -> bool:
+        """Whether spec.safeMode still is what was seen: the API server is asked, as a watch may lag or hang."""
+        raw = await self._cluster.get(names.PLURAL, bot.key.namespace, bot.key.name)
+        latest = SeenBot.of(raw) if raw is not None else None
+        if latest is None or latest.uid != bot.uid or latest.safe_mode == bot.safe_mode:
+            return True
+        if self._bots.see(latest):
+            memory.wish(self._loop.time(), safe=latest.safe_mode)
+        return False
 
     async def _claim(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
         if status.account_uid is None or status.incarnation is None:
@@ -194,6 +211,7 @@ class BotTalk:
         ledger = memory.ledger
         allowed = (
             memory.claim.holds
+            and not bot.suspended
             and memory.has_confirmed(status)
             and status.incarnation is not None
             and status.drain.phase is DrainPhase.NONE
@@ -221,7 +239,8 @@ class BotTalk:
         )
         again[-1] = GRANT_RENEWAL_SECONDS
 
-    async def drain(self, bot: SeenBot, memory: Memory, *, seconds_left: float) -> None:
+    async def drain(self, bot: SeenBot, memory: Memory, policy: PositionPolicy, *, seconds_left: float) -> None:
+        """Asks the bot to end trading, once until it has begun; progress comes over its stream."""
         word, link = memory.word(), memory.link
         if word is None or link is None:
             return
@@ -233,7 +252,7 @@ class BotTalk:
         request = DrainRequest(
             bot_uid=bot.uid,
             boot_id=word.status.boot_id,
-            position_policy=PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD)),
+            position_policy=policy,
             deadline_seconds=max(1, int(seconds_left)),
             account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
             epoch=self._leader.epoch,

@@ -165,7 +165,8 @@ class Deletion:
         elif action is DeletionStep.MAKE_POD:
             pod = await self._pod_to_drain(bot, memory)
         elif action is DeletionStep.DRAIN:
-            await self._talk.drain(bot, memory, seconds_left=-overdue)
+            policy = PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD))
+            await self._talk.drain(bot, memory, policy, seconds_left=-overdue)
         if gone_in > 0:
             again.append(gone_in)
         again.append(-overdue if overdue < 0 else STUCK_POD_SECONDS - overdue if overdue < STUCK_POD_SECONDS else 10.0)

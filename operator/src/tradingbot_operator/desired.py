@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -273,4 +274,11 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
         pod_spec["priorityClassName"] = shape.priority_class_name
     if shape.image_pull_secrets:
         pod_spec["imagePullSecrets"] = [{"name": item.name} for item in shape.image_pull_secrets]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
+    metadata["annotations"] = {**shape.annotations, names.POD_TEMPLATE_ANNOTATION: _digest(manifest)}
+    return manifest
+
+
+def _digest(manifest: Manifest) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from tradingbot_operator import desired
 from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
-from tradingbot_operator.status import Finding
+from tradingbot_operator.status import NO_POD, Finding
 
 
 class ForeignObjectError(Exception):
@@ -76,6 +76,7 @@ class Ledger:
 
 HANDING_SECONDS: Final = 5.0
 POD_BEING_MADE: Final = "The pod is being made."
+SUSPENDED: Final = "Suspended: no process runs. A position keeps its protection on the exchange."
 NO_ACCOUNT_YET: Final = Finding.open(
     Reason.AWAITING_ACCOUNT, "The bot has not named its exchange account yet; see BalanceSynced."
 )
@@ -104,6 +105,13 @@ class Memory:
     vanished_pod: str | None = None
     """A pod that went away before its end was seen; empty where its UID is not known."""
     had_pod: bool = False
+    ended_on_purpose: bool = False
+    """Its pod was ended to suspend or update it: another one is no replacement of a lost one."""
+    ending_since: float | None = None
+    """Since when the end of the pod is wanted."""
+    up_to_date: Finding = NO_POD
+    failures: int = 0
+    """Steps that failed in a row."""
     stepped: bool = False
     """A step was made; the fast lane or a pod's end may have begun this memory before."""
     pod_missing: str = POD_BEING_MADE
@@ -206,6 +214,14 @@ class Fleet:
     def known(self, key: BotKey) -> Memory | None:
         """The memory of that name, if there is one."""
         return self._memories.get(key)
+
+    def begin_anew(self) -> None:
+        """Forgets all but since when safe mode is wanted."""
+        for memory in self:
+            self.forget(memory.key)
+            if memory.wanted_since is not None:
+                fresh = self._memories[memory.key] = Memory(memory.uid, memory.key)
+                fresh.wanted_since = memory.wanted_since
 
     def forget(self, key: BotKey) -> Memory | None:
         """Drops a memory and closes its link; gives back what was dropped."""

@@ -65,6 +65,11 @@ class SeenBot:
         """spec.safeMode; absent means false."""
         return self.spec.get("safeMode") is True
 
+    @property
+    def suspended(self) -> bool:
+        """spec.suspend; absent means false."""
+        return self.spec.get("suspend") is True
+
 
 @dataclass(frozen=True)
 class SeenContainer:
@@ -106,6 +111,9 @@ class SeenPod:
     deleting: bool
     phase: str
     reason: str
+    message: str
+    disruption: str
+    """Why the control plane ended it, where that was not asked for."""
     ip: str | None
     node: str | None
     ready: bool
@@ -113,6 +121,10 @@ class SeenPod:
     container: SeenContainer
     credentials: str | None
     """Name of the Secret that it mounts the exchange keys from."""
+    image: str
+    memory_limit: str
+    template: str
+    """Digest of the manifest that it was made from; empty where a former operator did not write it."""
     terminated: bool
     """The kubelet reported that no container of it runs and none will."""
 
@@ -125,11 +137,12 @@ class SeenPod:
         containers = status.get("containerStatuses", [])
         phase = status.get("phase", "Pending")
         node = raw.get("spec", {}).get("nodeName")
+        container = next(iter(raw.get("spec", {}).get("containers", ())), {})
         deleting = "deletionTimestamp" in metadata
         ended = bool(containers) and all("terminated" in item.get("state", {}) for item in containers)
         # The pod garbage collector ends pods of a node that is lost: nobody looked whether the process runs.
-        disruption = conditions.get("DisruptionTarget", {})
-        collected = node is not None and disruption.get("reason") == "DeletionByPodGC"
+        disruption = conditions.get("DisruptionTarget", {}).get("reason", "")
+        collected = node is not None and disruption == "DeletionByPodGC"
         scheduled = conditions.get("PodScheduled", {})
         return cls(
             key=BotKey(metadata["namespace"], metadata["name"]),
@@ -140,6 +153,8 @@ class SeenPod:
             deleting=deleting,
             phase=phase,
             reason=status.get("reason", ""),
+            message=status.get("message", ""),
+            disruption=disruption,
             ip=status.get("podIP"),
             node=node,
             ready=conditions.get("Ready", {}).get("status") == "True",
@@ -153,6 +168,9 @@ class SeenPod:
                 ),
                 None,
             ),
+            image=container.get("image", ""),
+            memory_limit=str(container.get("resources", {}).get("limits", {}).get("memory", "")),
+            template=metadata.get("annotations", {}).get(names.POD_TEMPLATE_ANNOTATION, ""),
             # A container that ended restarts unless the pod is at its end or going.
             terminated=(phase in {"Failed", "Succeeded"} and not collected) or ((deleting or collected) and ended),
         )

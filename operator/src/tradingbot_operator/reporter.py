@@ -16,7 +16,7 @@ from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
-from tradingbot_operator.fleet import Memory
+from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.status import Change, Finding, Notice
@@ -69,6 +69,7 @@ class Reporter:
                 revision=memory.ledger.revision if memory.ledger is not None else 0,
                 refusal=memory.refused(),
                 acknowledged_after=memory.acknowledged_after,
+                up_to_date=memory.up_to_date,
             )
         )
         self.count_phase(memory, fresh)
@@ -98,6 +99,8 @@ class Reporter:
 
     def _reachable(self, memory: Memory) -> Finding:
         link = memory.link
+        if link is None and memory.pod_missing == SUSPENDED:
+            return Finding.open(Reason.SUSPENDED, SUSPENDED)
         if link is None:
             return Finding.open(Reason.STARTING, "There is no running process yet.")
         if link.mismatch:

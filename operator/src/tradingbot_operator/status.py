@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
@@ -38,12 +39,21 @@ READY_NEEDS: Final = (
     Type.CONFIG_APPLIED,
 )
 POD_TROUBLE: Final = frozenset(
-    {Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.UNSCHEDULABLE, Reason.OUT_OF_MEMORY}
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CRASH_LOOP,
+        Reason.UNSCHEDULABLE,
+        Reason.VOLUME_PENDING,
+        Reason.OUT_OF_MEMORY,
+        Reason.NODE_LOST,
+    }
 )
 STARTING_REASONS: Final = frozenset({Reason.STARTING, Reason.NOT_RECONCILED, Reason.UNKNOWN})
 CONFIG_STILL_GOOD: Final = frozenset({Reason.CONFIG_PENDING, Reason.LOOSENING_NEEDS_SAFE_MODE})
 PASSING: Final = frozenset({Reason.AWAITING_GRANT, Reason.DRAINING})
 """Reasons of safe mode that a start and an end bring along."""
+NODE_GONE: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
+"""Why the control plane ends a pod of a node that does not answer."""
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
@@ -78,6 +88,9 @@ class Finding:
         return self.status == TRUE
 
 
+NO_POD: Final = Finding.open(Reason.POD_MISSING, "There is no pod.")
+
+
 @dataclass(frozen=True)
 class Observed:
     """All that a status is made of."""
@@ -96,6 +109,7 @@ class Observed:
     """Of the configuration that the bot should have; 0 while there is none."""
     refusal: Finding | None = None
     """Why the bot refused that revision."""
+    up_to_date: Finding = NO_POD
     acknowledged_after: float | None = None
     """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
 
@@ -103,15 +117,27 @@ class Observed:
 # --- single questions ---
 
 
-def pod_ready(pod: SeenPod | None, missing: str) -> Finding:
+def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> Finding:
     """PodReady, from the pod's own status."""
     if pod is None:
-        return Finding.bad(Reason.POD_MISSING, missing)
+        return Finding.bad(Reason.SUSPENDED if suspended else Reason.POD_MISSING, missing)
     container = pod.container
+    if pod.disruption in NODE_GONE and not pod.terminated:
+        return Finding.bad(
+            Reason.NODE_LOST,
+            f"Node {pod.node} does not answer; whether the process runs is not known. Once the machine is off: "
+            f"kubectl delete node {pod.node}. An open position keeps its protection on the exchange.",
+        )
     if pod.deleting:
         return Finding.bad(Reason.POD_NOT_READY, "The pod is being deleted.")
     if pod.ready:
         return Finding.good()
+    if "persistentvolume" in pod.unschedulable.lower():
+        return Finding.bad(
+            Reason.VOLUME_PENDING,
+            f"The bot's volume is not there yet: {pod.unschedulable} See kubectl describe pvc -n {pod.key.namespace} "
+            f"{names.volume_claim_name(pod.key.name)} and the cluster's storage classes.",
+        )
     if pod.unschedulable:
         return Finding.bad(
             Reason.UNSCHEDULABLE, f"No node takes the pod: {pod.unschedulable} Change spec.pod or the nodes."
@@ -120,20 +146,24 @@ def pod_ready(pod: SeenPod | None, missing: str) -> Finding:
         return Finding.bad(
             Reason.IMAGE_PULL_FAILED,
             f"{container.waiting_reason}: {container.waiting_message or 'the image cannot be pulled'}. "
-            "Check spec.pod.image, or the operator's image of bots, and spec.pod.imagePullSecrets; "
-            "then delete the pod.",
+            "Correct spec.pod.image, or the operator's image of bots, and spec.pod.imagePullSecrets; "
+            "the pod is then replaced.",
         )
     if container.exit_reason == "OOMKilled":
         return Finding.bad(
             Reason.OUT_OF_MEMORY,
-            f"The bot used more memory than its limit, {container.restarts} restarts. Raise "
-            "spec.pod.resources.limits.memory and delete the pod.",
+            f"The bot used more memory than its limit of {pod.memory_limit or 'the node'}, {container.restarts} "
+            "restarts. Raise spec.pod.resources.limits.memory; see UpToDate for when that takes effect.",
         )
     if container.waiting_reason == "CrashLoopBackOff" or (container.exit_code is not None and not container.running):
         return Finding.bad(
             Reason.CRASH_LOOP,
             f"The bot ends with exit code {container.exit_code}, {container.restarts} restarts. "
             f"See kubectl logs -n {pod.key.namespace} {pod.key.name} --previous.",
+        )
+    if pod.reason == "Evicted":
+        return Finding.bad(
+            Reason.EVICTED, f"The node evicted the pod: {pod.message or 'no reason told'} It is made again."
         )
     if pod.phase in {"Failed", "Succeeded"}:
         return Finding.bad(Reason.POD_NOT_READY, f"The pod ended: {pod.reason or pod.phase}. It is made again.")
@@ -232,12 +262,16 @@ def _told(word: BotStatus, kind: Type) -> Finding | None:
     return None
 
 
-def phase(deleting: bool, found: Mapping[Type, Finding]) -> Phase:
-    """The display column, from the conditions and nothing else."""
+def phase(deleting: bool, found: Mapping[Type, Finding], *, suspended: bool = False) -> Phase:
+    """The display column, from the conditions and what is asked for."""
     if deleting:
         return Phase.DRAINING
     if found[Type.ACCEPTED].status == FALSE:
         return Phase.INVALID
+    if found[Type.ACCEPTED].reason == Reason.STALLED:
+        return Phase.DEGRADED
+    if suspended:
+        return Phase.SUSPENDED if found[Type.POD_READY].reason == Reason.SUSPENDED else Phase.DRAINING
     reachable = found[Type.BOT_REACHABLE]
     if not reachable.holds:
         pod = found[Type.POD_READY]
@@ -272,7 +306,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     found: dict[Type, Finding] = {
         Type.ACCEPTED: seen.accepted,
         Type.CLAIM_HELD: seen.claim,
-        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing),
+        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, suspended=bot.suspended),
         Type.BOT_REACHABLE: seen.reachable,
         Type.CONFIG_APPLIED: _config(seen),
         Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode),
@@ -284,6 +318,7 @@ def compose(seen: Observed) -> TradingBotStatus:
             seen.acknowledged_after,
             refused=seen.refusal is not None,
         ),
+        Type.UP_TO_DATE: seen.up_to_date,
     }
     for kind in BOT_CONDITIONS:
         told = _told(word, kind) if word is not None else None
@@ -298,7 +333,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     before = previous(bot.status)
     return TradingBotStatus(
         observed_generation=bot.generation,
-        phase=phase(bot.deleted is not None, found),
+        phase=phase(bot.deleted is not None, found, suspended=bot.suspended),
         conditions=_dated(found, before, seen.now, bot.generation),
         pod_name=seen.pod.key.name if seen.pod is not None else None,
         # Facts that outlive a silence: the claim stands on them.
@@ -449,6 +484,8 @@ def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
                 result.append(Notice("CircuitOpened", item.message, warning=True))
             case Type.CIRCUIT_CLOSED, "True" if was_false:
                 result.append(Notice("CircuitClosed", item.message or "The exchange answers again."))
+            case Type.ACCEPTED, _ if item.reason == Reason.STALLED:
+                result.append(Notice("Stalled", item.message, warning=True))
             case ((Type.CLAIM_HELD | Type.PROTECTED | Type.ACCEPTED), "False") if item.reason != Reason.DELETING:
                 result.append(Notice(item.reason, item.message, warning=True))
             case _:

@@ -1,0 +1,118 @@
+"""Promises on when a bot's pod is ended while its TradingBot stays: suspend and update strategy."""
+
+from __future__ import annotations
+
+import itertools
+from decimal import Decimal
+
+import pytest
+
+from support.operator_objects import seen_bot, seen_pod, word
+from tradingbot_api.conditions import Reason
+from tradingbot_api.v1alpha1 import PositionStatus, TradingBotSpec, UpdateStrategy
+from tradingbot_operator.desired import Identity, pod
+from tradingbot_operator.restarts import Ending, EndingFacts, PodStep, is_flat, pod_step, up_to_date
+
+MANUAL, WHEN_FLAT, IMMEDIATE = UpdateStrategy
+LIVE = EndingFacts(
+    wanted=Ending.NONE,
+    strategy=MANUAL,
+    running=True,
+    could_trade=True,
+    reachable=True,
+    drained=False,
+    flat=True,
+    late=False,
+)
+
+
+def facts(**changes: object) -> EndingFacts:
+    return EndingFacts(**{**LIVE.__dict__, **changes})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(facts(), PodStep.KEEP, id="nothing-is-wanted"),
+        pytest.param(facts(wanted=Ending.SUSPEND), PodStep.DRAIN, id="suspend-cancels-entries-first"),
+        pytest.param(facts(wanted=Ending.SUSPEND, flat=False), PodStep.DRAIN, id="suspend-in-position-too"),
+        pytest.param(facts(wanted=Ending.SUSPEND, drained=True, flat=False), PodStep.DELETE, id="suspend-drained"),
+        pytest.param(facts(wanted=Ending.SUSPEND, reachable=False), PodStep.WAIT, id="suspend-of-a-silent-bot-waits"),
+        pytest.param(facts(wanted=Ending.SUSPEND, reachable=False, late=True), PodStep.DELETE, id="but-not-for-ever"),
+        pytest.param(facts(wanted=Ending.SUSPEND, running=False), PodStep.DELETE, id="suspend-of-a-crashed-bot"),
+        pytest.param(facts(wanted=Ending.SUSPEND, could_trade=False), PodStep.DELETE, id="it-never-had-an-account"),
+        pytest.param(facts(wanted=Ending.UPDATE), PodStep.KEEP, id="manual-never-restarts-a-live-bot"),
+        pytest.param(facts(wanted=Ending.UPDATE, could_trade=False), PodStep.KEEP, id="manual-without-an-account"),
+        pytest.param(facts(wanted=Ending.UPDATE, running=False), PodStep.DELETE, id="what-does-not-run-is-replaced"),
+        pytest.param(facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, flat=False), PodStep.DRAIN, id="immediate-drains"),
+        pytest.param(facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, drained=True), PodStep.DELETE, id="then-restarts"),
+        pytest.param(
+            facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, late=True, flat=False), PodStep.DELETE, id="not-for-ever"
+        ),
+        pytest.param(facts(wanted=Ending.UPDATE, strategy=WHEN_FLAT), PodStep.DRAIN, id="flat-closes-entries-first"),
+        pytest.param(facts(wanted=Ending.UPDATE, strategy=WHEN_FLAT, drained=True), PodStep.DELETE, id="flat-drained"),
+        pytest.param(
+            facts(drained=True, strategy=WHEN_FLAT, flat=False), PodStep.WAIT, id="unwanted-drain-in-position-waits"
+        ),
+        pytest.param(facts(drained=True), PodStep.DELETE, id="resumed-before-the-pod-was-gone"),
+    ],
+)
+def test_the_end_of_a_pod_is_decided_by_what_is_wanted_and_what_is_known(given: EndingFacts, expected: PodStep) -> None:
+    assert pod_step(given) is expected
+
+
+def test_no_update_ends_a_live_bot_in_a_position_unless_told_to() -> None:
+    booleans = (True, False)
+    for reachable, drained, late, could_trade in itertools.product(booleans, repeat=4):
+        for strategy in (MANUAL, WHEN_FLAT):
+            given = facts(
+                wanted=Ending.UPDATE, strategy=strategy, flat=False, reachable=reachable, drained=drained, late=late,
+                could_trade=could_trade or reachable,
+            )  # fmt: skip
+            if given.could_trade:
+                assert pod_step(given) in {PodStep.KEEP, PodStep.WAIT}, given
+
+
+def test_a_bot_is_flat_only_by_its_own_reconciled_word() -> None:
+    def holding(quantity: str) -> PositionStatus:
+        return PositionStatus(
+            side="Long", quantity=Decimal(quantity), average_price=Decimal(0), value=Decimal(0), validated=True
+        )
+
+    assert is_flat(word(position=holding("0")))
+    assert not is_flat(word(position=holding("0.00001")))
+    assert not is_flat(word(position=None))
+    assert not is_flat(word(position=holding("0"), ready=False))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "reason"),
+    [
+        (MANUAL, PodStep.KEEP, Reason.POD_OUTDATED),
+        (WHEN_FLAT, PodStep.WAIT, Reason.AWAITING_FLAT),
+        (WHEN_FLAT, PodStep.DRAIN, Reason.UPDATING),
+        (IMMEDIATE, PodStep.WAIT, Reason.UPDATING),
+        (IMMEDIATE, PodStep.DELETE, Reason.UPDATING),
+    ],
+)
+def test_an_outdated_pod_is_told_with_the_difference_and_what_comes(
+    strategy: UpdateStrategy, step: PodStep, reason: Reason
+) -> None:
+    bot = seen_bot(updateStrategy=strategy)
+    found = up_to_date(seen_pod({"running": {}}, template="a", image="bot:1"), bot, "b", "bot:2", step)
+    assert (found.status, found.reason) == ("False", reason)
+    assert "bot:1" in found.message
+    assert "bot:2" in found.message
+    same = up_to_date(seen_pod({"running": {}}, template="b"), bot, "b", "bot:1", PodStep.KEEP)
+    assert same.holds
+
+
+def test_the_digest_of_a_pod_changes_with_its_manifest_and_with_nothing_else() -> None:
+    identity = Identity.of(seen_bot())
+
+    def digest(image: str = "bot:1", **changes: object) -> str:
+        spec = TradingBotSpec.model_validate({**seen_bot().spec, **changes})
+        return str(pod(identity, spec, image, "Never")["metadata"]["annotations"]["tradingbot.dev/pod-template"])
+
+    assert digest() == digest(capital="2000", safeMode=True, suspend=True, updateStrategy="Immediate")
+    assert len({digest(), digest("bot:2"), digest(pod={"annotations": {"a": "b"}})}) == 3
