@@ -60,8 +60,12 @@ def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> No
 def test_named_namespaces_give_rights_there_and_nowhere_else() -> None:
     objects = chart.render("--set", "watchNamespaces={a,b}", "--set", "claimsNamespace=claims")
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
-    assert not [o for o in objects if o["kind"] == "ClusterRole" and o["metadata"]["name"] == OPERATOR_ROLE]
-    roles = {o["metadata"]["namespace"]: granted(o) for o in objects if o["kind"] == "Role"}
+    assert not [o for o in objects if o["metadata"]["name"].startswith(OPERATOR_ROLE)]
+    roles = {
+        o["metadata"]["namespace"]: granted(o)
+        for o in objects
+        if o["kind"] == "Role" and not o["metadata"]["name"].endswith("-uninstall")
+    }
     assert roles == {"a": needed(leases=False), "b": needed(leases=False), "claims": needed(leases=True)}
     bound = {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"}
     assert bound == {"a", "b", "claims"}
@@ -86,17 +90,63 @@ def test_the_operator_understands_the_arguments_that_the_chart_gives(tmp_path: P
     assert ports == {"probes": loaded.probe_port, "metrics": loaded.metrics_port}
 
 
-def test_one_restricted_operator_that_is_never_there_twice(objects: list[dict[str, Any]]) -> None:
+def test_a_roll_or_a_drained_node_never_leaves_the_cluster_without_an_operator(objects: list[dict[str, Any]]) -> None:
     spec = chart.one(objects, "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
-    pod = spec["template"]["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    budget = chart.one(objects, "PodDisruptionBudget")["spec"]
+    assert budget["minAvailable"] == 1
+    assert budget["selector"] == spec["selector"]
+    spread = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert {item["topologyKey"] for item in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+    # One node is enough to run.
+    assert {item["whenUnsatisfiable"] for item in spread} == {"ScheduleAnyway"}
+
+
+def test_a_single_operator_does_not_hold_up_the_drain_of_its_node() -> None:
+    objects = chart.render("--set", "replicas=1")
+    assert chart.one(objects, "Deployment")["spec"]["replicas"] == 1
+    assert not [o for o in objects if o["kind"] == "PodDisruptionBudget"]
+
+
+def test_the_uninstall_guard_may_list_tradingbots_and_nothing_else(objects: list[dict[str, Any]]) -> None:
+    job = chart.one(objects, "Job")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+    account = job["spec"]["template"]["spec"]["serviceAccountName"]
+    namespaced = chart.render("--set", "watchNamespaces={a,b}")
+    for rendered, places in ((objects, {None}), (namespaced, {"a", "b"})):
+        bindings = [
+            o for o in rendered if o["kind"].endswith("RoleBinding") and account in {s["name"] for s in o["subjects"]}
+        ]
+        assert {binding["metadata"].get("namespace") for binding in bindings} == places
+        roles = {(b["roleRef"]["kind"], b["roleRef"]["name"], b["metadata"].get("namespace")) for b in bindings}
+        given = [o for o in rendered if (o["kind"], o["metadata"]["name"], o["metadata"].get("namespace")) in roles]
+        assert [granted(role) for role in given] == [{"tradingbots": {"list"}}] * len(places)
+    (container,) = chart.one(namespaced, "Job")["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["uninstall-check", "--namespace=a", "--namespace=b"]
+    assert container["image"] == chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def test_the_uninstall_guard_can_be_left_out() -> None:
+    objects = chart.render("--set", "uninstallGuard.enabled=false")
+    assert not [o for o in objects if "uninstall" in o["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_pods_are_restricted(objects: list[dict[str, Any]], kind: str) -> None:
+    pod = chart.one(objects, kind)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     (container,) = pod["containers"]
     assert container["securityContext"] == RESTRICTED
-    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
+    assert container["resources"]["limits"]["memory"]
     assert not container.get("env")
-    assert pod["serviceAccountName"] == chart.one(objects, "ServiceAccount")["metadata"]["name"]
+    assert chart.one(objects, "ServiceAccount", pod["serviceAccountName"])
+
+
+def test_the_operator_is_probed(objects: list[dict[str, Any]]) -> None:
+    (container,) = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
 
 
 def test_the_operator_can_sign_with_the_authority_that_the_chart_makes(
@@ -135,7 +185,8 @@ def test_the_crd_is_the_one_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        pytest.param("replicas=2", "replicas", id="unknown-value"),
+        pytest.param("replica=2", "replica", id="unknown-value"),
+        pytest.param("replicas=0", "replicas", id="no-operator"),
         pytest.param("logLevel=LOUD", "logLevel", id="unknown-level"),
         pytest.param("watchNamespaces={Upper}", "watchNamespaces", id="no-namespace"),
         pytest.param("image.pullPolicy=Sometimes", "pullPolicy", id="unknown-pull-policy"),

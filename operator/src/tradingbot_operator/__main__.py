@@ -47,9 +47,13 @@ def configure_logging(level: str) -> None:
 def main() -> None:
     """Runs the operator; ends with 2 where it was told something wrong, with 1 where it failed."""
     try:
+        # Heavy modules are imported after the command line was read: --help and mistakes are answered at once.
+        if sys.argv[1:2] == ["uninstall-check"]:
+            from tradingbot_operator.uninstall import check
+
+            sys.exit(check(sys.argv[2:]))
         settings = load(sys.argv[1:])
         configure_logging(settings.log_level)
-        # Heavy: after the command line was read, so that --help and mistakes are answered at once.
         from tradingbot_operator.app import run
 
         uvloop.run(run(settings))
