@@ -82,7 +82,7 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
         pytest.param(
             seen_pod({"waiting": {"reason": "ImagePullBackOff", "message": "back-off"}}, phase="Pending"),
             Reason.IMAGE_PULL_FAILED,
-            "Check spec.pod.image",
+            "Correct spec.pod.image",
             id="image",
         ),
         pytest.param(
@@ -92,9 +92,14 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
             id="crash-loop",
         ),
         pytest.param(
-            seen_pod({"running": {}}, restarts=1, last={"exitCode": 137, "reason": "OOMKilled"}),
+            seen_pod(
+                {"running": {}},
+                restarts=1,
+                last={"exitCode": 137, "reason": "OOMKilled"},
+                resources={"limits": {"memory": "96Mi"}},
+            ),
             Reason.OUT_OF_MEMORY,
-            "resources.limits.memory",
+            "limit of 96Mi, 1 restarts. Raise spec.pod.resources.limits.memory",
             id="out-of-memory",
         ),
         pytest.param(
@@ -107,7 +112,35 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
         ),
         pytest.param(seen_pod(None, phase="Pending"), Reason.POD_PENDING, "starting", id="pending"),
         pytest.param(seen_pod({"running": {}}), Reason.POD_NOT_READY, "other conditions say why", id="not-ready"),
-        pytest.param(seen_pod(None, phase="Failed", reason="Evicted"), Reason.POD_NOT_READY, "Evicted", id="evicted"),
+        pytest.param(
+            seen_pod(None, phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+            Reason.EVICTED,
+            "low on resource: memory. It is made again",
+            id="evicted",
+        ),
+        pytest.param(seen_pod(None, phase="Failed", reason="Other"), Reason.POD_NOT_READY, "ended: Other", id="ended"),
+        pytest.param(
+            seen_pod({"running": {}}, deleting=True, disruption="DeletionByTaintManager"),
+            Reason.NODE_LOST,
+            "kubectl delete node node1",
+            id="node-lost",
+        ),
+        pytest.param(
+            seen_pod(
+                None,
+                phase="Pending",
+                node=None,
+                scheduled={
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "pod has unbound immediate PersistentVolumeClaims.",
+                },
+            ),
+            Reason.VOLUME_PENDING,
+            "kubectl describe pvc -n trading btcusdt-state",
+            id="volume-pending",
+        ),
     ],
 )
 def test_a_pod_in_trouble_has_a_reason_and_says_what_to_do(pod: SeenPod | None, reason: Reason, advice: str) -> None:
