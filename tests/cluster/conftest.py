@@ -41,7 +41,7 @@ def api_cluster() -> LocalCluster:
 def served_cluster(api_cluster: LocalCluster) -> LocalCluster:
     """`api_cluster` with the CRD."""
     crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
-    api_cluster.kubectl("apply", "--server-side", "-f", str(crd))
+    api_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crd))
     api_cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
     return api_cluster
 

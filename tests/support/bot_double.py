@@ -15,6 +15,8 @@ from tradingbot.monitoring.http_api import ControlError, Server, control_app, co
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
+    EPOCH_NOT_LEADER,
+    EPOCH_PAST,
     BotConfig,
     BotInfo,
     BotStatus,
@@ -59,10 +61,12 @@ class BotDouble:
     circuit: str = "Closed"
     grants: list[Grant] = field(default_factory=list)
     configs: list[BotConfig] = field(default_factory=list)
+    told_by_standbys: list[BotConfig] = field(default_factory=list)
     drain_requests: list[DrainRequest] = field(default_factory=list)
     cpu: int = 0
 
     def __post_init__(self) -> None:
+        self.engaged = self.config.settings.safe_mode is True
         self._drain = DrainStatus()
         self._granted_until = 0.0
         self.feed = StatusFeed(self.status, self._state, time.monotonic)
@@ -100,13 +104,19 @@ class BotDouble:
         """The stream."""
         return self.feed.lines()
 
-    async def put_config(self, config: BotConfig) -> ConfigReply:
+    async def put_config(self, body: bytes) -> ConfigReply:
         """Take it, or refuse as the test says."""
+        config = BotConfig.model_validate_json(body)
         if self.refuses is not None:
             code, name = self.refuses
             raise ControlError(422, code, "refused", [FieldError(field=name, message="must be less than slow")])
+        if config.epoch == EPOCH_NOT_LEADER:
+            self.told_by_standbys.append(config)
+            self.engaged = self.engaged or config.settings.safe_mode is True
+            self.wake()
+            raise ControlError(409, EPOCH_PAST, "only the tightening is taken")
         self.configs.append(config)
-        self.config = config
+        self.config, self.engaged = config, config.settings.safe_mode is True
         self.wake()
         return ConfigReply(revision=config.revision, in_force=True)
 
@@ -140,7 +150,7 @@ class BotDouble:
 
     def _causes(self) -> list[SafeModeCause]:
         causes = []
-        if self.config.settings.safe_mode:
+        if self.engaged:
             causes.append(SafeModeCause(id="spec", source="Spec", reason=Reason.SPEC, level="NoNewEntries"))
         if not self.granted:
             causes.append(

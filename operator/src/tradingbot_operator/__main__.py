@@ -44,8 +44,16 @@ def configure_logging(level: str) -> None:
     )
 
 
+def lease_lost(error: BaseException) -> BaseException | None:
+    """The loss of the Lease among what ended the process."""
+    if getattr(error, "code", None) == "LeaseLost":
+        return error
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for part in parts if (found := lease_lost(part)) is not None), None)
+
+
 def main() -> None:
-    """Runs the operator; ends with 2 where it was told something wrong, with 1 where it failed."""
+    """Runs the operator; ends with 2 where it was told something wrong, 3 without its Lease, 1 where it failed."""
     try:
         # Heavy modules are imported after the command line was read: --help and mistakes are answered at once.
         if sys.argv[1:2] == ["uninstall-check"]:
@@ -60,8 +68,12 @@ def main() -> None:
     except SettingsError as error:
         sys.stderr.write(f"tradingbot-operator: {error}\n")
         sys.exit(2)
-    except Exception:
-        structlog.get_logger("tradingbot_operator").exception("the operator failed")
+    except Exception as error:
+        log = structlog.get_logger("tradingbot_operator")
+        if (lost := lease_lost(error)) is not None:
+            log.error("the Lease is lost; another replica may work now", error=str(lost))
+            sys.exit(3)
+        log.exception("the operator failed")
         sys.exit(1)
 
 

@@ -23,7 +23,7 @@ from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
-from tradingbot_operator.leader import Leader, lease_name
+from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name, steady_clock
 from tradingbot_operator.metrics import Metrics, Servers
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane
@@ -31,6 +31,8 @@ from tradingbot_operator.settings import Settings
 from tradingbot_operator.work_queue import WorkQueue
 
 START_RETRY_SECONDS: Final = 1.0
+LAG_SECONDS: Final = 0.1
+LAG_LOOKS: Final = 10
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +43,10 @@ def utc_now() -> datetime:
 
 
 async def run(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT; raises what made it end otherwise."""
+    """Works until SIGTERM or SIGINT; raises what made it end otherwise, LeaseLostError among it.
+
+    Every replica watches, lists and has the fast lane of safe mode; the one that holds the Lease also works.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -59,31 +64,30 @@ async def run(settings: Settings) -> None:
         ports = await servers.start(settings.probe_host, settings.probe_port, settings.metrics_port)
         stack.push_async_callback(servers.stop)
         log.info("listening", probe_port=ports[0], metrics_port=ports[1])
-        cluster, fast = Cluster(access, metrics), Cluster(access, metrics)
-        stack.push_async_callback(cluster.close)
-        stack.push_async_callback(fast.close)
-        leader = Leader(cluster, settings.claims_namespace, lease_name(settings.namespaces), settings.identity, utc_now)
+        lease = Cluster(access, metrics, seconds=CALL_SECONDS)
+        leader = Leader(
+            lease, settings.claims_namespace, lease_name(settings.namespaces), settings.identity, now=utc_now
+        )
+        # A connection of its own for each, so that none waits behind another's calls.
+        cluster, fast = Cluster(access, metrics, fence=leader.check), Cluster(access, metrics)
+        for client in (cluster, fast, lease):
+            stack.push_async_callback(client.close)
         stack.push_async_callback(leader.release)
-        if not await _unless(stop, _begin(cluster, leader)):
-            return
         operator = _Operator(
             settings, cluster=cluster, fast=fast, authority=authority, leader=leader, metrics=metrics, stack=stack
         )
         state.resync = operator.resync
-        if not await _unless(stop, _retry("the cluster cannot be listed", operator.resync.first)):
+        if not await _unless(stop, _look_around(cluster, operator)):
             return
-        state.started = True
         async with asyncio.TaskGroup() as group:
             ready = asyncio.Event()
             kopf_stop = asyncio.Event()
-            background = [
-                group.create_task(coroutine)
-                for coroutine in (leader.keep(), operator.resync.run(), operator.gauges(), *operator.workers())
-            ]
+            leading = group.create_task(operator.lead())
+            background = [group.create_task(coroutine) for coroutine in (operator.resync.run(), operator.gauges())]
             watching = group.create_task(
                 kopf.operator(
                     registry=handlers.register(operator.watcher, access),
-                    settings=handlers.settings(operator.random),
+                    settings=handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
                     clusterwide=not settings.namespaces,
                     namespaces=settings.namespaces,
                     stop_flag=kopf_stop,
@@ -93,12 +97,18 @@ async def run(settings: Settings) -> None:
             await asyncio.wait({group.create_task(ready.wait()), watching}, return_when=asyncio.FIRST_COMPLETED)
             # kopf took the signals; the order of our own end is ours.
             listen()
+            state.started = True
             stopping = group.create_task(stop.wait())
             await asyncio.wait({stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
                 raise RuntimeError("watching ended by itself; see the log before this line")
             log.info("stopping")
             state.started = False
+            # First the work, then its Lease: the next one begins while this process still closes its watches.
+            leading.cancel()
+            await asyncio.wait({leading})
+            operator.close_links()
+            await leader.release()
             # kopf leaves its watch generators to the loop's shutdown, which reports each as an error.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             for task in background:
@@ -106,14 +116,14 @@ async def run(settings: Settings) -> None:
             kopf_stop.set()
 
 
-async def _begin(cluster: Cluster, leader: Leader) -> None:
+async def _look_around(cluster: Cluster, operator: _Operator) -> None:
     async def served() -> None:
         while not await cluster.served():
             log.warning(f"{names.PLURAL}.{names.GROUP} is not served; install the CRD")
             await asyncio.sleep(START_RETRY_SECONDS * 5)
 
     await _retry("the API server cannot be asked", served)
-    await leader.acquire()
+    await _retry("the cluster cannot be listed", operator.resync.first)
 
 
 async def _retry(what: str, call: Any) -> None:
@@ -123,7 +133,7 @@ async def _retry(what: str, call: Any) -> None:
             return
         except ApiError as error:
             log.warning(what, error=str(error))
-            await asyncio.sleep(START_RETRY_SECONDS)
+            await asyncio.sleep(max(START_RETRY_SECONDS, error.retry_after))
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -147,12 +157,12 @@ class _State:
         self.resync: Resync | None = None
 
     def healthy(self) -> str | None:
-        """Alive while it waits for its Lease, and then while its view of the cluster is fresh."""
+        """Alive while it waits for the API server, and then while its view of the cluster is fresh."""
         return self.resync.trouble() if self.resync is not None and self.started else None
 
     def ready(self) -> str | None:
-        """Ready once the Lease is held and the cluster was listed."""
-        return None if self.started else "waiting for the Lease or for the API server"
+        """Ready once the cluster was listed and is watched, with or without the Lease."""
+        return None if self.started else "waiting for the API server"
 
 
 class _Operator:
@@ -176,11 +186,21 @@ class _Operator:
         self._fleet = Fleet()
         bots: Inventory[SeenBot] = Inventory()
         pods: Inventory[SeenPod] = Inventory()
-        session = client_session()
+        self._leader = leader
+        self._bots = bots
+        self._leading = False
+        session = client_session(leader.check)
         stack.push_async_callback(session.close)
+        tls = authority.client_context(utc_now())
 
         def enqueue(key: BotKey, urgent: bool) -> None:
-            self._queue.add(key, urgent=urgent)
+            # A standby has no use for a queue: whoever takes over looks at every bot.
+            if self._leading:
+                self._queue.add(key, urgent=urgent)
+
+        async def look_at_claims() -> None:
+            if self._leading:
+                await self._controller.look_at_claims()
 
         self._controller = BotController(
             settings,
@@ -190,7 +210,7 @@ class _Operator:
             fleet=self._fleet,
             claims=Claims(cluster, settings.claims_namespace),
             authority=authority,
-            tls=authority.client_context(utc_now()),
+            tls=tls,
             session=session,
             enqueue=enqueue,
             leader=leader,
@@ -198,30 +218,52 @@ class _Operator:
             random=self.random,
             metrics=metrics,
         )
-        lane = SafeModeLane(fast, bots, self._fleet, lambda key: enqueue(key, True))
+        lane = SafeModeLane(
+            fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, tls=tls, session=session, metrics=metrics,
+            enqueue=lambda key: enqueue(key, True),
+        )  # fmt: skip
         stack.push_async_callback(lane.close)
         self.watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
         self.resync = Resync(
             cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics,
-            also=self._controller.look_at_claims,
+            also=look_at_claims,
         )  # fmt: skip
-        stack.callback(self._close_links)
+        stack.callback(self.close_links)
 
-    def _close_links(self) -> None:
+    def close_links(self) -> None:
+        """Ends the lines to the bots; nothing is awaited."""
         for memory in self._fleet:
             if memory.link is not None:
                 memory.link.close()
 
-    def workers(self) -> list[Coroutine[Any, Any, None]]:
-        """What works the queue."""
-        return [self._work() for _ in range(self._settings.workers)]
+    async def lead(self) -> None:
+        """Waits for the Lease, takes over what is known, and works until cancelled; LeaseLostError."""
+        await self._leader.acquire()
+        # What was remembered as a standby was not acted upon: it is looked at as after a restart.
+        self._fleet.begin_anew()
+        self._leading = True
+        for bot in self._bots:
+            self._queue.add(bot.key)
+        self.resync.hurry()
+        self._metrics.leader.set(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._leader.keep())
+                for _ in range(self._settings.workers):
+                    group.create_task(self._work())
+        finally:
+            self._leading = False
+            self._metrics.leader.set(0)
 
     async def gauges(self) -> None:
-        """Keeps the figures that are counted rather than told."""
+        """Keeps the figures that are counted rather than told, and looks how late the event loop comes round."""
         while True:
             self._metrics.queue_length.set(len(self._queue))
             self._metrics.bots_reachable.set(sum(memory.word() is not None for memory in self._fleet))
-            await asyncio.sleep(1.0)
+            for _ in range(LAG_LOOKS):
+                begun = steady_clock()
+                await asyncio.sleep(LAG_SECONDS)
+                self._metrics.event_loop_lag_seconds.observe(max(0.0, steady_clock() - begun - LAG_SECONDS))
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -233,6 +275,8 @@ class _Operator:
                 failed = False
             except ApiError as error:
                 log.warning("a step failed", bot=str(key), error=str(error))
+            except LeaseLostError:
+                raise
             except Exception:
                 # One bot's trouble must not end the others' operator.
                 log.exception("a step failed", bot=str(key))

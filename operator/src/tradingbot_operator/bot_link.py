@@ -1,4 +1,4 @@
-"""The operator's line to one bot over mTLS: follows its status stream and carries configuration, grant and drain."""
+"""The operator's line to one bot over mTLS: carries configuration, grant and drain, and follows its status stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from tradingbot_api.bot_http import (
     Grant,
     RaiseIncarnation,
 )
-from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.cluster import fencing
+from tradingbot_operator.inventory import BotKey, SeenPod
 from tradingbot_operator.metrics import Metrics
 
 CALL_SECONDS: Final = 5.0
@@ -76,17 +77,82 @@ class Peer:
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"https://{host}:{names.CONTROL_PORT}"
 
+    @classmethod
+    def of(cls, uid: str, pod: SeenPod | None) -> Peer | None:
+        """The process of a TradingBot's own pod, while it runs."""
+        if pod is None or not pod.ip or not pod.container.running or pod.terminated:
+            return None
+        return cls(pod.key, uid, pod.uid, pod.ip)
 
-def client_session() -> aiohttp.ClientSession:
-    """Connections to bots: as many as there are bots, each kept open between calls."""
+
+def client_session(fence: Callable[[], None]) -> aiohttp.ClientSession:
+    """Connections to bots: as many as there are bots, each kept open between calls.
+
+    `fence` raises where this process does not lead; it is asked just before what only the leader may say is sent.
+    """
     return aiohttp.ClientSession(
+        trace_configs=[fencing(fence)],
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
         timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
         read_bufsize=LONGEST_LINE,
     )
 
 
-class BotLink:
+class BotCalls:
+    """What the operator says to one process; `epoch` is the Lease's, which the bot compares."""
+
+    def __init__(
+        self, peer: Peer, session: aiohttp.ClientSession, tls: ssl.SSLContext, *, epoch: int, metrics: Metrics
+    ) -> None:
+        self.peer = peer
+        self._session = session
+        self._tls = tls
+        self._epoch = epoch
+        self._metrics = metrics
+
+    async def _call(self, method: str, call: str, body: dict[str, Any], *, leading: bool = True) -> str:
+        result = "unreachable"
+        try:
+            async with self._session.request(
+                method,
+                f"{self.peer.url}/v1/{call}",
+                json=body,
+                trace_request_ctx=leading,
+                ssl=self._tls,
+                server_hostname=names.bot_server_name(self.peer.uid),
+            ) as response:
+                text = await response.text()
+                result = str(response.status)
+                if response.status >= 400:
+                    raise BotRefusedError(response.status, _refusal(response.status, text))
+                return text
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BotCallError(f"{call}: {type(error).__name__}: {error}"[:200]) from error
+        finally:
+            self._metrics.bot_calls.labels(call, result).inc()
+
+    async def put_config(self, config: BotConfig) -> None:
+        """Hands over a whole configuration; returns when it is committed. BotRefusedError, BotCallError.
+
+        One that engages safe mode needs no leadership.
+        """
+        body = config.model_copy(update={"epoch": self._epoch}).sparse()
+        await self._call("PUT", "config", body, leading=config.settings.safe_mode is not True)
+
+    async def put_grant(self, grant: Grant) -> None:
+        """Gives the right to add exposure for a while."""
+        await self._call("PUT", "grant", _whole(grant))
+
+    async def raise_incarnation(self, request: RaiseIncarnation) -> None:
+        """Asks for a greater incarnation before the first order of this boot."""
+        await self._call("PUT", "incarnation", _whole(request))
+
+    async def drain(self, request: DrainRequest) -> None:
+        """Asks to end trading; progress comes over the stream."""
+        await self._call("POST", "drain", _whole(request))
+
+
+class BotLink(BotCalls):
     """Follows one bot's stream for as long as it is open; `heard` is called after every line and every loss."""
 
     def __init__(
@@ -100,16 +166,12 @@ class BotLink:
         metrics: Metrics,
         epoch: int,
     ) -> None:
-        self.peer = peer
-        self._epoch = epoch
+        super().__init__(peer, session, tls, epoch=epoch, metrics=metrics)
         self.word: Word | None = None
         self.trouble = ""
         self.mismatch = ""
-        self._session = session
-        self._tls = tls
         self._heard = heard
         self._random = random
-        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._task = self._loop.create_task(self._follow(), name=f"link {peer.key}")
@@ -165,44 +227,6 @@ class BotLink:
         before = self.word.status if self.word is not None else None
         self.word = Word(status, self._loop.time())
         self._heard(self.peer.key, before, status)
-
-    # --- calls ---
-
-    async def _call(self, method: str, call: str, body: dict[str, Any]) -> str:
-        result = "unreachable"
-        try:
-            async with self._session.request(
-                method,
-                f"{self.peer.url}/v1/{call}",
-                json=body,
-                ssl=self._tls,
-                server_hostname=names.bot_server_name(self.peer.uid),
-            ) as response:
-                text = await response.text()
-                result = str(response.status)
-                if response.status >= 400:
-                    raise BotRefusedError(response.status, _refusal(response.status, text))
-                return text
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise BotCallError(f"{call}: {type(error).__name__}: {error}"[:200]) from error
-        finally:
-            self._metrics.bot_calls.labels(call, result).inc()
-
-    async def put_config(self, config: BotConfig) -> None:
-        """Hands over a whole configuration; returns when it is committed. BotRefusedError, BotCallError."""
-        await self._call("PUT", "config", config.model_copy(update={"epoch": self._epoch}).sparse())
-
-    async def put_grant(self, grant: Grant) -> None:
-        """Gives the right to add exposure for a while."""
-        await self._call("PUT", "grant", _whole(grant))
-
-    async def raise_incarnation(self, request: RaiseIncarnation) -> None:
-        """Asks for a greater incarnation before the first order of this boot."""
-        await self._call("PUT", "incarnation", _whole(request))
-
-    async def drain(self, request: DrainRequest) -> None:
-        """Asks to end trading; progress comes over the stream."""
-        await self._call("POST", "drain", _whole(request))
 
 
 def _whole(body: BaseModel) -> dict[str, Any]:

@@ -18,10 +18,12 @@ and in the namespace of the claims:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Final
 from urllib.parse import quote
 
@@ -39,10 +41,20 @@ REQUEST_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS: Final = 32
 LIST_CHUNK: Final = 500
+LONGEST_HOLD_SECONDS: Final = 60.0
+RELOGIN_SECONDS: Final = 1.0
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METHODS: Final = {
+    "get": "GET",
+    "list": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+    "delete": "DELETE",
+}
 MANAGED: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
 
@@ -51,16 +63,18 @@ class ApiError(Exception):
 
     code = "ApiError"
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        """`retry_after`: seconds for which the server wants no call, where it says so."""
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
     @property
     def passing(self) -> bool:
         """It may well not happen again: no answer, a name or version that changed meanwhile, a busy server."""
-        return isinstance(self, UnreachableError | ConflictError | NotFoundError) or self.status in {429, 503, 504}
+        return isinstance(self, UnreachableError | ConflictError | NotFoundError) or self.status in {401, 429, 503, 504}
 
 
 class NotFoundError(ApiError):
@@ -81,21 +95,49 @@ class UnreachableError(ApiError):
     code = "Unreachable"
 
 
-def _error(status: int, body: str) -> ApiError:
+def _error(status: int, body: str, retry_after: float) -> ApiError:
     try:
         answer = json.loads(body)
         reason, message = answer.get("reason", ""), answer.get("message", "")
     except (ValueError, AttributeError):
         reason, message = "", body[:200]
     kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
-    return kind(status, reason, message)
+    return kind(status, reason, message, retry_after)
+
+
+def _signed(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
+    return {**headers, "Authorization": authorization} if authorization is not None else dict(headers)
+
+
+def _seconds(header: str | None) -> float:
+    """Retry-After as the API server writes it; a date counts as not told."""
+    return min(float(header), LONGEST_HOLD_SECONDS) if header is not None and header.isdigit() else 0.0
+
+
+def fencing(fence: Callable[[], None]) -> aiohttp.TraceConfig:
+    """Calls `fence` when a request with a true `trace_request_ctx` has its connection and is sent at once.
+
+    A check before the request would leave a gap: it may wait for a connection, and a stopped process wakes up there.
+    """
+
+    async def check(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        if context.trace_request_ctx:
+            fence()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(check)
+    trace.on_connection_reuseconn.append(check)
+    return trace
 
 
 class Access:
     """How to reach the API server, from the pod's service account or a kubeconfig."""
 
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, kubeconfig: str | None = None) -> None:
         self._configuration = configuration
+        self._kubeconfig = kubeconfig
+        self._logins = itertools.count()
+        self._last_login = 0.0
         self.server = str(configuration.host).rstrip("/")
         self.tls: ssl.SSLContext | bool = False
         if self.server.startswith("https"):
@@ -109,24 +151,34 @@ class Access:
     @classmethod
     async def load(cls, kubeconfig: str | None) -> Access:
         """Reads the kubeconfig, or with None the pod's service account; SettingsError where that fails."""
-        configuration = client.Configuration()
         try:
-            if kubeconfig is None:
-                config.load_incluster_config(client_configuration=configuration)
-            else:
-                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+            return cls(await _configuration(kubeconfig), kubeconfig)
         except (config.ConfigException, OSError) as error:
             place = "the pod's service account" if kubeconfig is None else kubeconfig
             raise SettingsError(f"--kubeconfig: cannot reach a cluster with {place}: {error}") from error
-        return cls(configuration)
 
     async def authorization(self) -> str | None:
-        """The header's present value: a service account's token is read again when it was renewed."""
+        """The header's present value: a service account's token is read again each minute."""
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
         return None if token is None else str(token)
 
+    async def renewed(self, refused: str | None) -> bool:
+        """Whether there is another authorization than the one that was just refused: the files are read again."""
+        if await self.authorization() == refused:
+            try:
+                self._configuration = await _configuration(self._kubeconfig)
+            except (config.ConfigException, OSError):
+                return False
+        return await self.authorization() != refused
+
     async def for_kopf(self) -> kopf.ConnectionInfo:
         """The same access for kopf, which asks again when it is refused."""
+        loop = asyncio.get_running_loop()
+        attempt = next(self._logins)
+        if attempt:
+            await asyncio.sleep(self._last_login + RELOGIN_SECONDS - loop.time())
+            await self.renewed(await self.authorization())
+        self._last_login = loop.time()
         scheme, _, token = (await self.authorization() or "").partition(" ")
         configuration = self._configuration
         return kopf.ConnectionInfo(
@@ -137,18 +189,42 @@ class Access:
             private_key_path=configuration.key_file,
             scheme=scheme or None,
             token=token or None,
+            # kopf ends when it is given what was refused before, but an API server that starts may refuse anybody.
+            priority=attempt,
         )
 
 
-class Cluster:
-    """Calls to the API server. Reads and writes give the object as JSON and raise ApiError."""
+async def _configuration(kubeconfig: str | None) -> client.Configuration:
+    configuration = client.Configuration()
+    if kubeconfig is None:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+    return configuration
 
-    def __init__(self, access: Access, metrics: Metrics) -> None:
+
+class Cluster:
+    """Calls to the API server. Reads and writes give the object as JSON and raise ApiError.
+
+    `fence` raises where this process may not write; it is asked just before each write is sent. While the server
+    wants no call (429 with Retry-After), calls fail at once with that error.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        metrics: Metrics,
+        *,
+        fence: Callable[[], None] | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> None:
         self._access = access
         self._metrics = metrics
+        self._held_until = 0.0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=access.tls),
-            timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_SECONDS)),
+            trace_configs=[fencing(fence)] if fence is not None else [],
         )
 
     async def close(self) -> None:
@@ -165,26 +241,47 @@ class Cluster:
         content: str = "application/json",
         accept: str = "application/json",
     ) -> Manifest:
-        method = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": names.FIELD_MANAGER}
-        if (authorization := await self._access.authorization()) is not None:
-            headers["Authorization"] = authorization
+        authorization = await self._access.authorization()
+        try:
+            return await self._send(verb, path, body, params, _signed(headers, authorization))
+        except ApiError as error:
+            # A token that expired: its file has another one by now.
+            if error.status != 401 or not await self._access.renewed(authorization):
+                raise
+        return await self._send(verb, path, body, params, _signed(headers, await self._access.authorization()))
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        body: Manifest | None,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> Manifest:
         resource = _resource(path)
         code = "none"
         loop = asyncio.get_running_loop()
         begun = loop.time()
+        if begun < self._held_until:
+            left = self._held_until - begun
+            raise ApiError(429, "TooManyRequests", f"the API server wants no call for {left:.1f} s", left)
         try:
             async with self._session.request(
-                method[verb],
+                METHODS[verb],
                 self._access.server + path,
                 params=params,
                 data=None if body is None else json.dumps(body),
                 headers=headers,
+                trace_request_ctx=METHODS[verb] != "GET",
             ) as response:
                 text = await response.text()
                 code = str(response.status)
                 if response.status >= 400:
-                    raise _error(response.status, text)
+                    retry_after = _seconds(response.headers.get("Retry-After"))
+                    if response.status == 429:
+                        self._held_until = max(self._held_until, loop.time() + retry_after)
+                    raise _error(response.status, text, retry_after)
                 answer: Manifest = json.loads(text)
                 return answer
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -66,8 +66,8 @@ class Watcher:
 
 
 def _wish(bot: SeenBot) -> object:
-    """All but the status, which is the operator's own word."""
-    return bot.generation, bot.deleted, bot.finalizers, bot.annotations
+    """What is worth a step. The operator's own status writes are known from their answers: another's is mended."""
+    return bot.generation, bot.deleted, bot.finalizers, bot.annotations, bot.status
 
 
 class EndlessBackoff:
@@ -83,8 +83,8 @@ class EndlessBackoff:
             delay = min(10.0, delay * 1.6)
 
 
-def settings(random: Random) -> kopf.OperatorSettings:
-    """kopf as an observer: it writes nothing, and a silent watch ends."""
+def settings(random: Random, *, inactivity_seconds: float) -> kopf.OperatorSettings:
+    """kopf as an observer: it writes nothing, and a watch that is silent for `inactivity_seconds` ends."""
     result = kopf.OperatorSettings()
     result.posting.enabled = False
     result.peering.standalone = True
@@ -92,7 +92,7 @@ def settings(random: Random) -> kopf.OperatorSettings:
     result.watching.server_timeout = 300
     result.watching.client_timeout = 310
     result.watching.connect_timeout = 10
-    result.watching.inactivity_timeout = 70
+    result.watching.inactivity_timeout = inactivity_seconds
     result.watching.chunk_size = 500
     result.watching.label_selectors["", "v1", "pods"] = MANAGED
     result.networking.request_timeout = 15

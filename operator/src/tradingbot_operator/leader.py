@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +21,15 @@ from tradingbot_api import names
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError
 from tradingbot_operator.inventory import Manifest
 
-LEASE_SECONDS: Final = 15
-RENEW_SECONDS: Final = 5.0
-RENEW_DEADLINE_SECONDS: Final = 10.0
-"""Shorter than the Lease: who could not renew stops before another may begin."""
-RETRY_SECONDS: Final = 1.0
+LEASE_SECONDS: Final = 10
+"""A killed leader's bots get their next grant within this and a second or two: less than a quarter of a grant."""
+RENEW_SECONDS: Final = 2.0
+RENEW_DEADLINE_SECONDS: Final = 6.0
+"""Two renewals may fail. Shorter than the Lease by four seconds, for the calls that are under way when it ends."""
+CALL_SECONDS: Final = 2.5
+"""A call that hangs on a dead connection is given up in time for another one on a new connection."""
+LOOK_SECONDS: Final = 0.5
+"""How often a standby looks: a Lease that is given up is taken at once."""
 
 COUNTED_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -34,6 +40,14 @@ class LeaseLostError(Exception):
     """Another process may work now; this one must end at once."""
 
     code = "LeaseLost"
+
+
+def steady_clock() -> float:
+    """Seconds that never jump and that count while the machine sleeps, where the system has such a clock.
+
+    The loop's own clock stands still within a callback: a process that was stopped there would not notice.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def lease_name(namespaces: tuple[str, ...]) -> str:
@@ -60,42 +74,65 @@ class _Sighting:
 
 
 class Leader:
-    """Takes, renews and gives up the Lease. Its age is judged by our own clock, not by the times written in it."""
+    """Takes, renews and gives up the Lease. Its age is judged by our own clock, not by the times written in it.
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str, identity: str, now: Callable[[], datetime]) -> None:
+    `cluster` is a client of the Lease alone, with short deadlines.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        now: Callable[[], datetime],
+        clock: Callable[[], float] = steady_clock,
+    ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
         self._identity = identity
         self._now = now
+        self._clock = clock
         self._lease: Manifest | None = None
         self._sighting: _Sighting | None = None
+        self._valid_until = -math.inf
+        self.epoch = 0
+        """The Lease's transition count: grows whenever it changes hands, also over its deletion. A standby knows the
+        one that it last saw."""
         self.since = asyncio.get_running_loop().time()
         """When, on the loop's clock, the Lease was taken: until then a former holder may have worked."""
 
-    @property
-    def epoch(self) -> int:
-        """Grows whenever the Lease changes hands, also over its deletion."""
-        return int(self._lease["spec"]["leaseTransitions"]) if self._lease is not None else 0
+    def valid(self) -> bool:
+        """Whether nobody else can hold the Lease now, whatever happened to this process meanwhile."""
+        return self._clock() < self._valid_until
+
+    def check(self) -> None:
+        """LeaseLostError unless `valid`: asked just before anything is sent that only the leader may say."""
+        if not self.valid():
+            raise LeaseLostError(f"Lease {self._name} is not held, or was not renewed for {RENEW_DEADLINE_SECONDS} s")
 
     async def acquire(self) -> None:
         """Returns once the Lease is ours."""
         told = False
         while True:
+            begun, wait = self._clock(), LOOK_SECONDS
             try:
                 if await self._try():
+                    self._valid_until = begun + RENEW_DEADLINE_SECONDS
                     self.since = asyncio.get_running_loop().time()
                     log.info("the Lease is held", lease=self._name, epoch=self.epoch)
                     return
             except ApiError as error:
                 log.warning("the Lease cannot be taken", lease=self._name, error=str(error))
+                wait = max(RENEW_SECONDS, error.retry_after)
             if not told and self._sighting is not None:
                 told = True
                 log.info("waiting for the Lease", lease=self._name, holder=self._sighting.mark[0])
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(wait)
 
     async def _try(self) -> bool:
-        loop = asyncio.get_running_loop()
         raw = await self._cluster.get("leases", self._namespace, self._name)
         if raw is None:
             empty: Manifest = {
@@ -105,63 +142,76 @@ class Leader:
                 "spec": {},
             }
             try:
-                self._lease = await self._cluster.create("leases", self._held(empty, taken=True))
+                self._hold(await self._cluster.create("leases", self._held(empty, taken=True)))
             except ConflictError:
                 return False
             return True
+        self.epoch = raw["spec"].get("leaseTransitions", 0)
         holder = raw["spec"].get("holderIdentity", "")
         if holder not in {"", self._identity}:
             mark = (holder, raw["metadata"]["resourceVersion"])
             if self._sighting is None or self._sighting.mark != mark:
-                self._sighting = _Sighting(mark, loop.time())
-            if loop.time() - self._sighting.since < raw["spec"].get("leaseDurationSeconds", LEASE_SECONDS):
+                self._sighting = _Sighting(mark, self._clock())
+            if self._clock() - self._sighting.since < raw["spec"].get("leaseDurationSeconds", LEASE_SECONDS):
                 return False
         try:
-            self._lease = await self._cluster.replace("leases", self._held(raw, taken=True))
+            self._hold(await self._cluster.replace("leases", self._held(raw, taken=True)))
         except ConflictError:
             return False
         return True
 
+    def _hold(self, lease: Manifest) -> None:
+        self._lease = lease
+        self.epoch = int(lease["spec"]["leaseTransitions"])
+
     async def keep(self) -> None:
         """Renews without end; LeaseLostError as soon as the Lease is another's or could not be renewed in time."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
+        wait = RENEW_SECONDS
         while True:
-            await asyncio.sleep(RENEW_SECONDS if loop.time() - renewed < RENEW_SECONDS else RETRY_SECONDS)
-            begun = loop.time()
+            await asyncio.sleep(wait)
+            self.check()
+            begun = self._clock()
             try:
-                async with asyncio.timeout(max(0.1, renewed + RENEW_DEADLINE_SECONDS - begun)):
+                async with asyncio.timeout(self._valid_until - begun):
                     await self._renew()
-                renewed = begun
+                self._valid_until, wait = begun + RENEW_DEADLINE_SECONDS, RENEW_SECONDS
             except (ApiError, TimeoutError) as error:
                 log.warning("the Lease is not renewed", lease=self._name, error=str(error))
-                if loop.time() - renewed >= RENEW_DEADLINE_SECONDS:
-                    raise LeaseLostError(
-                        f"Lease {self._name} could not be renewed for {RENEW_DEADLINE_SECONDS} s"
-                    ) from error
+                wait = LOOK_SECONDS
 
     async def _renew(self) -> None:
         if self._lease is None:
             raise LeaseLostError(f"Lease {self._name} was never held")
         try:
-            self._lease = await self._cluster.replace("leases", self._held(self._lease, taken=False))
+            self._hold(await self._cluster.replace("leases", self._held(self._lease, taken=False)))
         except ConflictError:
-            raw = await self._cluster.get("leases", self._namespace, self._name)
-            holder = raw["spec"].get("holderIdentity") if raw is not None else None
-            if raw is None or holder != self._identity or raw["spec"].get("leaseTransitions") != self.epoch:
-                raise LeaseLostError(f"Lease {self._name} is held by {holder or 'nobody'}") from None
-            # A renewal whose answer did not come, or a label that somebody added.
-            self._lease = raw
+            # A renewal whose answer did not come, or a label that somebody added: it is still ours.
+            self._lease = await self._still_ours()
+
+    async def _still_ours(self) -> Manifest:
+        raw = await self._cluster.get("leases", self._namespace, self._name)
+        holder = raw["spec"].get("holderIdentity") if raw is not None else None
+        if raw is None or holder != self._identity or raw["spec"].get("leaseTransitions") != self.epoch:
+            raise LeaseLostError(f"Lease {self._name} is held by {holder or 'nobody'}")
+        return raw
 
     async def release(self) -> None:
-        """Lets the next one begin at once; best effort."""
+        """Lets the next one begin at once; best effort. What only the leader may say was stopped before."""
+        self._valid_until = -math.inf
         if self._lease is None:
             return
         lease, self._lease = self._lease, None
         try:
-            await self._cluster.replace("leases", {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
-        except ApiError as error:
+            try:
+                await self._give_up(lease)
+            except ConflictError:
+                # A renewal was under way when we were told to end.
+                await self._give_up(await self._still_ours())
+        except (ApiError, LeaseLostError) as error:
             log.info("the Lease is not given up", lease=self._name, error=str(error))
+
+    async def _give_up(self, lease: Manifest) -> None:
+        await self._cluster.replace("leases", {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
     def _held(self, raw: Manifest, *, taken: bool) -> Manifest:
         spec = dict(raw["spec"])

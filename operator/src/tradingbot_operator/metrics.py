@@ -35,6 +35,15 @@ class Metrics:
             "tradingbot_operator_api_seconds", "Time of a request to the API server.", buckets=LATENCIES,
             registry=registry,
         )  # fmt: skip
+        self.leader = Gauge(
+            "tradingbot_operator_leader", "1 in the replica that holds the Lease and works, else 0.", registry=registry
+        )
+        self.event_loop_lag_seconds = Histogram(
+            "tradingbot_operator_event_loop_lag_seconds",
+            "How much later than asked for the event loop came round, looked at ten times a second.",
+            buckets=LATENCIES,
+            registry=registry,
+        )
         self.bots = Gauge("tradingbot_operator_bots", "TradingBots by phase.", ["phase"], registry=registry)
         self.bots_reachable = Gauge(
             "tradingbot_operator_bots_reachable", "Bots whose status stream is alive.", registry=registry

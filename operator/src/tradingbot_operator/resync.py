@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -65,6 +66,7 @@ class Resync:
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._rounds_with_misses = 0
+        self._hurried = asyncio.Event()
 
     def trouble(self) -> str | None:
         """What is wrong with the view of the cluster; None when all is well."""
@@ -84,11 +86,18 @@ class Resync:
     async def run(self) -> None:
         """One round a minute, without end."""
         while True:
-            await asyncio.sleep(PERIOD_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD_SECONDS):
+                    await self._hurried.wait()
+            self._hurried.clear()
             try:
                 await self.round()
             except ApiError as error:
                 log.warning("the cluster cannot be listed", error=str(error))
+
+    def hurry(self) -> None:
+        """Asks for a round now: from here on what is seen is acted upon."""
+        self._hurried.set()
 
     def _done(self) -> None:
         self._last = self._loop.time()

@@ -13,6 +13,7 @@ from typing import Final
 from tradingbot_api import names
 
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+WATCH_INACTIVITY_SECONDS: Final = 70.0
 CA_CERTIFICATE: Final = "ca.crt"
 CA_KEY: Final = "ca.key"
 
@@ -45,6 +46,8 @@ class Settings:
     identity: str
     """Holder of the operator's Lease. The name of the pod: a restarted container takes its own Lease at once."""
     workers: int
+    watch_inactivity_seconds: float
+    """A watch that tells nothing for this long, not even the bookmark of each minute, is opened again."""
     log_level: str
 
 
@@ -65,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     add("--kubeconfig", help="file to reach the cluster with; default: the pod's service account, then KUBECONFIG")
     add("--identity", help="name in the operator's Lease; default: the pod's name")
     add("--workers", type=int, default=8, help="TradingBots worked on at the same time")
+    add(
+        "--watch-inactivity-seconds", type=float, default=WATCH_INACTIVITY_SECONDS, metavar="SECONDS",
+        help="a watch that is silent for so long is opened again; more than the minute between bookmarks",
+    )  # fmt: skip
     add("--log-level", default="info", type=str.lower, choices=["debug", "info", "warning", "error"])
     return result
 
@@ -102,5 +109,6 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         # Outside a pod two processes may share a host.
         identity=options.identity or (host if in_cluster else f"{host}-{os.getpid()}"),
         workers=options.workers,
+        watch_inactivity_seconds=options.watch_inactivity_seconds,
         log_level=options.log_level,
     )
