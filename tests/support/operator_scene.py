@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,14 @@ class Scene:
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {last}; log {self.operator.log[-5:]}") from error
         return last[2]
+
+    async def shows(self, what: Callable[[Json], bool], name: str = "btcusdt", seconds: float = 15.0) -> None:
+        """Waits until the status is as `what` says."""
+
+        async def probe() -> bool:
+            return what((await self.bot(name)).get("status", {}))
+
+        await until("the status to show it", probe, seconds)
 
     def double(self, name: str = "btcusdt") -> BotDouble:
         """The process behind a pod."""

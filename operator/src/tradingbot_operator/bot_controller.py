@@ -64,6 +64,18 @@ def alarm(status: BotStatus) -> object:
     return safe.level, safe.engaged, safe.acknowledged, causes, circuit and circuit.state
 
 
+def stalled(failures: int, error: Exception) -> Finding | None:
+    """What is told of steps that failed in a row; None while they are few."""
+    if failures < STALLED_AFTER:
+        return None
+    what = str(error) if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
+    return Finding.open(
+        Reason.STALLED,
+        f"The operator cannot go on with this TradingBot: {what[:300]}. It is tried again about every "
+        f"{LONGEST_RETRY_SECONDS:.0f} s; see the operator's log.",
+    )
+
+
 class BotController:
     """Makes the steps. Holds no lock: the work queue gives a key to one worker at a time."""
 
@@ -164,14 +176,9 @@ class BotController:
         if bot is None or memory is None:
             return
         memory.failures += 1
-        if memory.failures < STALLED_AFTER:
+        finding = stalled(memory.failures, error)
+        if finding is None:
             return
-        what = str(error) if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
-        finding = Finding.open(
-            Reason.STALLED,
-            f"The operator cannot go on with this TradingBot: {what[:300]}. It is tried again about every "
-            f"{LONGEST_RETRY_SECONDS:.0f} s; see the operator's log.",
-        )
         try:
             await self._reporter.tell(bot, memory, finding, self._objects.our_pod(bot), [])
         except ApiError as trouble:
@@ -181,7 +188,7 @@ class BotController:
         bot = self._bots.get(key)
         if bot is None:
             self._forget(key)
-            return None
+            return await self._objects.end_orphan(key)
         memory = self._fleet.of(bot)
         if not memory.stepped:
             memory.stepped = True
@@ -215,13 +222,13 @@ class BotController:
             if error.passing:
                 raise
             # A quota, a webhook, or a spec.pod that the API server does not take: people must be told.
-            accepted, refused = Finding.good(), error
+            accepted, refused = stalled(memory.failures + 1, error) or Finding.good(), error
             memory.pod_missing = (
                 f"The API server refuses what the bot needs: {error}. Mend spec.pod, a quota, a policy or a webhook; "
                 "it is tried again."
             )
         self._talk.tend_link(bot, memory, pod)
-        if accepted.holds and spec is not None:
+        if spec is not None and (accepted.holds or refused is not None):
             await self._talk.talk(bot, memory, again)
             await self._restarts.step(bot, spec, memory, pod, again)
         await self._reporter.tell(bot, memory, accepted, pod, again)
