@@ -1,0 +1,158 @@
+"""Runs a campaign: every case of it, in shards, resumable; says how many were run, how long they took, what they found.
+
+make test-exhaustive CAMPAIGN=faults SHARD=1/4
+make test-exhaustive CAMPAIGN=faults CASES=kill-after@create:3
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
+
+from local_kubernetes.local import LocalCluster  # noqa: E402
+
+from campaigns.life_cycle import Case, Outcome, World, live, world  # noqa: E402
+from support.fault_proxy import FaultKind, WatchFaultKind  # noqa: E402
+
+
+@dataclass
+class Book:
+    """What is known of a campaign at a commit: the undisturbed life and the cases that were run."""
+
+    path: Path
+    undisturbed: dict[str, Any]
+    done: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, campaign: str) -> Book:
+        """Of the commit that is checked out."""
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        path = base / "tradingbot" / "campaigns" / f"{campaign}-{commit}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        book = cls(path, {}, {})
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            row = json.loads(line)
+            if "undisturbed" in row:
+                book.undisturbed = row["undisturbed"]
+            else:
+                book.done[row["case"]] = row
+        return book
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Keeps a row at once: a shard may be ended at any time."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if "undisturbed" in row:
+            self.undisturbed = row["undisturbed"]
+        else:
+            self.done[row["case"]] = row
+
+
+def all_cases(writes: dict[str, int], events: dict[str, int]) -> list[Case]:
+    """Every fault at every write, and every watch fault at every event, of the undisturbed life."""
+    cases = [Case(kind, step, at) for step, count in writes.items() for at in range(1, count + 1) for kind in FaultKind]
+    cases += [
+        Case(kind, step, at) for step, count in events.items() for at in range(1, count + 1) for kind in WatchFaultKind
+    ]
+    return cases
+
+
+async def undisturbed(shared: World, book: Book) -> None:
+    """One life without a fault, which the others are compared with."""
+    if book.undisturbed:
+        return
+    outcome = await live(shared, None, None)
+    _show(outcome, "undisturbed")
+    if outcome.violations:
+        raise SystemExit("the undisturbed life breaks promises; nothing can be compared with it")
+    book.note({"undisturbed": {"waypoints": outcome.waypoints, "writes": outcome.writes, "events": outcome.events}})
+
+
+def _show(outcome: Outcome, name: str) -> None:
+    word = "FAILED" if outcome.violations else "ok" if outcome.fired or outcome.case is None else "ok (not reached)"
+    print(f"{name:<34} {outcome.seconds:6.1f} s  {outcome.entries:>3} entries  {word}", flush=True)
+    if outcome.violations:
+        for violation in outcome.violations:
+            print(f"    {violation[:1500]}")
+        print(f"    run it alone: make test-exhaustive CAMPAIGN=faults CASES={name}")
+        print("    " + outcome.dump.replace("\n", "\n    "), flush=True)
+
+
+async def campaign(options: argparse.Namespace, folder: Path) -> int:
+    """Runs what is asked for and not done yet; the exit code."""
+    cluster = LocalCluster(options.cluster)
+    cluster.up(node=False)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/tradingbots.yaml"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+    book = Book.open("faults")
+    begun = time.monotonic()
+    async with world(cluster, folder) as shared:
+        await undisturbed(shared, book)
+        everything = all_cases(book.undisturbed["writes"], book.undisturbed["events"])
+        number, _, of = options.shard.partition("/")
+        mine = everything[int(number) - 1 :: int(of)]
+        if options.cases:
+            mine = [Case.parse(text) for text in options.cases.split(",")]
+        waiting = [case for case in mine if options.cases or str(case) not in book.done]
+        left = len(waiting)
+        print(f"{len(everything)} cases in all, {len(mine)} in this shard, {len(waiting)} not done", flush=True)
+        longest = 0.0
+
+        async def work() -> None:
+            nonlocal longest, left
+            # A case that could not end in time is not begun.
+            while waiting and time.monotonic() - begun + longest < options.minutes * 60:
+                case = waiting.pop(0)
+                outcome = await live(shared, case, book.undisturbed["waypoints"])
+                longest, left = max(longest, outcome.seconds), left - 1
+                book.note(
+                    {
+                        "case": str(case), "seconds": round(outcome.seconds, 1), "fired": outcome.fired,
+                        "entries": outcome.entries, "violations": outcome.violations,
+                    }
+                )  # fmt: skip
+                _show(outcome, str(case))
+
+        await asyncio.gather(*(work() for _ in range(options.parallel)))
+    rows = [book.done[str(case)] for case in mine if str(case) in book.done]
+    failed = [row["case"] for row in rows if row["violations"]]
+    seconds = sum(row["seconds"] for row in rows)
+    print(f"{len(rows)} of {len(mine)} cases of this shard done, {len(everything)} in all; {left} left")
+    print(
+        f"{sum(not row['fired'] for row in rows)} did not reach their fault; {seconds / max(1, len(rows)):.1f} s a case"
+    )
+    print(f"{len(failed)} failed" + "".join(f"\n  {name}" for name in failed))
+    return int(bool(failed))
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("campaign", choices=["faults"])
+    parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
+    parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
+    parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
+    parser.add_argument("--parallel", type=int, default=3, help="cases at a time (default %(default)s)")
+    parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
+        return asyncio.run(campaign(options, Path(folder)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
