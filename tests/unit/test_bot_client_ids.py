@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradingbot.recovery.fence import ClientId, ClientIds, Purpose, bot_key, parse, propose_incarnation
+from tradingbot.recovery.fence import ClientId, ClientIds, Purpose, parse, propose_incarnation
+from tradingbot_api import names
 
-KEY = bot_key("354937868", "BTCUSDT")
+KEY = names.bot_key("354937868", "BTCUSDT")
 
 
 @given(st.integers(0, 36**7 - 1), st.integers(0, 36**6 - 1), st.sampled_from(Purpose))
@@ -23,8 +24,8 @@ def test_every_client_id_has_31_characters_and_is_read_back(incarnation: int, se
 
 
 def test_the_key_is_the_same_in_every_process_and_differs_by_account_and_symbol() -> None:
-    assert bot_key("354937868", "BTCUSDT") == KEY
-    assert len({KEY, bot_key("354937868", "ETHUSDT"), bot_key("354937869", "BTCUSDT")}) == 3
+    assert names.bot_key("354937868", "BTCUSDT") == KEY
+    assert len({KEY, names.bot_key("354937868", "ETHUSDT"), names.bot_key("354937869", "BTCUSDT")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,8 @@ def test_a_new_incarnation_is_greater_than_all_known_ones(exchange_ms: int, stor
     assert proposed > stored
     assert proposed > seen
     assert proposed >= exchange_ms // 1000
+
+
+def test_operator_and_bot_name_a_bots_orders_alike() -> None:
+    ids = ClientIds(KEY, 5)
+    assert ids.make(1, Purpose.STOP_LOSS).startswith(names.order_prefix("354937868", "BTCUSDT"))

@@ -214,6 +214,8 @@ class BotStatus(WireModel):
     api: APIStatus | None = None
     usage: UsageStatus | None = None
     open_orders: list[OpenOrder] = Field(default_factory=list)
+    announced: bool = False
+    """This process start has shown itself on the exchange and cancelled that order: no entry of it rests any more."""
     unprotected_seconds: float = 0.0
 
 

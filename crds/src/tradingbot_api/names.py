@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b32encode
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ FINALIZER: Final = f"{GROUP}/drain"
 FIELD_MANAGER: Final = "tradingbot-operator"
 CLEAR_ANNOTATION: Final = f"{GROUP}/clear"
 CONFIRM_STOPPED_ANNOTATION: Final = f"{GROUP}/confirm-stopped"
+ADOPT_VOLUME_ANNOTATION: Final = f"{GROUP}/adopt-volume"
+"""On a TradingBot: the UID of a volume claim that a former TradingBot of its name left, and that it may take up."""
 SAFE_MODE_ANNOTATION: Final = f"{GROUP}/safe-mode"
 """On the bot's pod: any value but an empty one and `false` engages safe mode, without an operator."""
 POD_TEMPLATE_ANNOTATION: Final = f"{GROUP}/pod-template"
@@ -86,3 +89,14 @@ def claim_name(exchange: str, account_uid: str, symbol: str) -> str:
     """
     digest = hashlib.sha256(f"{exchange}|{account_uid}|{symbol}".encode()).hexdigest()
     return f"claim-{symbol.lower()}-{digest[:16]}"
+
+
+def bot_key(account_uid: str, symbol: str) -> str:
+    """The key of the one bot that may trade `symbol` on the account: 50 bits, the same in every process."""
+    digest = hashlib.sha256(f"{account_uid}|{symbol}".encode()).digest()
+    return b32encode(digest).decode()[:10].lower()
+
+
+def order_prefix(account_uid: str, symbol: str) -> str:
+    """How the client ids of all orders of a bot begin."""
+    return f"tb-{bot_key(account_uid, symbol)}-"

@@ -245,7 +245,8 @@ class BotTalk:
         if word is None or link is None:
             return
         asked = memory.drain_asked
-        working = word.status.drain.phase is not DrainPhase.NONE
+        progress = word.status.drain
+        working = progress.phase is not DrainPhase.NONE and progress.position_policy is policy
         if asked is not None and (working or self._loop.time() - asked < DRAIN_REPEAT_SECONDS):
             return
         memory.drain_asked = self._loop.time()

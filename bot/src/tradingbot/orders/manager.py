@@ -55,11 +55,12 @@ from tradingbot.orders.types import (
     RecoveryReport,
     TrackedOrder,
 )
-from tradingbot.recovery.fence import ClientIds, Purpose, bot_key, parse, propose_incarnation
+from tradingbot.recovery.fence import ClientIds, Purpose, parse, propose_incarnation
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
 from tradingbot.state.position_validator import PositionValidator, Validation
 from tradingbot.state.store import Store, StoreFailedError
+from tradingbot_api import names
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
@@ -126,7 +127,7 @@ class OrderManager:
         self._ocos = OCOMonitor(self._tracker)
         self._reconciler = BalanceReconciler(exchange, rules)
         self._validator = PositionValidator(rules.symbol, rules.notional.min_notional)
-        self._ids = ClientIds(bot_key(account_uid, rules.symbol), 0)
+        self._ids = ClientIds(names.bot_key(account_uid, rules.symbol), 0)
         self._issued: set[str] = set()
         self._intents: dict[str, Intent] = {}
         self._fills: dict[int, BookedFill] = {}
@@ -167,6 +168,11 @@ class OrderManager:
             and not any(i.kind in {IntentKind.ENTRY, IntentKind.ANNOUNCE} for i in self._intents.values())
             and not any(order.purpose in ENTRY_PURPOSES for order in self._tracker.active_orders)
         )
+
+    @property
+    def announced(self) -> bool:
+        """This process has shown itself and cancelled that order; it sends no other that would rest as an entry."""
+        return self._announced
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -662,6 +668,10 @@ class OrderManager:
             await self._collect_fills()
             self._update_protection()
             await self._repair()
+        return self.remaining()
+
+    def remaining(self) -> list[str]:
+        """What is on the exchange as far as is known now, a line each: what has no outcome, position, open orders."""
         remaining = [f"outcome of {client_id} is unknown" for client_id in self.unknown]
         if self.held > 0:
             state = self._protection.state.value.lower()

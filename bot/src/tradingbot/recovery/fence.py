@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from base64 import b32encode
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -37,12 +35,6 @@ class ClientId:
 
     def __str__(self) -> str:
         return f"tb-{self.key}-{_base36(self.incarnation, 7)}-{_base36(self.sequence, 6)}-{self.purpose.value}"
-
-
-def bot_key(account_uid: str, symbol: str) -> str:
-    """The key of the one bot that may trade `symbol` on the account: 50 bits, the same in every process."""
-    digest = hashlib.sha256(f"{account_uid}|{symbol}".encode()).digest()
-    return b32encode(digest).decode()[:10].lower()
 
 
 def parse(text: str) -> ClientId | None:
