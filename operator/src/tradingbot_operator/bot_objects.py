@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -21,7 +22,23 @@ from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Notice
 
+ORPHAN_RETRY_SECONDS: Final = 1.0
+
 log = structlog.get_logger(__name__)
+
+
+def left_behind(pod: Manifest) -> bool:
+    """Whether a pod was made for a TradingBot of its name and nothing owns it any more; pure.
+
+    Deleting with --cascade=orphan takes the owner off, and garbage collection ends only what has one.
+    """
+    metadata = pod["metadata"]
+    labels = metadata.get("labels", {})
+    return (
+        not metadata.get("ownerReferences")
+        and names.BOT_UID_LABEL in labels
+        and (labels.get(names.BOT_LABEL), labels.get(names.MANAGED_BY_LABEL)) == (metadata["name"], names.FIELD_MANAGER)
+    )
 
 
 class BotObjects:
@@ -78,7 +95,8 @@ class BotObjects:
         pod = self._pods.get(bot.key)
         if pod is not None:
             if pod.owner_uid != bot.uid:
-                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=pod.deleting or pod.terminated)
+                passing = pod.deleting or pod.terminated or await self._end_if_left_behind(bot.key)
+                raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=passing)
             memory.had_pod = True
             if pod.terminated and not pod.deleting:
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
@@ -100,6 +118,25 @@ class BotObjects:
             again.append(wait)
             return None
         return await self.make_pod(bot, spec, memory)
+
+    async def end_orphan(self, key: BotKey) -> float | None:
+        """Ends a bot's pod whose TradingBot was removed past this operator; when to look again, None: on news."""
+        pod = self._pods.get(key)
+        if pod is None or pod.deleting:
+            return None
+        if await self._cluster.get(names.PLURAL, key.namespace, key.name) is not None:
+            # Its watch event is on the way.
+            return ORPHAN_RETRY_SECONDS
+        await self._end_if_left_behind(key)
+        return None
+
+    async def _end_if_left_behind(self, key: BotKey) -> bool:
+        raw = await self._cluster.get("pods", key.namespace, key.name)
+        if raw is None or not left_behind(raw):
+            return False
+        log.warning("a pod whose TradingBot is gone is ended", bot=str(key))
+        await self._cluster.delete("pods", key.namespace, key.name, raw["metadata"]["uid"])
+        return True
 
     async def make_pod(self, bot: SeenBot, spec: TradingBotSpec, memory: Memory) -> SeenPod:
         identity = Identity.of(bot)
