@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tradingbot.config import ConfigError, classify_change, load_manifest, parse_pod_config
+from tradingbot.config import ConfigError, Received, classify_change, load_manifest, parse_pod_config
 from tradingbot_api.bot_http import BotConfig
 from tradingbot_api.v1alpha1 import BotSettings
 
@@ -76,7 +76,7 @@ def test_the_pods_configuration_survives_its_own_json() -> None:
         bot={"namespace": "a", "name": "b", "uid": "c"},
         settings=settings(),
     )
-    assert parse_pod_config(config.model_dump_json(by_alias=True), "config.json") == config
+    assert parse_pod_config(config.model_dump_json(by_alias=True), "config.json") == Received(config)
     with pytest.raises(ConfigError, match=r"revision: .*greater than or equal to 1"):
         parse_pod_config(config.model_dump_json(by_alias=True).replace('"revision":3', '"revision":0'), "config.json")
 

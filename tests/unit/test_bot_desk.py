@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -18,11 +19,11 @@ from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.safe_mode import DRAWDOWN
 from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.session import Session
 from tradingbot.state.store import Store
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
-from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -46,6 +47,11 @@ def config(revision: int, *, safe_mode: bool | None = None, cleared: tuple[str, 
     )
     identity = BotIdentity(namespace="test", name="btcusdt", uid="u-1")
     return BotConfig(revision=revision, bot=identity, settings=settings, cleared_causes=list(cleared))
+
+
+def body(content: BotConfig, epoch: int = 0) -> bytes:
+    """A configuration as the operator sends it."""
+    return json.dumps(content.model_copy(update={"epoch": epoch}).sparse()).encode()
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ async def latched(store: Store) -> None:
     """A process that saw a drawdown, under revision 1."""
     desk = await start(store, config(1))
     desk.risk.drawdown.marks = EquityMarks(Decimal(1000), Decimal(1000), "2026-03-01", Decimal(1000))
-    desk.safe_mode.activate("drawdown", Reason.DRAWDOWN, since=NOW, clears="by a human", latched=True)
+    desk.safe_mode.activate(DRAWDOWN, since=NOW)
     await desk.save()
 
 
@@ -100,7 +106,7 @@ async def test_a_cause_is_cleared_once_and_not_again_by_the_same_revision(store:
     await latched(store)
     cleared = config(2, cleared=("drawdown",))
     desk = await start(store, cleared)
-    desk.safe_mode.activate("drawdown", Reason.DRAWDOWN, since=NOW, clears="by a human", latched=True)
+    desk.safe_mode.activate(DRAWDOWN, since=NOW)
     await desk.save()
     assert (await start(store, cleared)).safe_mode.has("drawdown")
 
@@ -108,7 +114,9 @@ async def test_a_cause_is_cleared_once_and_not_again_by_the_same_revision(store:
 async def test_a_cleared_cause_is_on_the_disk_together_with_its_configuration(store: Store) -> None:
     await latched(store)
     desk = await start(store, config(1))
-    await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(config(2, cleared=("drawdown",)))
+    await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(
+        body(config(2, cleared=("drawdown",)))
+    )
     assert not (await start(store, config(2))).safe_mode.has("drawdown")  # without any `save` in between
 
 
@@ -167,9 +175,9 @@ async def test_an_empty_store_is_no_proof_for_a_bot_whose_account_is_known(
 async def test_a_former_leader_can_neither_configure_nor_drain_also_after_a_restart(store: Store) -> None:
     desk = await start(store, config(1))
     control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
-    await control.put_config(config(2).model_copy(update={"epoch": 7}))
+    await control.put_config(body(config(2), epoch=7))
     # The same content from a later leader is no other content.
-    await control.put_config(config(2).model_copy(update={"epoch": 8}))
+    await control.put_config(body(config(2), epoch=8))
     request = DrainRequest(
         bot_uid="u-1", boot_id=desk.boot_id, position_policy=PositionPolicy.HOLD, deadline_seconds=2, epoch=7
     )
@@ -178,9 +186,7 @@ async def test_a_former_leader_can_neither_configure_nor_drain_also_after_a_rest
     assert desk.drain.phase is DrainPhase.NONE
     desk = await start(store, config(2))
     with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
-        await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(
-            config(3).model_copy(update={"epoch": 7})
-        )
+        await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(body(config(3), epoch=7))
     assert desk.revision == 2
 
 

@@ -13,8 +13,6 @@ from tradingbot.gateway.errors import AmbiguousError, RateLimitedError, Rejected
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.recovery.circuit_breaker import BreakerPanel, BreakerState, CircuitBreaker, CircuitOpenError
 from tradingbot.recovery.retry import full_jitter, retry_read
-from tradingbot.recovery.safe_mode import Level, SafeMode, Source
-from tradingbot_api.conditions import Reason
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -168,43 +166,3 @@ def test_the_wait_before_a_retry_has_full_jitter_and_a_bound() -> None:
     assert all(0 <= wait <= 2.0 for wait in waits)
     assert min(waits[10:]) < 0.2
     assert max(waits) > 1.8
-
-
-def test_the_strictest_cause_is_the_level_in_force() -> None:
-    safe = SafeMode()
-    assert safe.should_allow_trading()
-    assert safe.activate("spec", Reason.SPEC, since=START, clears="spec.safeMode", source=Source.SPEC)
-    assert not safe.activate(
-        "spec", Reason.SPEC, since=START + timedelta(1), clears="spec.safeMode", source=Source.SPEC
-    )
-    safe.activate("two-traders", Reason.TWO_TRADERS, since=START, clears="a restart", level=Level.HALTED)
-    status = safe.get_safe_mode_status(entries_quiet=True)
-    assert (status.level, status.engaged, [cause.id for cause in status.causes]) == (
-        "Halted",
-        True,
-        ["two-traders", "spec"],
-    )
-    safe.deactivate("two-traders")
-    assert safe.level is Level.NO_NEW_ENTRIES
-    assert not safe.should_allow_trading()
-    assert safe.deactivate("spec")
-    assert not safe.deactivate("spec")
-    assert safe.should_allow_trading()
-
-
-def test_safe_mode_is_acknowledged_only_when_no_entry_is_left() -> None:
-    safe = SafeMode()
-    assert not safe.get_safe_mode_status(entries_quiet=True).acknowledged
-    safe.activate("spec", Reason.SPEC, since=START, clears="spec.safeMode")
-    assert not safe.get_safe_mode_status(entries_quiet=False).acknowledged
-    assert safe.get_safe_mode_status(entries_quiet=True).acknowledged
-
-
-def test_latched_causes_survive_a_restart_and_others_do_not() -> None:
-    safe = SafeMode()
-    safe.activate("drawdown", Reason.DRAWDOWN, since=START, clears="clear=drawdown", latched=True)
-    safe.activate("breaker", Reason.BREAKER_OPEN, since=START, clears="itself")
-    again = SafeMode()
-    again.restore_latches(safe.latches_to_json())
-    assert [cause.id for cause in again.causes] == ["drawdown"]
-    assert again.causes[0].latched

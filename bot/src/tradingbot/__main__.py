@@ -87,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"where orders and fills are kept (default with --config: {names.STATE_DIR})",
     )
+    run.add_argument(
+        "--podinfo-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"file with the pod's own annotations (default with --config: {names.PODINFO_DIR})",
+    )
     run.add_argument("--host", help="address to listen on (default: 0.0.0.0 with --config, else 127.0.0.1)")
     run.add_argument("--probe-port", type=_port, help="port of probes and metrics, 0 = any")
     run.add_argument("--control-port", type=_port, help="port of the operator's control, 0 = any")
@@ -126,9 +132,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _pod_options(options: argparse.Namespace) -> Options:
+    received = load_pod_config(options.config)
     return Options(
-        config=load_pod_config(options.config),
+        config=received.config,
+        unknown_fields=received.unknown,
         config_file=options.config,
+        podinfo_dir=options.podinfo_dir or Path(names.PODINFO_DIR),
         tls_dir=options.tls_dir or Path(names.TLS_DIR),
         credentials_dir=options.credentials_dir or Path(names.CREDENTIALS_DIR),
         state_dir=options.state_dir or Path(names.STATE_DIR),

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Final
 
 from tradingbot.applied import Applied, choose_at_start
-from tradingbot.config import ConfigError, load_pod_config
+from tradingbot.config import safe_mode_wish
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk, utc_now
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
@@ -21,11 +21,12 @@ from tradingbot.monitoring.http_api import Server, control_app, control_tls, pro
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.report import add_counts, build_status, extra_figures, state_of
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.session import AccountChangedError, Parts, Session
 from tradingbot.state.store import Store, StoreError
-from tradingbot_api.bot_http import BotConfig
+from tradingbot_api.bot_http import BotConfig, FieldError
 from tradingbot_api.conditions import Reason
 
 STORE_FILE: Final = "bot.db"
@@ -43,10 +44,15 @@ class Options:
     """How a process is started."""
 
     config: BotConfig
+    """Without the fields of it that this version does not know."""
     credentials_dir: Path
     state_dir: Path
     config_file: Path | None = None
     """Watched for a tightening, where an operator keeps it."""
+    unknown_fields: tuple[FieldError, ...] = ()
+    """What was left out: with it the configuration is not taken, and the last good one goes on."""
+    podinfo_dir: Path | None = None
+    """Where the pod's own annotations are kept, in a pod."""
     tls_dir: Path | None = None
     """With it the bot is controlled by an operator and enters only with its grant."""
     host: str = "127.0.0.1"
@@ -73,6 +79,7 @@ class BotApp:
         self._stop = asyncio.Event()
         self._cancelling: asyncio.Task[None] | None = None
         self._lag = 0.0
+        self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated)
         self._turned_at = desk.monotonic()
         clock = ConditionClock()
@@ -91,6 +98,7 @@ class BotApp:
 
     async def run(self, listening: Callable[[int, int | None], None] | None = None) -> None:
         """Serve, trade and stop; `listening` is told the probe and the control port. StartError."""
+        self._look_at_annotations()
         self.desk.refresh()
         servers = await self._serve()
         try:
@@ -227,6 +235,7 @@ class BotApp:
             for task in (run, again):
                 task.cancel()
             await asyncio.gather(run, again, return_exceptions=True)
+            self.desk.drain = self.desk.drain_now
             self.desk.session = None
             self.desk.former_counts = add_counts(self.desk.former_counts, session.exchange.counts)
             await session.close()
@@ -277,7 +286,7 @@ class BotApp:
             store = await asyncio.to_thread(Store.open, self._options.state_dir / STORE_FILE)
             # Without an operator the manifest is the user's word of now, whatever was in force before.
             stored = Applied.from_json(await store.get(CONFIG_FACT)) if self._options.operated else None
-            start = choose_at_start(self._options.config, stored)
+            start = choose_at_start(self._options.config, stored, self._options.unknown_fields)
             await desk.take_over(store, start)
         except StoreError as error:
             desk.store_problem = str(error)
@@ -294,7 +303,7 @@ class BotApp:
     # --- what follows from time ---
 
     async def _watch(self) -> None:
-        """Each half second: causes of safe mode, equity, facts on disk, the configuration file."""
+        """Each half second: causes of safe mode, equity, facts on disk, the mounted files."""
         file_seen: object = None
         while True:
             before = self.desk.monotonic()
@@ -306,6 +315,7 @@ class BotApp:
             self._turned_at = self.desk.monotonic()
             if self.desk.session is not None and (equity := self.desk.session.equity) is not None:
                 self.desk.risk.update_equity(equity, utc_now())
+            self._look_at_annotations()
             if self.desk.refresh():
                 self.feed.wake()
             if self._cancelling is None or self._cancelling.done():
@@ -323,6 +333,10 @@ class BotApp:
                 await session.manager.cancel_entries()
             self.feed.wake()
 
+    def _look_at_annotations(self) -> None:
+        if self._annotations is not None:
+            self.desk.pod_wish = self._annotations.safe_mode_wished()
+
     async def _look_at_file(self, seen: object) -> object:
         """The mounted file may only tighten: safe mode works while the operator cannot reach this process."""
         path = self._options.config_file
@@ -332,12 +346,9 @@ class BotApp:
             stat = path.stat()
             mark = (stat.st_mtime_ns, stat.st_ino)
             if mark != seen:
-                with suppress(ConfigError):
-                    config = load_pod_config(path)
-                    newer = config.revision > self.desk.applied.committed.revision
-                    if config.bot.uid == self.desk.identity.uid and newer and config.settings.safe_mode:
-                        self.desk.spec_safe_mode = True
-                        self.desk.look_now.set()
+                revision = safe_mode_wish(path.read_bytes(), self.desk.identity.uid)
+                if revision is not None and revision > self.desk.applied.committed.revision:
+                    self.desk.tighten(revision)
             return mark
         return seen
 

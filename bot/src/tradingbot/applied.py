@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -40,10 +41,10 @@ class Applied:
         return cls(config, config.settings)
 
     def to_json(self) -> dict[str, Any]:
-        """For the store."""
+        """For the store; an older version can read it where no new field is used."""
         return {
-            "committed": self.committed.model_dump(mode="json", by_alias=True),
-            "inForce": self.in_force.model_dump(mode="json", by_alias=True),
+            "committed": self.committed.sparse(),
+            "inForce": self.in_force.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
             "loosened": list(self.loosened),
         }
 
@@ -71,10 +72,18 @@ def check_strategy(settings: BotSettings) -> None:
         raise ConfigRefusedError(Reason.STRATEGY_PARAMETERS_INVALID, str(error), error.fields) from error
 
 
-def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool) -> Applied:
+def check_known(unknown: Sequence[FieldError]) -> None:
+    """Raise ConfigRefusedError where the user has set a field that this version does not know: it would not act."""
+    if unknown:
+        text = "; ".join(f"{item.field}: {item.message}" for item in unknown)
+        raise ConfigRefusedError(Reason.CONFIG_INVALID, text, list(unknown))
+
+
+def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool, unknown: Sequence[FieldError] = ()) -> Applied:
     """What is committed and in force after `new`; pure. ConfigRefusedError where it cannot be taken.
 
-    `in_safe_mode` says that a human has engaged safe mode: only then are limits loosened.
+    `in_safe_mode` says that a human has engaged safe mode: only then are limits loosened. `unknown` are fields that
+    were left out of `new`, since this version does not know them.
     """
     old = present.committed
     # Who told it is no part of the content.
@@ -84,6 +93,7 @@ def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool) -> Applied:
     ):
         text = f"revision: expected more than {old.revision}, got {new.revision}"
         raise ConfigRefusedError(Reason.CONFIG_INVALID, text, [], stale=True)
+    check_known(unknown)
     change = classify_change(present.in_force, new.settings)
     if change.immutable:
         fields = [FieldError(field=path, message="is immutable: delete the bot instead") for path in change.immutable]
@@ -106,17 +116,21 @@ class StartConfig:
     """The revision that is applied; 0 where none is."""
 
 
-def choose_at_start(file: BotConfig, stored: Applied | None) -> StartConfig:
-    """The higher revision of file and store counts; a file that cannot be taken leaves the store's in force."""
+def choose_at_start(file: BotConfig, stored: Applied | None, unknown: Sequence[FieldError] = ()) -> StartConfig:
+    """The higher revision of file and store counts; a file that cannot be taken leaves the store's in force.
+
+    `unknown` are fields that were left out of `file`.
+    """
     if stored is None or stored.committed.bot.uid != file.bot.uid:
         applied = Applied.fresh(file)
         try:
+            check_known(unknown)
             check_strategy(file.settings)
         except ConfigRefusedError as error:
             return StartConfig(applied, False, Problem(error.reason, str(error)), 0)
         return StartConfig(applied, True, None, file.revision)
     try:
-        applied = advance(stored, file, in_safe_mode=bool(stored.in_force.safe_mode))
+        applied = advance(stored, file, in_safe_mode=bool(stored.in_force.safe_mode), unknown=unknown)
     except ConfigRefusedError as error:
         problem = None if error.stale else Problem(error.reason, str(error))
         return StartConfig(stored, True, problem, stored.committed.revision)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tradingbot.engine.strategies import field_errors
 from tradingbot_api import names
+from tradingbot_api.base import WireModel
 from tradingbot_api.bot_http import BotConfig, BotIdentity, FieldError
 from tradingbot_api.v1alpha1 import BotSettings, TradingBotSpec
 
@@ -31,21 +32,77 @@ class ConfigError(Exception):
         return cls(source, [FieldError(field=field, message=message)])
 
 
-def load_pod_config(path: Path) -> BotConfig:
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A configuration of the operator, without the fields that this version does not know."""
+
+    config: BotConfig
+    unknown: tuple[FieldError, ...] = ()
+
+
+class _SafeModeWish(WireModel):
+    safe_mode: bool | None = None
+
+
+class _Wish(WireModel):
+    revision: int
+    bot: BotIdentity
+    settings: _SafeModeWish
+
+
+def safe_mode_wish(text: str | bytes, bot_uid: str) -> int | None:
+    """The revision of a configuration for that bot which asks for safe mode, however wrong the rest is; else None."""
+    try:
+        wish = _Wish.model_validate_json(text)
+    except ValidationError:
+        return None
+    return wish.revision if wish.bot.uid == bot_uid and wish.settings.safe_mode else None
+
+
+def load_pod_config(path: Path) -> Received:
     """The configuration that the operator mounted; raises ConfigError."""
     return parse_pod_config(_read(path), str(path))
 
 
-def parse_pod_config(text: str, source: str) -> BotConfig:
-    """A BotConfig from JSON; raises ConfigError."""
+def parse_pod_config(text: str | bytes, source: str) -> Received:
+    """A BotConfig from JSON, of any version of the operator; raises ConfigError."""
     try:
         data = json.loads(text)
     except ValueError as error:
         raise ConfigError(source, [FieldError(field="(file)", message=f"expected JSON: {error}")]) from error
     try:
-        return BotConfig.model_validate(data)
+        return Received(BotConfig.model_validate(data))
     except ValidationError as error:
-        raise ConfigError(source, field_errors(error, "")) from error
+        unknown = [item["loc"] for item in error.errors(include_url=False) if item["type"] == "extra_forbidden"]
+        if not unknown:
+            raise ConfigError(source, _as_written(error)) from error
+    for *parents, name in unknown:
+        holder = data
+        for part in parents:
+            holder = holder[part]
+        del holder[name]
+    try:
+        config = BotConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(source, _as_written(error)) from error
+    told = [
+        FieldError(
+            field=".".join(("spec", *map(str, path[1:]))),
+            message="this bot's version does not know it; update spec.pod.image",
+        )
+        for path in unknown
+    ]
+    return Received(config, tuple(told))
+
+
+def _as_written(error: ValidationError) -> list[FieldError]:
+    """Complaints with the paths of the manifest, where the settings are the spec."""
+    return [
+        item.model_copy(update={"field": f"spec.{item.field.removeprefix('settings.')}"})
+        if item.field.startswith("settings.")
+        else item
+        for item in field_errors(error, "")
+    ]
 
 
 def load_manifest(path: Path) -> BotConfig:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from tradingbot.applied import ConfigRefusedError, advance
+from tradingbot.config import ConfigError, parse_pod_config, safe_mode_wish
 from tradingbot.desk import Desk
 from tradingbot.gateway.errors import ExchangeError
 from tradingbot.monitoring.health import Problem
@@ -18,7 +19,6 @@ from tradingbot.recovery.safe_mode import Level
 from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
     STALE_REVISION,
-    BotConfig,
     BotInfo,
     ConfigReply,
     DrainPhase,
@@ -53,8 +53,20 @@ class Control:
         """The status stream."""
         return self._feed.lines()
 
-    async def put_config(self, config: BotConfig) -> ConfigReply:
-        """Commit a configuration, put in force what may be, and answer; safe mode is engaged before anything else."""
+    async def put_config(self, body: bytes) -> ConfigReply:
+        """Commit a configuration, put in force what may be, and answer; safe mode is engaged before anything else.
+
+        A wish for safe mode is taken from a former leader, at a stale revision and beside invalid fields too, and is
+        ended by a configuration of a greater revision that is taken.
+        """
+        wish = safe_mode_wish(body, self._desk.identity.uid)
+        if wish is not None:
+            self._desk.tighten(wish)
+        try:
+            received = parse_pod_config(body, "configuration")
+        except ConfigError as error:
+            raise ControlError(422, "Invalid", str(error), error.fields) from error
+        config = received.config
         if config.bot.uid != self._desk.identity.uid:
             raise ControlError(
                 409, "IdentityMismatch", f"bot.uid: expected {self._desk.identity.uid}, got {config.bot.uid}"
@@ -64,14 +76,10 @@ class Control:
                 raise ControlError(503, "StoreFailed", self._desk.store_problem or "the store is not open yet")
             self._meet(self._desk.applied.committed.epoch)
             self._meet(config.epoch)
-            newest = config.revision >= self._desk.applied.committed.revision
-            if newest and config.settings.safe_mode:
-                self._desk.spec_safe_mode = True
-                self._desk.refresh()
             # Before any configuration was applied there is no limit that could be loosened.
             may_loosen = self._desk.safe_mode.has("spec") or self._desk.revision == 0
             try:
-                applied = advance(self._desk.applied, config, in_safe_mode=may_loosen)
+                applied = advance(self._desk.applied, config, in_safe_mode=may_loosen, unknown=received.unknown)
             except ConfigRefusedError as error:
                 if error.stale:
                     raise ControlError(409, STALE_REVISION, str(error)) from error
@@ -83,7 +91,7 @@ class Control:
             except StoreError as error:
                 raise ControlError(503, error.code, str(error)) from error
             self._desk.usable, self._desk.revision, self._desk.config_problem = True, config.revision, None
-            self._desk.spec_safe_mode = bool(config.settings.safe_mode)
+            self._desk.relax(config.revision)
             self._desk.put_in_force(applied)
         self._desk.refresh()
         self._desk.look_now.set()
@@ -136,7 +144,7 @@ class Control:
                 )
             )
             self._desk.wake()
-        return self._desk.drain
+        return self._desk.drain_now
 
     async def _run_drain(self, policy: PositionPolicy, deadline: float, *, account_known: bool) -> None:
         """Until nothing but what the policy leaves is on the exchange, or the deadline."""

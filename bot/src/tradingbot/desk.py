@@ -18,7 +18,24 @@ from tradingbot.gateway.port import CallCounts
 from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.grant import GrantKeeper
-from tradingbot.recovery.safe_mode import Level, SafeMode, Source
+from tradingbot.recovery.safe_mode import (
+    ANNOTATION,
+    ANNOTATION_STANDS,
+    AWAITING_GRANT,
+    BREAKER,
+    DAILY_LOSS,
+    DRAINING,
+    DRAWDOWN,
+    EXCHANGE_RESET,
+    SPEC,
+    STORE,
+    STORE_LOST,
+    TWO_TRADERS,
+    UNKNOWN_ORDER,
+    UNTRUSTED_BOOKS,
+    Level,
+    SafeMode,
+)
 from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks
 from tradingbot.risk.risk_manager import Refusal, RiskManager
 from tradingbot.risk.volatility import VolatilityTracker
@@ -34,6 +51,7 @@ LATCHES_FACT: Final = "safe-mode"
 EQUITY_FACT: Final = "equity"
 RISK_FACT: Final = "risk"
 CONFIRMED_FACT: Final = "books-confirmed"
+TIGHTENED_FACT: Final = "tightened"
 
 
 class Desk:
@@ -54,8 +72,10 @@ class Desk:
         self.revision = 0
         """The revision that is applied; 0 before any is."""
         self.config_problem: Problem | None = Problem(Reason.CONFIG_PENDING, "the bot is starting")
-        self.spec_safe_mode = bool(config.settings.safe_mode)
-        """What the newest configuration that was seen says, even if the rest of it was refused."""
+        self.tightened: int | None = None
+        """Safe mode was asked for by a configuration, be it refused: only one of a greater revision ends it."""
+        self.pod_wish = False
+        """The pod's annotation asks for safe mode."""
 
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, utc_now)
@@ -100,104 +120,74 @@ class Desk:
         now, safe, session = utc_now(), self.safe_mode, self.session
         before = [cause.id for cause in safe.causes]
         pauses = {pause.code for pause in self.risk.should_pause_trading(now, self.monotonic())}
-        safe.set(
-            self.spec_safe_mode or bool(self.settings.safe_mode),
-            "spec",
-            Reason.SPEC,
-            since=now,
-            source=Source.SPEC,
-            clears="set spec.safeMode to false or remove it",
-        )
-        safe.set(
-            not self.grants.allows,
-            "awaiting-grant",
-            Reason.AWAITING_GRANT,
-            since=now,
-            # What an unknown process start left on the exchange may be the position of whoever holds the claim.
-            level=Level.HALTED if session and session.manager.held_back else Level.NO_NEW_ENTRIES,
-            source=Source.OPERATOR,
-            clears="ends with a grant of the operator",
-        )
-        safe.set(
-            self.panel.is_open(),
-            "breaker",
-            Reason.BREAKER_OPEN,
-            since=now,
-            clears="ends when a probe of the exchange succeeds",
-        )
-        safe.set(Refusal.DAILY_LOSS in pauses, "daily-loss", Reason.DAILY_LOSS, since=now, clears="ends at 00:00 UTC")
+        safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
+        if self.pod_wish or safe.has(ANNOTATION.id):
+            safe.activate(ANNOTATION, since=now, clears=ANNOTATION_STANDS if self.pod_wish else "")
+        # What an unknown process start left on the exchange may be the position of whoever holds the claim.
+        held_back = session is not None and session.manager.held_back
+        level = Level.HALTED if held_back else Level.NO_NEW_ENTRIES
+        safe.set(not self.grants.allows, AWAITING_GRANT, since=now, level=level)
+        safe.set(self.panel.is_open(), BREAKER, since=now)
+        safe.set(Refusal.DAILY_LOSS in pauses, DAILY_LOSS, since=now)
         if Refusal.DRAWDOWN in pauses:
-            safe.activate(
-                "drawdown",
-                Reason.DRAWDOWN,
-                since=now,
-                clears="cleared with kubectl annotate tradingbot NAME tradingbot.dev/clear=drawdown",
-                latched=True,
-            )
+            safe.activate(DRAWDOWN, since=now)
         failed = self.store_problem or (self.store.failed if self.store else None)
-        safe.set(
-            failed is not None,
-            "store",
-            Reason.STORE_FAILED,
-            since=now,
-            level=Level.HALTED if self.store is None else Level.NO_NEW_ENTRIES,
-            clears="ends with a restart on a store that can be written",
-        )
-        safe.set(self.drain.phase is not DrainPhase.NONE, "draining", Reason.DRAINING, since=now, clears="the bot ends")
+        level = Level.HALTED if self.store is None else Level.NO_NEW_ENTRIES
+        safe.set(failed is not None, STORE, since=now, level=level)
+        safe.set(self.drain.phase is not DrainPhase.NONE, DRAINING, since=now)
         self._refresh_books(session, now)
         return before != [cause.id for cause in safe.causes]
 
     def _refresh_books(self, session: Session | None, now: datetime) -> None:
         safe = self.safe_mode
         drifts = session.drifts if session else 0
-        safe.set(
-            drifts > 0,
-            "untrusted-books",
-            Reason.UNTRUSTED_BOOKS,
-            since=now,
-            # Once may be a fill on its way; twice is a difference.
-            level=Level.REDUCE_ONLY if drifts > 1 and session and _uncovered(session) else Level.NO_NEW_ENTRIES,
-            clears="ends when the books agree with the account again",
-        )
-        safe.set(
-            bool(session and session.manager.unknown),
-            "unknown-order",
-            Reason.UNKNOWN_ORDER,
-            since=now,
-            clears="ends when the exchange has said what became of the order",
-        )
+        # Once may be a fill on its way; twice is a difference.
+        level = Level.REDUCE_ONLY if drifts > 1 and session and _uncovered(session) else Level.NO_NEW_ENTRIES
+        safe.set(drifts > 0, UNTRUSTED_BOOKS, since=now, level=level)
+        safe.set(bool(session and session.manager.unknown), UNKNOWN_ORDER, since=now)
         if (
             session
             and session.books_rebuilt
             and not self.books_confirmed
             and self.settings.exchange.environment is Environment.LIVE
         ):
-            safe.activate(
-                "store-lost",
-                Reason.STORE_FAILED,
-                since=now,
-                clears="check the position, then kubectl annotate tradingbot NAME tradingbot.dev/clear=store-lost",
-                latched=True,
-            )
+            safe.activate(STORE_LOST, since=now)
         reset = session.manager.exchange_reset if session else None
         if reset is not None:
-            safe.activate(
-                "exchange-reset",
-                Reason.EXCHANGE_RESET,
-                since=now,
-                level=Level.HALTED,
-                clears=f"{reset} (the Testnet is wiped about monthly): delete this TradingBot and its volume, and "
-                "create it again with new books",
-            )
+            clears = f"{reset} (the Testnet is wiped about monthly): {EXCHANGE_RESET.clears}"
+            safe.activate(EXCHANGE_RESET, since=now, clears=clears)
         lost = session.manager.two_traders if session else None
         if lost is not None:
-            safe.activate(
-                "two-traders",
-                Reason.TWO_TRADERS,
-                since=now,
-                level=Level.HALTED,
-                clears=f"another process trades this account and symbol ({lost}): stop it, then restart this bot",
-            )
+            clears = f"another process trades this account and symbol ({lost}): {TWO_TRADERS.clears}"
+            safe.activate(TWO_TRADERS, since=now, clears=clears)
+
+    def tighten(self, revision: int) -> None:
+        """Engage safe mode by a configuration of that revision, whatever becomes of the rest of it."""
+        self.tightened = max(revision, self.applied.committed.revision, self.tightened or 0)
+        if self.refresh():
+            self.wake()
+        self.look_now.set()
+
+    def relax(self, revision: int) -> None:
+        """A configuration of that revision is taken: what was tightened up to a smaller one is past."""
+        if self.tightened is not None and revision > self.tightened:
+            self.tightened = None
+
+    def remaining(self) -> list[str]:
+        """What stays on the exchange after a drain, as far as it is known now."""
+        if self.session is None or self.safe_mode.level is Level.HALTED:
+            return self.drain.remaining
+        return self.session.manager.remaining()
+
+    @property
+    def drain_now(self) -> DrainStatus:
+        """How far the drain is; a position that ends later is not told any more."""
+        if self.drain.phase is not DrainPhase.DRAINED:
+            return self.drain
+        remaining = self.remaining()
+        return self.drain.model_copy(
+            update={"remaining": remaining, "message": self.drain.message if remaining else ""}
+        )
 
     def facts(self) -> Facts:
         """What conditions are made of."""
@@ -220,11 +210,13 @@ class Desk:
     def clear(self, causes: list[str]) -> None:
         """End latched causes that a human cleared."""
         for cause in causes:
-            if self.safe_mode.deactivate(cause):
+            if cause == ANNOTATION.id and self.pod_wish:
+                self.log.warning("not cleared: the pod still has the annotation", cause=cause)
+            elif self.safe_mode.clear(cause):
                 self.log.info("cause cleared by a human", cause=cause)
-                if cause == "drawdown":
+                if cause == DRAWDOWN.id:
                     self.risk.drawdown.reset_peak()
-                elif cause == "store-lost":
+                elif cause == STORE_LOST.id:
                     self.books_confirmed = True
 
     # --- the store ---
@@ -234,22 +226,39 @@ class Desk:
         breaker, latches = await store.get(BREAKER_FACT), await store.get(LATCHES_FACT)
         marks, risk = await store.get(EQUITY_FACT), await store.get(RISK_FACT)
         self.books_confirmed = bool(await store.get(CONFIRMED_FACT))
+        tightened = await store.get(TIGHTENED_FACT)
         self.store = store
-        stored = start.applied.committed
-        if stored.revision >= self.applied.committed.revision:
-            # The mounted file lags by up to the kubelet's refresh: the newer word counts.
-            self.spec_safe_mode = bool(stored.settings.safe_mode)
+        self._take_over_safe_mode(start.applied.committed.revision, tightened)
         self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
         self.put_in_force(start.applied)
         self.panel.restore(breaker or {})
         self.safe_mode.restore_latches(latches or [])
         self.risk.drawdown.marks = EquityMarks.from_json(marks) if marks else None
         self.risk.restore(risk or {})
-        self._saved = {BREAKER_FACT: breaker, LATCHES_FACT: latches, EQUITY_FACT: marks, RISK_FACT: risk}
+        self._saved = {
+            BREAKER_FACT: breaker,
+            LATCHES_FACT: latches,
+            EQUITY_FACT: marks,
+            RISK_FACT: risk,
+            TIGHTENED_FACT: tightened,
+        }
         former = Applied.from_json(await store.get(CONFIG_FACT))
         if start.usable:
             with suppress(StoreError):  # entries stop, the position is looked after
                 await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
+
+    def _take_over_safe_mode(self, taken: int, stored: dict[str, Any] | None) -> None:
+        """The newer word counts, as the mounted file lags by up to the kubelet's refresh; revision `taken` is taken."""
+        file = self.applied.committed
+        wishes = []
+        if self.tightened is not None:  # asked for since this process started
+            wishes.append(max(self.tightened, taken))
+        # Revisions of a former TradingBot, whose volume this one took over, are counted otherwise.
+        if stored is not None and stored["bot"] == self.identity.uid and stored["revision"] >= taken:
+            wishes.append(stored["revision"])
+        if file.settings.safe_mode and file.revision > taken:
+            wishes.append(file.revision)
+        self.tightened = max(wishes, default=None)
 
     async def commit(self, applied: Applied, *, newer: bool) -> None:
         """Commit a configuration; a newer one together with the causes that a human cleared with it. StoreError."""
@@ -276,7 +285,11 @@ class Desk:
             EQUITY_FACT: marks.to_json() if marks else None,
             RISK_FACT: self.risk.to_json(),
             CONFIRMED_FACT: self.books_confirmed,
+            TIGHTENED_FACT: self._tightened_fact(),
         }
+
+    def _tightened_fact(self) -> dict[str, Any] | None:
+        return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
 
 
 def utc_now() -> datetime:

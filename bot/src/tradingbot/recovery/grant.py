@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tradingbot_api.bot_http import GRANT_TTL_SECONDS, Grant
+from tradingbot_api.bot_http import EPOCH_PAST, GRANT_TTL_SECONDS, Grant
 
 
 class GrantRefusedError(Exception):
@@ -50,7 +50,7 @@ class GrantKeeper:
             if expected != got:
                 raise GrantRefusedError("GrantMismatch", f"{name}: expected {expected}, got {got}")
         if grant.epoch < self._epoch:
-            raise GrantRefusedError("EpochPast", f"epoch: expected at least {self._epoch}, got {grant.epoch}")
+            raise GrantRefusedError(EPOCH_PAST, f"epoch: expected at least {self._epoch}, got {grant.epoch}")
         if sent_at is None:
             raise GrantRefusedError(
                 "SequenceUnknown", f"statusSequence: {grant.status_sequence} was not sent or is long past"
@@ -62,9 +62,9 @@ class GrantKeeper:
         return self.expires_in
 
     def meet(self, epoch: int) -> None:
-        """Refuse a former leader's call (GrantRefusedError) and remember a newer leader's; 0 is not told."""
-        if 0 < epoch < self._epoch:
-            raise GrantRefusedError("EpochPast", f"epoch: expected at least {self._epoch}, got {epoch}")
+        """Refuse a call of a former leader or of none (GrantRefusedError), remember a newer leader's; 0 is not told."""
+        if epoch < 0 or 0 < epoch < self._epoch:
+            raise GrantRefusedError(EPOCH_PAST, f"epoch: expected at least {self._epoch}, got {epoch}")
         self._epoch = max(self._epoch, epoch)
 
     @property

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from tradingbot_api import names
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import SafeModeCause, SafeModeStatus
 
@@ -41,13 +42,108 @@ class Source(StrEnum):
     """Who wants safe mode."""
 
     SPEC = "Spec"
+    POD = "Pod"
     OPERATOR = "Operator"
     BOT = "Bot"
 
 
 @dataclass(frozen=True, slots=True)
+class CauseKind:
+    """A reason for safe mode that there can be; all of them are told in docs/safe-mode.md."""
+
+    id: str
+    source: Source
+    reason: Reason
+    clears: str
+    """What ends it."""
+    levels: tuple[Level, ...] = (Level.NO_NEW_ENTRIES,)
+    """The level of it, then those that it may have besides."""
+    latched: bool = False
+    """It survives a restart and ends only when a human clears it."""
+
+
+def _cleared_by_hand(cause_id: str) -> str:
+    return f"kubectl annotate tradingbot NAME {names.CLEAR_ANNOTATION}={cause_id}"
+
+
+SPEC: Final = CauseKind("spec", Source.SPEC, Reason.SPEC, "set spec.safeMode to false or remove it")
+ANNOTATION: Final = CauseKind(
+    "annotation", Source.POD, Reason.POD_ANNOTATION, _cleared_by_hand("annotation"), latched=True
+)
+ANNOTATION_STANDS: Final = (
+    f"the pod still has the annotation {names.SAFE_MODE_ANNOTATION} (its removal is seen within two minutes): remove "
+    f"it, and only then {_cleared_by_hand('annotation')}"
+)
+"""What ends the cause `annotation` while it has no effect to clear it."""
+AWAITING_GRANT: Final = CauseKind(
+    "awaiting-grant",
+    Source.OPERATOR,
+    Reason.AWAITING_GRANT,
+    "ends with a grant of the operator",
+    (Level.NO_NEW_ENTRIES, Level.HALTED),
+)
+DRAINING: Final = CauseKind("draining", Source.OPERATOR, Reason.DRAINING, "the bot ends")
+BREAKER: Final = CauseKind("breaker", Source.BOT, Reason.BREAKER_OPEN, "ends when a probe of the exchange succeeds")
+DAILY_LOSS: Final = CauseKind("daily-loss", Source.BOT, Reason.DAILY_LOSS, "ends at 00:00 UTC")
+DRAWDOWN: Final = CauseKind("drawdown", Source.BOT, Reason.DRAWDOWN, _cleared_by_hand("drawdown"), latched=True)
+UNTRUSTED_BOOKS: Final = CauseKind(
+    "untrusted-books",
+    Source.BOT,
+    Reason.UNTRUSTED_BOOKS,
+    "ends when the books agree with the account again",
+    (Level.NO_NEW_ENTRIES, Level.REDUCE_ONLY),
+)
+UNKNOWN_ORDER: Final = CauseKind(
+    "unknown-order", Source.BOT, Reason.UNKNOWN_ORDER, "ends when the exchange has said what became of the order"
+)
+STORE: Final = CauseKind(
+    "store",
+    Source.BOT,
+    Reason.STORE_FAILED,
+    "ends with a restart on a store that can be written",
+    (Level.NO_NEW_ENTRIES, Level.HALTED),
+)
+STORE_LOST: Final = CauseKind(
+    "store-lost",
+    Source.BOT,
+    Reason.STORE_FAILED,
+    f"check the position, then {_cleared_by_hand('store-lost')}",
+    latched=True,
+)
+EXCHANGE_RESET: Final = CauseKind(
+    "exchange-reset",
+    Source.BOT,
+    Reason.EXCHANGE_RESET,
+    "delete this TradingBot and its volume, and create it again with new books",
+    (Level.HALTED,),
+)
+TWO_TRADERS: Final = CauseKind(
+    "two-traders",
+    Source.BOT,
+    Reason.TWO_TRADERS,
+    "stop the other process, then restart this bot",
+    (Level.HALTED,),
+)
+CAUSES: Final = (
+    SPEC,
+    ANNOTATION,
+    AWAITING_GRANT,
+    DRAINING,
+    BREAKER,
+    DAILY_LOSS,
+    DRAWDOWN,
+    UNTRUSTED_BOOKS,
+    UNKNOWN_ORDER,
+    STORE,
+    STORE_LOST,
+    EXCHANGE_RESET,
+    TWO_TRADERS,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason for safe mode; `latched` ones survive a restart and end only when a human clears them."""
+    """One reason for safe mode that is in force."""
 
     id: str
     source: Source
@@ -75,44 +171,38 @@ class SafeMode:
     def __init__(self) -> None:
         self._causes: dict[str, Cause] = {}
 
-    def activate(
-        self,
-        cause_id: str,
-        reason: Reason,
-        *,
-        since: datetime,
-        clears: str,
-        level: Level = Level.NO_NEW_ENTRIES,
-        source: Source = Source.BOT,
-        latched: bool = False,
-    ) -> bool:
-        """Put a cause in force; True when that changed anything. The first `since` of a cause stands."""
-        present = self._causes.get(cause_id)
-        cause = Cause(cause_id, source, reason, level, present.since if present else since, clears, latched)
+    def activate(self, kind: CauseKind, *, since: datetime, level: Level | None = None, clears: str = "") -> bool:
+        """Put a cause in force, at its own level unless told; True when that changed anything.
+
+        The first `since` of a cause stands. `clears` is said where there is more to say than for every such cause.
+        """
+        present = self._causes.get(kind.id)
+        cause = Cause(
+            kind.id,
+            kind.source,
+            kind.reason,
+            kind.levels[0] if level is None else level,
+            present.since if present else since,
+            clears or kind.clears,
+            kind.latched,
+        )
         if cause == present:
             return False
-        self._causes[cause_id] = cause
+        self._causes[kind.id] = cause
         return True
+
+    def clear(self, cause_id: str) -> bool:
+        """A human clears a latched cause; True when it was in force. Others end with what they tell of."""
+        present = self._causes.get(cause_id)
+        return present is not None and present.latched and self.deactivate(cause_id)
 
     def deactivate(self, cause_id: str) -> bool:
         """End a cause; True when it was in force."""
         return self._causes.pop(cause_id, None) is not None
 
-    def set(
-        self,
-        active: bool,
-        cause_id: str,
-        reason: Reason,
-        *,
-        since: datetime,
-        clears: str,
-        level: Level = Level.NO_NEW_ENTRIES,
-        source: Source = Source.BOT,
-    ) -> bool:
+    def set(self, active: bool, kind: CauseKind, *, since: datetime, level: Level | None = None) -> bool:
         """Activate or deactivate a cause that follows a state; True when that changed anything."""
-        if active:
-            return self.activate(cause_id, reason, since=since, clears=clears, level=level, source=source)
-        return self.deactivate(cause_id)
+        return self.activate(kind, since=since, level=level) if active else self.deactivate(kind.id)
 
     @property
     def level(self) -> Level:
@@ -164,9 +254,10 @@ class SafeMode:
         for item in data:
             cause = Cause(
                 id=str(item["id"]),
-                source=Source(str(item["source"])),
-                reason=Reason(str(item["reason"])),
-                level=Level(int(item["level"])),
+                # A newer version may have written words that this one does not know; the cause holds all the same.
+                source=Source(word) if (word := item["source"]) in list(Source) else Source.BOT,
+                reason=Reason(word) if (word := item["reason"]) in list(Reason) else Reason.UNKNOWN,
+                level=Level(word) if (word := item["level"]) in list(Level) else Level.HALTED,
                 since=datetime.fromisoformat(str(item["since"])),
                 clears=str(item["clears"]),
                 latched=True,

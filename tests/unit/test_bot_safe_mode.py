@@ -1,0 +1,411 @@
+"""Promises of safe mode: every cause and its level, what latches, what engages it and what alone releases it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tradingbot.applied import Applied, choose_at_start
+from tradingbot.config import parse_pod_config
+from tradingbot.control import Control
+from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.monitoring.http_api import ControlError
+from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.pod_annotations import PodAnnotations, safe_mode_wished
+from tradingbot.recovery.safe_mode import (
+    ANNOTATION,
+    ANNOTATION_STANDS,
+    BREAKER,
+    CAUSES,
+    DRAWDOWN,
+    LEVEL_WORDS,
+    SPEC,
+    TWO_TRADERS,
+    CauseKind,
+    Level,
+    SafeMode,
+)
+from tradingbot.state.store import Store
+from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION, BotStatus
+from tradingbot_api.conditions import Reason
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "safe-mode.md"
+KINDS = pytest.mark.parametrize("kind", CAUSES, ids=lambda kind: kind.id)
+
+
+# --- the table ---
+
+
+def table() -> list[list[str]]:
+    """The cells of the table of causes in the page for people."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| Id | Source | Reason | Levels | Latched | What ends it |") + 2
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_page_for_people_lists_every_cause_as_it_is() -> None:
+    assert table() == [
+        [
+            kind.id,
+            kind.source.value,
+            kind.reason.value,
+            ", ".join(LEVEL_WORDS[level] for level in kind.levels),
+            "yes" if kind.latched else "no",
+            kind.clears,
+        ]
+        for kind in CAUSES
+    ]
+    assert len({kind.id for kind in CAUSES}) == len(CAUSES)
+
+
+LEVELS = [(kind, level) for kind in CAUSES for level in kind.levels]
+
+
+@pytest.mark.parametrize(("kind", "level"), LEVELS, ids=[f"{kind.id}-{level.word}" for kind, level in LEVELS])
+def test_of_any_two_causes_the_stricter_one_is_in_force_and_safe_mode_ends_with_the_last(
+    kind: CauseKind, level: Level
+) -> None:
+    for other, other_level in LEVELS:
+        if other is kind:
+            continue
+        safe = SafeMode()
+        assert safe.activate(kind, since=NOW, level=level)
+        assert safe.activate(other, since=NOW + timedelta(1), level=other_level)
+        status = safe.get_safe_mode_status(entries_quiet=True)
+        assert status.level == max(level, other_level).word
+        assert {cause.id for cause in status.causes} == {kind.id, other.id}
+        assert status.causes[0].level == status.level
+        assert safe.deactivate(other.id)
+        assert (safe.level, safe.should_allow_trading()) == (level, False)
+        assert safe.deactivate(kind.id)
+        assert (safe.level, safe.should_allow_trading()) == (Level.NORMAL, True)
+
+
+@KINDS
+def test_a_human_clears_latched_causes_and_no_other(kind: CauseKind) -> None:
+    safe = SafeMode()
+    safe.activate(kind, since=NOW)
+    assert safe.clear(kind.id) is kind.latched
+    assert safe.has(kind.id) is not kind.latched
+
+
+@KINDS
+def test_latched_causes_survive_a_restart_and_others_do_not(kind: CauseKind) -> None:
+    safe, again = SafeMode(), SafeMode()
+    safe.activate(kind, since=NOW)
+    again.restore_latches(json.loads(json.dumps(safe.latches_to_json())))
+    assert again.causes == (safe.causes if kind.latched else [])
+
+
+def test_a_latched_cause_of_a_newer_version_holds_after_going_back() -> None:
+    safe = SafeMode()
+    safe.restore_latches(
+        [{"id": "new", "source": "Moon", "reason": "Tide", "level": 9, "since": NOW.isoformat(), "clears": "by hand"}]
+    )
+    assert [(cause.id, cause.reason, cause.level) for cause in safe.causes] == [("new", Reason.UNKNOWN, Level.HALTED)]
+    assert safe.clear("new")
+
+
+def test_the_first_time_of_a_cause_stands_and_the_strictest_is_told_first() -> None:
+    safe = SafeMode()
+    assert safe.activate(SPEC, since=NOW)
+    assert not safe.activate(SPEC, since=NOW + timedelta(1))
+    safe.activate(BREAKER, since=NOW - timedelta(1))
+    safe.activate(TWO_TRADERS, since=NOW + timedelta(2))
+    assert [cause.id for cause in safe.causes] == ["two-traders", "breaker", "spec"]
+    assert safe.causes[2].since == NOW
+
+
+def test_safe_mode_is_acknowledged_only_when_no_entry_is_left() -> None:
+    safe = SafeMode()
+    assert not safe.get_safe_mode_status(entries_quiet=True).acknowledged
+    safe.activate(SPEC, since=NOW)
+    assert not safe.get_safe_mode_status(entries_quiet=False).acknowledged
+    assert safe.get_safe_mode_status(entries_quiet=True).acknowledged
+
+
+# --- the pod's annotation ---
+
+
+@pytest.mark.parametrize(
+    ("text", "wished"),
+    [
+        pytest.param("", False, id="none"),
+        pytest.param('tradingbot.dev/safe-mode="true"', True, id="true"),
+        pytest.param('a="b"\ntradingbot.dev/safe-mode="on"\nz="y"\n', True, id="among-others"),
+        pytest.param('tradingbot.dev/safe-mode="alarm at \\"desk\\" 7\\n"', True, id="escaped"),
+        pytest.param('tradingbot.dev/safe-mode="False"', True, id="any-other-word"),
+        pytest.param('tradingbot.dev/safe-mode="false"', False, id="false"),
+        pytest.param('tradingbot.dev/safe-mode=""', False, id="empty"),
+        pytest.param('tradingbot.dev/safe-mode-note="true"', False, id="another-key"),
+        pytest.param('note="x\\ntradingbot.dev/safe-mode=\\"true\\""', False, id="inside-a-value"),
+    ],
+)
+def test_any_value_but_false_and_nothing_is_a_wish_for_safe_mode(text: str, wished: bool) -> None:
+    assert safe_mode_wished(text.encode()) is wished
+
+
+def swap(directory: Path, generation: str, text: str | None) -> None:
+    """What the kubelet does: a new folder, and a symbolic link that is replaced in one step."""
+    (directory / generation).mkdir()
+    if text is not None:
+        (directory / generation / "annotations").write_text(text)
+    (directory / "next").symlink_to(generation)
+    os.replace(directory / "next", directory / "..data")
+    if not (directory / "annotations").is_symlink():
+        (directory / "annotations").symlink_to("..data/annotations")
+
+
+def test_the_annotations_are_read_again_when_the_kubelet_swaps_them(tmp_path: Path) -> None:
+    pod = PodAnnotations(tmp_path)
+    assert not pod.safe_mode_wished()
+    for generation, text, wished in (
+        ("..1", 'a="b"', False),
+        ("..2", 'a="b"\ntradingbot.dev/safe-mode="true"', True),
+        ("..3", 'tradingbot.dev/safe-mode="fals"', True),
+        ("..4", 'tradingbot.dev/safe-mode="false"', False),
+        ("..5", 'tradingbot.dev/safe-mode="1"', True),
+        ("..6", None, False),
+    ):
+        swap(tmp_path, generation, text)
+        assert pod.safe_mode_wished() is wished, generation
+        assert pod.safe_mode_wished() is wished, generation
+
+
+# --- a bot's desk ---
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "symbol": "BTCUSDT",
+        "exchange": {"environment": "Testnet", "credentialsSecretRef": {"name": "keys"}},
+        "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 12, "slow": 26}},
+        "capital": "1000",
+        "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
+        "risk": {"maxPositionValue": "500", "maxDailyLoss": "50"},
+    }
+    return {**spec, **changes}
+
+
+def config(revision: int, *, uid: str = "u-1", cleared: tuple[str, ...] = (), epoch: int = 0, **changes: Any) -> bytes:
+    """A configuration as the operator sends it."""
+    return json.dumps(
+        {
+            "revision": revision,
+            "bot": {"namespace": "test", "name": "btcusdt", "uid": uid},
+            "settings": settings(**changes),
+            "clearedCauses": cleared,
+            "epoch": epoch,
+        }
+    ).encode()
+
+
+@dataclass
+class Bot:
+    """A process without its connections: desk, control port, store."""
+
+    desk: Desk
+    control: Control
+    store: Store
+
+    @classmethod
+    async def start(cls, store: Store, file: bytes) -> Bot:
+        """Start with what the operator mounted."""
+        received = parse_pod_config(file, "config.json")
+        desk = Desk(received.config, operated=True)
+        stored = Applied.from_json(await store.get(CONFIG_FACT))
+        await desk.take_over(store, choose_at_start(received.config, stored, received.unknown))
+        desk.refresh()
+        return cls(desk, Control(desk, StatusFeed(_no_status, lambda _: 0, desk.monotonic)), store)
+
+    async def put(self, body: bytes) -> str:
+        """The code of the answer."""
+        try:
+            await self.control.put_config(body)
+        except ControlError as error:
+            return error.code
+        finally:
+            await self.desk.save()  # as the bot does each half second
+        return "OK"
+
+    @property
+    def causes(self) -> set[str]:
+        """All but the grant, which these bots do not have."""
+        self.desk.refresh()
+        return {cause.id for cause in self.desk.safe_mode.causes} - {"awaiting-grant"}
+
+
+def _no_status(_sequence: int) -> BotStatus:
+    raise AssertionError("nobody listens")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = Store.open(tmp_path / "bot.db")
+    yield opened
+    await opened.close()
+
+
+async def test_an_annotation_is_latched_over_its_removal_and_a_restart_until_a_human_clears_it(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    bot.desk.pod_wish = True
+    assert bot.causes == {"annotation"}
+    assert bot.desk.safe_mode.causes[-1].clears == ANNOTATION_STANDS
+    await bot.desk.save()
+    bot.desk.pod_wish = False
+    assert bot.causes == {"annotation"}
+    assert {cause.clears for cause in bot.desk.safe_mode.causes} >= {ANNOTATION.clears}
+    again = await Bot.start(store, config(1))
+    assert again.causes == {"annotation"}
+    assert await again.put(config(2, cleared=("annotation",))) == "OK"
+    assert again.causes == set()
+    assert (await Bot.start(store, config(2, cleared=("annotation",)))).causes == set()
+
+
+async def test_clearing_has_no_effect_while_the_annotation_stands(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    bot.desk.pod_wish = True
+    assert await bot.put(config(2, cleared=("annotation",))) == "OK"
+    assert bot.causes == {"annotation"}
+    assert (await Bot.start(store, config(2))).causes == {"annotation"}
+    bot.desk.pod_wish = False
+    assert await bot.put(config(3)) == "OK"
+    assert bot.causes == {"annotation"}
+    assert await bot.put(config(4, cleared=("annotation",))) == "OK"
+    assert bot.causes == set()
+
+
+TIGHTENING = [
+    pytest.param(config(5, epoch=6, safeMode=True), EPOCH_PAST, id="former-leader"),
+    pytest.param(config(6, epoch=EPOCH_NOT_LEADER, safeMode=True), EPOCH_PAST, id="no-leader"),
+    pytest.param(config(3, epoch=7, safeMode=True), STALE_REVISION, id="stale-revision"),
+    pytest.param(config(5, epoch=7, safeMode=True), STALE_REVISION, id="other-content-of-that-revision"),
+    pytest.param(config(6, epoch=7, safeMode=True, capital="x"), "Invalid", id="invalid-field"),
+    pytest.param(config(6, epoch=7, safeMode=True, hedge={}), Reason.CONFIG_INVALID, id="unknown-field"),
+    pytest.param(config(6, epoch=7, safeMode=True, strategy={"name": "nope", "interval": "1m"}), "UnknownStrategy",
+                 id="refused"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tightening", "code"), TIGHTENING)
+async def test_a_tightening_is_always_taken_and_only_a_greater_revision_releases_it(
+    store: Store, tightening: bytes, code: str
+) -> None:
+    bot = await Bot.start(store, config(5, epoch=7))
+    assert bot.causes == set()
+    assert await bot.put(tightening) == code
+    assert bot.causes == {"spec"}
+    # The leader repeats what it said before: no word on what came since.
+    assert await bot.put(config(5, epoch=7)) == "OK"
+    assert bot.causes == {"spec"}
+    # A release by somebody who may not.
+    assert await bot.put(config(9, epoch=6)) == EPOCH_PAST
+    assert await bot.put(config(9, epoch=EPOCH_NOT_LEADER)) == EPOCH_PAST
+    assert bot.causes == {"spec"}
+    again = await Bot.start(store, config(5, epoch=7))
+    assert again.causes == {"spec"}
+    assert await again.put(config(7, epoch=7)) == "OK"
+    assert again.causes == set()
+    assert (await Bot.start(store, config(7, epoch=7))).causes == set()
+
+
+async def test_an_edit_under_way_does_not_release_what_was_asked_for_at_its_revision(store: Store) -> None:
+    bot = await Bot.start(store, config(5, epoch=7))
+    assert await bot.put(config(6, epoch=EPOCH_NOT_LEADER, safeMode=True)) == EPOCH_PAST
+    assert await bot.put(config(6, epoch=7, capital="900")) == "OK"
+    assert bot.causes == {"spec"}
+    assert await bot.put(config(7, epoch=7, capital="900", safeMode=True)) == "OK"
+    assert await bot.put(config(8, epoch=7, capital="900")) == "OK"
+    assert bot.causes == set()
+
+
+async def test_another_bots_tightening_is_not_this_bots(store: Store) -> None:
+    bot = await Bot.start(store, config(5))
+    assert await bot.put(config(6, uid="u-2", safeMode=True)) == "IdentityMismatch"
+    assert bot.causes == set()
+
+
+async def test_a_tightening_is_taken_before_the_store_is_open(store: Store) -> None:
+    received = parse_pod_config(config(5), "config.json")
+    desk = Desk(received.config, operated=True)
+    control = Control(desk, StatusFeed(_no_status, lambda _: 0, desk.monotonic))
+    with pytest.raises(ControlError) as refused:
+        await control.put_config(config(4, safeMode=True))
+    assert refused.value.status == 503
+    assert desk.safe_mode.has("spec")
+    await desk.take_over(store, choose_at_start(received.config, None))
+    desk.refresh()
+    assert desk.safe_mode.has("spec")
+
+
+async def test_a_new_bot_on_a_retained_volume_does_not_inherit_the_former_ones_wish(store: Store) -> None:
+    bot = await Bot.start(store, config(50))
+    assert await bot.put(config(49, safeMode=True)) == STALE_REVISION
+    assert (await Bot.start(store, config(1, uid="u-2"))).causes == set()
+
+
+# --- what this version does not know ---
+
+
+async def test_a_field_that_is_set_and_not_known_is_refused_by_name_and_the_last_good_configuration_stays(
+    store: Store,
+) -> None:
+    bot = await Bot.start(store, config(1))
+    body = config(2, hedge={"ratio": "0.5"}, risk={**settings()["risk"], "maxOpenHours": 4})
+    with pytest.raises(ControlError) as refused:
+        await bot.control.put_config(body)
+    assert refused.value.status == 422
+    assert {(item.field, item.message) for item in refused.value.fields} == {
+        ("spec.hedge", "this bot's version does not know it; update spec.pod.image"),
+        ("spec.risk.maxOpenHours", "this bot's version does not know it; update spec.pod.image"),
+    }
+    assert (bot.desk.revision, bot.desk.usable) == (1, True)
+    assert bot.desk.config_problem is not None
+    assert "spec.hedge: this bot's version does not know it" in bot.desk.config_problem.message
+
+
+@pytest.mark.parametrize("safe", [True, False])
+async def test_a_bot_starts_with_the_last_good_configuration_where_its_file_has_an_unknown_field(
+    store: Store, safe: bool
+) -> None:
+    await Bot.start(store, config(1, capital="900"))
+    bot = await Bot.start(store, config(2, hedge={}, safeMode=safe))
+    assert bot.desk.settings.capital == 900
+    assert (bot.desk.revision, bot.desk.usable) == (1, True)
+    assert bot.desk.config_problem is not None
+    assert bot.desk.config_problem.message.startswith("spec.hedge: ")
+    assert bot.causes == ({"spec"} if safe else set())
+    # A correct one heals it.
+    assert await bot.put(config(3, capital="900")) == "OK"
+    assert bot.desk.config_problem is None
+
+
+async def test_a_bot_without_a_store_starts_engaged_and_unusable_where_its_file_has_an_unknown_field(
+    store: Store,
+) -> None:
+    bot = await Bot.start(store, config(1, hedge={}))
+    assert (bot.desk.revision, bot.desk.usable) == (0, False)
+    assert not bot.desk.safe_mode.should_allow_trading()
+    assert bot.desk.config_problem is not None
+    assert bot.desk.config_problem.reason is Reason.CONFIG_INVALID
+    assert (await Bot.start(store, config(1, hedge={}))).desk.revision == 0  # it was not taken for a good one
+
+
+async def test_a_drawdown_is_cleared_once_by_its_revision(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    bot.desk.safe_mode.activate(DRAWDOWN, since=NOW)
+    assert await bot.put(config(2, cleared=("drawdown", "spec"))) == "OK"
+    assert bot.causes == set()
+    bot.desk.safe_mode.activate(DRAWDOWN, since=NOW)
+    assert await bot.put(config(2, cleared=("drawdown", "spec"))) == "OK"
+    assert bot.causes == {"drawdown"}
