@@ -78,6 +78,8 @@ class WatchFaultKind(StrEnum):
     """Not a byte more comes in its stream, which stays open."""
     GONE = "gone"
     """410 comes instead, and the stream ends."""
+    ERROR = "error"
+    """An error of the server comes instead, and the stream ends."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,12 @@ class FaultProxy:
     """Every watch stays open without a byte, the new ones too."""
     refusing: int | None = None
     """Every request is refused with this HTTP status."""
+    frozen: bool = False
+    """No request is answered, and no connection breaks."""
+    token: str | None = None
+    """Whoever shows another one is refused with 401."""
+    requests: int = 0
+    """All that was asked so far."""
     mutations: list[Mutation] = field(default_factory=list)
     """What was asked for, in order, without the operator's own Lease."""
     lease_writes: list[Mutation] = field(default_factory=list)
@@ -175,14 +183,15 @@ class FaultProxy:
         if self._upstream is not None:
             await self._upstream.close()
 
-    def kubeconfig(self, path: Path) -> Path:
+    def kubeconfig(self, path: Path, token_file: Path | None = None) -> Path:
         """Writes a kubeconfig whose API server is this proxy."""
+        token = {"token": "of-the-fault-proxy"} if token_file is None else {"tokenFile": str(token_file)}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "proxy", "cluster": {"server": self.url}}],
             # The proxy has the rights; a token is sent so that 401 means an expired one.
-            "users": [{"name": "proxy", "user": {"token": "of-the-fault-proxy"}}],
+            "users": [{"name": "proxy", "user": token}],
             "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
             "current-context": "proxy",
         }
@@ -192,8 +201,13 @@ class FaultProxy:
     # --- one request ---
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
         if self.down:
             return _cut(request)
+        while self.frozen and not _ended(request):  # noqa: ASYNC110 - a broken connection is not told
+            await asyncio.sleep(LOOK_SECONDS)
+        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _refusal(401)
         if self.refusing is not None:
             return _refusal(self.refusing)
         body = await request.read()
@@ -369,9 +383,9 @@ class FaultProxy:
                 while not _ended(request):  # noqa: ASYNC110 - a broken connection is not told
                     await asyncio.sleep(LOOK_SECONDS)
                 return False
-            case WatchFaultKind.GONE:
-                gone = {"type": "ERROR", "object": _status(410)}
-                await response.write(json.dumps(gone).encode() + b"\n")
+            case WatchFaultKind.GONE | WatchFaultKind.ERROR:
+                error = {"type": "ERROR", "object": _status(410 if plan.kind is WatchFaultKind.GONE else 500)}
+                await response.write(json.dumps(error).encode() + b"\n")
                 return False
         return True
 
