@@ -35,6 +35,7 @@ class Reason(StrEnum):
     # Accepted
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
+    VOLUME_EXISTS = "VolumeExists"
     DELETING = "Deleting"
     STALLED = "Stalled"
     # ClaimHeld

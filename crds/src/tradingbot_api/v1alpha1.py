@@ -498,6 +498,15 @@ class UsageStatus(WireModel):
     )
 
 
+class DrainedStatus(WireModel):
+    """How the bot ended when its TradingBot was deleted."""
+
+    position_policy: str = Field(description="Hold or ClosePosition: what the bot was asked to do.")
+    remaining: list[str] = Field(
+        default_factory=list, description="What stays on the exchange: the position and every order, a line each."
+    )
+
+
 class Condition(WireModel):
     """A Kubernetes condition."""
 
@@ -520,6 +529,11 @@ class TradingBotStatus(WireModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     pod_name: str | None = Field(default=None, description="The bot's pod.")
+    pod_uid: str | None = Field(
+        default=None,
+        alias="podUID",
+        description="UID of the bot's pod; of one that vanished, until its process is certainly gone.",
+    )
     incarnation: int | None = Field(default=None, description="Number of the present process start; only grows.")
     account_uid: str | None = Field(default=None, alias="accountUID", description="The exchange account's uid.")
     circuit_breaker: CircuitBreakerStatus | None = Field(default=None, description="Circuit breaker.")
@@ -532,3 +546,6 @@ class TradingBotStatus(WireModel):
     trades: TradesStatus | None = Field(default=None, description="Round trips.")
     api: APIStatus | None = Field(default=None, description="Calls to the exchange.")
     usage: UsageStatus | None = Field(default=None, description="Process usage.")
+    drained: DrainedStatus | None = Field(
+        default=None, description="While it is deleted: the bot has finished, and its pod may end."
+    )
