@@ -90,15 +90,13 @@ def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_opera
 
 
 @pytest.mark.parametrize(("policy", "owned"), [("Retain", False), ("Delete", True)])
-def test_a_retained_volume_has_no_owner_and_is_taken_up_by_a_bot_of_that_name(policy: str, owned: bool) -> None:
+def test_a_retained_volume_has_no_owner_and_says_whose_books_it_holds(policy: str, owned: bool) -> None:
     spec = desired.parse_spec(seen_bot(storage={"size": "2Gi", "reclaimPolicy": policy}))
     claim = desired.volume_claim(IDENTITY, spec)
     assert claim is not None
     assert claim["spec"]["resources"]["requests"] == {"storage": "2Gi"}
     assert bool(claim["metadata"].get("ownerReferences")) is owned
-    assert desired.adoptable(claim, IDENTITY)
-    assert desired.adoptable(claim, Identity("trading", "btcusdt", "another-uid")) is not owned
-    assert not desired.adoptable(claim, Identity("trading", "ethusdt", "another-uid"))
+    assert claim["metadata"]["labels"][names.BOT_UID_LABEL] == UID
 
 
 def test_a_configuration_survives_the_config_map_and_its_money_stays_plain_decimals() -> None:

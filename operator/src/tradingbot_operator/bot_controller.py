@@ -197,8 +197,8 @@ class BotController:
                 memory.vanished_pod, memory.had_pod = "", True
         if bot.deleted is not None:
             again_in = await self._deletion.step(bot, memory)
-            if again_in is None:
-                # Others' finalizers may hold it; ours is done.
+            if not bot.finalizing:
+                # Others' finalizers hold it; ours is seen to be off. Until then it is remembered that it drained.
                 self._forget(key)
             return again_in
         again: list[float] = []
@@ -216,7 +216,7 @@ class BotController:
             accepted = Finding.bad(Reason.INVALID_SPEC, f"The spec cannot be read: {error}. Correct it.")
         except ForeignObjectError as error:
             reason = Finding.open(Reason.STARTING, str(error))
-            accepted = reason if error.passing else Finding.bad(Reason.FOREIGN_OBJECT, str(error))
+            accepted = reason if error.passing else Finding.bad(error.reason, str(error))
             again.append(PASSING_RETRY_SECONDS if error.passing else FOREIGN_RETRY_SECONDS)
         except ApiError as error:
             if error.passing:

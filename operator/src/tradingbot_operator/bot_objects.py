@@ -21,6 +21,7 @@ from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Notice
+from tradingbot_operator.volumes import Volumes
 
 ORPHAN_RETRY_SECONDS: Final = 1.0
 
@@ -66,6 +67,7 @@ class BotObjects:
         self._reporter = reporter
         self._now = now
         self._metrics = metrics
+        self._volumes = Volumes(cluster, bots)
 
     def our_pod(self, bot: SeenBot) -> SeenPod | None:
         pod = self._pods.get(bot.key)
@@ -149,9 +151,7 @@ class BotObjects:
             await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem))
         except ConflictError:
             log.debug("the certificate exists", bot=str(bot.key))
-        claim = desired.volume_claim(identity, spec)
-        if claim is not None:
-            await self._ensure_volume(identity, claim)
+        await self._volumes.ensure(bot, spec)
         try:
             raw = await self._cluster.create("pods", self.pod_manifest(bot, spec))
         except ConflictError:
@@ -174,14 +174,3 @@ class BotObjects:
     def pod_manifest(self, bot: SeenBot, spec: TradingBotSpec) -> Manifest:
         """The pod that the TradingBot should have."""
         return desired.pod(Identity.of(bot), spec, self._settings.bot_image, self._settings.image_pull_policy)
-
-    async def _ensure_volume(self, identity: Identity, claim: Manifest) -> None:
-        name = claim["metadata"]["name"]
-        raw = await self._cluster.get("persistentvolumeclaims", identity.namespace, name)
-        if raw is None:
-            await self._cluster.create("persistentvolumeclaims", claim)
-        elif not desired.adoptable(raw, identity):
-            former = desired.formerly_owned(raw, identity)
-            raise ForeignObjectError(
-                "PersistentVolumeClaim", BotKey(identity.namespace, identity.name), name, passing=former
-            )

@@ -4,7 +4,7 @@ Permissions, in the namespaces that are served:
 
     configmaps                        create get patch
     events (core)                     create
-    persistentvolumeclaims            create get
+    persistentvolumeclaims            create get patch          (patch: label and owner of one that is taken up)
     pods                              create delete get list watch
     secrets                           create
     tradingbots                       get list patch watch      (patch: the finalizer, tradingbot.dev/clear)

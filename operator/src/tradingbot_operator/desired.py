@@ -99,14 +99,6 @@ def formerly_owned(raw: Manifest, identity: Identity) -> bool:
     )
 
 
-def adoptable(raw: Manifest, identity: Identity) -> bool:
-    """Whether a volume claim is this bot's: its own, or one that a TradingBot of this name left behind."""
-    if owned_by(raw, identity.uid):
-        return True
-    metadata = raw["metadata"]
-    return not metadata.get("ownerReferences") and metadata.get("labels", {}).get(names.BOT_LABEL) == identity.name
-
-
 # --- configuration ---
 
 
@@ -170,10 +162,13 @@ def volume_claim(identity: Identity, spec: TradingBotSpec) -> Manifest | None:
     if spec.storage is None:
         return None
     owned = spec.storage.reclaim_policy is ReclaimPolicy.DELETE
+    metadata = _metadata(identity, names.volume_claim_name(identity.name), owned=owned)
+    # Whose books it holds, also when its TradingBot is gone.
+    metadata["labels"][names.BOT_UID_LABEL] = identity.uid
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(identity, names.volume_claim_name(identity.name), owned=owned),
+        "metadata": metadata,
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": spec.storage.size}}},
     }
 

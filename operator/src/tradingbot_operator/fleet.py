@@ -25,6 +25,7 @@ class ForeignObjectError(Exception):
     """
 
     code = "ForeignObject"
+    reason = Reason.FOREIGN_OBJECT
 
     def __init__(self, kind: str, key: BotKey, name: str, *, passing: bool = False) -> None:
         self.passing = passing
@@ -117,7 +118,11 @@ class Memory:
     pod_missing: str = POD_BEING_MADE
     drain_asked: float | None = None
     drained: DrainStatus | None = None
+    released: bool = False
+    """Our finalizer was taken off; the watch may still show it, and nothing may be made for the bot any more."""
     status_written: float | None = None
+    trouble_posted: dict[str, float] = field(default_factory=dict)
+    """When each reason of a pod's trouble was last posted as an event."""
     wanted_since: float | None = None
     engaged_seen: bool = False
     acknowledged_after: float | None = None
