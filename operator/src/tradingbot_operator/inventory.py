@@ -137,7 +137,7 @@ class SeenPod:
         containers = status.get("containerStatuses", [])
         phase = status.get("phase", "Pending")
         node = raw.get("spec", {}).get("nodeName")
-        container = next(iter(raw.get("spec", {}).get("containers", ())), {})
+        container: Manifest = next(iter(raw.get("spec", {}).get("containers", ())), {})
         deleting = "deletionTimestamp" in metadata
         ended = bool(containers) and all("terminated" in item.get("state", {}) for item in containers)
         # The pod garbage collector ends pods of a node that is lost: nobody looked whether the process runs.

@@ -22,6 +22,8 @@ from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.status import Change, Finding, Notice
 
 CONFLICT_RETRY_SECONDS: Final = 0.2
+REPEAT_SECONDS: Final = 600.0
+"""A pod's trouble is posted again after so long at the earliest: a crash loop comes and goes with every restart."""
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +97,10 @@ class Reporter:
         memory.status_written = self._loop.time()
         log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
         for notice in statuses.notices(stands, fresh):
+            if notice.reason in statuses.POD_TROUBLE:
+                if memory.trouble_posted.get(notice.reason, -REPEAT_SECONDS) > self._loop.time() - REPEAT_SECONDS:
+                    continue
+                memory.trouble_posted[notice.reason] = self._loop.time()
             await self.post(bot, notice)
 
     def _reachable(self, memory: Memory) -> Finding:
