@@ -122,7 +122,7 @@ class Deletion:
 
     async def step(self, bot: SeenBot, memory: Memory) -> float | None:
         """Brings the end closer; when to come again, None: it is over."""
-        if not bot.finalizing or bot.deleted is None:
+        if not bot.finalizing or bot.deleted is None or memory.released:
             # Others' finalizers hold it; ours is done.
             return None
         again: list[float] = []
@@ -220,3 +220,4 @@ class Deletion:
             await self._cluster.set_finalizer(bot, present=False)
         except (ConflictError, NotFoundError):
             log.info("the TradingBot is gone already", bot=str(bot.key))
+        memory.released = True
