@@ -159,16 +159,22 @@ class Scene:
 
 
 @asynccontextmanager
-async def operator_scene(cluster: LocalCluster, namespace: str, directory: Path) -> AsyncIterator[Scene]:
-    """An operator at work in `namespace`; it must not have complained by the end."""
-    kubeconfig = cluster.kubeconfig()
+async def operator_scene(
+    cluster: LocalCluster, namespace: str, directory: Path, kubeconfig: Path | None = None, more: tuple[str, ...] = ()
+) -> AsyncIterator[Scene]:
+    """An operator at work in `namespace`; it must not have complained by the end.
+
+    `kubeconfig` is the operator's alone: its way may lead through a proxy. `more` are arguments of it.
+    """
     audit_from = cluster.audit_log().stat().st_size
-    kube = await Kube.of(kubeconfig)
+    kube = await Kube.of(cluster.kubeconfig())
     kubelet = KubeletDouble(kube, namespace, directory / "pods")
     await kubelet.start()
     authority = directory / "authority"
     make_authority(authority)
-    operator = await OperatorProcess.start(kubeconfig, authority, namespace, "--identity", "test")
+    operator = await OperatorProcess.start(
+        kubeconfig or cluster.kubeconfig(), authority, namespace, "--identity", "test", *more
+    )
     scene = Scene(kube, cluster, namespace, kubelet, operator, authority, audit_from)
     try:
         yield scene

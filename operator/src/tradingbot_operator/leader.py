@@ -197,8 +197,8 @@ class Leader:
 
     async def release(self) -> None:
         """Lets the next one begin at once; best effort. What only the leader may say was stopped before."""
-        self._valid_until = -math.inf
-        if self._lease is None:
+        valid, self._valid_until = self.valid(), -math.inf
+        if self._lease is None or not valid:
             return
         lease, self._lease = self._lease, None
         try:
