@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from paper_exchange.testing import PaperExchange
 from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
 from tradingbot_api import names
-from tradingbot_api.bot_http import DrainPhase, DrainRequest, Grant, RaiseIncarnation
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
@@ -222,3 +223,49 @@ async def test_a_process_that_cannot_serve_names_the_option_and_ends_with_2(fold
     with pytest.raises(AssertionError, match=r"--tls-dir .*expected tls.crt, tls.key and ca.crt in PEM"):
         async with bot_process(folder):
             pass
+
+
+async def test_an_annotation_on_the_pod_engages_safe_mode_until_a_human_clears_it_also_over_kill_9(
+    folder: BotFolder, exchange: PaperExchange
+) -> None:
+    def engaged(status: BotStatus) -> bool:
+        return "annotation" in [cause.id for cause in status.safe_mode.causes]
+
+    folder.write_annotations({"team": "a"})
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        await bot.grant()
+        await bot.until(lambda status: not status.safe_mode.engaged)
+        folder.write_annotations({"team": "a", names.SAFE_MODE_ANNOTATION: "on"})
+        await bot.until(lambda status: engaged(status) and status.safe_mode.acknowledged, seconds=3)
+        (cause,) = bot.status.safe_mode.causes
+        assert (cause.source, cause.reason, cause.level) == ("Pod", "PodAnnotation", "NoNewEntries")
+        folder.write_annotations({"team": "a"})
+        await bot.kill()
+    calm = settings(exchange.base_url, strategy=CALM)
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        await bot.grant()
+        assert engaged(bot.status)
+        clearing = config(calm, 2).model_copy(update={"cleared_causes": ["annotation"]})
+        assert (await bot.call("PUT", "/v1/config", clearing))[0] == 200
+        await bot.until(lambda status: not engaged(status), seconds=3)
+
+
+async def test_a_field_of_a_newer_operator_is_named_and_does_not_end_the_process(folder: BotFolder) -> None:
+    file = folder.root / names.CONFIG_KEY
+    data = json.loads(file.read_text())
+    data["settings"]["hedge"] = {"ratio": "0.5"}
+    file.write_text(json.dumps(data))
+    async with bot_process(folder) as bot:
+        await bot.until_condition("ConfigApplied", "False", "ConfigInvalid", seconds=15)
+        (message,) = [item.message for item in bot.status.conditions if item.type == "ConfigApplied"]
+        assert message == "spec.hedge: this bot's version does not know it; update spec.pod.image"
+        assert bot.status.safe_mode.engaged
+        assert bot.status.applied_revision == 0
+        data |= {"revision": 2}
+        status, reply = await bot.call_json("PUT", "/v1/config", data)
+        assert (status, [item["field"] for item in reply["fields"]]) == (422, ["spec.hedge"])
+        del data["settings"]["hedge"]
+        assert (await bot.call_json("PUT", "/v1/config", data))[0] == 200
+        await bot.until_condition("ConfigApplied", "True", "OK", seconds=15)

@@ -224,6 +224,11 @@ async def test_a_drain_leaves_what_its_policy_says(
         elif long(drained):
             assert len(drained.drain.remaining) >= 2
             assert {order.purpose for order in drained.open_orders} == {"sl", "tp"}
+            # Its pod may stay for long: exits go on, and what is told follows them.
+            entries = await metric(bot, "tradingbot_entries_total")
+            await bot.until(lambda status: flat(status) and not status.drain.remaining, 60)
+            assert bot.status.drain.phase is DrainPhase.DRAINED
+            assert await metric(bot, "tradingbot_entries_total") == entries
 
 
 async def test_a_drain_waits_for_the_protection_of_what_it_leaves(
@@ -318,15 +323,43 @@ async def test_missing_and_wrong_keys_are_conditions_that_heal_without_a_restart
         assert bot.status.account_uid == str(account.uid)
 
 
+async def test_rotated_keys_of_the_account_are_taken_up_in_position_without_a_restart(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account)
+    async with bot_process(folder) as bot:
+        await enter(bot)
+        await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, strategy=CALM), 2))
+        before = await bot.until(lambda status: status.applied_revision == 2)
+        incarnation = before.incarnation or 0
+        rotated = await exchange.create_key(account.uid)
+        folder.write_keys(rotated)
+        await bot.until(lambda status: status.ready and (status.incarnation or 0) > incarnation, 15)
+        await exchange.delete_key(account)
+        # The other order: the key that is in use is refused before the Secret has the next one.
+        await exchange.delete_key(rotated)
+        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected", seconds=15)
+        folder.write_keys(await exchange.create_key(account.uid))
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
+        after = bot.status
+        assert after.boot_id == before.boot_id
+        assert [order.order_id for order in after.open_orders] == [order.order_id for order in before.open_orders]
+        assert after.position == before.position or flat(before)
+
+
 async def test_keys_of_another_account_halt_the_bot_until_the_former_come_back(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     folder = make(tmp_path, exchange, account, strategy=CALM)
     async with bot_process(folder) as bot:
         await bot.until_condition("BalanceSynced", "True", "Exact")
-        folder.write_keys(await exchange.create_account(USDT="10000"))
+        other = await exchange.create_account(USDT="10000")
+        folder.write_keys(other)
         await bot.until_condition("BalanceSynced", "False", "AccountChanged", seconds=15)
         assert not bot.status.ready
+        assert bot.condition("TradingAllowed") == ("False", "AccountChanged")
+        found = await exchange.account(other.uid)
+        assert (found["openOrders"], found["trades"]) == ([], [])
         folder.write_keys(account)
         await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
 

@@ -89,6 +89,13 @@ class BotFolder:
         (self.root / "keys" / "apiSecret").write_text(account.secret_key)
         (self.root / "keys" / "apiKey").write_text(account.api_key)
 
+    def write_annotations(self, annotations: dict[str, str]) -> None:
+        """The pod's annotations, put in place in one step as the kubelet does."""
+        (self.root / "podinfo").mkdir(exist_ok=True)
+        lines = "\n".join(f"{key}={json.dumps(value)}" for key, value in sorted(annotations.items()))
+        (self.root / "podinfo" / "next").write_text(lines)
+        (self.root / "podinfo" / "next").rename(self.root / "podinfo" / names.ANNOTATIONS_FILE)
+
     def client_tls(self, pair: KeyPair | None = None) -> ssl.SSLContext:
         """What the operator shows, or what another certificate shows."""
         if pair is None:
@@ -154,9 +161,12 @@ class BotProcess:
 
     async def call(self, method: str, path: str, body: BaseModel | None = None) -> tuple[int, Any]:
         """A control call: HTTP status and JSON."""
-        data = body.model_dump_json(by_alias=True) if body is not None else None
+        return await self.call_json(method, path, None if body is None else body.model_dump(mode="json", by_alias=True))
+
+    async def call_json(self, method: str, path: str, data: Any) -> tuple[int, Any]:
+        """The same with a body that is in no model."""
         async with self.session.request(
-            method, self.control_url + path, data=data, ssl=self.tls, server_hostname=names.bot_server_name(UID)
+            method, self.control_url + path, json=data, ssl=self.tls, server_hostname=names.bot_server_name(UID)
         ) as answer:
             return answer.status, await answer.json()
 
@@ -197,6 +207,7 @@ async def bot_process(folder: BotFolder) -> AsyncIterator[BotProcess]:
         sys.executable, "-m", "tradingbot", "run",
         "--config", str(root / names.CONFIG_KEY), "--tls-dir", str(root / "tls"),
         "--credentials-dir", str(root / "keys"), "--state-dir", str(root / "state"),
+        "--podinfo-dir", str(root / "podinfo"),
         "--host", "127.0.0.1", "--probe-port", "0", "--control-port", "0",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

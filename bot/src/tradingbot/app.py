@@ -181,6 +181,7 @@ class BotApp:
                 attempt += 1
             except AccountChangedError as error:
                 self._report_problem(Reason.ACCOUNT_CHANGED, str(error))
+                attempt += 1  # each look costs weight that the address shares with other bots
             except ExchangeError as error:
                 self._report_problem(Reason.EXCHANGE_UNREACHABLE, f"{error}; it is tried again")
                 attempt += 1

@@ -84,6 +84,11 @@ class Store:
         with self._transaction():
             self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key.api_key, key.uid, json.dumps(asdict(key))))
 
+    def delete_key(self, api_key: str) -> None:
+        """Forget a key."""
+        with self._transaction():
+            self._db.execute("DELETE FROM keys WHERE api_key = ?", (api_key,))
+
     def save_prices(self, prices: Mapping[str, int]) -> None:
         """Store the last price of each symbol, in units."""
         with self._transaction():

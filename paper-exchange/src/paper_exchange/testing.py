@@ -54,6 +54,15 @@ class PaperExchange:
         made = await self._control("POST", "/control/accounts", body)
         return TestAccount(made["uid"], made["apiKey"], made["secretKey"])
 
+    async def create_key(self, uid: int) -> TestAccount:
+        """One more key of an account, as after a rotation."""
+        made = await self._control("POST", f"/control/accounts/{uid}/keys", {})
+        return TestAccount(made["uid"], made["apiKey"], made["secretKey"])
+
+    async def delete_key(self, account: TestAccount) -> None:
+        """From now on the exchange refuses this key."""
+        await self._control("DELETE", f"/control/accounts/{account.uid}/keys/{account.api_key}")
+
     async def account(self, uid: int) -> dict[str, Any]:
         """Balances, open orders, open lists and trades as the exchange has them."""
         return dict(await self._control("GET", f"/control/accounts/{uid}"))

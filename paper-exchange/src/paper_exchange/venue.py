@@ -144,6 +144,10 @@ class Venue:
         uid = max(self.exchange.accounts, default=_FIRST_UID - 1) + 1
         self.exchange.open_account(uid, dict(deposits), self.now_ms())
         self.commit()
+        return self.create_key(uid, public_key)
+
+    def create_key(self, uid: int, public_key: str = "") -> ApiKey:
+        """One more key of an account."""
         key = ApiKey(
             api_key=_random_text(),
             uid=uid,
@@ -154,6 +158,15 @@ class Venue:
         self.store.save_key(key)
         self.keys[key.api_key] = key
         return key
+
+    def delete_key(self, uid: int, api_key: str) -> bool:
+        """From now on nothing is signed with it; False where the account has no such key."""
+        key = self.keys.get(api_key)
+        if key is None or key.uid != uid:
+            return False
+        self.store.delete_key(api_key)
+        del self.keys[api_key]
+        return True
 
     def subscribe(self, uid: int, sink: UserSink) -> Callable[[], None]:
         """Send the user events of an account to `sink` until the returned function is called."""

@@ -41,6 +41,8 @@ class Control:
                 web.post("/control/accounts", self._create_account),
                 web.get("/control/accounts/{uid}", self._account),
                 web.post("/control/accounts/{uid}/deposits", self._deposit),
+                web.post("/control/accounts/{uid}/keys", self._create_key),
+                web.delete("/control/accounts/{uid}/keys/{key}", self._delete_key),
                 web.post("/control/faults", self._start_fault),
                 web.get("/control/faults", self._list_faults),
                 web.delete("/control/faults", self._clear_faults),
@@ -96,6 +98,17 @@ class Control:
         for asset, amount in parse_deposits((await _body(request)).get("deposits")).items():
             self._venue.exchange.deposit(uid, asset, amount, self._venue.now_ms())
         self._venue.commit()
+        return web.json_response({"uid": uid})
+
+    async def _create_key(self, request: web.Request) -> web.Response:
+        uid = self._uid(request)
+        key = self._venue.create_key(uid, check_public_key((await _body(request)).get("publicKey", "")))
+        return web.json_response(key.answer(), status=201)
+
+    async def _delete_key(self, request: web.Request) -> web.Response:
+        uid = self._uid(request)
+        if not self._venue.delete_key(uid, request.match_info["key"]):
+            raise web.HTTPNotFound(text=json.dumps({"error": f"key: account {uid} has no such key"}))
         return web.json_response({"uid": uid})
 
     async def _start_fault(self, request: web.Request) -> web.Response:
