@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.kube import BOTS, Kube
+from support.kube import BOTS, Kube, until
 from support.operator_objects import SPEC
+from support.operator_scene import operator_scene
 from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig
 from tradingbot_operator.cluster import Access, Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -73,3 +76,29 @@ async def test_a_bot_that_no_event_told_is_found_changed_and_gone(
     assert resync.trouble() is not None
     assert await resync.round() == 0
     assert resync.trouble() is None
+
+
+async def test_a_config_map_that_somebody_changed_or_deleted_is_written_anew(
+    served_cluster: LocalCluster, api_namespace: str, tmp_path: Path
+) -> None:
+    more = ("--resync-seconds", "2")
+    async with operator_scene(served_cluster, api_namespace, tmp_path, None, more) as scene:
+        await scene.create(safeMode=True)
+        await scene.reaches("SafeMode")
+        path = scene.path("configmaps", "btcusdt-config")
+        written = (await scene.kube.call("GET", path))["data"]
+
+        async def whole() -> bool:
+            found = await scene.kube.get(path)
+            if found is None:
+                return False
+            config = BotConfig.model_validate_json(found.get("data", {}).get(names.CONFIG_KEY) or "{}")
+            return config.settings.safe_mode is True
+
+        loosened = written[names.CONFIG_KEY].replace('"safeMode": true', '"safeMode": false')
+        assert loosened != written[names.CONFIG_KEY]
+        await scene.kube.merge(path, {"data": {names.CONFIG_KEY: loosened}})
+        await until("the ConfigMap as it should be", whole)
+        await scene.kube.call("DELETE", path)
+        await until("the ConfigMap again", whole)
+        assert (await scene.bot())["status"]["phase"] == "SafeMode"

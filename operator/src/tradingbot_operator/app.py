@@ -198,9 +198,9 @@ class _Operator:
             if self._leading:
                 self._queue.add(key, urgent=urgent)
 
-        async def look_at_claims() -> None:
+        async def look_around() -> None:
             if self._leading:
-                await self._controller.look_at_claims()
+                await self._controller.look_around()
 
         self._controller = BotController(
             settings,
@@ -226,7 +226,7 @@ class _Operator:
         self.watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
         self.resync = Resync(
             cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics,
-            also=look_at_claims,
+            also=look_around, period=settings.resync_seconds,
         )  # fmt: skip
         stack.callback(self.close_links)
 

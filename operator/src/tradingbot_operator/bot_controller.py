@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +16,7 @@ from tradingbot_api.bot_http import BotStatus
 from tradingbot_api.conditions import Reason
 from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
+from tradingbot_operator.bot_link import Word
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.certainty import Certainty
@@ -98,13 +100,16 @@ class BotController:
         metrics: Metrics,
     ) -> None:
         self._cluster = cluster
+        self._namespaces = settings.namespaces
         self._bots = bots
         self._pods = pods
         self._fleet = fleet
         self._claims = claims
         self._enqueue = enqueue
         certainty = Certainty(cluster, claims, leader)
-        self._reporter = Reporter(cluster, bots, identity=settings.identity, now=now, random=random, metrics=metrics)
+        self._reporter = Reporter(
+            cluster, bots, certainty, identity=settings.identity, now=now, random=random, metrics=metrics
+        )
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
             reporter=self._reporter, now=now, metrics=metrics,
@@ -129,6 +134,7 @@ class BotController:
         if after is None or memory is None:
             self._enqueue(key, False)
             return
+        memory.last = Word(after, asyncio.get_running_loop().time())
         self._reporter.time_safe_mode(memory, after)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
@@ -146,13 +152,26 @@ class BotController:
             memory.vanished_pod = pod.uid
         self._enqueue(pod.key, False)
 
-    async def look_at_claims(self) -> None:
-        """Claims that somebody deleted or took since they were looked at: their bots are not granted again."""
+    async def look_around(self) -> None:
+        """What no watch tells: claims that somebody deleted or took, so that their bots are not granted again, and
+        ConfigMaps that somebody changed or deleted, so that they are written anew."""
+        await self._look_at_config_maps()
         gone = await self._claims.look()
         for memory in self._fleet:
             if memory.uid in gone:
                 memory.claim = Finding.open(Reason.STARTING, "The claim was removed or taken; it is looked at again.")
                 log.warning("a claim is lost", bot=str(memory.key))
+                self._enqueue(memory.key, False)
+
+    async def _look_at_config_maps(self) -> None:
+        """A list may be older than what was written meanwhile: that costs one read more, and nothing else."""
+        listed = await self._cluster.list_all("configmaps", self._namespaces, metadata_only=True)
+        versions = {(raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) for raw in listed}
+        for memory in self._fleet:
+            ledger = memory.ledger
+            if ledger is not None and ledger.uid is not None and (ledger.uid, ledger.version) not in versions:
+                memory.ledger = None
+                log.warning("a ConfigMap is not as it was written", bot=str(memory.key))
                 self._enqueue(memory.key, False)
 
     # --- the step ---
@@ -192,9 +211,10 @@ class BotController:
         memory = self._fleet.of(bot)
         if not memory.stepped:
             memory.stepped = True
-            if self._pods.get(key) is None and bot.status.get("podName") and not memory.had_pod:
+            before = statuses.previous(bot.status)
+            if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:
                 # It had a pod before this process looked: how that one ended was not seen.
-                memory.vanished_pod, memory.had_pod = "", True
+                memory.vanished_pod, memory.had_pod = before.pod_uid or "", True
         if bot.deleted is not None:
             again_in = await self._deletion.step(bot, memory)
             if not bot.finalizing:

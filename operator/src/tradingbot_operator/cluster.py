@@ -2,7 +2,7 @@
 
 Permissions, in the namespaces that are served:
 
-    configmaps                        create get patch
+    configmaps                        create get list patch
     events (core)                     create
     persistentvolumeclaims            create get patch          (patch: label and owner of one that is taken up)
     pods                              create delete get list watch
@@ -63,13 +63,21 @@ class ApiError(Exception):
 
     code = "ApiError"
 
-    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
-        """`retry_after`: seconds for which the server wants no call, where it says so."""
+    def __init__(
+        self, status: int, reason: str, message: str, retry_after: float = 0.0, causes: frozenset[str] = frozenset()
+    ) -> None:
+        """`retry_after`: seconds for which the server wants no call, where it says so; `causes`: reasons of details."""
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.causes = causes
+
+    @property
+    def namespace_going(self) -> bool:
+        """The namespace is being deleted: nothing can be made in it any more."""
+        return "NamespaceTerminating" in self.causes
 
     @property
     def passing(self) -> bool:
@@ -99,10 +107,12 @@ def _error(status: int, body: str, retry_after: float) -> ApiError:
     try:
         answer = json.loads(body)
         reason, message = answer.get("reason", ""), answer.get("message", "")
+        details = answer.get("details") or {}
+        causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
     except (ValueError, AttributeError):
-        reason, message = "", body[:200]
+        reason, message, causes = "", body[:200], frozenset()
     kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
-    return kind(status, reason, message, retry_after)
+    return kind(status, reason, message, retry_after, causes)
 
 
 def _signed(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
@@ -303,11 +313,11 @@ class Cluster:
     async def list_all(
         self, resource: str, namespaces: tuple[str, ...], *, metadata_only: bool = False
     ) -> list[Manifest]:
-        """All TradingBots (`tradingbots`) or all pods of ours (`pods`) in the namespaces; none named means all."""
+        """All TradingBots (`tradingbots`), or our objects of another kind, in the namespaces; none named means all."""
         items: list[Manifest] = []
         for namespace in namespaces or (None,):
             params = {"limit": str(LIST_CHUNK)}
-            if resource == "pods":
+            if resource != names.PLURAL:
                 params["labelSelector"] = MANAGED
             while True:
                 page = await self._call(

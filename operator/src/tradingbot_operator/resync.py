@@ -14,8 +14,8 @@ from tradingbot_api import names
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod, newer
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.settings import RESYNC_SECONDS
 
-PERIOD_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 3.0
 MISSES_IN_A_ROW: Final = 3
 LATE_SECONDS: Final = 180.0
@@ -53,8 +53,10 @@ class Resync:
         now: Callable[[], datetime],
         metrics: Metrics,
         also: Callable[[], Awaitable[None]] | None = None,
+        period: float = RESYNC_SECONDS,
     ) -> None:
-        """`also` is done once a round: what else must not be believed for longer."""
+        """`also` is done once a round: what else must not be believed for longer. `period` is in seconds."""
+        self._period = period
         self._cluster = cluster
         self._namespaces = namespaces
         self._bots = bots
@@ -87,7 +89,7 @@ class Resync:
         """One round a minute, without end."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD_SECONDS):
+                async with asyncio.timeout(self._period):
                     await self._hurried.wait()
             self._hurried.clear()
             try:

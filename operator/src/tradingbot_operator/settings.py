@@ -14,6 +14,7 @@ from tradingbot_api import names
 
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH_INACTIVITY_SECONDS: Final = 70.0
+RESYNC_SECONDS: Final = 60.0
 CA_CERTIFICATE: Final = "ca.crt"
 CA_KEY: Final = "ca.key"
 
@@ -48,6 +49,8 @@ class Settings:
     workers: int
     watch_inactivity_seconds: float
     """A watch that tells nothing for this long, not even the bookmark of each minute, is opened again."""
+    resync_seconds: float
+    """How often the cluster is listed for what no watch told."""
     log_level: str
 
 
@@ -71,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--watch-inactivity-seconds", type=float, default=WATCH_INACTIVITY_SECONDS, metavar="SECONDS",
         help="a watch that is silent for so long is opened again; more than the minute between bookmarks",
+    )  # fmt: skip
+    add(
+        "--resync-seconds", type=float, default=RESYNC_SECONDS, metavar="SECONDS",
+        help="how often the cluster is listed for what no watch told",
     )  # fmt: skip
     add("--log-level", default="info", type=str.lower, choices=["debug", "info", "warning", "error"])
     return result
@@ -110,5 +117,6 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         identity=options.identity or (host if in_cluster else f"{host}-{os.getpid()}"),
         workers=options.workers,
         watch_inactivity_seconds=options.watch_inactivity_seconds,
+        resync_seconds=options.resync_seconds,
         log_level=options.log_level,
     )
