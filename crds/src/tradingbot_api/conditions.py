@@ -87,7 +87,6 @@ class Reason(StrEnum):
     PROTECTED = "Protected"
     UNPROTECTED = "Unprotected"
     # safe mode
-    NORMAL = "Normal"
     ENGAGED = "Engaged"
     NOT_ENGAGED = "NotEngaged"
     SPEC = "Spec"

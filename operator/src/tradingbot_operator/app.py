@@ -187,7 +187,7 @@ class _Operator:
         bots: Inventory[SeenBot] = Inventory()
         pods: Inventory[SeenPod] = Inventory()
         self._leader = leader
-        self._bots = bots
+        self._bots, self._pods = bots, pods
         self._leading = False
         session = client_session(leader.check)
         stack.push_async_callback(session.close)
@@ -242,8 +242,9 @@ class _Operator:
         # What was remembered as a standby was not acted upon: it is looked at as after a restart.
         self._fleet.begin_anew()
         self._leading = True
-        for bot in self._bots:
-            self._queue.add(bot.key)
+        # A pod whose TradingBot is gone needs a step too.
+        for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
+            self._queue.add(key)
         self.resync.hurry()
         self._metrics.leader.set(1)
         try:
