@@ -1,7 +1,7 @@
 """Runs a campaign: every case of it, in shards, resumable; says how many were run, how long they took, what they found.
 
 make test-exhaustive CAMPAIGN=faults SHARD=1/4
-make test-exhaustive CAMPAIGN=faults CASES=kill-after@create:3
+make test-exhaustive CAMPAIGN=faults CASES=kill-after:3,reset:2@delete
 """
 
 from __future__ import annotations
@@ -64,12 +64,18 @@ class Book:
 
 
 def all_cases(writes: dict[str, int], events: dict[str, int]) -> list[Case]:
-    """Every fault at every write, and every watch fault at every event, of the undisturbed life."""
-    cases = [Case(kind, step, at) for step, count in writes.items() for at in range(1, count + 1) for kind in FaultKind]
-    cases += [
-        Case(kind, step, at) for step, count in events.items() for at in range(1, count + 1) for kind in WatchFaultKind
-    ]
-    return cases
+    """Every fault at every write, and every watch fault at every event, of the undisturbed life's longest step."""
+    cases = [Case(kind, at) for at in range(1, max(writes.values()) + 1) for kind in FaultKind]
+    return cases + [Case(kind, at) for at in range(1, max(events.values()) + 1) for kind in WatchFaultKind]
+
+
+def faults_of(cases: list[Case], writes: dict[str, int], events: dict[str, int]) -> int:
+    """How many faults the cases bring, where they meet the undisturbed life's writes and events."""
+    return sum(
+        count >= case.at
+        for case in cases
+        for count in (events if isinstance(case.kind, WatchFaultKind) else writes).values()
+    )
 
 
 async def undisturbed(shared: World, book: Book) -> None:
@@ -85,7 +91,11 @@ async def undisturbed(shared: World, book: Book) -> None:
 
 def _show(outcome: Outcome, name: str) -> None:
     word = "FAILED" if outcome.violations else "ok" if outcome.fired or outcome.case is None else "ok (not reached)"
-    print(f"{name:<34} {outcome.seconds:6.1f} s  {outcome.entries:>3} entries  {word}", flush=True)
+    print(
+        f"{name:<20} {outcome.seconds:6.1f} s  {outcome.entries:>3} entries  {len(outcome.fired)} faults  {word}  "
+        f"{' '.join(f'{step}={seconds:.0f}s' for step, seconds in outcome.times.items())}",
+        flush=True,
+    )
     if outcome.violations:
         for violation in outcome.violations:
             print(f"    {violation[:1500]}")
@@ -103,7 +113,8 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
     begun = time.monotonic()
     async with world(cluster, folder) as shared:
         await undisturbed(shared, book)
-        everything = all_cases(book.undisturbed["writes"], book.undisturbed["events"])
+        counts = book.undisturbed["writes"], book.undisturbed["events"]
+        everything = all_cases(*counts)
         number, _, of = options.shard.partition("/")
         mine = everything[int(number) - 1 :: int(of)]
         if options.cases:

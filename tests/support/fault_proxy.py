@@ -64,7 +64,7 @@ class Fault:
     at: int
     """Number of the write, from 1, over all operators that used this proxy."""
     seconds: float = 4.0
-    """How long reads are stale."""
+    """How long reads are stale, from the first one."""
 
 
 class WatchFaultKind(StrEnum):
@@ -144,7 +144,9 @@ class FaultProxy:
     def __post_init__(self) -> None:
         self._upstream: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
-        self._stale: tuple[str, float] | None = None
+        self._stale: tuple[str, float | None] | None = None
+        """The version that is read, and until when: not known before the first read."""
+        self._stale_seconds = 0.0
         self._down = False
         self._watching: list[web.Request] = []
 
@@ -178,10 +180,11 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        # Open watches end with what they read from.
         if self._upstream is not None:
             await self._upstream.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     def kubeconfig(self, path: Path, token_file: Path | None = None) -> Path:
         """Writes a kubeconfig whose API server is this proxy."""
@@ -243,7 +246,8 @@ class FaultProxy:
             assert self.kill is not None, "a fault that kills needs FaultProxy.kill"
             await self.kill()
         if plan.kind is FaultKind.STALE_RESTART:
-            self._stale = before, asyncio.get_running_loop().time() + plan.seconds
+            self._stale = before, None
+            self._stale_seconds = plan.seconds
         return _cut(request)
 
     def _note(self, request: web.Request, body: bytes) -> Mutation:
@@ -299,7 +303,11 @@ class FaultProxy:
         if self._stale is None:
             return None
         version, until = self._stale
-        if asyncio.get_running_loop().time() >= until:
+        now = asyncio.get_running_loop().time()
+        if until is None:
+            until = now + self._stale_seconds
+            self._stale = version, until
+        if now >= until:
             self._stale = None
             return None
         return version

@@ -27,7 +27,7 @@ from tradingbot_api import names
 LOOK_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 1.0
 """A kubelet takes up to two minutes; tests have no such patience."""
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 90.0
 
 
 @dataclass
@@ -58,6 +58,8 @@ class KubeletProcesses:
         self.containers: dict[str, Container] = {}
         """By the pod's UID."""
         self.trouble: list[str] = []
+        self.python_paths: dict[str, str] = {}
+        """PYTHONPATH by image, for bots of another version than this one."""
         self._kube = kube
         self._node = node
         self._folder = folder
@@ -189,7 +191,7 @@ class KubeletProcesses:
             "--host", container.address, "--probe-port", "0", "--control-port", str(names.CONTROL_PORT),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            env=self._environment(container.image),
         )  # fmt: skip
         assert container.process.stdout is not None
         assert container.process.stderr is not None
@@ -200,6 +202,11 @@ class KubeletProcesses:
             return  # It ended; the next look tells so.
         container.probe_port = json.loads(line)["probePort"]
         await self._tell(container, "Running", {"running": {}}, ready=False)
+
+    def _environment(self, image: str) -> dict[str, str]:
+        path = self.python_paths.get(image)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return environment if path is None else {**environment, "PYTHONPATH": path}
 
     async def _keep(self, pod: Json, container: Container) -> None:
         process = container.process

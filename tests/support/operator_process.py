@@ -54,19 +54,26 @@ class OperatorProcess:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, kubeconfig: Path, authority: Path, namespace: str, *more: str) -> OperatorProcess:
-        """Runs it for one namespace, claims included, on free ports."""
+    async def start(
+        cls, kubeconfig: Path, authority: Path, namespace: str, *more: str, python_path: str | None = None
+    ) -> OperatorProcess:
+        """Runs it for one namespace, claims included, on free ports; another version of it from `python_path`."""
+        path = {} if python_path is None else {"PYTHONPATH": python_path}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tradingbot_operator",
             "--kubeconfig", str(kubeconfig), "--ca-dir", str(authority), "--namespace", namespace,
             "--claims-namespace", namespace, "--probe-host", "127.0.0.1", "--probe-port", "0", "--metrics-port", "0",
             *more,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **path},
         )  # fmt: skip
         operator = cls(process)
-        async with asyncio.timeout(30):
-            await operator._listening.wait()
+        try:
+            async with asyncio.timeout(60):
+                await operator._listening.wait()
+        except TimeoutError:
+            process.kill()
+            raise
         return operator
 
     async def _read(self) -> None:
