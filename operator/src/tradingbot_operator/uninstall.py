@@ -30,12 +30,13 @@ def parser() -> argparse.ArgumentParser:
         description="Ends with 1 and says what would be left while TradingBots exist; with 0 when there is none.",
     )
     result.add_argument("--namespace", action="append", default=[], metavar="NAME", help="look here only; repeatable")
+    result.add_argument("--hint", action="append", default=[], metavar="TEXT", help="what to say last; repeatable")
     result.add_argument("--kubeconfig", help="file to reach the cluster with; default: as the operator itself")
     return result
 
 
-def report(bots: Sequence[SeenBot]) -> str:
-    """What stays when the operator goes, and what to do instead."""
+def report(bots: Sequence[SeenBot], hints: Sequence[str] = ()) -> str:
+    """What stays when the operator goes, and what to do instead; `hints` come last."""
     rows = [("TRADINGBOT", "SYMBOL", "PHASE", "POSITION", "ORDERS")]
     rows += [
         (str(bot.key), str(bot.spec.get("symbol", "")), str(bot.status.get("phase", "unknown")), _position(bot.status),
@@ -60,7 +61,7 @@ def report(bots: Sequence[SeenBot]) -> str:
             "",
             *(f"    kubectl delete tradingbots --all --namespace {namespace}" for namespace in namespaces[:SHOWN]),
             "",
-            "To uninstall nevertheless: helm uninstall --no-hooks",
+            *hints,
         ]
     )
 
@@ -108,5 +109,5 @@ def check(arguments: Sequence[str], environment: Mapping[str, str] | None = None
     except ApiError as error:
         sys.stdout.write(f"not uninstalled: whether TradingBots exist cannot be told: {error}\n")
         return 1
-    sys.stdout.write(f"{report(bots)}\n" if bots else "no TradingBot would be left without an operator\n")
+    sys.stdout.write(f"{report(bots, options.hint)}\n" if bots else "no TradingBot would be left without an operator\n")
     return 1 if bots else 0
