@@ -44,6 +44,8 @@ class Scene:
     operator: OperatorProcess
     authority: Path
     audit_from: int
+    options: tuple[str, ...]
+    """Further arguments of the operator."""
 
     def path(self, resource: str, name: str = "") -> str:
         """Of an object in the namespace."""
@@ -154,7 +156,7 @@ class Scene:
         """Ends the operator and starts another."""
         await self.operator.stop(number)
         self.operator = await OperatorProcess.start(
-            self.cluster.kubeconfig(), self.authority, self.namespace, "--identity", "test"
+            self.cluster.kubeconfig(), self.authority, self.namespace, *self.options
         )
 
 
@@ -172,10 +174,9 @@ async def operator_scene(
     await kubelet.start()
     authority = directory / "authority"
     make_authority(authority)
-    operator = await OperatorProcess.start(
-        kubeconfig or cluster.kubeconfig(), authority, namespace, "--identity", "test", *more
-    )
-    scene = Scene(kube, cluster, namespace, kubelet, operator, authority, audit_from)
+    options = ("--identity", "test", *more)
+    operator = await OperatorProcess.start(kubeconfig or cluster.kubeconfig(), authority, namespace, *options)
+    scene = Scene(kube, cluster, namespace, kubelet, operator, authority, audit_from, options)
     try:
         yield scene
     finally:
