@@ -13,12 +13,10 @@ import pytest
 from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
 from tradingbot_api import names
-from tradingbot_api.bot_http import DrainPhase, DrainStatus
-from tradingbot_api.v1alpha1 import PositionPolicy
 from tradingbot_operator.bot_controller import alarm, news
 from tradingbot_operator.certainty import confirmed_stopped
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Absences, Claim, Claimant, Standing, lost, standing
-from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_step, left_on_exchange
+from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_step
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import first_epoch, lease_name
@@ -115,10 +113,12 @@ def facts(**more: bool | float) -> DeletionFacts:
         "pod_terminated": False,
         "reachable": True,
         "drained": False,
+        "marked": True,
         "could_trade": True,
         "claimed_by_other": False,
         "overdue": -60.0,
         "gone_for_sure": False,
+        "namespace_going": False,
         **more,
     }
     return DeletionFacts(**values)  # type: ignore[arg-type]
@@ -129,6 +129,12 @@ def facts(**more: bool | float) -> DeletionFacts:
     [
         pytest.param(facts(), DeletionStep.DRAIN, id="drain-first"),
         pytest.param(facts(drained=True), DeletionStep.DELETE_POD, id="drained"),
+        pytest.param(facts(drained=True, marked=False), DeletionStep.MARK, id="noted-before-its-pod-ends"),
+        pytest.param(
+            facts(drained=True, marked=False, overdue=0.0),
+            DeletionStep.DELETE_POD,
+            id="no-note-past-the-deadline",
+        ),
         pytest.param(facts(reachable=False), DeletionStep.WAIT, id="it-may-come-back"),
         pytest.param(facts(reachable=False, could_trade=False), DeletionStep.DELETE_POD, id="never-traded"),
         pytest.param(facts(could_trade=False), DeletionStep.DRAIN, id="a-live-bot-is-always-asked"),
@@ -139,7 +145,13 @@ def facts(**more: bool | float) -> DeletionFacts:
         pytest.param(facts(overdue=0.0), DeletionStep.DELETE_POD, id="deadline"),
         pytest.param(facts(reachable=False, overdue=1.0), DeletionStep.DELETE_POD, id="deadline-of-a-silent-bot"),
         pytest.param(facts(pod_deleting=True, drained=True), DeletionStep.WAIT, id="the-kubelet-ends-it"),
-        pytest.param(facts(pod_deleting=True, overdue=61.0), DeletionStep.WAIT, id="lost-node-with-a-grant"),
+        pytest.param(facts(pod_deleting=True, overdue=39.0), DeletionStep.WAIT, id="the-kubelet-may-still-end-it"),
+        pytest.param(facts(pod_deleting=True, overdue=61.0), DeletionStep.LET_GO, id="lost-node-with-a-grant"),
+        pytest.param(
+            facts(pod_deleting=True, overdue=0.0, namespace_going=True),
+            DeletionStep.LET_GO,
+            id="going-namespace-at-the-deadline",
+        ),
         pytest.param(
             facts(pod_deleting=True, overdue=61.0, gone_for_sure=True), DeletionStep.RELEASE, id="lost-node-after-it"
         ),
@@ -150,6 +162,13 @@ def facts(**more: bool | float) -> DeletionFacts:
         pytest.param(facts(pod=False, gone_for_sure=True), DeletionStep.MAKE_POD, id="lost-pod-must-drain"),
         pytest.param(facts(pod=False, overdue=0.0, gone_for_sure=True), DeletionStep.RELEASE, id="lost-pod-too-late"),
         pytest.param(facts(pod=False), DeletionStep.WAIT, id="vanished-pod"),
+        pytest.param(facts(pod=False, overdue=0.0), DeletionStep.LET_GO, id="vanished-pod-at-the-deadline"),
+        pytest.param(
+            facts(pod=False, gone_for_sure=True, namespace_going=True),
+            DeletionStep.RELEASE,
+            id="no-pod-can-be-made",
+        ),
+        pytest.param(facts(pod=False, namespace_going=True), DeletionStep.WAIT, id="vanished-pod-in-a-going-namespace"),
         pytest.param(facts(pod_terminated=True, drained=True, gone_for_sure=True), DeletionStep.RELEASE, id="ended"),
         pytest.param(facts(pod_terminated=True, gone_for_sure=True), DeletionStep.DELETE_POD, id="evicted-undrained"),
         pytest.param(
@@ -162,26 +181,6 @@ def facts(**more: bool | float) -> DeletionFacts:
 )
 def test_a_deletion_drains_waits_and_releases_in_this_order(seen: DeletionFacts, expected: DeletionStep) -> None:
     assert deletion_step(seen) is expected
-
-
-@pytest.mark.parametrize(
-    ("policy", "remaining", "reason", "warning"),
-    [
-        pytest.param("Hold", "position 0.5 BTC", "LeftOnExchange", False, id="held-as-wanted"),
-        pytest.param("ClosePosition", "position 0.5 BTC", "PositionNotClosed", True, id="not-closed"),
-        pytest.param("Hold", "unknown: not connected", "DeletionIncomplete", True, id="not-known"),
-        pytest.param("Hold", "outcome of tb-1 is unknown", "DeletionIncomplete", True, id="an-order-not-known"),
-    ],
-)
-def test_what_a_drain_leaves_against_its_policy_is_a_warning(
-    policy: str, remaining: str, reason: str, warning: bool
-) -> None:
-    drained = DrainStatus(
-        phase=DrainPhase.DRAINED, position_policy=PositionPolicy(policy), remaining=[remaining], message="m"
-    )
-    notice = left_on_exchange(drained)
-    assert (notice.reason, notice.warning) == (reason, warning)
-    assert remaining in notice.message
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tradingbot_api.v1alpha1 import SafeModeCause, SafeModeStatus
 from tradingbot_operator.bot_controller import stalled
 from tradingbot_operator.fleet import NO_ACCOUNT_YET
 from tradingbot_operator.restarts import PodStep, up_to_date
-from tradingbot_operator.status import Finding, Observed, compose
+from tradingbot_operator.status import Finding, Gone, Observed, compose
 
 ROOT = Path(__file__).resolve().parents[2]
 GOING = Finding.open(Reason.STARTING, "There is no running process yet.")
@@ -230,6 +230,13 @@ OPERATORS = [
     Row(engaged(Reason.SPEC, bot=seen_bot(safeMode=True)), Type.SAFE_MODE_ACKNOWLEDGED, T, Reason.OK, Phase.SAFE_MODE),
     Row(seen(), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.NOT_ENGAGED, Phase.TRADING),
     Row(unheard(RUNNING, reachable=SILENT), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.BOT_UNREACHABLE, Phase.UNREACHABLE),
+    Row(unheard(None, gone=Gone(0.0)), Type.SAFE_MODE_ENGAGED, T, Reason.PROCESS_GONE, Phase.PENDING),
+    Row(unheard(None, gone=Gone(0.0)), Type.SAFE_MODE_ACKNOWLEDGED, T, Reason.PROCESS_GONE, Phase.PENDING),
+    Row(unheard(None, gone=Gone(9.0)), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.ENTRIES_WORKING, Phase.PENDING),
+    Row(
+        unheard(None, gone=Gone(None)), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.UNKNOWN_ORDER, Phase.PENDING,
+        "open BUY orders",
+    ),
     Row(
         engaged(Reason.DRAWDOWN, bot=seen_bot(safeMode=True), revision=2), Type.SAFE_MODE_ACKNOWLEDGED, F,
         Reason.CONFIG_PENDING, Phase.SAFE_MODE,

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from random import Random
 from typing import Final
 
@@ -41,6 +42,17 @@ CALL_RETRY_SECONDS: Final = 2.0
 DRAIN_REPEAT_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
+
+
+class Record(StrEnum):
+    """How a process start stands to the claim before it is asked to drain."""
+
+    DONE = "Done"
+    """The claim names it, or is not to be had: a drain adds no exposure, and the fence on the exchange holds."""
+    RAISED = "Raised"
+    """Another start had its number; it takes a greater one first."""
+    OTHER_ACCOUNT = "OtherAccount"
+    """Its keys are of another account: what it would drain is not this TradingBot's."""
 
 
 class BotTalk:
@@ -154,6 +166,20 @@ class BotTalk:
         if self._bots.see(latest):
             memory.wish(self._loop.time(), safe=latest.safe_mode)
         return False
+
+    async def record(self, bot: SeenBot, memory: Memory, again: list[float]) -> Record:
+        """Writes a process start into the claim, as before a grant: its drain sends orders with its number too."""
+        word, link = memory.word(), memory.link
+        if word is None or link is None:
+            return Record.DONE
+        try:
+            await self._claim(bot, memory, word.status, link, again)
+        except BotCallError as error:
+            log.warning("the claim is not recorded", bot=str(bot.key), error=str(error))
+            return Record.DONE
+        if memory.claim.reason == Reason.ACCOUNT_CHANGED:
+            return Record.OTHER_ACCOUNT
+        return Record.RAISED if memory.claim.reason == Reason.STARTING else Record.DONE
 
     async def _claim(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
         if status.account_uid is None or status.incarnation is None:

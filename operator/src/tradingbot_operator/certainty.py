@@ -9,16 +9,22 @@ from typing import Final
 import structlog
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import GRANT_TTL_SECONDS
+from tradingbot_api.bot_http import GRANT_TTL_SECONDS, BotStatus
+from tradingbot_api.conditions import ConditionType
+from tradingbot_operator import status as statuses
 from tradingbot_operator.claims import Absences, Claim, Claims
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.fleet import Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
+from tradingbot_operator.status import Gone
 
 GRANT_MARGIN_SECONDS: Final = 10.0
 GRANT_OVER_SECONDS: Final = GRANT_TTL_SECONDS + GRANT_MARGIN_SECONDS
 """After a grant was given: nothing of it can be left."""
+
+ENTRY_SETTLE_SECONDS: Final = 15.0
+"""The longest recvWindow of an entry, 5 s, and a margin for its answer and for clocks."""
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +33,30 @@ def confirmed_stopped(vanished: str, annotations: Mapping[str, str]) -> bool:
     """Whether a human says that the process of the vanished pod stopped. An older word, on another pod, does not count;
     so neither does any while the pod's UID is not known."""
     return bool(vanished) and annotations.get(names.CONFIRM_STOPPED_ANNOTATION) == vanished
+
+
+def over_in(
+    last: BotStatus | None, *, could_trade: bool, stood: bool, granted_since: bool, gone_for: float
+) -> float | None:
+    """Seconds until nothing that a process left on the exchange can add exposure; 0: now; None: that is not known.
+
+    The process is certainly gone; `last` is what it said last, `granted_since` whether it was given a grant after
+    that, `stood` whether the status says that it acknowledged safe mode.
+
+    - Who never had a claim was never granted anything, and without a grant no entry is sent.
+    - Who had acknowledged and was granted nothing afterwards left nothing.
+    - An entry is FOK: once its recvWindow is over it was filled, with its protection, or it is nothing. Only the order
+      by which a start shows itself before its first entry rests, far below the market, until it is cancelled. So who
+      has shown itself leaves no entry behind ENTRY_SETTLE_SECONDS after its end.
+    - Of any other one an order may rest.
+    """
+    if not could_trade:
+        return 0.0
+    if last is None:
+        return 0.0 if stood else None
+    if last.safe_mode.engaged and last.safe_mode.acknowledged and not granted_since:
+        return 0.0
+    return max(0.0, ENTRY_SETTLE_SECONDS - gone_for) if last.announced else None
 
 
 class Certainty:
@@ -45,13 +75,43 @@ class Certainty:
         if vanished is None:
             return 0.0
         if confirmed_stopped(vanished, bot.annotations):
-            return 0.0
+            return self._settled(memory)
         # A former operator may have granted until this one took its Lease.
         last = memory.last_grant if memory.last_grant is not None else self._leader.since
         wait = last + GRANT_OVER_SECONDS - self._loop.time()
         if wait <= 0 or not await self.could_trade(bot, memory):
-            return 0.0
+            return self._settled(memory)
         return wait
+
+    @staticmethod
+    def _settled(memory: Memory) -> float:
+        memory.vanished_pod = None
+        return 0.0
+
+    async def gone(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> Gone | None:
+        """Whether certainly no process of it runs, and what of it may be left; None: one may run."""
+        ended = pod is None or pod.terminated or (pod.never_ran and pod.unschedulable != "")
+        if not ended or (pod is None and await self.gone_in(bot, memory) > 0):
+            memory.gone_since = None
+            return None
+        now = self._loop.time()
+        if memory.gone_since is None:
+            memory.gone_since = now
+        last = memory.last
+        return Gone(
+            over_in(
+                last.status if last is not None else None,
+                could_trade=await self.could_trade(bot, memory),
+                stood=self._stood(bot),
+                granted_since=last is not None and memory.last_grant is not None and memory.last_grant >= last.received,
+                gone_for=now - memory.gone_since,
+            )
+        )
+
+    @staticmethod
+    def _stood(bot: SeenBot) -> bool:
+        conditions = {item.type: item.status for item in statuses.previous(bot.status).conditions}
+        return conditions.get(ConditionType.SAFE_MODE_ACKNOWLEDGED) == statuses.TRUE
 
     async def could_trade(self, bot: SeenBot, memory: Memory) -> bool:
         """Whether the bot can ever have had an order: without a claim it was never granted anything."""

@@ -11,23 +11,27 @@ from typing import Final
 
 import structlog
 
-from tradingbot_api.bot_http import DrainPhase, DrainStatus
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy
 from tradingbot_operator import desired
+from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_objects import BotObjects
-from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk, claimant_of
+from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk, Record, claimant_of
 from tradingbot_operator.certainty import GRANT_OVER_SECONDS, Certainty
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.fleet import ForeignObjectError, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
+from tradingbot_operator.leftovers import farewell
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
-from tradingbot_operator.status import Finding, Notice
+from tradingbot_operator.status import Finding
 
-STUCK_POD_SECONDS: Final = 60.0
+STUCK_POD_SECONDS: Final = desired.TERMINATION_SECONDS + 10.0
+"""Past the deadline: how long the kubelet is waited for to end the pod."""
+MARK_SECONDS: Final = 0.2
 DEFAULT_DEADLINE_SECONDS: Final = 120
 
 log = structlog.get_logger(__name__)
@@ -41,9 +45,14 @@ class DeletionStep(StrEnum):
     MAKE_POD = "MakePod"
     """Its pod was lost before it drained: another one drains."""
     WAIT = "Wait"
+    MARK = "Mark"
+    """Write into the status that the bot drained, before its pod ends: an operator that begins now must know."""
     DELETE_POD = "DeletePod"
     RELEASE = "Release"
     """Give up the claim and let the TradingBot go."""
+    LET_GO = "LetGo"
+    """Let the TradingBot go and its claim stand: a process may still run. Who wants the claim gets it when the last
+    grant has surely ended."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class DeletionFacts:
     pod_terminated: bool
     reachable: bool
     drained: bool
+    marked: bool
+    """The status says that it drained, and what it left."""
     could_trade: bool
     """The bot once named its account or holds a claim; else nothing of it can be on the exchange."""
     overdue: float
@@ -62,37 +73,81 @@ class DeletionFacts:
     claimed_by_other: bool
     """Another TradingBot holds the claim: position and orders on the exchange are its own to keep or sell."""
     gone_for_sure: bool
-    """No process of it can add exposure: its end was seen, or its last grant ended."""
+    """No process of it can add exposure: its end was seen, or its last grant ended, or it drained."""
+    namespace_going: bool
+    """Its namespace is being deleted: no pod can be made in it any more."""
 
 
 def deletion_step(facts: DeletionFacts) -> DeletionStep:
-    """Pure: what to do next, so that each branch is a table row."""
-    owes_drain = facts.could_trade and not facts.claimed_by_other and not facts.drained and facts.overdue < 0
+    """Pure: what to do next, so that each branch is a table row.
+
+    Past the deadline the only wait is for the kubelet to end a pod that still exists, and that is bounded too: a
+    namespace, or a lost node, must not hang on a bot that does not answer.
+    """
+    late = facts.overdue >= 0
+    owes_drain = facts.could_trade and not facts.claimed_by_other and not facts.drained and not late
+    end = DeletionStep.RELEASE if facts.gone_for_sure else DeletionStep.LET_GO
     if not facts.pod or facts.pod_terminated:
         if not facts.gone_for_sure:
-            return DeletionStep.WAIT
-        if not owes_drain:
+            return DeletionStep.LET_GO if late else DeletionStep.WAIT
+        if not owes_drain or facts.namespace_going:
             return DeletionStep.RELEASE
         if facts.pod:
             return DeletionStep.WAIT if facts.pod_deleting else DeletionStep.DELETE_POD
         return DeletionStep.MAKE_POD
     if facts.pod_deleting:
-        # A node that is lost never confirms the end: past its grant the process cannot add exposure.
-        stuck = facts.overdue > STUCK_POD_SECONDS and facts.gone_for_sure
-        return DeletionStep.RELEASE if stuck else DeletionStep.WAIT
-    if facts.claimed_by_other or facts.drained or facts.overdue >= 0 or not (facts.could_trade or facts.reachable):
+        # A node that is lost never confirms the end.
+        stuck = facts.overdue > STUCK_POD_SECONDS or (late and facts.namespace_going)
+        return end if stuck else DeletionStep.WAIT
+    if late:
+        return DeletionStep.DELETE_POD
+    if facts.drained:
+        return DeletionStep.DELETE_POD if facts.marked else DeletionStep.MARK
+    if facts.claimed_by_other or not (facts.could_trade or facts.reachable):
         return DeletionStep.DELETE_POD
     return DeletionStep.DRAIN if facts.reachable else DeletionStep.WAIT
 
 
-def left_on_exchange(drained: DrainStatus) -> Notice:
-    """The event of what a drain left: a warning where that is not what the policy leaves, or not known."""
-    left = "; ".join(drained.remaining)
-    if drained.position_policy is PositionPolicy.CLOSE_POSITION:
-        return Notice("PositionNotClosed", f"Not everything was sold or cancelled in time: {left}.", warning=True)
-    if any("unknown" in line for line in drained.remaining):
-        return Notice("DeletionIncomplete", f"It is not known what stays on the exchange: {left}.", warning=True)
-    return Notice("LeftOnExchange", f"Stays on the exchange: {left}")
+@dataclass(frozen=True)
+class Wish:
+    """How a TradingBot is to end; the CRD's defaults where its spec cannot be read."""
+
+    policy: PositionPolicy
+    seconds: int
+    readable: bool
+
+    @classmethod
+    def of(cls, bot: SeenBot) -> Wish:
+        """From the spec."""
+        try:
+            spec = desired.parse_spec(bot)
+        except SpecError:
+            return cls(PositionPolicy.HOLD, DEFAULT_DEADLINE_SECONDS, readable=False)
+        return cls(spec.deletion_policy, spec.deletion_deadline_seconds, readable=True)
+
+
+def begun(bot: SeenBot, seen: datetime) -> datetime:
+    """Since when the deadline counts: from when an operator that was there took the deletion up.
+
+    Counted from the deletion itself, a bot that outlived a long absence of the operator would not be drained at all.
+    The status keeps the time over restarts of the operator; `seen` is when this one saw the deletion first.
+    """
+    for condition in statuses.previous(bot.status).conditions:
+        if condition.reason == Reason.DELETING and condition.last_transition_time is not None:
+            seen = min(seen, condition.last_transition_time)
+    return max(seen, bot.deleted) if bot.deleted is not None else seen
+
+
+def noted_drain(bot: SeenBot) -> DrainedStatus | None:
+    """The drain that the status tells of: an operator may have ended between the pod's end and the TradingBot's."""
+    return statuses.previous(bot.status).drained
+
+
+def as_drain(mark: DrainedStatus) -> DrainStatus:
+    """That note as the bot said it."""
+    known = mark.position_policy in set(PositionPolicy)
+    policy = PositionPolicy(mark.position_policy) if known else None
+    return DrainStatus(phase=DrainPhase.DRAINED, position_policy=policy, remaining=list(mark.remaining))
 
 
 class Deletion:
@@ -126,55 +181,75 @@ class Deletion:
             # Others' finalizers hold it; ours is done.
             return None
         again: list[float] = []
+        wish = Wish.of(bot)
         pod = self._objects.our_pod(bot)
         if pod is not None:
             memory.had_pod = True
         self._talk.tend_link(bot, memory, pod)
-        word = memory.word()
-        if word is not None and word.status.drain.phase is DrainPhase.DRAINED:
-            memory.drained = word.status.drain
-        named = word is not None and word.status.account_uid is not None
-        deadline = bot.deleted + timedelta(
-            seconds=int(bot.spec.get("deletionDeadlineSeconds", DEFAULT_DEADLINE_SECONDS))
-        )
+        memory.deletion_seen = memory.deletion_seen or self._now()
+        deadline = begun(bot, memory.deletion_seen) + timedelta(seconds=wish.seconds)
         overdue = (self._now() - deadline).total_seconds()
+        standing = await self._talk.record(bot, memory, again) if wish.readable else Record.DONE
+        word = memory.word() if standing is not Record.OTHER_ACCOUNT else None
+        self._look_for_drain(bot, memory, wish, word.status if word is not None else None)
         gone_in = 0.0
         if pod is None:
             gone_in = await self._certainty.gone_in(bot, memory)
         elif not pod.terminated and memory.last_grant is not None:
             gone_in = memory.last_grant + GRANT_OVER_SECONDS - self._loop.time()
+        named = word is not None and word.status.account_uid is not None
         could_trade = named or await self._certainty.could_trade(bot, memory)
-        other = await self._claimed_by_other(bot, memory, word.status.account_uid if word is not None else None)
+        other = wish.readable and await self._claimed_by_other(
+            bot, memory, word.status.account_uid if word is not None else None
+        )
         facts = DeletionFacts(
             pod=pod is not None,
             pod_deleting=pod is not None and pod.deleting,
             pod_terminated=pod is not None and pod.terminated,
-            reachable=word is not None,
+            reachable=word is not None and standing is not Record.RAISED,
             drained=memory.drained is not None,
+            marked=memory.drained is not None
+            and statuses.previous(bot.status).drained == statuses.drained_mark(memory.drained),
             could_trade=could_trade,
             overdue=overdue,
             claimed_by_other=other,
-            gone_for_sure=gone_in <= 0,
+            gone_for_sure=gone_in <= 0 or memory.drained is not None,
+            namespace_going=memory.namespace_going,
         )
         action = deletion_step(facts)
-        if action is DeletionStep.RELEASE:
-            await self._release(bot, memory, could_trade=could_trade and not other)
+        if action is DeletionStep.MAKE_POD:
+            pod = await self._pod_to_drain(bot, memory)
+            if memory.namespace_going:
+                action = DeletionStep.RELEASE
+        if action in {DeletionStep.RELEASE, DeletionStep.LET_GO}:
+            await self._say_farewell(bot, memory, owes_word=could_trade and not other)
+            await self._let_go(bot, memory, claim=action is DeletionStep.RELEASE)
             return None
         if action is DeletionStep.DELETE_POD and pod is not None:
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
-        elif action is DeletionStep.MAKE_POD:
-            pod = await self._pod_to_drain(bot, memory)
         elif action is DeletionStep.DRAIN:
-            policy = PositionPolicy(bot.spec.get("deletionPolicy", PositionPolicy.HOLD))
-            await self._talk.drain(bot, memory, policy, seconds_left=-overdue)
+            await self._talk.drain(bot, memory, wish.policy, seconds_left=-overdue)
         if gone_in > 0:
             again.append(gone_in)
         again.append(-overdue if overdue < 0 else STUCK_POD_SECONDS - overdue if overdue < STUCK_POD_SECONDS else 10.0)
-        again.append(DRAIN_REPEAT_SECONDS)
+        again.append(MARK_SECONDS if action is DeletionStep.MARK else DRAIN_REPEAT_SECONDS)
         left = "; ".join(memory.drained.remaining) if memory.drained is not None else ""
-        message = f"Being deleted: {action}." + (f" Stays on the exchange: {left}." if left else "")
+        message = f"Being deleted: {action}, until {deadline:%H:%M:%SZ} at the latest." + (
+            f" Stays on the exchange: {left}." if left else ""
+        )
         await self._reporter.tell(bot, memory, Finding.bad(Reason.DELETING, message), pod, again)
         return max(0.05, min(again))
+
+    @staticmethod
+    def _look_for_drain(bot: SeenBot, memory: Memory, wish: Wish, status: BotStatus | None) -> None:
+        """Takes the bot's word that it drained as it was to, or a former operator's note of it."""
+        if status is not None and status.drain.phase is DrainPhase.DRAINED:
+            memory.drained = status.drain
+        elif memory.drained is None and (mark := noted_drain(bot)) is not None:
+            memory.drained = as_drain(mark)
+        # Drained for an update or a suspension, or before the policy was edited: that one may have kept its position.
+        if memory.drained is not None and memory.drained.position_policy is not wish.policy:
+            memory.drained = None
 
     async def _claimed_by_other(self, bot: SeenBot, memory: Memory, told: str | None) -> bool:
         if memory.claim.holds:
@@ -192,30 +267,38 @@ class Deletion:
         try:
             return await self._objects.make_pod(bot, desired.parse_spec(bot), memory)
         except (SpecError, ForeignObjectError, ApiError) as error:
+            memory.namespace_going = isinstance(error, ApiError) and error.namespace_going
             memory.pod_missing = f"The pod that should drain cannot be made: {error}"
             log.warning("no pod to drain", bot=str(bot.key), error=str(error))
             return None
 
-    async def _release(self, bot: SeenBot, memory: Memory, *, could_trade: bool) -> None:
-        drained = memory.drained
-        if drained is not None and drained.remaining:
-            notice = left_on_exchange(drained)
-            if notice.warning:
-                self._metrics.deletions_incomplete.inc()
-            await self._reporter.post(bot, notice)
-        elif drained is None and could_trade:
+    async def _say_farewell(self, bot: SeenBot, memory: Memory, *, owes_word: bool) -> None:
+        """Tells once what is left; in a namespace that is being deleted only the log and the metric are heard."""
+        if memory.farewell_said or (memory.drained is None and not owes_word):
+            return
+        told = farewell(bot, memory.drained, memory.last.status if memory.last is not None else None)
+        memory.farewell_said = True
+        if told is None:
+            return
+        notice, left = told
+        level = log.warning if notice.warning else log.info
+        level(
+            "left on the exchange", bot=str(bot.key), reason=notice.reason, left=list(left.lines), source=left.source,
+            look_for=left.look_for,
+        )  # fmt: skip
+        if notice.warning:
             self._metrics.deletions_incomplete.inc()
-            position = (bot.status.get("position") or {}).get("quantity", "unknown")
-            await self._reporter.post(
-                bot,
-                Notice(
-                    "DeletionIncomplete",
-                    "The TradingBot is let go although its bot had not finished. Look at the exchange account for open "
-                    f"orders and a position of {bot.spec.get('symbol')} (last known quantity: {position}).",
-                    warning=True,
-                ),
-            )
-        await self._claims.release(bot.uid)
+        await self._reporter.post(bot, notice)
+
+    async def _let_go(self, bot: SeenBot, memory: Memory, *, claim: bool) -> None:
+        if claim:
+            try:
+                await self._claims.release(bot.uid)
+            except ApiError as error:
+                if error.passing:
+                    raise
+                # Somebody's permissions or policy: the claim can be taken over later, the TradingBot must not hang.
+                log.warning("the claim stays", bot=str(bot.key), error=str(error))
         try:
             await self._cluster.set_finalizer(bot, present=False)
         except (ConflictError, NotFoundError):

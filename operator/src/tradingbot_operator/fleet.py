@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from tradingbot_api import names
@@ -104,7 +105,11 @@ class Memory:
     """Revision and boot of the last configuration that the bot answered to have: equal numbers alone prove nothing,
     as an operator may have ended between telling the bot and writing the ConfigMap."""
     vanished_pod: str | None = None
-    """A pod that went away before its end was seen; empty where its UID is not known."""
+    """A pod that went away before its end was seen, until it is settled; empty where its UID is not known."""
+    last: Word | None = None
+    """The bot's last word, however old: who asks what it may have left."""
+    gone_since: float | None = None
+    """Since when no process of it can be running."""
     had_pod: bool = False
     ended_on_purpose: bool = False
     """Its pod was ended to suspend or update it: another one is no replacement of a lost one."""
@@ -118,6 +123,10 @@ class Memory:
     pod_missing: str = POD_BEING_MADE
     drain_asked: float | None = None
     drained: DrainStatus | None = None
+    deletion_seen: datetime | None = None
+    namespace_going: bool = False
+    """A pod was refused because the namespace is being deleted; that is never taken back."""
+    farewell_said: bool = False
     released: bool = False
     """Our finalizer was taken off; the watch may still show it, and nothing may be made for the bot any more."""
     status_written: float | None = None

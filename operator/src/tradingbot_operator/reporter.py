@@ -15,6 +15,7 @@ from tradingbot_api.bot_http import BotStatus
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator import status as statuses
+from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
@@ -35,6 +36,7 @@ class Reporter:
         self,
         cluster: Cluster,
         bots: Inventory[SeenBot],
+        certainty: Certainty,
         *,
         identity: str,
         now: Callable[[], datetime],
@@ -44,6 +46,7 @@ class Reporter:
         """`identity` is the reporting instance of events."""
         self._cluster = cluster
         self._bots = bots
+        self._certainty = certainty
         self._identity = identity
         self._now = now
         self._random = random
@@ -55,6 +58,9 @@ class Reporter:
     ) -> None:
         """Writes the status where it differs enough and its time has come."""
         word = memory.word()
+        gone = await self._certainty.gone(bot, memory, pod)
+        if gone is not None and gone.over_in:
+            again.append(gone.over_in)
         reachable = self._reachable(memory)
         if memory.link is not None and reachable.status == statuses.UNKNOWN:
             again.append(max(0.1, memory.link.silent_at() - self._loop.time()))
@@ -72,6 +78,9 @@ class Reporter:
                 refusal=memory.refused(),
                 acknowledged_after=memory.acknowledged_after,
                 up_to_date=memory.up_to_date,
+                drained=memory.drained,
+                vanished_pod=memory.vanished_pod,
+                gone=gone,
             )
         )
         self.count_phase(memory, fresh)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotStatus
+from tradingbot_api.bot_http import BotStatus, DrainStatus
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
-from tradingbot_api.v1alpha1 import Condition, SafeModeCause, TradingBotStatus
+from tradingbot_api.v1alpha1 import Condition, DrainedStatus, SafeModeCause, TradingBotStatus
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 TRUE: Final = "True"
@@ -50,7 +50,7 @@ POD_TROUBLE: Final = frozenset(
 )
 STARTING_REASONS: Final = frozenset({Reason.STARTING, Reason.NOT_RECONCILED, Reason.UNKNOWN})
 CONFIG_STILL_GOOD: Final = frozenset({Reason.CONFIG_PENDING, Reason.LOOSENING_NEEDS_SAFE_MODE})
-PASSING: Final = frozenset({Reason.AWAITING_GRANT, Reason.DRAINING})
+PASSING: Final = frozenset({Reason.AWAITING_GRANT, Reason.DRAINING, Reason.PROCESS_GONE})
 """Reasons of safe mode that a start and an end bring along."""
 NODE_GONE: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
 """Why the control plane ends a pod of a node that does not answer."""
@@ -92,6 +92,14 @@ NO_POD: Final = Finding.open(Reason.POD_MISSING, "There is no pod.")
 
 
 @dataclass(frozen=True)
+class Gone:
+    """Certainly no process of a bot runs."""
+
+    over_in: float | None
+    """Seconds until nothing of it on the exchange can add exposure, 0: now; None: a resting order is not ruled out."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """All that a status is made of."""
 
@@ -110,6 +118,12 @@ class Observed:
     refusal: Finding | None = None
     """Why the bot refused that revision."""
     up_to_date: Finding = NO_POD
+    drained: DrainStatus | None = None
+    """Of a TradingBot that is deleted: how its bot ended."""
+    vanished_pod: str | None = None
+    """A pod whose end was not seen and may still run; empty where its UID is not known."""
+    gone: Gone | None = None
+    """Certainly no process of it runs; None: one may."""
     acknowledged_after: float | None = None
     """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
 
@@ -132,7 +146,7 @@ def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> 
         return Finding.bad(Reason.POD_NOT_READY, "The pod is being deleted.")
     if pod.ready:
         return Finding.good()
-    if "persistentvolume" in pod.unschedulable.lower():
+    if "persistentvolume" in pod.unschedulable.lower().replace(" ", ""):
         return Finding.bad(
             Reason.VOLUME_PENDING,
             f"The bot's volume is not there yet: {pod.unschedulable} See kubectl describe pvc -n {pod.key.namespace} "
@@ -207,8 +221,10 @@ def credentials_mounted(pod: SeenPod | None, bot: SeenBot) -> Finding | None:
     )
 
 
-def safe_mode_engaged(word: BotStatus | None, wanted: bool) -> Finding:
+def safe_mode_engaged(word: BotStatus | None, wanted: bool, gone: Gone | None = None) -> Finding:
     """SafeModeEngaged: no entry is sent from now on."""
+    if word is None and gone is not None:
+        return Finding.good("No process of it runs; every start begins in safe mode.", Reason.PROCESS_GONE)
     if word is None:
         return Finding.open(Reason.BOT_UNREACHABLE, "The bot cannot be asked. Its grant ends within a minute.")
     if not word.safe_mode.engaged:
@@ -227,13 +243,18 @@ def safe_mode_acknowledged(
     seconds: float | None,
     *,
     refused: bool = False,
+    gone: Gone | None = None,
 ) -> Finding:
     """SafeModeAcknowledged: engaged, and no entry of ours is working, in flight or unknown on the exchange.
 
     While spec.safeMode asks for it, only the word of a bot that has that configuration counts: a bot that is
     engaged for a reason that may end at any moment has not acknowledged anything. Where it `refused` that
     configuration for another field, it has engaged nevertheless, and says so with the cause Spec.
+
+    A bot whose process is certainly `gone` says nothing any more: what it may have left decides (certainty.over_in).
     """
+    if word is None and gone is not None:
+        return _acknowledged_by_end(gone)
     if word is None:
         return Finding.bad(Reason.BOT_UNREACHABLE, f"The bot has not acknowledged: {reachable.message}")
     if not word.safe_mode.engaged:
@@ -247,6 +268,22 @@ def safe_mode_acknowledged(
         )
     took = f" {seconds:.3f} s after spec.safeMode was seen" if wanted and seconds is not None else ""
     return Finding.good(f"No entry of this bot is on the exchange{took}.")
+
+
+def _acknowledged_by_end(gone: Gone) -> Finding:
+    if gone.over_in is None:
+        return Finding.bad(
+            Reason.UNKNOWN_ORDER,
+            "No process of it runs, and it did not say before its end whether an order of it rests on the exchange. "
+            "Look there for open BUY orders whose client order id ends in -an and cancel them, or let the bot start: "
+            "it does so first.",
+        )
+    if gone.over_in > 0:
+        return Finding.bad(
+            Reason.ENTRIES_WORKING,
+            "No process of it runs; an entry that was on its way is filled or refused within seconds.",
+        )
+    return Finding.good("No process of it runs, and no entry of it can be on the exchange.", Reason.PROCESS_GONE)
 
 
 def _main_cause(causes: list[SafeModeCause]) -> str:
@@ -309,7 +346,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, suspended=bot.suspended),
         Type.BOT_REACHABLE: seen.reachable,
         Type.CONFIG_APPLIED: _config(seen),
-        Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode),
+        Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode, seen.gone),
         Type.SAFE_MODE_ACKNOWLEDGED: safe_mode_acknowledged(
             word,
             seen.reachable,
@@ -317,6 +354,7 @@ def compose(seen: Observed) -> TradingBotStatus:
             seen.revision,
             seen.acknowledged_after,
             refused=seen.refusal is not None,
+            gone=seen.gone,
         ),
         Type.UP_TO_DATE: seen.up_to_date,
     }
@@ -336,6 +374,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         phase=phase(bot.deleted is not None, found, suspended=bot.suspended),
         conditions=_dated(found, before, seen.now, bot.generation),
         pod_name=seen.pod.key.name if seen.pod is not None else None,
+        pod_uid=seen.pod.uid if seen.pod is not None else (seen.vanished_pod or None),
         # Facts that outlive a silence: the claim stands on them.
         incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
         account_uid=before.account_uid or (word.account_uid if word is not None else None),
@@ -349,7 +388,13 @@ def compose(seen: Observed) -> TradingBotStatus:
         trades=word.trades if word is not None else None,
         api=word.api if word is not None else None,
         usage=word.usage if word is not None else None,
+        drained=drained_mark(seen.drained) if seen.drained is not None and bot.deleted is not None else None,
     )
+
+
+def drained_mark(drained: DrainStatus) -> DrainedStatus:
+    """A drain as the status tells it."""
+    return DrainedStatus(position_policy=drained.position_policy or "", remaining=list(drained.remaining))
 
 
 def previous(raw: Mapping[str, Any]) -> TradingBotStatus:
@@ -433,6 +478,8 @@ def _state(status: TradingBotStatus) -> object:
         status.observed_generation,
         status.phase,
         status.pod_name,
+        status.pod_uid,
+        status.drained,
         status.account_uid,
         status.incarnation,
         [(item.type, item.status, item.reason) for item in status.conditions],
