@@ -95,7 +95,10 @@ async def run(settings: Settings) -> None:
                 )
             )
             await asyncio.wait({group.create_task(ready.wait()), watching}, return_when=asyncio.FIRST_COMPLETED)
-            # kopf took the signals; the order of our own end is ours.
+            if watching.done() and watching.exception() is None:
+                # kopf took the signals for a moment, and was told to end.
+                stop.set()
+            # The order of our own end is ours.
             listen()
             state.started = True
             stopping = group.create_task(stop.wait())
