@@ -71,7 +71,7 @@ class OperatorProcess:
         try:
             async with asyncio.timeout(60):
                 await operator._listening.wait()
-        except TimeoutError:
+        except BaseException:  # Cancelled too: nobody else would end it.
             process.kill()
             raise
         return operator
