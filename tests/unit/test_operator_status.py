@@ -134,7 +134,7 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
                     "type": "PodScheduled",
                     "status": "False",
                     "reason": "Unschedulable",
-                    "message": "pod has unbound immediate PersistentVolumeClaims.",
+                    "message": "1 node(s) didn't find available persistent volumes to bind.",
                 },
             ),
             Reason.VOLUME_PENDING,
