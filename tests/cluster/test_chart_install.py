@@ -93,7 +93,7 @@ def running(cluster: LocalCluster, namespace: str) -> Iterator[Release]:
     """Two operators at work, for one namespace."""
     (image,) = build(("operator",), os.environ, Progress.begin("images"))
     cluster.load([image.archive])
-    cluster.kubectl("apply", "--server-side", "-f", str(chart.CHART / "crds"))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(chart.CHART / "crds"))
     made = Release(cluster, namespace)
     made.helm(*INSTALL, "--set", f"watchNamespaces={{{namespace}}}", "--wait", "--timeout", "90s")
     yield made
