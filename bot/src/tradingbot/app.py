@@ -140,7 +140,7 @@ class BotApp:
         return servers
 
     async def _wind_down(self, background: list[asyncio.Task[None]]) -> None:
-        """No new entry, entries cancelled, protection stays."""
+        """No new entry, entries cancelled, a sale under way ends, protection stays."""
         session = self.desk.session
         if session is not None:
             session.stopping = True
@@ -148,10 +148,11 @@ class BotApp:
                 with suppress(ExchangeError, TimeoutError, StoreError):
                     async with asyncio.timeout(STOP_SECONDS):
                         await session.manager.cancel_entries()
+            await session.finish(STOP_SECONDS)
+        self.control.close()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        self.control.close()
         if self._cancelling is not None:
             self._cancelling.cancel()
 
@@ -231,6 +232,7 @@ class BotApp:
             await asyncio.wait([run, again], return_when=asyncio.FIRST_COMPLETED)
             if run.done():
                 _raise_first(run)
+            await session.finish(STOP_SECONDS)
         finally:
             session.stopping = True
             for task in (run, again):

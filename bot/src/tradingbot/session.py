@@ -187,6 +187,13 @@ class Session:
             ):
                 group.create_task(task)
 
+    async def finish(self, seconds: float) -> None:
+        """Begin nothing any more, and let a sale that is under way end: it has taken the protection off."""
+        self.stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._acting:
+                await self.manager.idle()
+
     async def close(self) -> None:
         """Close the connections."""
         await self.exchange.close()
@@ -450,7 +457,7 @@ class Session:
     async def exit(self, why: str, detail: str) -> None:
         """Sell the position; the order manager protects again what could not be sold."""
         async with self._acting:
-            if not self.holding:
+            if not self.holding or self.stopping:
                 return
             self._parts.tell("Signal", {"message": f"exit ({why}): {detail}"})
             result = await self.manager.exit(why)

@@ -374,6 +374,11 @@ class OrderManager:
         age_ms = self._exchange.exchange_ms() - self._last_check_ms
         return age_ms > self._settings().protection.deadline_seconds * 1000 // 2
 
+    async def idle(self) -> None:
+        """Returns once no action is under way: in the middle of one a position may be without protection."""
+        async with self._lock:
+            pass
+
     async def on_user_event(self, event: UserEvent) -> None:
         """Take an event of the user stream."""
         if isinstance(event, BalancesUpdate | ListUpdate):
