@@ -28,6 +28,7 @@ from tradingbot_api.bot_http import (
     Grant,
     GrantReply,
     GrantStatus,
+    OpenOrder,
     RaiseIncarnation,
 )
 from tradingbot_api.conditions import ConditionType, Reason
@@ -57,6 +58,7 @@ class BotDouble:
     acknowledges: bool = True
     drains: bool = True
     remaining: tuple[str, ...] = ()
+    open_orders: tuple[OpenOrder, ...] = ()
     refuses: tuple[str, str] | None = None
     circuit: str = "Closed"
     grants: list[Grant] = field(default_factory=list)
@@ -204,6 +206,7 @@ class BotDouble:
                 validated=True,
             ),
             pnl=PnLStatus(realized=Decimal(0), unrealized=self.unrealized, total=self.unrealized),
+            open_orders=list(self.open_orders),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),
         )
 

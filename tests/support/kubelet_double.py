@@ -23,6 +23,10 @@ class KubeletDouble:
         """Fields for the double of a pod that starts, by the pod's name."""
         self.held: set[str] = set()
         """Pods that stay Pending, by name."""
+        self.unending: set[str] = set()
+        """Pods that do not end although they are deleted, by name."""
+        self.runs: dict[str, list[BotDouble]] = {}
+        """All doubles that ever ran, by the pod's name."""
         self.starts: dict[str, int] = {}
         self._kube = kube
         self._namespace = namespace
@@ -76,6 +80,8 @@ class KubeletDouble:
         metadata = pod["metadata"]
         name, uid = metadata["name"], metadata["uid"]
         if "deletionTimestamp" in metadata:
+            if name in self.unending:
+                return
             await self._end(name, uid)
         elif "nodeName" in pod["spec"] and self._uids.get(name) != uid and name not in self.held:
             await self._begin(name, uid)
@@ -103,6 +109,7 @@ class KubeletDouble:
             except OSError:
                 continue
         self.bots[name] = bot
+        self.runs.setdefault(name, []).append(bot)
         await self._tell(name, "Running", address, {"running": {}}, ready="True")
 
     async def _end(self, name: str, uid: str) -> None:
