@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
 from local_kubernetes.local import LocalCluster  # noqa: E402
 
-from campaigns.life_cycle import Case, Outcome, World, live, world  # noqa: E402
+from campaigns.life_cycle import Case, Outcome, StepFault, World, live, world  # noqa: E402
 from support.fault_proxy import FaultKind, WatchFaultKind  # noqa: E402
 
 
@@ -65,16 +65,18 @@ class Book:
 
 def all_cases(writes: dict[str, int], events: dict[str, int]) -> list[Case]:
     """Every fault at every write, and every watch fault at every event, of the undisturbed life's longest step."""
-    cases = [Case(kind, at) for at in range(1, max(writes.values()) + 1) for kind in FaultKind]
-    return cases + [Case(kind, at) for at in range(1, max(events.values()) + 1) for kind in WatchFaultKind]
+    faults = [StepFault(kind, at) for at in range(1, max(writes.values()) + 1) for kind in FaultKind]
+    faults += [StepFault(kind, at) for at in range(1, max(events.values()) + 1) for kind in WatchFaultKind]
+    return [Case((fault,)) for fault in faults]
 
 
 def faults_of(cases: list[Case], writes: dict[str, int], events: dict[str, int]) -> int:
     """How many faults the cases bring, where they meet the undisturbed life's writes and events."""
     return sum(
-        count >= case.at
+        count >= fault.at
         for case in cases
-        for count in (events if isinstance(case.kind, WatchFaultKind) else writes).values()
+        for fault in case.faults
+        for count in (events if isinstance(fault.kind, WatchFaultKind) else writes).values()
     )
 
 
@@ -82,15 +84,16 @@ async def undisturbed(shared: World, book: Book) -> None:
     """One life without a fault, which the others are compared with."""
     if book.undisturbed:
         return
-    outcome = await live(shared, None, None)
-    _show(outcome, "undisturbed")
+    outcome = await live(shared, Case(), None)
+    _show(outcome)
     if outcome.violations:
         raise SystemExit("the undisturbed life breaks promises; nothing can be compared with it")
     book.note({"undisturbed": {"waypoints": outcome.waypoints, "writes": outcome.writes, "events": outcome.events}})
 
 
-def _show(outcome: Outcome, name: str) -> None:
-    word = "FAILED" if outcome.violations else "ok" if outcome.fired or outcome.case is None else "ok (not reached)"
+def _show(outcome: Outcome) -> None:
+    name = str(outcome.case)
+    word = "FAILED" if outcome.violations else "ok" if outcome.fired or not outcome.case.faults else "ok (not reached)"
     print(
         f"{name:<20} {outcome.seconds:6.1f} s  {outcome.entries:>3} entries  {len(outcome.fired)} faults  {word}  "
         f"{' '.join(f'{step}={seconds:.0f}s' for step, seconds in outcome.times.items())}",
@@ -137,7 +140,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
                         "entries": outcome.entries, "violations": outcome.violations,
                     }
                 )  # fmt: skip
-                _show(outcome, str(case))
+                _show(outcome)
 
         await asyncio.gather(*(work() for _ in range(options.parallel)))
     rows = [book.done[str(case)] for case in mine if str(case) in book.done]

@@ -1,7 +1,7 @@
 """One TradingBot's whole life through the fault proxy, with a real bot on a real paper exchange, and what must hold.
 
-A case spoils the k-th write, or the k-th watch event, that the operator makes or sees in each step of the life, or in
-one step only, to look at it alone. A step ends in the undisturbed state, so the next fault is one of its own.
+A fault spoils the k-th write, or the k-th watch event, that the operator makes or sees after a step began. A step ends
+in the undisturbed state, so a case may have a fault in every step, and each is a fault of its own.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ DUST: Final = Decimal(10)
 QUIET_SECONDS: Final = 2.0
 UNPROTECTED_SECONDS: Final = 12.0
 """The spec's protection.deadlineSeconds and a slow machine."""
-PATIENCE: Final = 90.0
+PATIENCE: Final = 180.0
 """For a waypoint; an operator starts anew in three seconds, and a stalled bot is tried again within thirty, but
 machines are slow at times."""
-BLIND_PATIENCE: Final = 150.0
+BLIND_PATIENCE: Final = 240.0
 """Where a watch is spoiled: the look at everything comes each 60 s, a silent watch ends after 70."""
 
 STEPS: Final = ("create", "configure", "safe-mode", "release", "crash", "update", "suspend", "resume", "delete")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A fault; `at` counts from each step's beginning, from 1."""
+class StepFault:
+    """A fault; `at` counts from a step's beginning, from 1."""
 
     kind: FaultKind | WatchFaultKind
     at: int
@@ -64,19 +64,38 @@ class Case:
         return f"{self.kind}:{self.at}" + (f"@{self.step}" if self.step else "")
 
     @classmethod
-    def parse(cls, text: str) -> Case:
-        """From its name, as a failure prints it."""
+    def parse(cls, text: str) -> StepFault:
+        """From its name."""
         rest, _, step = text.partition("@")
         kind, _, at = rest.partition(":")
         kinds: dict[str, FaultKind | WatchFaultKind] = {item.value: item for item in (*FaultKind, *WatchFaultKind)}
         return cls(kinds[kind], int(at), step)
 
 
+@dataclass(frozen=True)
+class Case:
+    """The faults of one life, at most one in each step; none: undisturbed."""
+
+    faults: tuple[StepFault, ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.faults)) or "undisturbed"
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """From its name, as a failure prints it."""
+        return cls(tuple(StepFault.parse(item) for item in text.split("+")))
+
+    def fault_of(self, step: str) -> StepFault | None:
+        """The fault of a step."""
+        return next((fault for fault in self.faults if fault.step in {"", step}), None)
+
+
 @dataclass
 class Outcome:
     """What a run of the life showed."""
 
-    case: Case | None
+    case: Case
     seconds: float = 0.0
     fired: list[str] = field(default_factory=list)
     """The steps in which the fault came."""
@@ -227,7 +246,7 @@ def _conditions(status: Json, flat: bool) -> list[str]:
 class Life:
     """One case: a namespace with a proxy and an operator, and the TradingBot's life in it."""
 
-    def __init__(self, shared: World, proxy: FaultProxy, account: TestAccount, case: Case | None) -> None:
+    def __init__(self, shared: World, proxy: FaultProxy, account: TestAccount, case: Case) -> None:
         self.world = shared
         self.proxy = proxy
         self.account = account
@@ -238,11 +257,11 @@ class Life:
         self.operator: OperatorProcess | None = None
         self.log: list[Json] = []
         self.uid = ""
-        self.patience = BLIND_PATIENCE if case is not None and isinstance(case.kind, WatchFaultKind) else PATIENCE
+        blind = any(isinstance(fault.kind, WatchFaultKind) for fault in case.faults)
+        self.patience = BLIND_PATIENCE if blind else PATIENCE
         self.safe: list[tuple[float, float]] = []
         """Times of the acknowledgement and of the release."""
         self.step = ""
-        self._restart: asyncio.Task[None] | None = None
         self._watchman = Watchman(shared.exchange, account)
 
     # --- the operator ---
@@ -252,12 +271,20 @@ class Life:
             self.folder / "kubeconfig", self.folder / "authority", self.namespace, "--identity", "operator"
         )
 
+    async def _supervise(self) -> None:
+        """Starts the operator again as soon as it ended, as a kubelet does; why it ended is in its log."""
+        while True:
+            await self._start_operator()
+            assert self.operator is not None
+            await self.operator.process.wait()
+            self.log += [*self.operator.log, {"event": "--- ended ---"}]
+            self.operator = None
+
     async def _kill(self) -> None:
-        """What the proxy calls; the next operator starts as soon as this one is dead."""
+        """What the proxy calls."""
         assert self.operator is not None
-        await self.operator.stop(signal.SIGKILL)
-        self.log += [*self.operator.log, {"event": "--- killed ---"}]
-        self._restart = asyncio.create_task(self._start_operator())
+        self.operator.process.kill()
+        await self.operator.process.wait()
 
     def _logged(self) -> list[Json]:
         return self.log + (self.operator.log if self.operator is not None else [])
@@ -379,13 +406,13 @@ class Life:
     def _arm(self, step: str, writes: int, events: int) -> None:
         self.proxy.plan = self.proxy.watch_plan = None
         self.proxy.fired.clear()
-        case = self.case
-        if case is None or case.step not in {"", step}:
+        fault = self.case.fault_of(step)
+        if fault is None:
             return
-        if isinstance(case.kind, WatchFaultKind):
-            self.proxy.watch_plan = WatchFault(case.kind, events + case.at)
+        if isinstance(fault.kind, WatchFaultKind):
+            self.proxy.watch_plan = WatchFault(fault.kind, events + fault.at)
         else:
-            self.proxy.plan = Fault(case.kind, writes + case.at)
+            self.proxy.plan = Fault(fault.kind, writes + fault.at)
 
     async def _create(self) -> bool:
         keys = {"apiKey": self.account.api_key, "apiSecret": self.account.secret_key}
@@ -536,8 +563,6 @@ class Life:
                 for moment, _, name in made
                 if begun < moment / 1000 < ended
             ]
-        if self._restart is not None and self._restart.done() and self._restart.exception() is not None:
-            violations.append(f"the operator did not start again: {self._restart.exception()!r}")
         if self._watchman.worst > UNPROTECTED_SECONDS:
             violations.append(f"a position was without its stop for {self._watchman.worst:.1f} s")
         if "delete" in self.outcome.waypoints:
@@ -582,13 +607,15 @@ class Life:
         make_authority(self.folder / "authority")
         self.proxy.kubeconfig(self.folder / "kubeconfig")
         self.proxy.kill = self._kill
-        await self._start_operator()
-        watching = asyncio.create_task(self._watchman.run())
+        tasks = [asyncio.create_task(self._supervise()), asyncio.create_task(self._watchman.run())]
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, *(task for task in [self._restart] if task), return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            for error in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(error, Exception):
+                    self.outcome.violations.append(f"what a life needs ended: {error!r}")
             self.proxy.plan = self.proxy.watch_plan = None
             if self.operator is not None:
                 await self.operator.stop(signal.SIGKILL)
@@ -644,7 +671,7 @@ def _differences(expected: Any, found: Any, path: str = "") -> list[str]:
     return [f"{path}: undisturbed {shown[0]}, here {shown[1]}"]
 
 
-async def live(shared: World, case: Case | None, expected: dict[str, Json] | None) -> Outcome:
+async def live(shared: World, case: Case, expected: dict[str, Json] | None) -> Outcome:
     """One life with a fault, or an undisturbed one; never raises for a broken promise, the outcome names it."""
     begun = time.monotonic()
     account = await shared.exchange.create_account(USDT="10000")

@@ -149,6 +149,8 @@ class FaultProxy:
         self._stale_seconds = 0.0
         self._down = False
         self._watching: list[web.Request] = []
+        self._streams: set[asyncio.Task[web.StreamResponse]] = set()
+        """Kept here: nothing else refers to a watch whose client is gone."""
 
     @property
     def down(self) -> bool:
@@ -180,11 +182,13 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Open watches end with what they read from.
-        if self._upstream is not None:
-            await self._upstream.close()
+        for task in self._streams:
+            task.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._upstream is not None:
+            await self._upstream.close()
 
     def kubeconfig(self, path: Path, token_file: Path | None = None) -> Path:
         """Writes a kubeconfig whose API server is this proxy."""
@@ -217,7 +221,10 @@ class FaultProxy:
         if request.method in MUTATING:
             return await self._mutate(request, body)
         if "watch" in request.query:
-            return await self._watch(request)
+            stream = asyncio.create_task(self._watch(request))
+            self._streams.add(stream)
+            stream.add_done_callback(self._streams.discard)
+            return await stream
         path, query = request.path, dict(request.query)
         if (version := self._stale_version()) and not _is_own_lease(path) and path.startswith(("/api/v1/", "/apis/")):
             return await self._read_stale(request, path, query, version)

@@ -220,7 +220,7 @@ class KubeletProcesses:
             }
             container.restarts += 1
             container.log.append(f"--- ended with {code}, started again ---\n")
-            await self._tell(container, "Running", {"waiting": {"reason": "CrashLoopBackOff"}}, ready=False)
+            await self._tell(container, "Running", container.last, ready=False)
             await self._mount(pod, container)
             await self._start(container)
             return

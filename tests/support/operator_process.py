@@ -69,7 +69,7 @@ class OperatorProcess:
         )  # fmt: skip
         operator = cls(process)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await operator._listening.wait()
         except BaseException:  # Cancelled too: nobody else would end it.
             process.kill()
