@@ -89,6 +89,16 @@ def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_opera
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_fields_of_a_newer_crd_are_left_out_and_told_so_that_its_upgrade_stops_no_bot() -> None:
+    newer = seen_bot(fresh="Default", risk={**SPEC["risk"], "fresh": {"a": 1}})
+    assert desired.parse_spec(newer) == desired.parse_spec(seen_bot())
+    assert desired.unknown_fields(newer).endswith(": spec.fresh, spec.risk.fresh.")
+    assert desired.unknown_fields(seen_bot()) == ""
+    with pytest.raises(SpecError, match=r"spec\.capital") as refused:
+        desired.parse_spec(seen_bot(fresh="Default", capital="much"))
+    assert "fresh" not in str(refused.value)
+
+
 @pytest.mark.parametrize(("policy", "owned"), [("Retain", False), ("Delete", True)])
 def test_a_retained_volume_has_no_owner_and_says_whose_books_it_holds(policy: str, owned: bool) -> None:
     spec = desired.parse_spec(seen_bot(storage={"size": "2Gi", "reclaimPolicy": policy}))

@@ -231,7 +231,7 @@ class BotController:
                 bot = self._saw(await self._cluster.set_finalizer(bot, present=True))
             await self._objects.ensure_config(bot, memory)
             pod = await self._objects.ensure_pod(bot, spec, memory, again)
-            accepted = Finding.good()
+            accepted = Finding.good(desired.unknown_fields(bot))
         except SpecError as error:
             accepted = Finding.bad(Reason.INVALID_SPEC, f"The spec cannot be read: {error}. Correct it.")
         except ForeignObjectError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity
@@ -32,14 +33,29 @@ class SpecError(Exception):
 
 
 def parse_spec(bot: SeenBot) -> TradingBotSpec:
-    """The typed spec; SpecError names every field that is wrong."""
+    """The typed spec; SpecError names every field that is wrong.
+
+    Fields of a newer CRD are left out. The API server fills their defaults into every TradingBot as soon as the CRD is
+    upgraded, before the operator is: refusing them would take the grants of all bots.
+    """
     try:
-        return TradingBotSpec.model_validate(bot.spec)
+        return TradingBotSpec.model_validate(bot.spec, extra="ignore")
     except ValidationError as error:
-        details = "; ".join(
-            f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
-        )
-        raise SpecError(details) from error
+        raise SpecError("; ".join(f"{_path(item)}: {item['msg']}" for item in error.errors())) from error
+
+
+def unknown_fields(bot: SeenBot) -> str:
+    """What a human should know of fields that `parse_spec` leaves out; empty where there are none."""
+    try:
+        TradingBotSpec.model_validate(bot.spec)
+    except ValidationError as error:
+        unknown = sorted(_path(item) for item in error.errors() if item["type"] == "extra_forbidden")
+        return f"Without effect until the operator is upgraded, which does not know them: {', '.join(unknown)}."
+    return ""
+
+
+def _path(item: ErrorDetails) -> str:
+    return ".".join(["spec", *(str(part) for part in item["loc"])])
 
 
 @dataclass(frozen=True)
