@@ -368,7 +368,8 @@ class FaultProxy:
             # Lines may be longer than what a line reader takes.
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                if not await self._tell(request, line + b"\n", response):
+                # Nobody listens to a watch that was given up: a fault there would be for nothing.
+                if _ended(request) or not await self._tell(request, line + b"\n", response):
                     return
         if rest:
             await response.write(rest)
