@@ -332,7 +332,8 @@ class Walker:
                 await self._come_back()
             await self._end()
         except AssertionError as error:
-            self._walk.violations.append(str(error))
+            told = [line for line in map(json.dumps, self._scene.operator.log) if self._name in line]
+            self._walk.violations.append("\n".join([str(error), *told[-15:]]))
         self._walk.seconds = time.monotonic() - begun
         return self._walk
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -101,6 +102,18 @@ class UnreachableError(ApiError):
     """No answer in time: the call may have had its effect."""
 
     code = "Unreachable"
+
+
+_SURROGATES: Final = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
+
+
+def encode(body: Manifest) -> str:
+    """JSON that is YAML too, as the API server reads what is applied.
+
+    YAML has no pairs of escapes for a character beyond 16 bits: such a one stands for itself. Control characters stay
+    escaped, since YAML takes none of them as they are.
+    """
+    return _SURROGATES.sub(lambda pair: str(json.loads(f'"{pair[0]}"')), json.dumps(body))
 
 
 def _error(status: int, body: str, retry_after: float) -> ApiError:
@@ -281,7 +294,7 @@ class Cluster:
                 METHODS[verb],
                 self._access.server + path,
                 params=params,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else encode(body),
                 headers=headers,
                 trace_request_ctx=METHODS[verb] != "GET",
             ) as response:
