@@ -37,16 +37,6 @@ CLEAR: Json = {"metadata": {"annotations": {names.CLEAR_ANNOTATION: "drawdown"}}
 CONFIRM: Json = {"metadata": {"annotations": {names.CONFIRM_STOPPED_ANNOTATION: "uid"}}}
 
 
-def of_its_own(document: Json, suffix: str, namespace: str) -> Json:
-    """An object of the whole cluster under a name of the test's own, in force in one namespace only."""
-    document["metadata"]["name"] += suffix
-    if "policyName" in document.get("spec", {}):
-        document["spec"]["policyName"] += suffix
-        selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-        document["spec"]["matchResources"] = {"namespaceSelector": selector}
-    return document
-
-
 @dataclass
 class Office:
     """A namespace with a TradingBot and with people, each bound to one role."""
@@ -82,7 +72,7 @@ async def office(served_cluster: LocalCluster, api_namespace: str) -> AsyncItera
     admin = await Kube.of(kubeconfig)
     suffix = f"-{uuid.uuid4().hex[:8]}"
     rendered = chart.render("--set", f"watchNamespaces={{{api_namespace}}}")
-    made = [of_its_own(o, suffix, api_namespace) for o in rendered if o["kind"] in PLURALS]
+    made = [chart.of_its_own(o, suffix, api_namespace) for o in rendered if o["kind"] in PLURALS]
     roles = {o["metadata"]["name"].removesuffix(suffix): ("ClusterRole", o["metadata"]["name"]) for o in made}
     roles = {name: role for name, role in roles.items() if name != "tradingbot-safe-mode"}
     roles |= {name: ("ClusterRole", name) for name in ("view", "edit", "admin")}

@@ -92,12 +92,16 @@ async def served(served_cluster: LocalCluster, api_namespace: str, tmp_path: Pat
     """One namespace with bots, another with the operator's account and the claims."""
     kubectl, claims = served_cluster.kubectl, f"{api_namespace}-claims"
     kubectl("create", "namespace", claims)
+    policy: list[Json] = []
     try:
         objects = chart.render(
             "--namespace", claims, "--set", f"watchNamespaces={{{api_namespace}}}",
-            "--set", "people.enabled=false,uninstallGuard.enabled=false",
+            "--set", "uninstallGuard.enabled=false",
         )  # fmt: skip
         access = [o for o in objects if o["kind"] in {"ServiceAccount", "Role", "RoleBinding"}]
+        # What holds on-call back must not hold the operator back.
+        policy = [chart.of_its_own(o, f"-{api_namespace}", api_namespace) for o in objects if "Admission" in o["kind"]]
+        access += policy
         kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": access}))
         token = kubectl("create", "token", ACCOUNT, "--namespace", claims, "--duration", "30m").strip()
         config = yaml.safe_load(served_cluster.kubeconfig().read_text(encoding="utf-8"))
@@ -111,6 +115,8 @@ async def served(served_cluster: LocalCluster, api_namespace: str, tmp_path: Pat
             yield Served(scene, kubeconfig, claims, user, rights(access))
     finally:
         kubectl("delete", "namespace", claims, "--wait=false")
+        for document in policy:
+            kubectl("delete", document["kind"], document["metadata"]["name"], "--ignore-not-found")
         kubectl("delete", "persistentvolume", api_namespace, "--ignore-not-found", "--wait=false")
 
 

@@ -44,3 +44,13 @@ def one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> di
     """The only object of a kind (and name)."""
     (found,) = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
     return found
+
+
+def of_its_own(document: dict[str, Any], suffix: str, namespace: str) -> dict[str, Any]:
+    """An object of the whole cluster under a name of the test's own, in force in one namespace only."""
+    document["metadata"]["name"] += suffix
+    if "policyName" in document.get("spec", {}):
+        document["spec"]["policyName"] += suffix
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        document["spec"]["matchResources"] = {"namespaceSelector": selector}
+    return document
