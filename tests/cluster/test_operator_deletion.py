@@ -92,6 +92,7 @@ async def test_a_bot_whose_pod_was_lost_while_no_operator_ran_drains_in_another_
     first, second = scene.kubelet.runs["btcusdt"]
     assert [request.position_policy for request in second.drain_requests] == ["ClosePosition"]
     assert second.incarnation > first.incarnation
+    assert [request.claimed_incarnation for request in second.drain_requests] == [second.incarnation]
     assert "DeletionIncomplete" not in await events(scene)
 
 

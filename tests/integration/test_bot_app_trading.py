@@ -328,6 +328,25 @@ async def test_a_new_store_touches_no_position_of_its_key_before_the_first_grant
         assert bot.status.safe_mode.level == "Normal"
 
 
+async def test_a_new_store_sells_what_a_former_process_left_once_a_drain_names_it_the_trader(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path / "holder", exchange, account)) as holder:
+        await enter(holder)
+        await holder.kill()
+    async with bot_process(make(tmp_path / "other", exchange, account)) as bot:
+        await bot.until(lambda status: status.ready and status.safe_mode.level == "Halted", 15)
+        request = DrainRequest(
+            bot_uid=UID, boot_id=bot.status.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=20,
+            account_known=True, claimed_incarnation=bot.status.incarnation,
+        )  # fmt: skip
+        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+        drained = await bot.until(lambda status: status.drain.phase is DrainPhase.DRAINED, 25)
+        assert drained.drain.remaining == []
+        assert not drained.grant.held
+        assert (await exchange.account(account.uid))["openOrders"] == []
+
+
 # --- bad input ---
 
 

@@ -131,6 +131,9 @@ class Control:
         """Begin to drain, or tell how far it is."""
         self._check_process(request.bot_uid, request.boot_id)
         self._meet(request.epoch)
+        session = self._desk.session
+        if session is not None and request.claimed_incarnation == session.manager.incarnation:
+            self._desk.grants.name_trader()
         if self._desk.drain.phase is DrainPhase.NONE or self._desk.drain.position_policy is not request.position_policy:
             if self._drain_task is not None:
                 self._drain_task.cancel()

@@ -128,7 +128,9 @@ class DrainRequest(WireModel):
     """Cancel entries and, with ClosePosition, sell; progress is in the stream's `drain`. Idempotent.
 
     `account_known`: the TradingBot once named its account, so that an empty store is no proof that nothing of it
-    is on the exchange; only a bot that reconciled may then say what is left. `epoch` is as in BotConfig.
+    is on the exchange; only a bot that reconciled may then say what is left. `claimed_incarnation` is what the claim
+    names: the process start of that number is the one trader, as by a grant, and may look after what former ones left,
+    though it gets no right to add exposure. `epoch` is as in BotConfig.
     """
 
     bot_uid: str
@@ -136,6 +138,7 @@ class DrainRequest(WireModel):
     position_policy: PositionPolicy
     deadline_seconds: int = Field(ge=1)
     account_known: bool = False
+    claimed_incarnation: int | None = None
     epoch: int = 0
 
 

@@ -51,6 +51,8 @@ class Record(StrEnum):
     """The claim names it, or is not to be had: a drain adds no exposure, and the fence on the exchange holds."""
     RAISED = "Raised"
     """Another start had its number; it takes a greater one first."""
+    NOT_YET = "NotYet"
+    """It has not named its account although the TradingBot once did: it is not connected, and cannot drain yet."""
     OTHER_ACCOUNT = "OtherAccount"
     """Its keys are of another account: what it would drain is not this TradingBot's."""
 
@@ -179,6 +181,9 @@ class BotTalk:
             return Record.DONE
         if memory.claim.reason == Reason.ACCOUNT_CHANGED:
             return Record.OTHER_ACCOUNT
+        nameless = word.status.account_uid is None or word.status.incarnation is None
+        if nameless and bot.status.get("accountUID") and memory.granted_boot != word.status.boot_id:
+            return Record.NOT_YET
         return Record.RAISED if memory.claim.reason == Reason.STARTING else Record.DONE
 
     async def _claim(self, bot: SeenBot, memory: Memory, status: BotStatus, link: BotLink, again: list[float]) -> None:
@@ -282,12 +287,20 @@ class BotTalk:
             position_policy=policy,
             deadline_seconds=max(1, int(seconds_left)),
             account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
+            claimed_incarnation=self._claimed(bot, word.status),
             epoch=self._leader.epoch,
         )
         try:
             await link.drain(request)
         except BotCallError as error:
             log.warning("the drain is not begun", bot=str(bot.key), error=str(error))
+
+    def _claimed(self, bot: SeenBot, status: BotStatus) -> int | None:
+        """The incarnation of this process start, where the claim names it."""
+        if status.account_uid is None or status.incarnation is None:
+            return None
+        claimant = claimant_of(bot, status.account_uid, status.boot_id, status.incarnation)
+        return status.incarnation if self._claims.holds(claimant) else None
 
 
 def claimant_of(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:

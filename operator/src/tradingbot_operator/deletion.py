@@ -206,7 +206,7 @@ class Deletion:
             pod=pod is not None,
             pod_deleting=pod is not None and pod.deleting,
             pod_terminated=pod is not None and pod.terminated,
-            reachable=word is not None and standing is not Record.RAISED,
+            reachable=word is not None and standing not in {Record.RAISED, Record.NOT_YET},
             drained=memory.drained is not None,
             marked=memory.drained is not None
             and statuses.previous(bot.status).drained == statuses.drained_mark(memory.drained),
