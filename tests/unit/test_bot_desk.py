@@ -126,6 +126,7 @@ class DyingSession:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.manager = self
+        self.incarnation = 1
 
     async def drain(self, _policy: PositionPolicy) -> list[str]:
         self._desk.session = None

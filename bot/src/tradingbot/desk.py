@@ -136,7 +136,11 @@ class Desk:
         safe.set(failed is not None, STORE, since=now, level=level)
         safe.set(self.drain.phase is not DrainPhase.NONE, DRAINING, since=now)
         self._refresh_books(session, now)
-        return before != [cause.id for cause in safe.causes]
+        if before == [cause.id for cause in safe.causes]:
+            return False
+        # Without an operator the log is where people see it.
+        self.log.info("safe mode", level=safe.level.word, causes={cause.id: cause.reason for cause in safe.causes})
+        return True
 
     def _refresh_books(self, session: Session | None, now: datetime) -> None:
         safe = self.safe_mode
