@@ -114,6 +114,17 @@ class Stage:
             self.cluster.kubectl, "wait", "--for=condition=Established", f"crd/{names.PLURAL}.{names.GROUP}"
         )
 
+    async def add_field_to_the_crd(self, name: str) -> None:
+        """A field of the spec with a default, as a later release may add one."""
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tradingbots.tradingbot.dev"
+        crd = await self.kube.call("GET", path)
+        (version,) = crd["spec"]["versions"]
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][name] = {
+            "type": "string",
+            "default": "Plain",
+        }
+        await self.kube.call("PUT", path, crd)
+
     async def operator(self, *more: str, python_path: str | None = None) -> OperatorProcess:
         """Starts one."""
         return await OperatorProcess.start(
@@ -220,6 +231,22 @@ async def test_an_upgrade_restarts_no_bot_loses_no_order_and_the_former_bots_tra
         incarnations = [incarnation for _, incarnation, _ in entries(await all_orders(stage.exchange, stage.account))]
         assert incarnations == sorted(incarnations)
         assert (await stage.bot())["status"]["trades"]["total"] >= before["trades"]["total"]
+
+        # The CRD of a release to come: its defaults are in every spec before its operator is there.
+        await stage.add_field_to_the_crd("fresh")
+
+        async def has_the_default() -> bool:
+            return "fresh" in (await stage.bot())["spec"]
+
+        await until("the default of the new field", has_the_default)
+        await stage.kube.merge(path, {"spec": {"risk": {"maxPositionValue": "300"}}})
+
+        async def told() -> bool:
+            return "spec.fresh" in (await stage.is_("Accepted", "True")).get("message", "")
+
+        await until("the field to be named", told)
+        await stage.is_("ConfigApplied", "True")
+        await stage.is_("Ready", "True")
 
         await stage.kube.call("DELETE", path)
 
