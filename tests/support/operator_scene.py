@@ -180,9 +180,10 @@ async def operator_scene(
     try:
         yield scene
     finally:
+        # First the operator, which would put its finalizer back.
+        await scene.operator.stop()
         for bot in await kube.items(scene.path("tradingbots")):
             await kube.merge(scene.path("tradingbots", bot["metadata"]["name"]), {"metadata": {"finalizers": None}})
-        await scene.operator.stop()
         await kubelet.stop()
         await kube.close()
     assert scene.operator.complaints() == []
