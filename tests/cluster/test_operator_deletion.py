@@ -50,6 +50,17 @@ async def ends(scene: Scene, seconds: float = 60.0) -> None:
         raise AssertionError(f"{error}; log {scene.operator.log[-8:]}") from error
 
 
+async def metric(scene: Scene, name: str) -> float:
+    """A figure of the operator, over all labels."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{scene.operator.ports['metrics']}/metrics") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+    found = [line for line in lines if line.split("{")[0].split(" ")[0] == f"tradingbot_operator_{name}"]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+
 async def begin_operator(scene: Scene) -> None:
     """Another operator, after one that was stopped."""
     scene.operator = await OperatorProcess.start(
@@ -138,6 +149,40 @@ async def test_a_bot_without_configuration_certificate_and_claim_still_drains(sc
     assert claims == []
 
 
+async def test_a_bot_that_lost_its_keys_ends_at_the_deadline_with_what_it_told_before(scene: Scene) -> None:
+    scene.kubelet.settings["btcusdt"] = HOLDING
+    await scene.create(deletionPolicy="ClosePosition", deletionDeadlineSeconds=10)
+    await scene.reaches("Trading")
+    scene.kubelet.settings["btcusdt"] = {"account_uid": None, "balance_synced": ("False", "CredentialsMissing")}
+    await delete(scene, "pods")
+    await until("another process", lambda: more_runs(scene, 2))
+    await scene.is_("BalanceSynced", "False", "CredentialsMissing")
+    await delete(scene)
+    await ends(scene)
+    assert scene.kubelet.runs["btcusdt"][-1].drain_requests == []
+    message = (await events(scene))["DeletionIncomplete"]
+    assert "position 0.5 of BTCUSDT" in message
+    assert STOP.client_order_id in message
+
+
+async def test_safe_mode_of_a_suspended_bot_is_acknowledged_by_its_end_also_for_a_new_operator(scene: Scene) -> None:
+    await scene.create(safeMode=True)
+    await scene.is_("SafeModeAcknowledged", "True", "OK", seconds=30)
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"suspend": True}})
+    await scene.is_("SafeModeAcknowledged", "True", "ProcessGone", seconds=30)
+    assert (await scene.condition("SafeModeEngaged"))[:2] == ("True", "ProcessGone")
+
+    async def forgotten() -> bool:
+        return "podUID" not in (await scene.bot())["status"]
+
+    await until("the pod to be told as gone", forgotten)
+    made = await scene.audited()
+    await scene.restart_operator()
+    await until("the new operator to look", lambda: metric(scene, "reconciles_total"), seconds=30)
+    assert (await scene.condition("SafeModeAcknowledged"))[:2] == ("True", "ProcessGone")
+    assert await scene.audited() == made
+
+
 @asynccontextmanager
 async def namespace_of(cluster: LocalCluster) -> AsyncIterator[str]:
     """A namespace that the test itself may delete."""
@@ -167,11 +212,7 @@ async def test_a_namespace_that_goes_hangs_on_no_bot_and_what_is_left_is_logged_
         assert left["reason"] == "DeletionIncomplete"
         assert left["left"][0] == "position 0.5 of BTCUSDT"
         assert STOP.client_order_id in left["left"][1]
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{scene.operator.ports['metrics']}/metrics") as answer,
-        ):
-            assert "tradingbot_operator_deletions_incomplete_total 1.0" in await answer.text()
+        assert await metric(scene, "deletions_incomplete_total") == 1
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{api_namespace}/leases"
         assert [item for item in await scene.kube.items(leases) if "claim-" in item["metadata"]["name"]] == []
 

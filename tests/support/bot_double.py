@@ -160,6 +160,10 @@ class BotDouble:
             )
         return causes
 
+    def _position(self) -> PositionStatus:
+        side, nothing = "Long" if self.quantity else "Flat", Decimal(0)
+        return PositionStatus(side=side, quantity=self.quantity, average_price=nothing, value=nothing, validated=True)
+
     def status(self, sequence: int) -> BotStatus:
         """All of it."""
         causes = self._causes()
@@ -198,13 +202,7 @@ class BotDouble:
             balance=BalanceStatus(
                 base=self.quantity, quote=Decimal(10000), drift=Decimal(0), last_sync_time=datetime.now(UTC)
             ),
-            position=PositionStatus(
-                side="Long" if self.quantity else "Flat",
-                quantity=self.quantity,
-                average_price=Decimal(0),
-                value=Decimal(0),
-                validated=True,
-            ),
+            position=self._position() if self.account_uid else None,
             pnl=PnLStatus(realized=Decimal(0), unrealized=self.unrealized, total=self.unrealized),
             open_orders=list(self.open_orders),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),

@@ -134,7 +134,9 @@ class BotController:
         if after is None or memory is None:
             self._enqueue(key, False)
             return
-        memory.last = Word(after, asyncio.get_running_loop().time())
+        if after.position is not None:
+            # A start that has not come to the exchange knows nothing and can have left nothing.
+            memory.last = Word(after, asyncio.get_running_loop().time())
         self._reporter.time_safe_mode(memory, after)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)

@@ -40,8 +40,8 @@ def over_in(
 ) -> float | None:
     """Seconds until nothing that a process left on the exchange can add exposure; 0: now; None: that is not known.
 
-    The process is certainly gone; `last` is what it said last, `granted_since` whether it was given a grant after
-    that, `stood` whether the status says that it acknowledged safe mode.
+    The process is certainly gone; `last` is what it said last of the exchange, `granted_since` whether it was given a
+    grant after that, `stood` whether the status says that it acknowledged safe mode.
 
     - Who never had a claim was never granted anything, and without a grant no entry is sent.
     - Who had acknowledged and was granted nothing afterwards left nothing.

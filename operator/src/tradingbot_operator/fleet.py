@@ -107,7 +107,7 @@ class Memory:
     vanished_pod: str | None = None
     """A pod that went away before its end was seen, until it is settled; empty where its UID is not known."""
     last: Word | None = None
-    """The bot's last word, however old: who asks what it may have left."""
+    """The bot's last word that knew the exchange, however old: what it may have left."""
     gone_since: float | None = None
     """Since when no process of it can be running."""
     had_pod: bool = False
