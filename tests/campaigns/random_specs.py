@@ -34,6 +34,8 @@ from tradingbot_operator.inventory import SeenBot
 CRD: Final = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
 PATIENCE: Final = 60.0
 """Seconds for one spec to be brought about; a refused pod is tried again within 30."""
+BOT_IMAGE: Final = "tradingbot/bot:dev"
+"""The operator's default."""
 OPERATORS_OWN: Final = frozenset(
     {"deletionPolicy", "deletionDeadlineSeconds", "storage", "pod", "suspend", "updateStrategy"}
 )
@@ -178,28 +180,30 @@ class View:
         return "", "", ""
 
 
-def pod_matches(spec: Json, pod: Json) -> bool:
-    """Whether a pod has the shape that spec.pod asks for; found without the operator's own mark."""
+def pod_matches(spec: Json, pod: Json) -> bool | None:
+    """Whether a pod has the shape that spec.pod asks for, found without the operator's own mark; None: hard to say."""
     asked, made = spec["pod"], pod["spec"]
     metadata, container = pod["metadata"], made["containers"][0]
     mounted = next(item["secret"]["secretName"] for item in made["volumes"] if item["name"] == names.CREDENTIALS_VOLUME)
     ours = desired.labels(desired.Identity(metadata["namespace"], metadata["name"], ""))
     labels = {key: value for key, value in asked.get("labels", {}).items() if key not in ours}
     extra = {key: value for key, value in metadata["labels"].items() if key not in {*ours, names.BOT_UID_LABEL}}
-    annotations = {
-        key: value
-        for key, value in metadata.get("annotations", {}).items()
-        if key != names.POD_TEMPLATE_ANNOTATION
-    }  # fmt: skip
-    return (
+    annotations = dict(metadata.get("annotations", {}))
+    annotations.pop(names.POD_TEMPLATE_ANNOTATION, None)
+    same = (
         labels == extra
         and asked.get("annotations", {}) == annotations
         and asked.get("nodeSelector", {}) == made.get("nodeSelector", {})
-        and ("image" not in asked or asked["image"] == container["image"])
+        and asked.get("image", BOT_IMAGE) == container["image"]
         and asked.get("imagePullSecrets", []) == made.get("imagePullSecrets", [])
         and asked.get("priorityClassName", "") == made.get("priorityClassName", "")
+        and asked.get("tolerations", []) == made.get("tolerations", [])[: len(asked.get("tolerations", []))]
         and spec["exchange"]["credentialsSecretRef"]["name"] == mounted
     )
+    if same and asked.keys() & {"resources", "affinity"}:
+        # The API server spells amounts anew and fills in.
+        return None
+    return same and "affinity" not in made and container["resources"] == desired.DEFAULT_RESOURCES
 
 
 def amiss(view: View, scene: Scene) -> list[str]:
@@ -207,8 +211,10 @@ def amiss(view: View, scene: Scene) -> list[str]:
     spec, status = view.spec, view.bot.get("status", {})
     if status.get("observedGeneration") != view.bot["metadata"]["generation"]:
         return ["the status speaks of an older generation"]
-    accepted = view.told(ConditionType.ACCEPTED)
-    if accepted[0] != "True":
+    accepted, ready = view.told(ConditionType.ACCEPTED), view.told(ConditionType.POD_READY)
+    # A pod that the API server refuses is told by PodReady, and as a stalled step when it is refused again and again.
+    stalled = accepted[1] == Reason.STALLED and _is_refused(ready)
+    if accepted[0] != "True" and not stalled:
         return [f"Accepted is {accepted}"]
     if view.config is None:
         return ["there is no ConfigMap"]
@@ -225,6 +231,10 @@ def amiss(view: View, scene: Scene) -> list[str]:
             wrong.append(f"suspended, and the phase is {status.get('phase')}")
         return wrong
     return wrong + _pod_amiss(view, scene, config)
+
+
+def _is_refused(ready: tuple[str, str, str]) -> bool:
+    return ready[:2] == ("False", Reason.POD_MISSING) and "refuses" in ready[2]
 
 
 def _sparse(spec: Json) -> Json:
@@ -250,15 +260,18 @@ def _pod_amiss(view: View, scene: Scene, config: Json) -> list[str]:
     spec, status, pod = view.spec, view.bot["status"], view.pod
     ready, up_to_date = view.told(ConditionType.POD_READY), view.told(ConditionType.UP_TO_DATE)
     if pod is None:
-        told = ready[:2] == ("False", Reason.POD_MISSING) and "refuses" in ready[2]
-        return [] if told else [f"there is no pod, and PodReady is {ready}"]
+        return [] if _is_refused(ready) else [f"there is no pod, and PodReady is {ready}"]
     if "deletionTimestamp" in pod["metadata"]:
         return ["the pod is being deleted"]
     name = view.bot["metadata"]["name"]
     double = scene.kubelet.bots.get(name)
     running = double is not None and pod.get("status", {}).get("phase") == "Running"
     wrong = []
-    if pod_matches(spec, pod):
+    matches = pod_matches(spec, pod)
+    if matches is None:
+        # Only that the operator has come to a word on it.
+        matches = up_to_date[0] == "True"
+    if matches:
         if up_to_date[0] != "True":
             wrong.append(f"the pod has the shape that is asked for, and UpToDate is {up_to_date}")
     else:
