@@ -2,65 +2,28 @@
 
 make test-exhaustive CAMPAIGN=faults SHARD=1/4
 make test-exhaustive CAMPAIGN=faults CASES=kill-after:3,reset:2@delete
+make test-exhaustive CAMPAIGN=specs SHARD=1/8
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
+import specs  # noqa: E402
+from book import Book  # noqa: E402
 from local_kubernetes.local import LocalCluster  # noqa: E402
 
 from campaigns.life_cycle import Case, Outcome, StepFault, World, live, world  # noqa: E402
 from support.fault_proxy import FaultKind, WatchFaultKind  # noqa: E402
-
-
-@dataclass
-class Book:
-    """What is known of a campaign at a commit: the undisturbed life and the cases that were run."""
-
-    path: Path
-    undisturbed: dict[str, Any]
-    done: dict[str, dict[str, Any]]
-
-    @classmethod
-    def open(cls, campaign: str) -> Book:
-        """Of the commit that is checked out."""
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip()
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-        path = base / "tradingbot" / "campaigns" / f"{campaign}-{commit}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        book = cls(path, {}, {})
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            row = json.loads(line)
-            if "undisturbed" in row:
-                book.undisturbed = row["undisturbed"]
-            else:
-                book.done[row["case"]] = row
-        return book
-
-    def note(self, row: dict[str, Any]) -> None:
-        """Keeps a row at once: a shard may be ended at any time."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if "undisturbed" in row:
-            self.undisturbed = row["undisturbed"]
-        else:
-            self.done[row["case"]] = row
 
 
 def all_cases(writes: dict[str, int], events: dict[str, int]) -> list[Case]:
@@ -108,6 +71,10 @@ def _show(outcome: Outcome) -> None:
 
 async def campaign(options: argparse.Namespace, folder: Path) -> int:
     """Runs what is asked for and not done yet; the exit code."""
+    if (task := asyncio.current_task()) is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What was started is ended, and what was done is noted.
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     cluster = LocalCluster(options.cluster)
     cluster.up(node=False)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/tradingbots.yaml"))
@@ -157,7 +124,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults"])
+    parser.add_argument("campaign", choices=["faults", "specs"])
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
@@ -165,7 +132,8 @@ def main() -> int:
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
-        return asyncio.run(campaign(options, Path(folder)))
+        chosen = specs.campaign if options.campaign == "specs" else campaign
+        return asyncio.run(chosen(options, Path(folder)))
 
 
 if __name__ == "__main__":
