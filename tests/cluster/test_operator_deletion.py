@@ -176,11 +176,10 @@ async def test_safe_mode_of_a_suspended_bot_is_acknowledged_by_its_end_also_for_
         return "podUID" not in (await scene.bot())["status"]
 
     await until("the pod to be told as gone", forgotten)
-    made = await scene.audited()
+    before = (await scene.bot())["status"]
     await scene.restart_operator()
-    await until("the new operator to look", lambda: metric(scene, "reconciles_total"), seconds=30)
-    assert (await scene.condition("SafeModeAcknowledged"))[:2] == ("True", "ProcessGone")
-    assert await scene.audited() == made
+    await until("the new operator to look", lambda: metric(scene, "reconciles_total"), seconds=60)
+    assert (await scene.bot())["status"] == before
 
 
 @asynccontextmanager

@@ -212,6 +212,8 @@ class BotController:
             return await self._objects.end_orphan(key)
         memory = self._fleet.of(bot)
         if not memory.stepped:
+            if self._pods.get(key) is None:
+                await self._talk.recall_claim(bot, memory)
             memory.stepped = True
             before = statuses.previous(bot.status)
             if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:

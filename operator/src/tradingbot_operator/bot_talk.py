@@ -169,6 +169,14 @@ class BotTalk:
             memory.wish(self._loop.time(), safe=latest.safe_mode)
         return False
 
+    async def recall_claim(self, bot: SeenBot, memory: Memory) -> None:
+        """Looks at the claim of a bot that has no process to ask, as when it is suspended: an operator that begins."""
+        account = bot.status.get("accountUID")
+        if not account or "exchange" not in bot.spec or "symbol" not in bot.spec:
+            return
+        if await self._claims.holder(claimant_of(bot, account, "", 0).lease_name) == bot.uid:
+            memory.claim = Finding.good()
+
     async def record(self, bot: SeenBot, memory: Memory, again: list[float]) -> Record:
         """Writes a process start into the claim, as before a grant: its drain sends orders with its number too."""
         word, link = memory.word(), memory.link
