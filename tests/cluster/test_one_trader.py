@@ -39,6 +39,7 @@ async def claims(scene: Scene, namespace: str | None = None) -> list[Json]:
         pytest.param("5000", "of-a-start-that-was-forgotten", id="the-claim-is-newer-than-the-bot"),
         pytest.param("1001", "of-another-start", id="another-start-had-this-very-incarnation"),
         pytest.param("", "", id="the-claims-marks-are-lost"),
+        pytest.param("9" * 30, "of-nobody", id="the-claims-marks-are-rubbish"),
     ],
 )
 async def test_incarnations_grow_whatever_a_backup_brings_back(scene: Scene, incarnation: str, boot: str) -> None:

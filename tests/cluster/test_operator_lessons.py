@@ -191,3 +191,26 @@ async def test_what_one_bot_makes_impossible_does_not_touch_the_others(scene: Sc
     await until("a grant of the good one", lambda: more(scene.double("good").grants, before), seconds=25)
     await scene.reaches("Trading", "bad", seconds=30)
     await scene.reaches("Trading", "good")
+
+
+async def test_a_step_that_fails_again_and_again_is_told_on_its_bot_and_the_others_go_on(scene: Scene) -> None:
+    await scene.create("good")
+    await scene.reaches("Trading", "good")
+    held = len(await scene.kube.items(scene.path("configmaps")))
+    hard = {"spec": {"hard": {"count/configmaps": str(held)}}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, **hard}
+    await scene.kube.call("POST", scene.path("resourcequotas"), quota)
+
+    async def enforced() -> bool:
+        return bool((await scene.kube.call("GET", scene.path("resourcequotas", "full"))).get("status", {}).get("used"))
+
+    await until("the quota", enforced)
+    scene.kubelet.settings["bad"] = {"account_uid": "1002"}
+    await scene.create("bad")
+    message = await scene.is_("Accepted", "Unknown", "Stalled", "bad", seconds=30)
+    assert "exceeded quota: full" in message
+    assert (await scene.bot("bad"))["status"]["phase"] == "Degraded"
+    await scene.kube.merge(scene.path("tradingbots", "good"), {"spec": {"safeMode": True}})
+    await scene.is_("SafeModeAcknowledged", "True", "OK", "good", seconds=5)
+    await scene.kube.call("DELETE", scene.path("resourcequotas", "full"))
+    await scene.reaches("Trading", "bad", seconds=45)

@@ -15,6 +15,8 @@ from tradingbot_operator.inventory import BotKey, Manifest
 HOLDER: Final = f"{names.GROUP}/holder"
 BOOT: Final = f"{names.GROUP}/boot-id"
 INCARNATION: Final = f"{names.GROUP}/incarnation"
+INCARNATIONS_END: Final = 36**7
+"""An incarnation has seven digits of base 36 in client ids: nobody could go above a greater one."""
 Mark = tuple[str, str, int]
 """What is remembered of a held claim: the Lease's name, the boot and its incarnation."""
 
@@ -52,11 +54,12 @@ class Claim:
         """From a Lease; marks that someone broke count as absent."""
         marks = raw["metadata"].get("annotations", {})
         incarnation = marks.get(INCARNATION, "")
+        number = int(incarnation) if incarnation.isdecimal() and len(incarnation) <= 20 else 0
         return cls(
             holder_uid=raw.get("spec", {}).get("holderIdentity", ""),
             holder=marks.get(HOLDER, ""),
             boot_id=marks.get(BOOT, ""),
-            incarnation=int(incarnation) if incarnation.isdecimal() else 0,
+            incarnation=number if number < INCARNATIONS_END else 0,
         )
 
 
