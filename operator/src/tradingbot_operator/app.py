@@ -247,7 +247,8 @@ class _Operator:
         self._leading = True
         # A pod whose TradingBot is gone needs a step too.
         for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
-            self._queue.add(key)
+            # Safe mode may have been set while nobody worked.
+            self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and bot.safe_mode)
         self.resync.hurry()
         self._metrics.leader.set(1)
         try:

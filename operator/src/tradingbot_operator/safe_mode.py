@@ -34,8 +34,9 @@ class SafeModeLane:
     `cluster` is a client of this lane alone: it may have to read a ConfigMap while the other is busy. What
     fails in the leader (no pod, no answer) is left to the steps of the work queue, which repeat it until it holds.
 
-    A standby carries a tightening too, as the leader may be dead, stopped or blind: with the epoch of nobody, of
-    which a bot takes the tightening alone. It writes nothing, and a release is the leader's.
+    A standby carries a tightening too, as the leader may be dead, stopped or blind, and so does a leader that has not
+    heard the bot yet: with the epoch of nobody, of which a bot takes the tightening alone. A standby writes nothing,
+    and a release is the leader's.
     """
 
     def __init__(
@@ -91,6 +92,10 @@ class SafeModeLane:
     async def _hand_over(self, bot: SeenBot) -> None:
         memory = self._fleet.of(bot)
         try:
+            if bot.safe_mode and memory.word() is None and (pod := self._pods.get(bot.key)) is not None:
+                # A new leader has no line to this bot yet; it need not wait for its turn.
+                await self._told(bot, pod)
+                return
             await memory.wanted_config(bot, self._bots, self._cluster)
             await memory.hand_over(bot)
         except (ApiError, BotCallError, SpecError, ForeignObjectError, LeaseLostError) as error:
@@ -114,7 +119,7 @@ class SafeModeLane:
             delay = min(LONGEST_RETRY_SECONDS, delay * 2)
 
     async def _told(self, bot: SeenBot, pod: SeenPod) -> bool:
-        peer = Peer.of(bot.uid, pod)
+        peer = Peer.of(bot.uid, pod) if pod.owner_uid == bot.uid else None
         if peer is None:
             return False
         # Read anew each time: the leader goes on counting in the ConfigMap.
