@@ -102,3 +102,17 @@ async def test_a_config_map_that_somebody_changed_or_deleted_is_written_anew(
         await scene.kube.call("DELETE", path)
         await until("the ConfigMap again", whole)
         assert (await scene.bot())["status"]["phase"] == "SafeMode"
+
+
+async def test_a_status_with_fields_that_an_older_crd_does_not_have_is_written_without_them(
+    calls: tuple[Kube, Cluster], api_namespace: str
+) -> None:
+    kube, cluster = calls
+    body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "old"}, "spec": SPEC}
+    bot = SeenBot.of(await kube.call("POST", BOTS.format(api_namespace), body))
+    status = {"phase": "Trading", "ofLater": "a", "alsoLater": {"deep": "b"}}
+    written = SeenBot.of(await cluster.apply_status(bot, status))
+    assert written.status == {"phase": "Trading"}
+    assert cluster.undeclared == {"ofLater", "alsoLater"}
+    await cluster.apply_status(written, {**status, "phase": "Paused"})
+    await kube.call("DELETE", f"{BOTS.format(api_namespace)}/old")

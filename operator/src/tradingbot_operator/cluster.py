@@ -30,6 +30,7 @@ from urllib.parse import quote
 
 import aiohttp
 import kopf
+import structlog
 from kubernetes.aio import client, config
 
 from tradingbot_api import names
@@ -44,6 +45,8 @@ CONNECTIONS: Final = 32
 LIST_CHUNK: Final = 500
 LONGEST_HOLD_SECONDS: Final = 60.0
 RELOGIN_SECONDS: Final = 1.0
+UNDECLARED_SECONDS: Final = 300.0
+"""So long a field that the CRD does not have is left out before it is tried again."""
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
@@ -57,6 +60,9 @@ METHODS: Final = {
     "delete": "DELETE",
 }
 MANAGED: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+
+
+log = structlog.get_logger(__name__)
 
 
 class ApiError(Exception):
@@ -126,6 +132,11 @@ def _error(status: int, body: str, retry_after: float) -> ApiError:
         reason, message, causes = "", body[:200], frozenset()
     kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
     return kind(status, reason, message, retry_after, causes)
+
+
+def undeclared_fields(message: str) -> frozenset[str]:
+    """The fields of a status in which server-side apply found something that the CRD does not have."""
+    return frozenset(re.findall(r"\.status\.(\w+)[^:\s]*: field not declared in schema", message))
 
 
 def _signed(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
@@ -244,6 +255,8 @@ class Cluster:
         self._access = access
         self._metrics = metrics
         self._held_until = 0.0
+        self._undeclared: frozenset[str] = frozenset()
+        self._undeclared_until = 0.0
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=access.tls),
             timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_SECONDS)),
@@ -419,10 +432,36 @@ class Cluster:
         await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
 
     async def apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
-        """Writes the whole status of a TradingBot as it was seen; ConflictError where it changed since."""
-        manifest = _header(bot) | {"status": status}
+        """Writes the whole status of a TradingBot as it was seen; ConflictError where it changed since.
+
+        Fields that the CRD of a former release does not have are left out: server-side apply refuses them, and with
+        them all others.
+        """
+        while True:
+            try:
+                return await self._apply_status(bot, status)
+            except ApiError as error:
+                # One at a time: the API server names no more.
+                unknown = undeclared_fields(error.message) - self.undeclared
+                if not unknown:
+                    raise
+                self._undeclared = self.undeclared | unknown
+                self._undeclared_until = asyncio.get_running_loop().time() + UNDECLARED_SECONDS
+                log.warning("the CRD is older than this operator: apply the present one", left_out=sorted(unknown))
+
+    async def _apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
+        manifest = _header(bot) | {"status": self.declared(status)}
         manifest["metadata"]["resourceVersion"] = bot.resource_version
         return await self.apply(names.PLURAL, manifest, "status")
+
+    def declared(self, status: Manifest) -> Manifest:
+        """A status without the `undeclared` fields."""
+        return {field: value for field, value in status.items() if field not in self.undeclared}
+
+    @property
+    def undeclared(self) -> frozenset[str]:
+        """Fields of a status that the CRD was found not to have, for a while: it may be upgraded at any time."""
+        return self._undeclared if asyncio.get_running_loop().time() < self._undeclared_until else frozenset()
 
     async def create_event(
         self, bot: SeenBot, event_name: str, notice: Notice, *, now: datetime, reporter: str

@@ -32,6 +32,8 @@ from tradingbot_operator.status import Finding
 STUCK_POD_SECONDS: Final = desired.TERMINATION_SECONDS + 10.0
 """Past the deadline: how long the kubelet is waited for to end the pod."""
 MARK_SECONDS: Final = 0.2
+MOST_MARKS: Final = 20
+"""A status that cannot hold the note, as with the CRD of a former release, must not hold up the end."""
 DEFAULT_DEADLINE_SECONDS: Final = 120
 
 log = structlog.get_logger(__name__)
@@ -227,6 +229,8 @@ class Deletion:
             return None
         if action is DeletionStep.DELETE_POD and pod is not None:
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
+        elif action is DeletionStep.MARK:
+            memory.marks += 1
         elif action is DeletionStep.DRAIN:
             await self._talk.drain(bot, memory, wish.policy, seconds_left=-overdue)
         if gone_in > 0:

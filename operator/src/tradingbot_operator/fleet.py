@@ -127,6 +127,8 @@ class Memory:
     namespace_going: bool = False
     """A pod was refused because the namespace is being deleted; that is never taken back."""
     farewell_said: bool = False
+    marks: int = 0
+    """Steps that tried to note in the status that it drained."""
     released: bool = False
     """Our finalizer was taken off; the watch may still show it, and nothing may be made for the bot any more."""
     status_written: float | None = None

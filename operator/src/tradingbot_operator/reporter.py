@@ -84,6 +84,9 @@ class Reporter:
             )
         )
         self.count_phase(memory, fresh)
+        if self._cluster.undeclared:
+            # What the CRD cannot hold is no difference.
+            fresh = statuses.previous(self._cluster.declared(statuses.encode(fresh)))
         stands = statuses.previous(bot.status)
         change = statuses.change(stands, fresh)
         if change is Change.NONE:
