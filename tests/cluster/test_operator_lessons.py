@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 CRD = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
 CLIENT_SIDE_LIMIT = 262_144
 """Bytes that the annotation of a client-side `kubectl apply` may have."""
-OUTLIVE_A_SILENCE = {"observedGeneration", "phase", "conditions", "podName", "incarnation", "accountUID"}
+OUTLIVE_A_SILENCE = {"observedGeneration", "phase", "conditions", "podName", "podUID", "incarnation", "accountUID"}
 
 
 async def test_deletions_that_wait_do_not_delay_other_bots(scene: Scene) -> None:

@@ -7,6 +7,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_operator.bot_controller import alarm, news
+from tradingbot_operator.bot_objects import made_for_bot
 from tradingbot_operator.certainty import confirmed_stopped
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Absences, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_step
@@ -381,3 +383,25 @@ def test_settings_come_from_flags_and_mistakes_are_named(tmp_path: Path) -> None
 def test_operators_of_the_same_namespaces_share_a_lease_and_others_do_not() -> None:
     assert lease_name(()) != lease_name(("a",)) != lease_name(("a", "b"))
     assert lease_name(("a", "b")) == lease_name(("a", "b"))
+
+
+OURS = {names.BOT_LABEL: "btcusdt", names.BOT_UID_LABEL: "former", names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "ours"),
+    [
+        pytest.param({"labels": OURS}, True, id="its-owner-was-taken-off"),
+        pytest.param(
+            {"labels": OURS, "ownerReferences": [{"kind": "TradingBot", "uid": "former"}]}, True, id="not-collected-yet"
+        ),
+        pytest.param({"labels": OURS, "ownerReferences": [{"kind": "ReplicaSet"}]}, False, id="of-another-controller"),
+        pytest.param({"labels": {**OURS, names.BOT_LABEL: "ethusdt"}}, False, id="a-copy-under-another-name"),
+        pytest.param({"labels": {names.BOT_LABEL: "btcusdt"}}, False, id="with-one-of-our-labels"),
+        pytest.param({}, False, id="without-labels"),
+    ],
+)
+def test_only_a_pod_that_was_made_for_a_tradingbot_of_its_name_may_be_ended(
+    metadata: dict[str, Any], ours: bool
+) -> None:
+    assert made_for_bot({"metadata": {"name": "btcusdt", **metadata}}) is ours

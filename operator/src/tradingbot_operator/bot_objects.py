@@ -28,15 +28,16 @@ ORPHAN_RETRY_SECONDS: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-def left_behind(pod: Manifest) -> bool:
-    """Whether a pod was made for a TradingBot of its name and nothing owns it any more; pure.
+def made_for_bot(pod: Manifest) -> bool:
+    """Whether a pod was made for a TradingBot of its name, and belongs to nobody else; pure.
 
-    Deleting with --cascade=orphan takes the owner off, and garbage collection ends only what has one.
+    Deleting with --cascade=orphan takes the owner off, and garbage collection, which ends what has a former owner,
+    may be late.
     """
     metadata = pod["metadata"]
     labels = metadata.get("labels", {})
     return (
-        not metadata.get("ownerReferences")
+        all(owner["kind"] == names.KIND for owner in metadata.get("ownerReferences", ()))
         and names.BOT_UID_LABEL in labels
         and (labels.get(names.BOT_LABEL), labels.get(names.MANAGED_BY_LABEL)) == (metadata["name"], names.FIELD_MANAGER)
     )
@@ -97,7 +98,7 @@ class BotObjects:
         pod = self._pods.get(bot.key)
         if pod is not None:
             if pod.owner_uid != bot.uid:
-                passing = pod.deleting or pod.terminated or await self._end_if_left_behind(bot.key)
+                passing = pod.deleting or pod.terminated or await self._end_former(bot.key)
                 raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=passing)
             memory.had_pod = True
             if pod.terminated and not pod.deleting:
@@ -129,12 +130,13 @@ class BotObjects:
         if await self._cluster.get(names.PLURAL, key.namespace, key.name) is not None:
             # Its watch event is on the way.
             return ORPHAN_RETRY_SECONDS
-        await self._end_if_left_behind(key)
+        await self._end_former(key)
         return None
 
-    async def _end_if_left_behind(self, key: BotKey) -> bool:
+    async def _end_former(self, key: BotKey) -> bool:
+        """Ends the pod of a TradingBot that is gone; False where it is somebody else's."""
         raw = await self._cluster.get("pods", key.namespace, key.name)
-        if raw is None or not left_behind(raw):
+        if raw is None or not made_for_bot(raw):
             return False
         log.warning("a pod whose TradingBot is gone is ended", bot=str(key))
         await self._cluster.delete("pods", key.namespace, key.name, raw["metadata"]["uid"])
