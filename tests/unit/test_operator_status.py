@@ -113,7 +113,12 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
         pytest.param(seen_pod(None, phase="Pending"), Reason.POD_PENDING, "starting", id="pending"),
         pytest.param(seen_pod({"running": {}}), Reason.POD_NOT_READY, "other conditions say why", id="not-ready"),
         pytest.param(
-            seen_pod(None, phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+            seen_pod(
+                {"terminated": {"exitCode": 137, "reason": "Error"}},
+                phase="Failed",
+                reason="Evicted",
+                message="The node was low on resource: memory.",
+            ),
             Reason.EVICTED,
             "low on resource: memory. It is made again",
             id="evicted",

@@ -142,6 +142,10 @@ def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> 
             f"Node {pod.node} does not answer; whether the process runs is not known. Once the machine is off: "
             f"kubectl delete node {pod.node}. An open position keeps its protection on the exchange.",
         )
+    if pod.reason == "Evicted":
+        return Finding.bad(
+            Reason.EVICTED, f"The node evicted the pod: {pod.message or 'no reason told'} It is made again."
+        )
     if pod.deleting:
         return Finding.bad(Reason.POD_NOT_READY, "The pod is being deleted.")
     if pod.ready:
@@ -174,10 +178,6 @@ def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> 
             Reason.CRASH_LOOP,
             f"The bot ends with exit code {container.exit_code}, {container.restarts} restarts. "
             f"See kubectl logs -n {pod.key.namespace} {pod.key.name} --previous.",
-        )
-    if pod.reason == "Evicted":
-        return Finding.bad(
-            Reason.EVICTED, f"The node evicted the pod: {pod.message or 'no reason told'} It is made again."
         )
     if pod.phase in {"Failed", "Succeeded"}:
         return Finding.bad(Reason.POD_NOT_READY, f"The pod ended: {pod.reason or pod.phase}. It is made again.")
