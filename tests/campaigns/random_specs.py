@@ -439,20 +439,18 @@ class Walker:
         while True:
             view = await self._look()
             wrong = amiss(view, self._scene)
+            if not wrong and view.pod is None and not view.spec.get("suspend") and not await self._pod_is_refused(view):
+                wrong = ["there is no pod, though the API server takes it"]
             took = time.monotonic() - begun
             if not wrong:
                 break
             if took > PATIENCE:
-                if view.pod is None and await self._pod_is_refused(view):
-                    wrong.append("the API server refuses the pod")
                 raise AssertionError(
                     f"walk {self._walk.number}, spec {self._walk.taken}, after {took:.0f} s: {'; '.join(wrong)}\n"
                     f"spec {json.dumps(view.spec)}\nstatus {json.dumps(view.bot.get('status'))[:3000]}\n"
                     f"pod {json.dumps(view.pod)[:2500]}"
                 )
             await asyncio.sleep(0.2)
-        if view.pod is None and not view.spec.get("suspend"):
-            assert await self._pod_is_refused(view), f"no pod, though the API server takes it: {json.dumps(view.spec)}"
         self._walk.slowest = max(self._walk.slowest, took)
         state = str(view.bot["status"]["phase"])
         self._walk.states[state] = self._walk.states.get(state, 0) + 1
