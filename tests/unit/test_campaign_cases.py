@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from campaigns.life_cycle import STEPS, Case, StepFault
 
+from campaigns.life_cycle import STEPS, Case, StepFault
 from support.fault_proxy import FaultKind, WatchFaultKind
 
 EVERYWHERE = Case((StepFault(FaultKind.KILL_AFTER, 3),))
