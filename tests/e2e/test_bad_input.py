@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
-from demo import ROOT, Demo, Shell
+from demo import Demo
+
+from support.demo_bots import apply, installed, manifest, patch, wait
 
 pytestmark = pytest.mark.e2e
 NAMESPACE = "bad-input"
@@ -20,33 +20,8 @@ KUBELET_REFRESH_SECONDS = 150
 
 @pytest.fixture(scope="module")
 def demo(cluster_environment: dict[str, str]) -> Demo:
-    """The operator and a paper exchange in a namespace of this module, on the cluster of this tier."""
-    installed = Demo(Shell(dict(cluster_environment)), "synthetic", NAMESPACE)
-    installed.cluster()
-    installed.install()
-    installed.exchange()
-    return installed
-
-
-def manifest(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The example bot under another name, with parts of its spec replaced."""
-    example = yaml.safe_load((ROOT / "examples/bnbusdt.yaml").read_text())
-    return {**example, "metadata": {"name": name}, "spec": {**example["spec"], **spec}}
-
-
-def apply(demo: Demo, *objects: dict[str, Any]) -> None:
-    """Applies objects as a user does."""
-    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    demo.shell.show("kubectl", "apply", "-f", "-", stdin=json.dumps(listed))
-
-
-def wait(what: str, probe: Callable[[], bool], seconds: float, seen: Callable[[], object]) -> float:
-    """Seconds until `probe` holds; fails with what was last seen."""
-    begun = time.monotonic()
-    while not probe():
-        assert time.monotonic() - begun < seconds, f"waited {seconds} s for {what}; last seen: {seen()}"
-        time.sleep(0.2)
-    return time.monotonic() - begun
+    """A namespace of this module, on the cluster of this tier."""
+    return installed(cluster_environment, "bad-input")
 
 
 def secret(name: str, api_key: str, api_secret: str) -> dict[str, Any]:
@@ -77,20 +52,18 @@ def test_bad_input_is_a_condition_and_heals_without_a_restart(demo: Demo) -> Non
     apply(
         demo,
         secret("wrong-keys", "x" * 64, "y" * 64),
-        manifest("unknown-symbol", {"symbol": "NOPEUSDT", "exchange": {**exchange, **refs["binance"]}}),
-        manifest("wrong-keys", {"symbol": "BTCUSDT", "exchange": {**exchange, **refs["wrong-keys"]}}),
-        manifest("missing-secret", {"symbol": "ETHUSDT", "exchange": {**exchange, **refs["missing"]}}),
+        manifest("unknown-symbol", symbol="NOPEUSDT", exchange={**exchange, **refs["binance"]}),
+        manifest("wrong-keys", symbol="BTCUSDT", exchange={**exchange, **refs["wrong-keys"]}),
+        manifest("missing-secret", symbol="ETHUSDT", exchange={**exchange, **refs["missing"]}),
         manifest(
             "exchange-down",
-            {"exchange": {"environment": "Paper", "baseURL": "http://later:8080", **refs["binance"]}},
+            exchange={"environment": "Paper", "baseURL": "http://later:8080", **refs["binance"]},
         ),
         manifest(
             "bad-parameters",
-            {
-                "symbol": "ETHUSDT",
-                "exchange": {**exchange, **refs["binance"]},
-                "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 30, "slow": "many"}},
-            },
+            symbol="ETHUSDT",
+            exchange={**exchange, **refs["binance"]},
+            strategy={"name": "ema-cross", "interval": "1s", "parameters": {"fast": 30, "slow": "many"}},
         ),
     )
     expected = {
@@ -122,8 +95,7 @@ def test_bad_input_is_a_condition_and_heals_without_a_restart(demo: Demo) -> Non
         "spec": {"selector": {"app.kubernetes.io/name": "paper-exchange"}, "ports": [{"port": 8080}]},
     }
     apply(demo, later, secret("wrong-keys", key, word), secret("missing", key, word))
-    good = '{"spec":{"strategy":{"parameters":{"fast":12,"slow":26}}}}'
-    demo.shell.show("kubectl", "patch", "tradingbot", "bad-parameters", "--type", "merge", "-p", good)
+    patch(demo, "bad-parameters", strategy={"parameters": {"fast": 12, "slow": 26}})
     mended = time.monotonic()
     for name in ("bad-parameters", "exchange-down", "wrong-keys", "missing-secret"):
         kind = expected[name][0]

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-import yaml
-from demo import OPERATOR_NAMESPACE, ROOT, Demo, Shell
+from demo import OPERATOR_NAMESPACE, Demo
+
+from support.demo_bots import apply, installed, manifest, patch, wait, wait_for
 
 pytestmark = pytest.mark.e2e
-NAMESPACE = "pod-troubles"
 
 
 @pytest.fixture(scope="module")
 def demo(cluster_environment: dict[str, str]) -> Demo:
-    """The operator and a paper exchange in a namespace of this module, on the cluster of this tier."""
-    installed = Demo(Shell(dict(cluster_environment)), "synthetic", NAMESPACE)
-    installed.cluster()
-    installed.install()
-    installed.exchange()
-    return installed
-
-
-def manifest(name: str, **spec: Any) -> dict[str, Any]:
-    """The example bot under another name, with parts of its spec replaced."""
-    example = yaml.safe_load((ROOT / "examples/bnbusdt.yaml").read_text())
-    return {**example, "metadata": {"name": name}, "spec": {**example["spec"], **spec}}
-
-
-def apply(demo: Demo, *objects: dict[str, Any]) -> None:
-    """Applies objects as a user does."""
-    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    demo.shell.show("kubectl", "apply", "-f", "-", stdin=json.dumps(listed))
-
-
-def patch(demo: Demo, name: str, **spec: Any) -> None:
-    """A merge patch of the spec."""
-    change = json.dumps({"spec": spec})
-    demo.shell.show("kubectl", "patch", "tradingbot", name, "--type", "merge", "-p", change)
-
-
-def wait(demo: Demo, name: str, kind: str, starts: str, seconds: float) -> str:
-    """Waits for a condition; how long it took is printed."""
-    begun = time.monotonic()
-    while not (last := demo.condition(name, kind)).startswith(starts):
-        assert time.monotonic() - begun < seconds, f"waited {seconds} s for {name} {kind} {starts}; it is {last}"
-        time.sleep(0.2)
-    print(f"{name}: {time.monotonic() - begun:.1f} s: {kind} {last}", flush=True)
-    return last
-
-
-def until(what: str, probe: Callable[[], bool], seconds: float) -> float:
-    """Seconds until `probe` holds."""
-    begun = time.monotonic()
-    while not probe():
-        assert time.monotonic() - begun < seconds, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
-    return time.monotonic() - begun
+    """A namespace of this module, on the cluster of this tier."""
+    return installed(cluster_environment, "pod-troubles")
 
 
 def test_each_trouble_of_a_pod_has_a_reason_and_heals_with_the_spec(demo: Demo) -> None:
@@ -71,17 +25,17 @@ def test_each_trouble_of_a_pod_has_a_reason_and_heals_with_the_spec(demo: Demo) 
         manifest("no-volume", storage={"size": "900Gi"}),
         manifest("evicted", pod={"resources": {"limits": {"ephemeral-storage": "40Ki"}}}),
     )
-    wait(demo, "no-image", "PodReady", "False ImagePullFailed", 90)
-    assert "24Mi" in wait(demo, "small", "PodReady", "False OutOfMemory", 90)
-    wait(demo, "nowhere", "PodReady", "False Unschedulable", 30)
-    assert "kubectl describe pvc" in wait(demo, "no-volume", "PodReady", "False VolumePending", 30)
+    wait_for(demo, "no-image", "PodReady", "False ImagePullFailed", 90)
+    assert "24Mi" in wait_for(demo, "small", "PodReady", "False OutOfMemory", 90)
+    wait_for(demo, "nowhere", "PodReady", "False Unschedulable", 30)
+    assert "kubectl describe pvc" in wait_for(demo, "no-volume", "PodReady", "False VolumePending", 30)
     # Nobody deletes a pod by hand: what does not run is replaced although the strategy is Manual.
     patch(demo, "no-image", pod={"image": None})
     patch(demo, "small", pod={"resources": None})
     patch(demo, "nowhere", pod={"nodeSelector": None})
     for name in ("no-image", "small", "nowhere"):
-        wait(demo, name, "Ready", "True", 120)
-    until(
+        wait_for(demo, name, "Ready", "True", 120)
+    wait(
         "an event of the eviction",
         lambda: (
             "Evicted"
@@ -96,7 +50,7 @@ def test_each_trouble_of_a_pod_has_a_reason_and_heals_with_the_spec(demo: Demo) 
 
 
 def test_safe_mode_by_an_annotation_of_the_pod_needs_no_operator(demo: Demo) -> None:
-    wait(demo, "small", "TradingAllowed", "True", 60)
+    wait_for(demo, "small", "TradingAllowed", "True", 60)
     name = demo.shell.quiet("kubectl", "get", "deployments", "-n", OPERATOR_NAMESPACE, "-o", "name").strip()
     replicas = demo.shell.quiet(
         "kubectl", "get", "-n", OPERATOR_NAMESPACE, name, "-o", "jsonpath={.spec.replicas}"
@@ -112,9 +66,9 @@ def test_safe_mode_by_an_annotation_of_the_pod_needs_no_operator(demo: Demo) -> 
         text = demo.shell.quiet("kubectl", "logs", "small", "--tail=200")
         return "PodAnnotation" in text or '"annotation"' in text
 
-    print(f"engaged without an operator after {until('the bot to engage', engaged, 90):.1f} s")
+    print(f"engaged without an operator after {wait('the bot to engage', engaged, 90):.1f} s")
     demo.shell.show(*scale, f"--replicas={replicas}")
-    wait(demo, "small", "SafeModeAcknowledged", "True", 90)
+    wait_for(demo, "small", "SafeModeAcknowledged", "True", 90)
     assert "PodAnnotation" in demo.condition("small", "SafeModeEngaged")
     # The mark of the emergency is latched: neither taking it off nor a new pod releases it, only a human's word does.
     demo.shell.show("kubectl", "annotate", "pod", "small", "tradingbot.dev/safe-mode-")
@@ -123,17 +77,18 @@ def test_safe_mode_by_an_annotation_of_the_pod_needs_no_operator(demo: Demo) -> 
         causes = demo.status("small").get("safeMode", {}).get("causes", [])
         return all("still has" not in cause.get("clears", "") for cause in causes)
 
-    until("the bot to see that the annotation is gone", removal_seen, 120)
+    wait("the bot to see that the annotation is gone", removal_seen, 120)
     assert demo.condition("small", "SafeModeEngaged").startswith("True PodAnnotation")
     demo.shell.show("kubectl", "annotate", "tradingbot", "small", "tradingbot.dev/clear=annotation")
-    wait(demo, "small", "TradingAllowed", "True", 60)
+    wait_for(demo, "small", "TradingAllowed", "True", 60)
 
 
 def test_suspend_ends_the_pod_and_resume_trades_again(demo: Demo) -> None:
     demo.shell.show("kubectl", "get", "tradingbot", "small", "-o", "wide")
     patch(demo, "small", suspend=True)
-    wait(demo, "small", "PodReady", "False Suspended", 60)
+    wait_for(demo, "small", "PodReady", "False Suspended", 60)
     assert demo.shell.quiet("kubectl", "get", "pod", "small", "--ignore-not-found") == ""
     patch(demo, "small", suspend=None)
-    wait(demo, "small", "Ready", "True", 60)
+    wait_for(demo, "small", "Ready", "True", 60)
     demo.shell.show("kubectl", "delete", "tradingbots", "--all", "--timeout=150s")
+    demo.shell.quiet("kubectl", "delete", "namespace", demo.namespace, "--timeout=60s")

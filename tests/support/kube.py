@@ -85,3 +85,18 @@ async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0) -> A
         if loop.time() > deadline:
             raise AssertionError(f"waited {seconds} s for {what}; last seen: {value!r}")
         await asyncio.sleep(0.05)
+
+
+async def register_node(kube: Kube, name: str) -> None:
+    """A node that a test plays. It is unschedulable: only pods of `pod_shape` come to it."""
+    metadata = {"name": name, "labels": {"kubernetes.io/hostname": name}}
+    node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"unschedulable": True}}
+    await kube.call("POST", "/api/v1/nodes", node)
+    capacity = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
+    status = {"status": {"capacity": capacity, "allocatable": capacity}}
+    await kube.merge(f"/api/v1/nodes/{name}/status", status)
+
+
+def pod_shape(node: str) -> Json:
+    """What spec.pod must say so that the scheduler gives the pod to a node that a test plays."""
+    return {"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": [{"operator": "Exists"}]}

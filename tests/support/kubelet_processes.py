@@ -21,7 +21,7 @@ from typing import Final
 
 import aiohttp
 
-from support.kube import Json, Kube, KubeError
+from support.kube import Json, Kube, KubeError, pod_shape, register_node
 from tradingbot_api import names
 
 LOOK_SECONDS: Final = 0.2
@@ -70,18 +70,12 @@ class KubeletProcesses:
 
     async def start(self) -> None:
         """Register the node and begin."""
-        metadata = {"name": self._node, "labels": {"kubernetes.io/hostname": self._node}}
-        # Unschedulable: only pods that tolerate everything and select this node come here.
-        node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"unschedulable": True}}
-        await self._kube.call("POST", "/api/v1/nodes", node)
-        capacity = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
-        status = {"status": {"capacity": capacity, "allocatable": capacity}}
-        await self._kube.merge(f"/api/v1/nodes/{self._node}/status", status)
+        await register_node(self._kube, self._node)
         self._task = asyncio.create_task(self._run())
 
     def shape(self) -> Json:
         """What spec.pod must say so that the scheduler gives the pod to this node."""
-        return {"nodeSelector": {"kubernetes.io/hostname": self._node}, "tolerations": [{"operator": "Exists"}]}
+        return pod_shape(self._node)
 
     async def stop(self) -> None:
         """End all."""
@@ -189,6 +183,8 @@ class KubeletProcesses:
             "--config", str(folder / "config" / names.CONFIG_KEY), "--tls-dir", str(folder / "tls"),
             "--credentials-dir", str(folder / names.CREDENTIALS_VOLUME), "--state-dir", str(container.state),
             "--host", container.address, "--probe-port", "0", "--control-port", str(names.CONTROL_PORT),
+            # A former version does not know it.
+            *(() if container.image in self.python_paths else ("--podinfo-dir", str(folder / "podinfo"))),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._environment(container.image),

@@ -16,21 +16,9 @@ from local_kubernetes.local import LocalCluster
 from support.bot_double import BotDouble
 from support.kube import BOTS, LEASES, Json, Kube, until
 from support.kubelet_double import KubeletDouble
+from support.operator_objects import SPEC
 from support.operator_process import OperatorProcess, make_authority
 from tradingbot_api import names
-
-SPEC: Json = {
-    "symbol": "BTCUSDT",
-    "exchange": {
-        "environment": "Paper",
-        "baseURL": "http://paper-exchange:8080",
-        "credentialsSecretRef": {"name": "binance"},
-    },
-    "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 12, "slow": 26}},
-    "capital": "1000",
-    "protection": {"stopLossRatio": "0.02", "takeProfitRatio": "0.04"},
-    "risk": {"maxPositionValue": "500", "maxDailyLoss": "50"},
-}
 
 
 @dataclass
