@@ -40,6 +40,8 @@ KEYS: Final = "binance"
 DUST: Final = Decimal(10)
 """Value in the quote asset below which nothing can be sold, and so nothing be protected."""
 QUIET_SECONDS: Final = 2.0
+PRICE_SECONDS: Final = 5.0
+"""A price only tells dust from a position."""
 UNPROTECTED_SECONDS: Final = 12.0
 """The spec's protection.deadlineSeconds and a slow machine."""
 PATIENCE: Final = 180.0
@@ -180,8 +182,10 @@ class Watchman:
     async def run(self) -> None:
         """Without end."""
         loop = asyncio.get_running_loop()
+        price, asked = Decimal(0), -PRICE_SECONDS
         while True:
-            price = await self._exchange.last_price(SYMBOL)
+            if loop.time() - asked > PRICE_SECONDS:
+                price, asked = await self._exchange.last_price(SYMBOL), loop.time()
             account = await self._exchange.account(self._account.uid)
             balance = account["balances"].get("BTC", {"free": "0", "locked": "0"})
             held = Decimal(balance["free"]) + Decimal(balance["locked"])
@@ -448,12 +452,17 @@ class Life:
 
     async def _enters(self) -> None:
         """Waits for one more entry: what is promised of entries says nothing of a bot that makes none."""
-        before = len(entries(await all_orders(self.world.exchange, self.account)))
+        before = await self._bought()
 
         async def more() -> bool:
-            return len(entries(await all_orders(self.world.exchange, self.account))) > before
+            return bool(await self._bought() - before)
 
         await until("an entry", more, self.patience)
+
+    async def _bought(self) -> set[int]:
+        """Ids of the trades that bought; asked for where it costs no request weight, which bots need."""
+        account = await self.world.exchange.account(self.account.uid)
+        return {trade["id"] for trade in account["trades"] if trade["isBuyer"]}
 
     async def _configure(self) -> bool:
         await self.patch({"risk": {"maxPositionValue": "400"}})
