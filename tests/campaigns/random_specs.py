@@ -34,6 +34,10 @@ from tradingbot_operator.inventory import SeenBot
 CRD: Final = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
 PATIENCE: Final = 60.0
 """Seconds for one spec to be brought about; a refused pod is tried again within 30."""
+UNSEEN_END: Final = 75.0
+"""So long a new operator waits where it did not see how a pod ended: the former one's last grant must be over."""
+RESTARTS: Final = 0.03
+"""Share of the specs that the operator is killed after."""
 BOT_IMAGE: Final = "tradingbot/bot:dev"
 """The operator's default."""
 OPERATORS_OWN: Final = frozenset(
@@ -319,6 +323,8 @@ class Walk:
     taken: int = 0
     refused: int = 0
     """By the API server's dry run."""
+    restarts: int = 0
+    """Of the operator, by this walk."""
     slowest: float = 0.0
     states: dict[str, int] = field(default_factory=dict)
     """How often the bot ended up in each phase."""
@@ -328,12 +334,15 @@ class Walk:
 class Walker:
     """Walks one TradingBot of a scene."""
 
+    _restarting = asyncio.Lock()
+
     def __init__(self, scene: Scene, number: int) -> None:
         self._scene = scene
         self._name = f"walk-{number}"
         self._rng = random.Random(number)
         self._path = scene.path("tradingbots", self._name)
         self._walk = Walk(number)
+        self._first_operator = scene.operator
 
     async def run(self, drawn: list[Json]) -> Walk:
         """These specs, the way back to trading, and the end; a broken promise ends it and is noted."""
@@ -395,7 +404,16 @@ class Walker:
             double.quantity = Decimal("0.5") if odd > 0.7 else Decimal(0)
             double.wake()
         if await self._write("PUT", mended(spec, self._first, self._scene.kubelet.shape(), self._rng)) is not None:
+            if self._rng.random() < RESTARTS:
+                await self._restart()
             await self._settle()
+
+    async def _restart(self) -> None:
+        """kill -9 of the operator just after a spec was written; the other walks go on."""
+        async with self._restarting:
+            assert self._scene.operator.complaints() == []
+            await self._scene.restart_operator()
+            self._walk.restarts += 1
 
     async def _write(self, method: str, spec: Json) -> Json | None:
         """Writes a spec as a user does, unless the dry run refuses it: that is what admission is for."""
@@ -444,7 +462,7 @@ class Walker:
             took = time.monotonic() - begun
             if not wrong:
                 break
-            if took > PATIENCE:
+            if took > PATIENCE + (0.0 if self._scene.operator is self._first_operator else UNSEEN_END):
                 raise AssertionError(
                     f"walk {self._walk.number}, spec {self._walk.taken}, after {took:.0f} s: {'; '.join(wrong)}\n"
                     f"spec {json.dumps(view.spec)}\nstatus {json.dumps(view.bot.get('status'))[:3000]}\n"
