@@ -11,7 +11,7 @@ from support.operator_objects import seen_bot, seen_pod, word
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import PositionStatus, TradingBotSpec, UpdateStrategy
 from tradingbot_operator.desired import Identity, pod
-from tradingbot_operator.restarts import Ending, EndingFacts, PodStep, is_flat, pod_step, up_to_date
+from tradingbot_operator.restarts import Ending, EndingFacts, PodStep, asked, is_flat, pod_step, up_to_date
 
 MANUAL, WHEN_FLAT, IMMEDIATE = UpdateStrategy
 LIVE = EndingFacts(
@@ -23,6 +23,7 @@ LIVE = EndingFacts(
     drained=False,
     flat=True,
     late=False,
+    naked=False,
 )
 
 
@@ -51,8 +52,20 @@ def facts(**changes: object) -> EndingFacts:
         ),
         pytest.param(facts(wanted=Ending.UPDATE, strategy=WHEN_FLAT), PodStep.DRAIN, id="flat-closes-entries-first"),
         pytest.param(facts(wanted=Ending.UPDATE, strategy=WHEN_FLAT, drained=True), PodStep.DELETE, id="flat-drained"),
+        pytest.param(facts(drained=True, flat=False), PodStep.WAIT, id="unwanted-drain-in-position-waits"),
         pytest.param(
-            facts(drained=True, strategy=WHEN_FLAT, flat=False), PodStep.WAIT, id="unwanted-drain-in-position-waits"
+            facts(drained=True, strategy=IMMEDIATE, flat=False), PodStep.DELETE, id="unless-the-strategy-is-immediate"
+        ),
+        pytest.param(
+            facts(wanted=Ending.SUSPEND, drained=True, flat=False, naked=True), PodStep.WAIT, id="naked-is-not-ended"
+        ),
+        pytest.param(
+            facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, late=True, flat=False, naked=True),
+            PodStep.WAIT,
+            id="naked-is-not-ended-though-late",
+        ),
+        pytest.param(
+            facts(wanted=Ending.SUSPEND, running=False, naked=True), PodStep.DELETE, id="a-crashed-one-mends-nothing"
         ),
         pytest.param(facts(drained=True), PodStep.DELETE, id="resumed-before-the-pod-was-gone"),
     ],
@@ -116,3 +129,21 @@ def test_the_digest_of_a_pod_changes_with_its_manifest_and_with_nothing_else() -
 
     assert digest() == digest(capital="2000", safeMode=True, suspend=True, updateStrategy="Immediate")
     assert len({digest(), digest("bot:2"), digest(pod={"annotations": {"a": "b"}})}) == 3
+
+
+@pytest.mark.parametrize("strategy", [MANUAL, WHEN_FLAT])
+def test_a_suspend_is_given_its_whole_time_however_long_an_update_waited(strategy: UpdateStrategy) -> None:
+    waiting = asked(None, Ending.UPDATE, strategy, reachable=True, now=0.0)
+    assert waiting is None
+    begun = asked(waiting, Ending.SUSPEND, strategy, reachable=True, now=10_000.0)
+    assert begun is not None
+    assert asked(begun, Ending.SUSPEND, strategy, reachable=True, now=10_100.0) is begun
+    assert not begun.late(10_119.0, deadline=120)
+    assert begun.late(10_120.0, deadline=120)
+    silent = asked(begun, Ending.SUSPEND, strategy, reachable=False, now=10_115.0)
+    assert silent is not None
+    assert not silent.late(10_144.0, deadline=120)
+    assert silent.late(10_145.0, deadline=120)
+    immediate = asked(None, Ending.UPDATE, IMMEDIATE, reachable=True, now=0.0)
+    assert immediate is not None
+    assert asked(immediate, Ending.SUSPEND, IMMEDIATE, reachable=True, now=500.0) != immediate

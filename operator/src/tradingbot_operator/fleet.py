@@ -77,11 +77,26 @@ class Ledger:
 
 
 HANDING_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 30.0
+"""So long a bot that cannot be asked to drain is waited for; its end (SIGTERM) cancels its entries too."""
 POD_BEING_MADE: Final = "The pod is being made."
 SUSPENDED: Final = "Suspended: no process runs. A position keeps its protection on the exchange."
 NO_ACCOUNT_YET: Final = Finding.open(
     Reason.AWAITING_ACCOUNT, "The bot has not named its exchange account yet; see BalanceSynced."
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Why the end of a pod is asked for, whether its bot answers, and since when, on the loop's clock."""
+
+    wanted: str
+    reachable: bool
+    since: float
+
+    def late(self, now: float, deadline: float) -> bool:
+        """Whether it was waited for long enough; `deadline` is of a bot that answers, in seconds."""
+        return now - self.since >= (deadline if self.reachable else SILENCE_SECONDS)
 
 
 @dataclass
@@ -113,8 +128,7 @@ class Memory:
     had_pod: bool = False
     ended_on_purpose: bool = False
     """Its pod was ended to suspend or update it: another one is no replacement of a lost one."""
-    ending_since: float | None = None
-    """Since when the end of the pod is wanted."""
+    asked: Asked | None = None
     up_to_date: Finding = NO_POD
     failures: int = 0
     """Steps that failed in a row."""

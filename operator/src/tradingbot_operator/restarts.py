@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 import structlog
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase
-from tradingbot_api.conditions import Reason
+from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import PositionPolicy, TradingBotSpec, UpdateStrategy
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import Cluster
-from tradingbot_operator.fleet import Memory
+from tradingbot_operator.fleet import Asked, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.status import NO_POD, Finding, Notice
-
-SILENCE_SECONDS: Final = 30.0
-"""So long a bot that cannot be asked to drain is waited for; its end (SIGTERM) cancels its entries too."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,22 +57,29 @@ class EndingFacts:
     flat: bool
     """The bot says that it has no position; False while it is not known."""
     late: bool
-    """It was waited for long enough."""
+    """It was asked, or was silent, for long enough."""
+    naked: bool
+    """The bot says that its position has no protection: its process is what mends that."""
 
 
 def pod_step(facts: EndingFacts) -> PodStep:
     """Pure: what to do next, so that each branch is a table row.
 
-    A bot in a position is never restarted by an update unless the strategy is Immediate. A container that does not
-    run cannot be disturbed: it is replaced in any case, so that a mended spec heals a pod that never started.
+    A bot in a position is never restarted by an update unless the strategy is Immediate, and none is ended while its
+    position is without protection. A container that does not run cannot be disturbed: it is replaced in any case, so
+    that a mended spec heals a pod that never started.
     """
+    step = _ending_step(facts)
+    return PodStep.WAIT if step is PodStep.DELETE and facts.running and facts.naked else step
+
+
+def _ending_step(facts: EndingFacts) -> PodStep:
     updating = facts.wanted is Ending.UPDATE
     if facts.wanted is Ending.NONE:
         if not facts.drained:
             return PodStep.KEEP
         # Drained for an end that is not wanted any more: only a new process trades again.
-        in_position = facts.strategy is UpdateStrategy.WHEN_FLAT and not facts.flat
-        return PodStep.WAIT if in_position else PodStep.DELETE
+        return PodStep.DELETE if facts.flat or facts.strategy is UpdateStrategy.IMMEDIATE else PodStep.WAIT
     if not facts.running:
         return PodStep.DELETE
     if updating and facts.strategy is UpdateStrategy.MANUAL:
@@ -92,9 +95,25 @@ def pod_step(facts: EndingFacts) -> PodStep:
     return PodStep.DRAIN if facts.reachable else PodStep.WAIT
 
 
+def asked(
+    before: Asked | None, wanted: Ending, strategy: UpdateStrategy, *, reachable: bool, now: float
+) -> Asked | None:
+    """Since when the end is asked for: anew for another reason and in silence, and not while an update only waits."""
+    if wanted is Ending.NONE or (wanted is Ending.UPDATE and strategy is not UpdateStrategy.IMMEDIATE):
+        return None
+    if before is not None and (before.wanted, before.reachable) == (wanted, reachable):
+        return before
+    return Asked(wanted, reachable, now)
+
+
 def is_flat(status: BotStatus) -> bool:
     """Whether a reconciled bot says that it holds nothing."""
     return status.ready and status.position is not None and status.position.quantity == 0
+
+
+def is_naked(status: BotStatus) -> bool:
+    """Whether the bot says that its position has no protection."""
+    return any(item.type == ConditionType.PROTECTED and item.status == "False" for item in status.conditions)
 
 
 def up_to_date(pod: SeenPod | None, bot: SeenBot, template: str, image: str, step: PodStep) -> Finding:
@@ -142,12 +161,14 @@ class Restarts:
         template = manifest["metadata"]["annotations"][names.POD_TEMPLATE_ANNOTATION]
         image = manifest["spec"]["containers"][0]["image"]
         if pod is None or pod.deleting or pod.terminated:
-            memory.ending_since = None
+            memory.asked = None
             memory.up_to_date = up_to_date(pod, bot, template, image, PodStep.DELETE)
             return
         wanted = Ending.SUSPEND if bot.suspended else Ending.UPDATE if pod.template != template else Ending.NONE
         word = memory.word()
         status = word.status if word is not None else None
+        now = self._loop.time()
+        memory.asked = asked(memory.asked, wanted, spec.update_strategy, reachable=status is not None, now=now)
         facts = EndingFacts(
             wanted=wanted,
             strategy=spec.update_strategy,
@@ -156,7 +177,8 @@ class Restarts:
             reachable=status is not None,
             drained=status is not None and status.drain.phase is DrainPhase.DRAINED,
             flat=status is not None and is_flat(status),
-            late=self._late(memory, spec, wanted, reachable=status is not None),
+            late=memory.asked is not None and memory.asked.late(now, spec.deletion_deadline_seconds),
+            naked=status is not None and is_naked(status),
         )
         action = pod_step(facts)
         memory.up_to_date = up_to_date(pod, bot, template, image, action)
@@ -173,15 +195,6 @@ class Restarts:
     async def _could_trade(self, bot: SeenBot, memory: Memory, status: BotStatus | None) -> bool:
         named = status is not None and status.account_uid is not None
         return named or await self._certainty.could_trade(bot, memory)
-
-    def _late(self, memory: Memory, spec: TradingBotSpec, wanted: Ending, *, reachable: bool) -> bool:
-        now = self._loop.time()
-        if wanted is Ending.NONE:
-            memory.ending_since = None
-            return False
-        if memory.ending_since is None:
-            memory.ending_since = now
-        return now - memory.ending_since >= (spec.deletion_deadline_seconds if reachable else SILENCE_SECONDS)
 
 
 def _notice(wanted: Ending, finding: Finding) -> Notice:
