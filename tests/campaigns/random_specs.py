@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from local_kubernetes.local import LocalCluster
 
 from support.kube import Json, KubeError
-from support.operator_scene import SPEC, Scene, operator_scene
+from support.operator_objects import SPEC
+from support.operator_scene import Scene, operator_scene
 from tradingbot_api import names
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator import desired
@@ -336,8 +337,9 @@ class Walker:
 
     _restarting = asyncio.Lock()
 
-    def __init__(self, scene: Scene, number: int) -> None:
+    def __init__(self, scene: Scene, number: int, restarts: float) -> None:
         self._scene = scene
+        self._restarts = restarts
         self._name = f"walk-{number}"
         self._rng = random.Random(number)
         self._path = scene.path("tradingbots", self._name)
@@ -404,7 +406,7 @@ class Walker:
             double.quantity = Decimal("0.5") if odd > 0.7 else Decimal(0)
             double.wake()
         if await self._write("PUT", mended(spec, self._first, self._scene.kubelet.shape(), self._rng)) is not None:
-            if self._rng.random() < RESTARTS:
+            if self._rng.random() < self._restarts:
                 await self._restart()
             await self._settle()
 
@@ -525,6 +527,6 @@ async def walking(cluster: LocalCluster, folder: Path) -> AsyncIterator[Scene]:
             cluster.kubectl("delete", "--wait=false", *mine)
 
 
-async def walk(scene: Scene, number: int, drawn: list[Json]) -> Walk:
+async def walk(scene: Scene, number: int, drawn: list[Json], restarts: float = RESTARTS) -> Walk:
     """One case: the walk of that number over specs that were drawn for it."""
-    return await Walker(scene, number).run(drawn)
+    return await Walker(scene, number, restarts).run(drawn)

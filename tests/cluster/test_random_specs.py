@@ -23,7 +23,7 @@ async def test_any_state_is_reached_from_any_other_and_then_nothing_is_written(
     async with walking(served_cluster, tmp_path) as scene:
         await scene.create("witness")
         await scene.reaches("Trading", "witness", seconds=60)
-        walks = await asyncio.gather(*(walk(scene, number, found) for number, found in drawn.items()))
+        walks = await asyncio.gather(*(walk(scene, number, found, 0.0) for number, found in drawn.items()))
         settled = await scene.audited()
         await asyncio.sleep(2.0)
         assert await scene.audited() == settled
