@@ -114,9 +114,7 @@ async def test_a_cause_is_cleared_once_and_not_again_by_the_same_revision(store:
 async def test_a_cleared_cause_is_on_the_disk_together_with_its_configuration(store: Store) -> None:
     await latched(store)
     desk = await start(store, config(1))
-    await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(
-        body(config(2, cleared=("drawdown",)))
-    )
+    await Control(desk, _feed()).put_config(body(config(2, cleared=("drawdown",))))
     assert not (await start(store, config(2))).safe_mode.has("drawdown")  # without any `save` in between
 
 
@@ -135,7 +133,7 @@ class DyingSession:
 
 async def test_a_drain_outlives_a_session_that_ends_under_it(store: Store) -> None:
     desk = await start(store, config(1))
-    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    control = Control(desk, _feed())
     desk.refresh = lambda: False  # type: ignore[method-assign]
     desk.session = cast(Session, DyingSession(desk))
     await control.drain(
@@ -155,7 +153,7 @@ async def test_an_empty_store_is_no_proof_for_a_bot_whose_account_is_known(
     store: Store, account_known: bool, phase: DrainPhase
 ) -> None:
     desk = await start(store, config(1))
-    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    control = Control(desk, _feed())
     request = DrainRequest(
         bot_uid="u-1",
         boot_id=desk.boot_id,
@@ -175,7 +173,7 @@ async def test_an_empty_store_is_no_proof_for_a_bot_whose_account_is_known(
 
 async def test_a_former_leader_can_neither_configure_nor_drain_also_after_a_restart(store: Store) -> None:
     desk = await start(store, config(1))
-    control = Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic))
+    control = Control(desk, _feed())
     await control.put_config(body(config(2), epoch=7))
     # The same content from a later leader is no other content.
     await control.put_config(body(config(2), epoch=8))
@@ -186,9 +184,22 @@ async def test_a_former_leader_can_neither_configure_nor_drain_also_after_a_rest
         await control.drain(request)
     assert desk.drain.phase is DrainPhase.NONE
     desk = await start(store, config(2))
+    control = Control(desk, _feed())
     with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
-        await Control(desk, StatusFeed(_no_status, _no_state, desk.monotonic)).put_config(body(config(3), epoch=7))
+        await control.drain(request.model_copy(update={"boot_id": desk.boot_id}))
+    assert desk.drain.phase is DrainPhase.NONE
+    with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
+        await control.put_config(body(config(3), epoch=7))
     assert desk.revision == 2
+
+
+async def test_a_store_that_opens_late_does_not_bring_a_former_leader_back(store: Store) -> None:
+    await Control(await start(store, config(1)), _feed()).put_config(body(config(2), epoch=7))
+    desk = Desk(config(2), operated=True)
+    desk.grants.meet(8)
+    await desk.take_over(store, choose_at_start(config(2), Applied.from_json(await store.get(CONFIG_FACT))))
+    with pytest.raises(ControlError, match="epoch: expected at least 8, got 7"):
+        await Control(desk, _feed()).put_config(body(config(3), epoch=7))
 
 
 async def test_the_offset_of_the_exchanges_clock_is_kept_until_it_was_measured_anew() -> None:
@@ -207,6 +218,10 @@ async def _answer(value: int) -> int:
 
 async def _unreachable() -> int:
     raise ConnectionError
+
+
+def _feed() -> StatusFeed:
+    return StatusFeed(_no_status, _no_state, time.monotonic)
 
 
 def _no_status(_sequence: int) -> BotStatus:

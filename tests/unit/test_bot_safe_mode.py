@@ -319,6 +319,26 @@ async def test_a_tightening_is_always_taken_and_only_a_greater_revision_releases
     assert (await Bot.start(store, config(7, epoch=7))).causes == set()
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(config(6, epoch=8, hedge={}), id="unknown-field"),
+        pytest.param(config(6, epoch=8, strategy={"name": "nope", "interval": "1m"}), id="refused"),
+        pytest.param(config(5, epoch=8, capital="900"), id="stale"),
+    ],
+)
+async def test_a_new_leader_whose_first_configuration_is_refused_is_heard_all_the_same(
+    store: Store, refused: bytes
+) -> None:
+    bot = await Bot.start(store, config(5, epoch=7))
+    assert await bot.put(refused) != "OK"
+    assert await bot.put(config(9, epoch=7)) == EPOCH_PAST
+    assert await bot.put(config(7, epoch=8, safeMode=True)) == "OK"
+    assert bot.causes == {"spec"}
+    assert await bot.put(config(8, epoch=8)) == "OK"
+    assert bot.causes == set()
+
+
 async def test_an_edit_under_way_does_not_release_what_was_asked_for_at_its_revision(store: Store) -> None:
     bot = await Bot.start(store, config(5, epoch=7))
     assert await bot.put(config(6, epoch=EPOCH_NOT_LEADER, safeMode=True)) == EPOCH_PAST

@@ -74,7 +74,6 @@ class Control:
         async with self._config_lock:
             if self._desk.store is None:
                 raise ControlError(503, "StoreFailed", self._desk.store_problem or "the store is not open yet")
-            self._meet(self._desk.applied.committed.epoch)
             self._meet(config.epoch)
             # Before any configuration was applied there is no limit that could be loosened.
             may_loosen = self._desk.safe_mode.has("spec") or self._desk.revision == 0

@@ -17,7 +17,7 @@ from tradingbot.applied import Applied, StartConfig
 from tradingbot.gateway.port import CallCounts
 from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.recovery.circuit_breaker import BreakerPanel
-from tradingbot.recovery.grant import GrantKeeper
+from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
 from tradingbot.recovery.safe_mode import (
     ANNOTATION,
     ANNOTATION_STANDS,
@@ -232,6 +232,8 @@ class Desk:
         self.books_confirmed = bool(await store.get(CONFIRMED_FACT))
         tightened = await store.get(TIGHTENED_FACT)
         self.store = store
+        with suppress(GrantRefusedError):  # a newer leader called before the store was open
+            self.grants.meet(start.applied.committed.epoch)
         self._take_over_safe_mode(start.applied.committed.revision, tightened)
         self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
         self.put_in_force(start.applied)
