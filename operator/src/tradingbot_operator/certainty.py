@@ -76,12 +76,14 @@ class Certainty:
             return 0.0
         if confirmed_stopped(vanished, bot.annotations):
             return self._settled(memory)
+        return await self.granted_for(bot, memory) or self._settled(memory)
+
+    async def granted_for(self, bot: SeenBot, memory: Memory) -> float:
+        """Seconds until the last grant that a process of it may have is certainly over; 0: now."""
         # A former operator may have granted until this one took its Lease.
         last = memory.last_grant if memory.last_grant is not None else self._leader.since
         wait = last + GRANT_OVER_SECONDS - self._loop.time()
-        if wait <= 0 or not await self.could_trade(bot, memory):
-            return self._settled(memory)
-        return wait
+        return wait if wait > 0 and await self.could_trade(bot, memory) else 0.0
 
     @staticmethod
     def _settled(memory: Memory) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +17,7 @@ from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk, Record, claimant_of
-from tradingbot_operator.certainty import GRANT_OVER_SECONDS, Certainty
+from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import SpecError
@@ -175,7 +174,6 @@ class Deletion:
         self._reporter = reporter
         self._now = now
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
 
     async def step(self, bot: SeenBot, memory: Memory) -> float | None:
         """Brings the end closer; when to come again, None: it is over."""
@@ -197,8 +195,8 @@ class Deletion:
         gone_in = 0.0
         if pod is None:
             gone_in = await self._certainty.gone_in(bot, memory)
-        elif not pod.terminated and memory.last_grant is not None:
-            gone_in = memory.last_grant + GRANT_OVER_SECONDS - self._loop.time()
+        elif not pod.terminated:
+            gone_in = await self._certainty.granted_for(bot, memory)
         named = word is not None and word.status.account_uid is not None
         could_trade = named or await self._certainty.could_trade(bot, memory)
         other = wish.readable and await self._claimed_by_other(
@@ -210,8 +208,8 @@ class Deletion:
             pod_terminated=pod is not None and pod.terminated,
             reachable=word is not None and standing not in {Record.RAISED, Record.NOT_YET},
             drained=memory.drained is not None,
-            marked=memory.drained is not None
-            and statuses.previous(bot.status).drained == statuses.drained_mark(memory.drained),
+            marked=memory.marks >= MOST_MARKS
+            or (memory.drained is not None and noted_drain(bot) == statuses.drained_mark(memory.drained)),
             could_trade=could_trade,
             overdue=overdue,
             claimed_by_other=other,

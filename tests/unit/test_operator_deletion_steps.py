@@ -1,0 +1,128 @@
+"""Promises of a deletion's steps: what an operator that begins in the middle of one may do, and that it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.operator_objects import NOW, UID, seen_bot, seen_pod, word
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
+from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_operator.bot_talk import Record
+from tradingbot_operator.certainty import Certainty
+from tradingbot_operator.deletion import MOST_MARKS, STUCK_POD_SECONDS, Deletion
+from tradingbot_operator.fleet import Memory
+from tradingbot_operator.inventory import SeenBot, SeenPod
+
+DEADLINE_SECONDS = 10
+
+
+class World:
+    """What a deletion does to everything around it, in order; nothing of it waits."""
+
+    def __init__(self, bot: SeenBot, pod: SeenPod | None, *, leads_for: float = 3600.0, after: float = 5.0) -> None:
+        """`leads_for`: seconds since this operator took the Lease; `after`: since the deletion."""
+        self.done: list[str] = []
+        self.bot = bot
+        self.pod = pod
+        self.now = NOW + timedelta(seconds=after)
+        self.memory = Memory(bot.uid, bot.key)
+        leader = SimpleNamespace(since=asyncio.get_running_loop().time() - leads_for)
+        stand_in: Any = self
+        self._deletion = Deletion(
+            cluster=stand_in, claims=stand_in, certainty=Certainty(stand_in, stand_in, leader),  # type: ignore[arg-type]
+            objects=stand_in, talk=stand_in, reporter=stand_in, now=self.clock, metrics=stand_in,
+        )  # fmt: skip
+        self.deletions_incomplete = SimpleNamespace(inc=lambda: None)
+
+    async def step(self, heard: BotStatus | None = None) -> str:
+        """One step; what it did last."""
+        self.memory.word = lambda: SimpleNamespace(status=heard) if heard else None  # type: ignore[method-assign,assignment,return-value]
+        await self._deletion.step(self.bot, self.memory)
+        return self.done[-1]
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def our_pod(self, bot: SeenBot) -> SeenPod | None:
+        return self.pod
+
+    def tend_link(self, *_: object) -> None: ...
+
+    async def record(self, *_: object) -> Record:
+        return Record.DONE
+
+    async def holder(self, _: str) -> str:
+        return UID
+
+    async def any_of(self, _: str) -> bool:
+        return True
+
+    async def drain(self, *_: object, **__: object) -> None:
+        self.done.append("drain")
+
+    async def delete(self, plural: str, *_: object) -> None:
+        self.done.append(f"delete {plural}")
+
+    async def release(self, _: str) -> None:
+        self.done.append("release the claim")
+
+    async def set_finalizer(self, _: SeenBot, *, present: bool) -> None:
+        self.done.append("let go")
+
+    async def tell(self, _bot: object, _memory: object, accepted: Any, *_: object) -> None:
+        self.done.append(accepted.message)
+
+    async def post(self, *_: object) -> None: ...
+
+
+def deleted(**status: Any) -> SeenBot:
+    """A TradingBot that is being deleted."""
+    return seen_bot(
+        metadata={"deletionTimestamp": NOW.isoformat(), "finalizers": [names.FINALIZER]},
+        deletionDeadlineSeconds=DEADLINE_SECONDS,
+        status={"accountUID": "1001", **status},
+    )
+
+
+TAKEN_UP = {
+    "conditions": [
+        {"type": "Accepted", "status": "False", "reason": "Deleting", "lastTransitionTime": "2026-11-22T12:00:00Z"}
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("leads_for", "granted_ago", "released"),
+    [
+        pytest.param(5.0, None, False, id="a-former-operator-may-have-granted"),
+        pytest.param(3600.0, None, True, id="nobody-granted-for-long"),
+        pytest.param(3600.0, 15.0, False, id="it-granted-itself"),
+        pytest.param(3600.0, 300.0, True, id="its-grant-is-over"),
+    ],
+)
+async def test_a_claim_is_not_released_while_a_process_that_nobody_saw_end_may_hold_a_grant(
+    leads_for: float, granted_ago: float | None, released: bool
+) -> None:
+    stuck = seen_pod({"running": {}}, deleting=True)
+    world = World(
+        deleted(**TAKEN_UP), stuck, leads_for=leads_for, after=DEADLINE_SECONDS + STUCK_POD_SECONDS + 1
+    )  # fmt: skip
+    if granted_ago is not None:
+        world.memory.last_grant = asyncio.get_running_loop().time() - granted_ago
+    assert await world.step() == "let go"
+    assert ("release the claim" in world.done) is released
+
+
+async def test_a_status_that_cannot_hold_the_drain_does_not_hold_up_the_end() -> None:
+    world = World(deleted(), seen_pod({"running": {}}, ready=True))
+    drained = word(drain=DrainStatus(phase=DrainPhase.DRAINED, position_policy=PositionPolicy.HOLD))
+    for _ in range(MOST_MARKS):
+        assert "Mark" in await world.step(drained)
+    await world.step(drained)
+    assert "delete pods" in world.done
