@@ -67,9 +67,7 @@ class SafeModeLane:
         """spec.safeMode is another than before. Never waits."""
         self._fleet.of(bot).wish(asyncio.get_running_loop().time(), safe=bot.safe_mode)
         if bot.key not in self._tasks:
-            task = asyncio.create_task(self._carry(bot.key), name=f"safe mode {bot.key}")
-            self._tasks[bot.key] = task
-            task.add_done_callback(lambda _: self._tasks.pop(bot.key, None))
+            self._tasks[bot.key] = asyncio.create_task(self._carry(bot.key), name=f"safe mode {bot.key}")
 
     async def close(self) -> None:
         """Ends what is under way."""
@@ -80,14 +78,18 @@ class SafeModeLane:
 
     async def _carry(self, key: BotKey) -> None:
         carried: bool | None = None
-        # The wish may change while it is carried: the last one counts.
-        while (bot := self._bots.get(key)) is not None and bot.safe_mode is not carried:
-            carried = bot.safe_mode
-            if self._leader.valid():
-                await self._hand_over(bot)
-            elif bot.safe_mode:
-                await self._engage(bot)
-        self._enqueue(key)
+        try:
+            # The wish may change while it is carried: the last one counts.
+            while (bot := self._bots.get(key)) is not None and bot.safe_mode is not carried:
+                carried = bot.safe_mode
+                if self._leader.valid():
+                    await self._hand_over(bot)
+                elif bot.safe_mode:
+                    await self._engage(bot)
+        finally:
+            # Within the task, not after it: a wish that comes now finds none and starts another.
+            self._tasks.pop(key, None)
+            self._enqueue(key)
 
     async def _hand_over(self, bot: SeenBot) -> None:
         memory = self._fleet.of(bot)

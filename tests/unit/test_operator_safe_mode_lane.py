@@ -1,0 +1,72 @@
+"""Promises of the fast lane of safe mode that need no bot: no wish is lost, whenever it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from support.operator_objects import seen_bot
+from tradingbot_operator.fleet import Fleet
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
+from tradingbot_operator.safe_mode import SafeModeLane
+
+OFF, ON = seen_bot(safeMode=None), seen_bot(safeMode=True)
+
+
+class Looks(Inventory[SeenBot]):
+    """Runs `at_last` from the event loop right after the lane looked for the last time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.at_last: Any = None
+
+    def get(self, key: BotKey) -> SeenBot | None:
+        self.looks += 1
+        if self.looks == 2:
+            asyncio.get_running_loop().call_soon(self.at_last)
+        return super().get(key)
+
+
+async def test_a_wish_that_comes_while_the_lane_ends_is_carried_too() -> None:
+    bots, told = Looks(), []
+    stepped: asyncio.Queue[BotKey] = asyncio.Queue()
+    bots.see(ON)
+
+    class Lane(SafeModeLane):
+        async def _engage(self, bot: SeenBot) -> None:
+            told.append(bot.safe_mode)
+
+    lane = Lane(
+        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
+        tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+    def off_and_on() -> None:
+        for bot in (OFF, ON):
+            lane.notice(bot)
+
+    bots.at_last = off_and_on
+    lane.notice(ON)
+    async with asyncio.timeout(5):
+        assert [await stepped.get(), await stepped.get()] == [ON.key, ON.key]
+    assert told == [True, True]
+
+
+async def test_a_bot_whose_wish_cannot_be_carried_is_looked_at_by_a_step() -> None:
+    bots = Looks()
+    stepped: asyncio.Queue[BotKey] = asyncio.Queue()
+    bots.see(ON)
+
+    class Lane(SafeModeLane):
+        async def _engage(self, bot: SeenBot) -> None:
+            raise RuntimeError("unexpected")
+
+    lane = Lane(
+        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
+        tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
+    )  # type: ignore[arg-type]  # fmt: skip
+    lane.notice(ON)
+    async with asyncio.timeout(5):
+        assert await stepped.get() == ON.key
