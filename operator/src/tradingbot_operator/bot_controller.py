@@ -211,9 +211,11 @@ class BotController:
             self._forget(key)
             return await self._objects.end_orphan(key)
         memory = self._fleet.of(bot)
+        if not memory.claim_recalled and self._pods.get(key) is None:
+            # The pod of a suspended bot may have been at its end when this process began to look.
+            await self._talk.recall_claim(bot, memory)
+            memory.claim_recalled = True
         if not memory.stepped:
-            if self._pods.get(key) is None:
-                await self._talk.recall_claim(bot, memory)
             memory.stepped = True
             before = statuses.previous(bot.status)
             if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:

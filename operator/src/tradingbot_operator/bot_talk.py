@@ -172,7 +172,7 @@ class BotTalk:
     async def recall_claim(self, bot: SeenBot, memory: Memory) -> None:
         """Looks at the claim of a bot that has no process to ask, as when it is suspended: an operator that begins."""
         account = bot.status.get("accountUID")
-        if not account or "exchange" not in bot.spec or "symbol" not in bot.spec:
+        if memory.claim != NO_ACCOUNT_YET or not account or "exchange" not in bot.spec or "symbol" not in bot.spec:
             return
         if await self._claims.holder(claimant_of(bot, account, "", 0).lease_name) == bot.uid:
             memory.claim = Finding.good()

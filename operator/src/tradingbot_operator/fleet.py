@@ -110,6 +110,8 @@ class Memory:
     link: BotLink | None = None
     claim: Finding = NO_ACCOUNT_YET
     claim_asked: float = 0.0
+    claim_recalled: bool = False
+    """Whether the claim was looked at without a process to ask."""
     may_hold_claim: bool | None = None
     last_grant: float | None = None
     granted_boot: str = ""
