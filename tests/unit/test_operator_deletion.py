@@ -9,16 +9,18 @@ import pytest
 
 from support.operator_objects import NOW, seen_bot, word
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, OpenOrder
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, GrantStatus, OpenOrder
 from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy, PositionStatus
 from tradingbot_operator import status as statuses
-from tradingbot_operator.certainty import ENTRY_SETTLE_SECONDS, over_in
+from tradingbot_operator.bot_link import Word
+from tradingbot_operator.certainty import ENTRY_SETTLE_SECONDS, granted_after, over_in, stood
 from tradingbot_operator.deletion import DEFAULT_DEADLINE_SECONDS, Wish, as_drain, begun
 from tradingbot_operator.leftovers import farewell, leftovers
 from tradingbot_operator.status import Finding, Gone, safe_mode_acknowledged, safe_mode_engaged
 
 DELETED = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PREFIX = names.order_prefix("1001", "BTCUSDT")
+HELD = GrantStatus(held=True)
 
 
 # --- the deadline ---
@@ -157,7 +159,20 @@ def test_an_event_holds_what_to_do_however_many_orders_are_left() -> None:
         pytest.param(None, {"stood": True}, 0.0, id="an-earlier-operator-had-its-word"),
         pytest.param(None, {}, None, id="nobody-heard-it"),
         pytest.param(word(causes=("Spec",)), {}, 0.0, id="it-had-acknowledged"),
-        pytest.param(word(causes=("Spec",)), {"granted_since": True}, None, id="and-was-released-since"),
+        pytest.param(word(causes=("Spec",)), {"granted_since": True}, 0.0, id="a-grant-does-not-release-it"),
+        pytest.param(
+            word(causes=("Spec",), grant=HELD), {"wished": False}, None, id="a-configuration-may-have-released-it"
+        ),
+        pytest.param(word(causes=("BreakerOpen",), grant=HELD), {}, None, id="it-may-have-released-itself"),
+        pytest.param(
+            word(causes=("BreakerOpen",), grant=HELD, announced=True),
+            {},
+            ENTRY_SETTLE_SECONDS,
+            id="it-may-have-released-itself-and-entered",
+        ),
+        pytest.param(word(causes=("BreakerOpen", "Draining"), grant=HELD), {"wished": False}, 0.0, id="it-was-ending"),
+        pytest.param(word(causes=("AwaitingGrant",)), {"wished": False}, 0.0, id="it-had-no-grant"),
+        pytest.param(word(causes=("AwaitingGrant",)), {"granted_since": True}, None, id="it-may-have-got-a-grant"),
         pytest.param(word(causes=("Spec",), acknowledged=False), {}, None, id="not-acknowledged-nor-shown"),
         pytest.param(word(), {}, None, id="traded-before-it-showed-itself"),
         pytest.param(word(announced=True), {}, ENTRY_SETTLE_SECONDS, id="an-entry-may-be-on-its-way"),
@@ -168,8 +183,47 @@ def test_an_event_holds_what_to_do_however_many_orders_are_left() -> None:
 def test_nothing_is_left_of_a_process_only_where_that_is_certain(
     last: BotStatus | None, facts: dict[str, Any], expected: float | None
 ) -> None:
-    known: dict[str, Any] = {"could_trade": True, "stood": False, "granted_since": False, "gone_for": 0.0, **facts}
+    known: dict[str, Any] = {
+        "could_trade": True, "stood": False, "granted_since": False, "wished": True, "gone_for": 0.0, **facts
+    }  # fmt: skip
     assert over_in(last, **known) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "granted", "after"),
+    [
+        pytest.param(True, None, False, id="never"),
+        pytest.param(True, 99.0, False, id="it-knew-of-one"),
+        pytest.param(True, 101.0, True, id="renewed-since"),
+        pytest.param(False, 99.0, True, id="its-word-crossed-the-grant"),
+        pytest.param(False, 30.0, False, id="that-grant-is-over"),
+    ],
+)
+def test_a_word_that_knows_of_no_grant_does_not_rule_out_one_that_was_sent(
+    held: bool, granted: float | None, after: bool
+) -> None:
+    assert granted_after(Word(word(grant=GrantStatus(held=held)), received=100.0), granted) is after
+
+
+def condition(kind: str, reason: str, status: str = "True") -> dict[str, str]:
+    return {"type": kind, "status": status, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("engaged", "acknowledged", "wanted", "expected"),
+    [
+        pytest.param("Spec", "OK", True, True, id="as-the-spec-still-wants"),
+        pytest.param("Spec", "OK", False, False, id="the-spec-wants-it-no-more"),
+        pytest.param("BreakerOpen", "OK", True, False, id="for-a-reason-of-its-own"),
+        pytest.param("ProcessGone", "ProcessGone", False, True, id="by-its-end"),
+    ],
+)
+def test_a_former_operators_word_counts_only_while_nothing_can_have_ended_it(
+    engaged: str, acknowledged: str, wanted: bool, expected: bool
+) -> None:
+    conditions = [condition("SafeModeEngaged", engaged), condition("SafeModeAcknowledged", acknowledged)]
+    assert stood(seen_bot(safeMode=wanted, status={"conditions": conditions})) is expected
+    assert not stood(seen_bot(safeMode=True, status={"conditions": conditions[:1]}))
 
 
 @pytest.mark.parametrize(

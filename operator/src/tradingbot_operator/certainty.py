@@ -10,8 +10,9 @@ import structlog
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import GRANT_TTL_SECONDS, BotStatus
-from tradingbot_api.conditions import ConditionType
+from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator import status as statuses
+from tradingbot_operator.bot_link import Word
 from tradingbot_operator.claims import Absences, Claim, Claims
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.fleet import Memory
@@ -36,15 +37,17 @@ def confirmed_stopped(vanished: str, annotations: Mapping[str, str]) -> bool:
 
 
 def over_in(
-    last: BotStatus | None, *, could_trade: bool, stood: bool, granted_since: bool, gone_for: float
+    last: BotStatus | None, *, could_trade: bool, stood: bool, granted_since: bool, wished: bool, gone_for: float
 ) -> float | None:
     """Seconds until nothing that a process left on the exchange can add exposure; 0: now; None: that is not known.
 
-    The process is certainly gone; `last` is what it said last of the exchange, `granted_since` whether it was given a
-    grant after that, `stood` whether the status says that it acknowledged safe mode.
+    The process is certainly gone; `last` is what it said last of the exchange, `granted_since` whether it may have got
+    a grant after that, `wished` whether spec.safeMode stands since then, `stood` whether the status says that it
+    acknowledged safe mode for a reason that stands.
 
     - Who never had a claim was never granted anything, and without a grant no entry is sent.
-    - Who had acknowledged and was granted nothing afterwards left nothing.
+    - Who had acknowledged left nothing, unless it may have entered again: it had a grant, and no cause that only the
+      operator ends, or its own end.
     - An entry is FOK: once its recvWindow is over it was filled, with its protection, or it is nothing. Only the order
       by which a start shows itself before its first entry rests, far below the market, until it is cancelled. So who
       has shown itself leaves no entry behind ENTRY_SETTLE_SECONDS after its end.
@@ -54,9 +57,30 @@ def over_in(
         return 0.0
     if last is None:
         return 0.0 if stood else None
-    if last.safe_mode.engaged and last.safe_mode.acknowledged and not granted_since:
+    lasting = {Reason.DRAINING, Reason.SPEC} if wished else {Reason.DRAINING}
+    stays = any(cause.reason in lasting for cause in last.safe_mode.causes) or not (last.grant.held or granted_since)
+    if last.safe_mode.engaged and last.safe_mode.acknowledged and stays:
         return 0.0
     return max(0.0, ENTRY_SETTLE_SECONDS - gone_for) if last.announced else None
+
+
+def granted_after(last: Word, granted: float | None) -> bool:
+    """Whether the grant that was sent at `granted` may have had its effect only after the process said `last`.
+
+    A word that comes after the grant was sent, and knows of none, may have been under way before.
+    """
+    return granted is not None and last.received <= granted + (0.0 if last.status.grant.held else GRANT_TTL_SECONDS)
+
+
+def stood(bot: SeenBot) -> bool:
+    """Whether the status says that it acknowledged, for a reason that no bot ends by itself."""
+    found = {item.type: item for item in statuses.previous(bot.status).conditions}
+    acknowledged, engaged = (
+        found.get(kind) for kind in (ConditionType.SAFE_MODE_ACKNOWLEDGED, ConditionType.SAFE_MODE_ENGAGED)
+    )
+    if acknowledged is None or engaged is None or acknowledged.status != statuses.TRUE:
+        return False
+    return acknowledged.reason == Reason.PROCESS_GONE or (bot.safe_mode and engaged.reason == Reason.SPEC)
 
 
 class Certainty:
@@ -99,21 +123,17 @@ class Certainty:
         now = self._loop.time()
         if memory.gone_since is None:
             memory.gone_since = now
-        last = memory.last
+        last, wished_since = memory.last, memory.wanted_since
         return Gone(
             over_in(
                 last.status if last is not None else None,
                 could_trade=await self.could_trade(bot, memory),
-                stood=self._stood(bot),
-                granted_since=last is not None and memory.last_grant is not None and memory.last_grant >= last.received,
+                stood=stood(bot),
+                granted_since=last is not None and granted_after(last, memory.last_grant),
+                wished=bot.safe_mode and (wished_since is None or last is None or last.received >= wished_since),
                 gone_for=now - memory.gone_since,
             )
         )
-
-    @staticmethod
-    def _stood(bot: SeenBot) -> bool:
-        conditions = {item.type: item.status for item in statuses.previous(bot.status).conditions}
-        return conditions.get(ConditionType.SAFE_MODE_ACKNOWLEDGED) == statuses.TRUE
 
     async def could_trade(self, bot: SeenBot, memory: Memory) -> bool:
         """Whether the bot can ever have had an order: without a claim it was never granted anything."""
