@@ -10,17 +10,31 @@ import pytest
 from support.operator_objects import NOW, seen_bot, word
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, GrantStatus, OpenOrder
-from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy, PositionStatus
+from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy, PositionStatus, TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import Word
 from tradingbot_operator.certainty import ENTRY_SETTLE_SECONDS, granted_after, over_in, stood
 from tradingbot_operator.deletion import DEFAULT_DEADLINE_SECONDS, Wish, as_drain, begun
+from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.leftovers import farewell, leftovers
 from tradingbot_operator.status import Finding, Gone, safe_mode_acknowledged, safe_mode_engaged
 
 DELETED = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PREFIX = names.order_prefix("1001", "BTCUSDT")
 HELD = GrantStatus(held=True)
+
+
+def composed(bot: SeenBot, **more: Any) -> TradingBotStatus:
+    """The status of a TradingBot that has no pod."""
+    fields: dict[str, Any] = {
+        "now": NOW, "accepted": Finding.good(), "claim": Finding.good(), "pod": None, "pod_missing": "gone",
+        "word": None, "reachable": Finding.open("Starting", "There is no process."), "revision": 1, **more,
+    }  # fmt: skip
+    return statuses.compose(statuses.Observed(bot=bot, **fields))
+
+
+def condition(kind: str, reason: str, status: str = "True") -> dict[str, str]:
+    return {"type": kind, "status": status, "reason": reason}
 
 
 # --- the deadline ---
@@ -41,7 +55,7 @@ def deleting(reason: str, since: str) -> dict[str, Any]:
         pytest.param(deleting("OK", "2026-11-22T11:00:00Z"), 0, 0, id="at-once"),
         pytest.param(deleting("OK", "2026-11-22T11:00:00Z"), 3600, 3600, id="no-operator-for-an-hour"),
         pytest.param(deleting("Deleting", "2026-11-22T12:00:02Z"), 60, 2, id="a-former-operator-began"),
-        pytest.param(deleting("Deleting", "2026-11-22T11:00:00Z"), 60, 0, id="it-was-not-accepted-before"),
+        pytest.param(deleting("Deleting", "2026-11-22T11:00:00Z"), 60, 0, id="dated-before-it-by-a-former-release"),
     ],
 )
 def test_the_deadline_counts_from_when_an_operator_took_the_deletion_up(
@@ -49,6 +63,20 @@ def test_the_deadline_counts_from_when_an_operator_took_the_deletion_up(
 ) -> None:
     seen = DELETED + timedelta(seconds=seen_after)
     assert begun(seen_bot(**bot), seen) == DELETED + timedelta(seconds=expected_after)
+
+
+@pytest.mark.parametrize("before", ["OK", "ForeignObject", "Deleting"])
+def test_the_status_keeps_when_an_operator_took_the_deletion_up_whatever_stood_before(before: str) -> None:
+    taken_up = DELETED + timedelta(minutes=10)
+    status = "True" if before == "OK" else "False"
+    since = "2026-11-22T12:10:00Z" if before == "Deleting" else "2026-11-17T12:00:00Z"
+    bot = seen_bot(
+        metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"},
+        status={"conditions": [{**condition("Accepted", before, status), "lastTransitionTime": since}]},
+    )
+    told = composed(bot, now=taken_up, accepted=Finding.bad("Deleting", "Being deleted."))
+    again = seen_bot(metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"}, status=statuses.encode(told))
+    assert begun(again, taken_up + timedelta(hours=1)) == taken_up
 
 
 def test_a_spec_that_cannot_be_read_ends_by_the_defaults_and_never_sells() -> None:
@@ -205,10 +233,6 @@ def test_a_word_that_knows_of_no_grant_does_not_rule_out_one_that_was_sent(
     assert granted_after(Word(word(grant=GrantStatus(held=held)), received=100.0), granted) is after
 
 
-def condition(kind: str, reason: str, status: str = "True") -> dict[str, str]:
-    return {"type": kind, "status": status, "reason": reason}
-
-
 @pytest.mark.parametrize(
     ("engaged", "acknowledged", "wanted", "expected"),
     [
@@ -245,14 +269,16 @@ def test_safe_mode_of_a_bot_is_acknowledged_by_its_certain_end(
     assert (found.status, found.reason) == engaged
 
 
-def test_a_pod_that_vanished_is_named_until_its_process_is_certainly_gone() -> None:
-    def composed(vanished: str | None) -> str | None:
-        silent = Finding.open("Starting", "There is no process.")
-        seen = statuses.Observed(
-            now=NOW, bot=seen_bot(status={"podUID": "pod-1"}), accepted=Finding.good(), claim=Finding.good(), pod=None,
-            pod_missing="gone", word=None, reachable=silent, revision=1, vanished_pod=vanished,
-        )  # fmt: skip
-        return statuses.compose(seen).pod_uid
-
-    assert composed("pod-1") == "pod-1"
-    assert composed(None) is None
+@pytest.mark.parametrize(
+    ("status", "vanished", "named"),
+    [
+        pytest.param({"podName": "btcusdt", "podUID": "pod-1"}, "pod-1", ("btcusdt", "pod-1"), id="it-may-run"),
+        pytest.param({"podName": "btcusdt"}, "", ("btcusdt", None), id="a-former-release-wrote-its-name-alone"),
+        pytest.param({"podName": "btcusdt", "podUID": "pod-1"}, None, (None, None), id="certainly-gone"),
+    ],
+)
+def test_a_pod_that_vanished_is_named_until_its_process_is_certainly_gone(
+    status: dict[str, str], vanished: str | None, named: tuple[str | None, str | None]
+) -> None:
+    told = composed(seen_bot(status=status), vanished_pod=vanished)
+    assert (told.pod_name, told.pod_uid) == named

@@ -369,11 +369,13 @@ def compose(seen: Observed) -> TradingBotStatus:
         Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()
     )
     before = previous(bot.status)
+    lost = before.pod_name if seen.vanished_pod is not None else None
     return TradingBotStatus(
         observed_generation=bot.generation,
         phase=phase(bot.deleted is not None, found, suspended=bot.suspended),
         conditions=_dated(found, before, seen.now, bot.generation),
-        pod_name=seen.pod.key.name if seen.pod is not None else None,
+        # A former operator wrote no podUID: the name alone must tell the next one that a pod vanished.
+        pod_name=seen.pod.key.name if seen.pod is not None else lost,
         pod_uid=seen.pod.uid if seen.pod is not None else (seen.vanished_pod or None),
         # Facts that outlive a silence: the claim stands on them.
         incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
@@ -412,21 +414,25 @@ def encode(status: TradingBotStatus) -> dict[str, Any]:
 
 def _dated(found: Mapping[Type, Finding], before: TradingBotStatus, now: datetime, generation: int) -> list[Condition]:
     earlier = {condition.type: condition for condition in before.conditions}
-    conditions = []
-    for kind, finding in found.items():
-        last = earlier.get(kind)
-        same = last is not None and last.status == finding.status and last.last_transition_time is not None
-        conditions.append(
-            Condition(
-                type=kind,
-                status=finding.status,
-                reason=finding.reason,
-                message=finding.message,
-                last_transition_time=last.last_transition_time if same and last else now.replace(microsecond=0),
-                observed_generation=generation,
-            )
+    return [
+        Condition(
+            type=kind,
+            status=finding.status,
+            reason=finding.reason,
+            message=finding.message,
+            last_transition_time=_since(earlier.get(kind), finding) or now.replace(microsecond=0),
+            observed_generation=generation,
         )
-    return conditions
+        for kind, finding in found.items()
+    ]
+
+
+def _since(last: Condition | None, finding: Finding) -> datetime | None:
+    """Since when the finding stands already; a deletion's deadline counts from it, whatever was False before."""
+    if last is None or last.status != finding.status:
+        return None
+    same = (last.reason == Reason.DELETING) == (finding.reason == Reason.DELETING)
+    return last.last_transition_time if same else None
 
 
 # --- when to write ---
