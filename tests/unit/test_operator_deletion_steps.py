@@ -126,3 +126,17 @@ async def test_a_status_that_cannot_hold_the_drain_does_not_hold_up_the_end() ->
         assert "Mark" in await world.step(drained)
     await world.step(drained)
     assert "delete pods" in world.done
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=["forward", "back"])
+async def test_a_clock_that_is_set_neither_cuts_a_drain_short_nor_lengthens_it(jump: timedelta) -> None:
+    trading = word()
+    world = World(deleted(), seen_pod({"running": {}}, ready=True))
+    first = await world.step(trading)
+    world.now += jump
+    assert await world.step(trading) == first
+    assert "Drain, until 12:00:15Z" in first
+    taken_up = world.memory.deletion_begun
+    assert taken_up is not None
+    world.memory.deletion_begun = (taken_up[0], taken_up[1] - DEADLINE_SECONDS)
+    assert "DeletePod" in await world.step(trading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -174,6 +175,7 @@ class Deletion:
         self._reporter = reporter
         self._now = now
         self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
 
     async def step(self, bot: SeenBot, memory: Memory) -> float | None:
         """Brings the end closer; when to come again, None: it is over."""
@@ -186,9 +188,9 @@ class Deletion:
         if pod is not None:
             memory.had_pod = True
         self._talk.tend_link(bot, memory, pod)
-        memory.deletion_seen = memory.deletion_seen or self._now()
-        deadline = begun(bot, memory.deletion_seen) + timedelta(seconds=wish.seconds)
-        overdue = (self._now() - deadline).total_seconds()
+        since, counted_from = memory.deletion_begun = memory.deletion_begun or self._begun(bot)
+        deadline = since + timedelta(seconds=wish.seconds)
+        overdue = self._loop.time() - counted_from - wish.seconds
         standing = await self._talk.record(bot, memory, again) if wish.readable else Record.DONE
         word = memory.word() if standing is not Record.OTHER_ACCOUNT else None
         self._look_for_drain(bot, memory, wish, word.status if word is not None else None)
@@ -241,6 +243,11 @@ class Deletion:
         )
         await self._reporter.tell(bot, memory, Finding.bad(Reason.DELETING, message), pod, again)
         return max(0.05, min(again))
+
+    def _begun(self, bot: SeenBot) -> tuple[datetime, float]:
+        now = self._now()
+        since = begun(bot, now)
+        return since, self._loop.time() - max(0.0, (now - since).total_seconds())
 
     @staticmethod
     def _look_for_drain(bot: SeenBot, memory: Memory, wish: Wish, status: BotStatus | None) -> None:

@@ -139,7 +139,8 @@ class Memory:
     pod_missing: str = POD_BEING_MADE
     drain_asked: float | None = None
     drained: DrainStatus | None = None
-    deletion_seen: datetime | None = None
+    deletion_begun: tuple[datetime, float] | None = None
+    """Since when its deadline counts, by the wall clock for people and by the loop's, which nobody sets."""
     namespace_going: bool = False
     """A pod was refused because the namespace is being deleted; that is never taken back."""
     farewell_said: bool = False
