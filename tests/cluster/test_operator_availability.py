@@ -224,6 +224,54 @@ async def test_a_leader_that_sees_nothing_does_not_release_what_a_standby_engage
         proxy.silent = False
 
 
+async def test_a_leader_that_sees_nothing_does_not_release_a_new_start_of_a_bot(through: Through) -> None:
+    scene = through.scene
+    await scene.create()
+    await scene.reaches("Trading")
+    through.proxy.silent = True
+    double = scene.double()
+    await wish_safe_mode(scene, True)
+    # A standby told it, and it started anew: the leader would hand its configuration over.
+    double.engaged, double.boot_id = True, "another"
+    double.wake()
+    await scene.is_("SafeModeAcknowledged", "True", "OK")
+    await until("a grant of the new start", lambda: true(lambda: double.grants[-1].boot_id == "another"))
+    assert [bool(config.settings.safe_mode) for config in double.configs] == [False, True]
+    through.proxy.silent = False
+
+
+async def test_a_standby_whose_watches_hang_compares_what_it_saw_before_it_works(scene: Scene, tmp_path: Path) -> None:
+    await scene.create()
+    await scene.create("ethusdt", symbol="ETHUSDT")
+    await scene.reaches("Trading")
+    await scene.reaches("Trading", "ethusdt")
+    async with (
+        proxied(scene.cluster) as proxy,
+        replica(scene, "second", proxy.kubeconfig(tmp_path / "kubeconfig")) as second,
+    ):
+        await ready(second)
+
+        async def watches() -> bool:
+            await scene.kube.merge(
+                scene.path("tradingbots", "btcusdt"), {"spec": {"capital": str(900 + proxy.requests)}}
+            )
+            return proxy.events > 0
+
+        await until("an event that the standby sees", watches)
+        proxy.silent = True
+        await wish_safe_mode(scene, True)
+        await scene.is_("SafeModeAcknowledged", "True", "OK")
+        await scene.kube.merge(scene.path("tradingbots", "ethusdt"), {"spec": {"suspend": True}})
+        await scene.reaches("Suspended", "ethusdt")
+        told = len(scene.double().configs)
+        scene.operator.process.send_signal(signal.SIGTERM)
+        await granted_anew(scene, asyncio.get_running_loop().time(), 10)
+        assert all(config.settings.safe_mode for config in scene.double().configs[told:])
+        assert [item.what for item in proxy.mutations if item.what.startswith("pods")] == []
+        assert [item.what for item in proxy.mutations if item.what.startswith("configmaps")] == []
+        proxy.silent = False
+
+
 async def test_a_leader_whose_calls_hang_ends_before_another_may_begin(through: Through) -> None:
     loop, scene = asyncio.get_running_loop(), through.scene
     former = scene.operator

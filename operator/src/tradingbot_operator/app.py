@@ -126,7 +126,7 @@ async def _look_around(cluster: Cluster, operator: _Operator) -> None:
             await asyncio.sleep(START_RETRY_SECONDS * 5)
 
     await _retry("the API server cannot be asked", served)
-    await _retry("the cluster cannot be listed", operator.resync.first)
+    await _retry("the cluster cannot be listed", operator.resync.take_in)
 
 
 async def _retry(what: str, call: Any) -> None:
@@ -245,15 +245,17 @@ class _Operator:
         # What was remembered as a standby was not acted upon: it is looked at as after a restart.
         self._fleet.begin_anew()
         self._leading = True
-        # A pod whose TradingBot is gone needs a step too.
-        for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
-            # Safe mode may have been set while nobody worked.
-            self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and bot.safe_mode)
-        self.resync.hurry()
         self._metrics.leader.set(1)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._leader.keep())
+                # Watches may have hung: what a former leader carried out must not be undone by what was seen before.
+                await _retry("the cluster cannot be listed", self.resync.take_in)
+                # A pod whose TradingBot is gone needs a step too.
+                for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
+                    # Safe mode may have been set while nobody worked.
+                    self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and bot.safe_mode)
+                self.resync.hurry()
                 for _ in range(self._settings.workers):
                     group.create_task(self._work())
         finally:

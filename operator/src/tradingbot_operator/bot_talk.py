@@ -128,11 +128,14 @@ class BotTalk:
             # The ConfigMap must not stay behind what the bot has.
             self._enqueue(bot.key, False)
             return
+        releases = not ledger.settings.safe_mode and any(cause.source == "Spec" for cause in status.safe_mode.causes)
+        if releases and not await self._wish_stands(bot, memory):
+            self._enqueue(bot.key, True)
+            return
         if memory.has_confirmed(status):
-            if not ledger.settings.safe_mode and any(cause.source == "Spec" for cause in status.safe_mode.causes):
-                # A standby engaged it. Where that wish ended since, a newer configuration releases it.
-                if await self._wish_stands(bot, memory):
-                    ledger.outrun(status.applied_revision)
+            if releases:
+                # A standby engaged it, and that wish ended since: a newer configuration releases it.
+                ledger.outrun(status.applied_revision)
                 self._enqueue(bot.key, True)
                 return
             memory.refusal = None

@@ -20,6 +20,8 @@ SETTLE_SECONDS: Final = 3.0
 MISSES_IN_A_ROW: Final = 3
 LATE_SECONDS: Final = 180.0
 
+AnyInventory = Inventory[SeenBot] | Inventory[SeenPod]
+
 log = structlog.get_logger(__name__)
 
 
@@ -77,13 +79,23 @@ class Resync:
         late = self._loop.time() - self._last
         return f"no list of the cluster for {late:.0f} s" if late > LATE_SECONDS else None
 
-    async def first(self) -> None:
-        """Takes everything in. Pods first: a TradingBot whose pod is not known yet would get another."""
-        for raw in await self._cluster.list_all("pods", self._namespaces):
-            self._watcher.pod(raw)
-        for raw in await self._cluster.list_all(names.PLURAL, self._namespaces):
-            self._watcher.bot(raw)
+    async def take_in(self) -> None:
+        """Takes everything in, at the start and before a standby works: its watches may hang.
+
+        Pods first: a TradingBot whose pod is not known yet would get another.
+        """
+        await self._take_in("pods", self._pods, self._watcher.pod)
+        await self._take_in(names.PLURAL, self._bots, self._watcher.bot)
         self._done()
+
+    async def _take_in(self, resource: str, inventory: AnyInventory, see: Callable[[Manifest], None]) -> None:
+        listed = await self._cluster.list_all(resource, self._namespaces)
+        for raw in listed:
+            see(raw)
+        there = {_key(raw) for raw in listed}
+        for known in inventory:
+            if known.key not in there:
+                await self._mend(resource, known.key)
 
     async def run(self) -> None:
         """One round a minute, without end."""
@@ -126,11 +138,11 @@ class Resync:
         self._done()
         return missed
 
-    async def _differing(self, resource: str, inventory: Inventory[SeenBot] | Inventory[SeenPod]) -> set[BotKey]:
+    async def _differing(self, resource: str, inventory: AnyInventory) -> set[BotKey]:
         listed = {}
         for raw in await self._cluster.list_all(resource, self._namespaces, metadata_only=True):
             metadata = raw["metadata"]
-            listed[BotKey(metadata["namespace"], metadata["name"])] = (metadata["uid"], metadata["resourceVersion"])
+            listed[_key(raw)] = (metadata["uid"], metadata["resourceVersion"])
         differing = set()
         for key, (uid, version) in listed.items():
             known = inventory.get(key)
@@ -150,3 +162,7 @@ class Resync:
             self._watcher.bot(raw)
         elif (bot := self._bots.get(key)) is not None:
             self._watcher.bot_gone(bot)
+
+
+def _key(raw: Manifest) -> BotKey:
+    return BotKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
