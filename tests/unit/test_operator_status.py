@@ -95,12 +95,22 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
             seen_pod(
                 {"running": {}},
                 restarts=1,
-                last={"exitCode": 137, "reason": "OOMKilled"},
+                last={"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-22T11:58:00Z"},
                 resources={"limits": {"memory": "96Mi"}},
             ),
             Reason.OUT_OF_MEMORY,
             "limit of 96Mi, 1 restarts. Raise spec.pod.resources.limits.memory",
             id="out-of-memory",
+        ),
+        pytest.param(
+            seen_pod(
+                {"running": {}},
+                restarts=1,
+                last={"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-19T12:00:00Z"},
+            ),
+            Reason.POD_NOT_READY,
+            "the other conditions say why",
+            id="out-of-memory-days-ago",
         ),
         pytest.param(
             seen_pod(
@@ -149,7 +159,7 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
     ],
 )
 def test_a_pod_in_trouble_has_a_reason_and_says_what_to_do(pod: SeenPod | None, reason: Reason, advice: str) -> None:
-    found = pod_ready(pod, "The pod is being made.")
+    found = pod_ready(pod, "The pod is being made.", NOW)
     assert found.reason == reason
     assert found.holds is (reason is Reason.OK)
     assert advice in found.message

@@ -82,6 +82,8 @@ class SeenContainer:
     waiting_message: str = ""
     exit_reason: str = ""
     exit_code: int | None = None
+    exited: datetime | None = None
+    """When it ended last."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> SeenContainer:
@@ -97,6 +99,7 @@ class SeenContainer:
             waiting_message=waiting.get("message", ""),
             exit_reason=ended.get("reason", ""),
             exit_code=ended.get("exitCode"),
+            exited=datetime.fromisoformat(exited) if (exited := ended.get("finishedAt")) else None,
         )
 
 

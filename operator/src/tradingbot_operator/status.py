@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -54,6 +54,8 @@ PASSING: Final = frozenset({Reason.AWAITING_GRANT, Reason.DRAINING, Reason.PROCE
 """Reasons of safe mode that a start and an end bring along."""
 NODE_GONE: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
 """Why the control plane ends a pod of a node that does not answer."""
+EXIT_TOLD_FOR: Final = timedelta(minutes=5)
+"""A container that runs again and is not ready yet: how long its last end is the likely reason."""
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
@@ -131,7 +133,7 @@ class Observed:
 # --- single questions ---
 
 
-def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> Finding:
+def pod_ready(pod: SeenPod | None, missing: str, now: datetime, *, suspended: bool = False) -> Finding:
     """PodReady, from the pod's own status."""
     if pod is None:
         return Finding.bad(Reason.SUSPENDED if suspended else Reason.POD_MISSING, missing)
@@ -167,7 +169,8 @@ def pod_ready(pod: SeenPod | None, missing: str, *, suspended: bool = False) -> 
             "Correct spec.pod.image, or the operator's image of bots, and spec.pod.imagePullSecrets; "
             "the pod is then replaced.",
         )
-    if container.exit_reason == "OOMKilled":
+    lately = container.exited is not None and now - container.exited < EXIT_TOLD_FOR
+    if container.exit_reason == "OOMKilled" and (lately or not container.running):
         return Finding.bad(
             Reason.OUT_OF_MEMORY,
             f"The bot used more memory than its limit of {pod.memory_limit or 'the node'}, {container.restarts} "
@@ -343,7 +346,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     found: dict[Type, Finding] = {
         Type.ACCEPTED: seen.accepted,
         Type.CLAIM_HELD: seen.claim,
-        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, suspended=bot.suspended),
+        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, seen.now, suspended=bot.suspended),
         Type.BOT_REACHABLE: seen.reachable,
         Type.CONFIG_APPLIED: _config(seen),
         Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode, seen.gone),
