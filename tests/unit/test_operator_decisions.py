@@ -14,11 +14,13 @@ import pytest
 from support.operator_objects import UID, raw_pod, seen_bot, seen_pod, word
 from support.operator_process import make_authority
 from tradingbot_api import names
+from tradingbot_api.conditions import Phase
 from tradingbot_operator.bot_controller import alarm, news
 from tradingbot_operator.bot_objects import made_for_bot
 from tradingbot_operator.certainty import confirmed_stopped
 from tradingbot_operator.claims import BOOT, HOLDER, INCARNATION, Absences, Claim, Claimant, Standing, lost, standing
 from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_step
+from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import first_epoch, lease_name
@@ -225,6 +227,16 @@ def test_figures_are_no_news_and_safe_mode_is_an_alarm() -> None:
     assert news(before) != news(word(applied_revision=2))
     assert alarm(before) == alarm(word(applied_revision=2))
     assert alarm(before) != alarm(word(causes=("Spec",)))
+
+
+def test_a_tradingbot_made_again_under_its_name_remembers_nothing_and_is_counted_once() -> None:
+    fleet = Fleet()
+    former = fleet.of(seen_bot())
+    former.phase, former.last_grant = Phase.TRADING, 1.0
+    new = fleet.of(seen_bot(metadata={"uid": "new"}))
+    # The gauge of phases still counts the former one: it must count down from there.
+    assert (new.uid, new.phase, new.last_grant) == ("new", Phase.TRADING, None)
+    assert [memory.uid for memory in fleet] == ["new"]
 
 
 # --- the work queue ---

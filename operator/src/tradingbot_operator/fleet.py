@@ -240,8 +240,10 @@ class Fleet:
         """The memory of a TradingBot; a new TradingBot of an old name starts with an empty one."""
         memory = self._memories.get(bot.key)
         if memory is None or memory.uid != bot.uid:
-            self.forget(bot.key)
-            memory = self._memories[bot.key] = Memory(bot.uid, bot.key)
+            former = self.forget(bot.key)
+            # The gauge of phases counts the former one until the new one's phase is told.
+            phase = former.phase if former is not None else None
+            memory = self._memories[bot.key] = Memory(bot.uid, bot.key, phase=phase)
         return memory
 
     def known(self, key: BotKey) -> Memory | None:
