@@ -113,6 +113,21 @@ async def test_immediate_restarts_in_a_position_after_a_drain_that_keeps_it(scen
     await scene.reaches("Trading")
 
 
+async def test_a_pod_that_the_api_server_would_refuse_costs_no_running_bot(scene: Scene) -> None:
+    await scene.create(updateStrategy="Immediate")
+    await scene.reaches("Trading")
+    double, uid = scene.double(), await pod_uid(scene)
+    await patch(scene, pod={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})
+    message = await scene.is_("UpToDate", "False", "PodOutdated")
+    assert "must be less than or equal to memory limit" in message
+    assert await pod_uid(scene) == uid
+    assert not double.drain_requests
+    assert (await scene.bot())["status"]["phase"] == "Trading"
+    await patch(scene, pod={"resources": {"requests": {"memory": "1Gi"}}})
+    await until("another pod", lambda: _differs(scene, uid))
+    await scene.reaches("Trading")
+
+
 async def test_a_pod_that_never_ran_is_replaced_when_the_spec_is_mended(scene: Scene) -> None:
     scene.kubelet.held.add("btcusdt")
     await scene.create(pod={**scene.kubelet.shape(), "nodeSelector": {"kubernetes.io/hostname": "no-such-node"}})

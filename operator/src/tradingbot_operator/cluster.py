@@ -381,6 +381,18 @@ class Cluster:
             params={"fieldManager": names.FIELD_MANAGER},
         )
 
+    async def refusal(self, resource: str, manifest: Manifest) -> str:
+        """Why an object could not be made, empty where it could: a dry run, which writes nothing. That the name is
+        taken, or a quota full, does not count: what is asked for may be to take the place of what is there."""
+        params = {"fieldManager": names.FIELD_MANAGER, "dryRun": "All"}
+        try:
+            await self._call("create", _path(resource, manifest["metadata"]["namespace"]), manifest, params=params)
+        except ApiError as error:
+            if error.status not in {400, 403, 422} or "exceeded quota" in error.message:
+                return ""
+            return str(error)
+        return ""
+
     async def replace(self, resource: str, manifest: Manifest) -> Manifest:
         """Writes a whole object that was read before; ConflictError where it changed since."""
         metadata = manifest["metadata"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import structlog
 
@@ -20,6 +21,8 @@ from tradingbot_operator.fleet import Asked, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.status import NO_POD, Finding, Notice
+
+REFUSED_RETRY_SECONDS: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -182,6 +185,17 @@ class Restarts:
         )
         action = pod_step(facts)
         memory.up_to_date = up_to_date(pod, bot, template, image, action)
+        if wanted is Ending.UPDATE and facts.running and action in {PodStep.DRAIN, PodStep.DELETE}:
+            refused = await self._cluster.refusal("pods", manifest)
+            if refused:
+                # The bot that runs is better than none.
+                memory.up_to_date = Finding.bad(
+                    Reason.POD_OUTDATED,
+                    f"The pod is not replaced, as the API server refuses the new one: {refused}. Mend spec.pod, a "
+                    "policy or a webhook; it is tried again.",
+                )
+                again.append(REFUSED_RETRY_SECONDS)
+                return
         if action is PodStep.DRAIN:
             await self._talk.drain(bot, memory, PositionPolicy.HOLD, seconds_left=spec.deletion_deadline_seconds)
             again.append(DRAIN_REPEAT_SECONDS)
