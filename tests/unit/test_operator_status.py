@@ -22,6 +22,7 @@ from tradingbot_api.v1alpha1 import (
     UsageStatus,
 )
 from tradingbot_operator.inventory import SeenPod
+from tradingbot_operator.reporter import conflict_wait
 from tradingbot_operator.status import (
     Change,
     Finding,
@@ -33,6 +34,7 @@ from tradingbot_operator.status import (
     pod_ready,
     previous,
 )
+from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
 REACHED = Finding.good()
 NOT_YET = Finding.open(Reason.STARTING, "not yet")
@@ -415,3 +417,8 @@ def test_events_tell_safe_mode_and_the_breaker_once_and_no_start_up() -> None:
     assert [item.reason for item in notices(safe, trading)] == ["SafeModeReleased"]
     assert [(item.reason, item.warning) for item in notices(trading, opened)] == [("CircuitOpened", True)]
     assert [item.reason for item in notices(opened, trading)] == ["CircuitClosed"]
+
+
+def test_a_status_that_conflicts_again_and_again_is_tried_ever_more_rarely() -> None:
+    waits = [conflict_wait(conflicts) for conflicts in (0, 1, 2, 1000)]
+    assert waits == [0.2, 0.4, 0.8, LONGEST_RETRY_SECONDS]

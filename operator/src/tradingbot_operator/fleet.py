@@ -106,6 +106,8 @@ class Memory:
     uid: str
     key: BotKey
     ledger: Ledger | None = None
+    counted: int = 0
+    """The greatest revision of the ledgers that were dropped: the bot may have it."""
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     link: BotLink | None = None
     claim: Finding = NO_ACCOUNT_YET
@@ -149,6 +151,8 @@ class Memory:
     released: bool = False
     """Our finalizer was taken off; the watch may still show it, and nothing may be made for the bot any more."""
     status_written: float | None = None
+    status_conflicts: int = 0
+    """In a row."""
     trouble_posted: dict[str, float] = field(default_factory=dict)
     """When each reason of a pod's trouble was last posted as an event."""
     wanted_since: float | None = None
@@ -201,6 +205,12 @@ class Memory:
             raise
         self.confirmed = (config.revision, boot)
 
+    def drop_ledger(self) -> None:
+        """The ConfigMap is not as it was written: it is read anew, and what the bot has is proved anew."""
+        if self.ledger is not None:
+            self.counted = max(self.counted, self.ledger.revision)
+        self.ledger = self.handed = self.confirmed = None
+
     async def load_ledger(self, bot: SeenBot, cluster: Cluster) -> Ledger:
         """The ledger, read from the ConfigMap where it is not known; ForeignObjectError."""
         async with self.loading:
@@ -215,6 +225,7 @@ class Memory:
                 else:
                     metadata = raw["metadata"]
                     self.ledger = Ledger(desired.decode(raw), metadata["uid"], metadata["resourceVersion"])
+                self.ledger.heard(self.counted)
             return self.ledger
 
     async def wanted_config(self, bot: SeenBot, bots: Inventory[SeenBot], cluster: Cluster) -> Ledger:

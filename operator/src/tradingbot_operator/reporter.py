@@ -21,12 +21,18 @@ from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.status import Change, Finding, Notice
+from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
 CONFLICT_RETRY_SECONDS: Final = 0.2
 REPEAT_SECONDS: Final = 600.0
 """A pod's trouble is posted again after so long at the earliest: a crash loop comes and goes with every restart."""
 
 log = structlog.get_logger(__name__)
+
+
+def conflict_wait(conflicts: int) -> float:
+    """Seconds until a status is tried again after so many conflicts before this one: the watch may lag or hang."""
+    return min(CONFLICT_RETRY_SECONDS * 2 ** min(conflicts, 10), LONGEST_RETRY_SECONDS)
 
 
 class Reporter:
@@ -104,9 +110,10 @@ class Reporter:
             self._bots.see(SeenBot.of(await self._cluster.apply_status(bot, statuses.encode(fresh))))
         except (ConflictError, NotFoundError):
             # It changed, or went, since it was seen; the watch tells what is now.
-            again.append(CONFLICT_RETRY_SECONDS)
+            again.append(conflict_wait(memory.status_conflicts))
+            memory.status_conflicts += 1
             return
-        memory.status_written = self._loop.time()
+        memory.status_written, memory.status_conflicts = self._loop.time(), 0
         log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
         for notice in statuses.notices(stands, fresh):
             if notice.reason in statuses.POD_TROUBLE:
