@@ -23,7 +23,7 @@ from tradingbot_operator.deletion import DeletionFacts, DeletionStep, deletion_s
 from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.handlers import EndlessBackoff
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
-from tradingbot_operator.leader import first_epoch, lease_name
+from tradingbot_operator.leader import lease_name, next_epoch
 from tradingbot_operator.settings import SettingsError, load
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS, WorkQueue
 
@@ -371,11 +371,18 @@ def test_a_pod_without_a_node_never_ran() -> None:
 # --- the Lease ---
 
 
-def test_the_count_of_a_lease_that_was_deleted_goes_on_above_the_former_one() -> None:
-    made = datetime(2026, 11, 22, tzinfo=UTC)
-    after_a_thousand_transitions = first_epoch(made) + 1000
-    assert first_epoch(made + timedelta(days=1)) > after_a_thousand_transitions
-    assert first_epoch(datetime(2087, 1, 1, tzinfo=UTC)) < 2**31
+def test_the_count_of_a_lease_goes_on_above_all_former_ones_whatever_became_of_it() -> None:
+    made, day = datetime(2026, 11, 22, tzinfo=UTC), timedelta(days=1)
+    first = epoch = next_epoch(0, made)
+    for _ in range(1000):
+        epoch = next_epoch(epoch, made)
+    assert epoch == first + 1000
+    # It was deleted, or an old backup brought it back, or it is another one.
+    assert next_epoch(0, made + day) > epoch
+    assert next_epoch(first, made + day) > epoch
+    # The clock of the next one is behind.
+    assert next_epoch(epoch, made - day) == epoch + 1
+    assert next_epoch(0, datetime(2087, 1, 1, tzinfo=UTC)) < 2**31
 
 
 # --- settings ---

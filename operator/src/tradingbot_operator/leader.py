@@ -57,12 +57,13 @@ def lease_name(namespaces: tuple[str, ...]) -> str:
     return f"{names.FIELD_MANAGER}-{hashlib.sha256('|'.join(namespaces).encode()).hexdigest()[:8]}"
 
 
-def first_epoch(now: datetime) -> int:
-    """Where a new Lease begins to count: above any former Lease of that name, which bots may remember.
+def next_epoch(last: int, now: datetime) -> int:
+    """What a Lease counts when it is taken, `last` before: above all that bots may remember, also of a Lease that was
+    deleted, that an old backup brought back, or of another name (other namespaces were watched for a while).
 
     Seconds, as transitions are rarer than that; a Lease's count has 32 bits, which last until 2088.
     """
-    return int((now - COUNTED_SINCE).total_seconds())
+    return max(last, int((now - COUNTED_SINCE).total_seconds())) + 1
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class Leader:
         self._sighting: _Sighting | None = None
         self._valid_until = -math.inf
         self.epoch = 0
-        """The Lease's transition count: grows whenever it changes hands, also over its deletion. A standby knows the
-        one that it last saw."""
+        """The Lease's transition count: grows whenever it changes hands, whatever became of the Lease meanwhile. A
+        standby knows the one that it last saw."""
         self.since = asyncio.get_running_loop().time()
         """When, on the loop's clock, the Lease was taken: until then a former holder may have worked."""
 
@@ -217,7 +218,7 @@ class Leader:
         spec = dict(raw["spec"])
         time = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if taken:
-            spec["leaseTransitions"] = spec.get("leaseTransitions", first_epoch(self._now())) + 1
+            spec["leaseTransitions"] = next_epoch(spec.get("leaseTransitions", 0), self._now())
             spec["acquireTime"] = time
         spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": time}
         return {**raw, "spec": spec}
