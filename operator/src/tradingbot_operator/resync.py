@@ -25,6 +25,15 @@ AnyInventory = Inventory[SeenBot] | Inventory[SeenPod]
 log = structlog.get_logger(__name__)
 
 
+class WentBackError(Exception):
+    """The cluster is older than what was seen of it, as where a backup was restored; what was seen is not true any more.
+
+    A process that begins anew sees what is there.
+    """
+
+    code = "StoreWentBack"
+
+
 class Witness(Protocol):
     """Who takes in what is seen; the same for watch events."""
 
@@ -56,9 +65,12 @@ class Resync:
         metrics: Metrics,
         also: Callable[[], Awaitable[None]] | None = None,
         period: float = RESYNC_SECONDS,
+        settle: float = SETTLE_SECONDS,
     ) -> None:
-        """`also` is done once a round: what else must not be believed for longer. `period` is in seconds."""
+        """`also` is done once a round: what else must not be believed for longer. `period` and `settle`, for which an
+        event may be on its way, are in seconds."""
         self._period = period
+        self._settle = settle
         self._cluster = cluster
         self._namespaces = namespaces
         self._bots = bots
@@ -82,14 +94,15 @@ class Resync:
     async def take_in(self) -> None:
         """Takes everything in, at the start and before a standby works: its watches may hang.
 
-        Pods first: a TradingBot whose pod is not known yet would get another.
+        Pods first: a TradingBot whose pod is not known yet would get another. WentBackError.
         """
         await self._take_in("pods", self._pods, self._watcher.pod)
         await self._take_in(names.PLURAL, self._bots, self._watcher.bot)
         self._done()
 
     async def _take_in(self, resource: str, inventory: AnyInventory, see: Callable[[Manifest], None]) -> None:
-        listed = await self._cluster.list_all(resource, self._namespaces)
+        listed, older = await self._list(resource, inventory)
+        _refuse(resource, older)
         for raw in listed:
             see(raw)
         there = {_key(raw) for raw in listed}
@@ -98,7 +111,7 @@ class Resync:
                 await self._mend(resource, known.key)
 
     async def run(self) -> None:
-        """One round a minute, without end."""
+        """One round a minute, without end; WentBackError."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period):
@@ -118,14 +131,16 @@ class Resync:
         self._metrics.last_resync.set(self._now().timestamp())
 
     async def round(self) -> int:
-        """Compares once and mends; how many were missed."""
+        """Compares once and mends; how many were missed. WentBackError."""
         missed = 0
         for resource, inventory in ((names.PLURAL, self._bots), ("pods", self._pods)):
-            suspects = await self._differing(resource, inventory)
-            if suspects:
+            suspects, older = await self._differing(resource, inventory)
+            if suspects or older:
                 # An event may be on its way: only what still differs then was missed.
-                await asyncio.sleep(SETTLE_SECONDS)
-                suspects &= await self._differing(resource, inventory)
+                await asyncio.sleep(self._settle)
+                still, still_older = await self._differing(resource, inventory)
+                suspects &= still
+                _refuse(resource, older & still_older)
             for key in suspects:
                 await self._mend(resource, key)
                 self._metrics.resync_misses.labels(resource).inc()
@@ -138,17 +153,25 @@ class Resync:
         self._done()
         return missed
 
-    async def _differing(self, resource: str, inventory: AnyInventory) -> set[BotKey]:
-        listed = {}
-        for raw in await self._cluster.list_all(resource, self._namespaces, metadata_only=True):
-            metadata = raw["metadata"]
-            listed[_key(raw)] = (metadata["uid"], metadata["resourceVersion"])
+    async def _list(
+        self, resource: str, inventory: AnyInventory, *, metadata_only: bool = False
+    ) -> tuple[list[Manifest], set[BotKey]]:
+        """All objects, and those that are older than what was known before the API server was asked."""
+        before = {known.key: known.resource_version for known in inventory}
+        listed = await self._cluster.list_all(resource, self._namespaces, metadata_only=metadata_only)
+        versions = {_key(raw): raw["metadata"]["resourceVersion"] for raw in listed}
+        return listed, {key for key in versions.keys() & before if newer(before[key], versions[key])}
+
+    async def _differing(self, resource: str, inventory: AnyInventory) -> tuple[set[BotKey], set[BotKey]]:
+        """What was missed, and what went back."""
+        found, older = await self._list(resource, inventory, metadata_only=True)
+        listed = {_key(raw): (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) for raw in found}
         differing = set()
         for key, (uid, version) in listed.items():
             known = inventory.get(key)
             if known is None or known.uid != uid or newer(version, known.resource_version):
                 differing.add(key)
-        return differing | {known.key for known in inventory if known.key not in listed}
+        return differing | {known.key for known in inventory if known.key not in listed}, older
 
     async def _mend(self, resource: str, key: BotKey) -> None:
         raw = await self._cluster.get(resource, key.namespace, key.name)
@@ -162,6 +185,14 @@ class Resync:
             self._watcher.bot(raw)
         elif (bot := self._bots.get(key)) is not None:
             self._watcher.bot_gone(bot)
+
+
+def _refuse(resource: str, older: set[BotKey]) -> None:
+    if older:
+        some = ", ".join(str(key) for key in sorted(older)[:3])
+        raise WentBackError(
+            f"{len(older)} {resource} are older than what was seen of them ({some}): was a backup restored?"
+        )
 
 
 def _key(raw: Manifest) -> BotKey:
