@@ -159,6 +159,20 @@ def test_the_revision_grows_exactly_when_the_content_differs() -> None:
     assert restarted.want(settings) == 5
 
 
+def test_safe_mode_is_carried_with_the_former_settings_while_the_spec_cannot_be_read() -> None:
+    former = desired.settings_of(desired.parse_spec(seen_bot()))
+    stored = desired.bot_config(IDENTITY, former, 3)
+    ledger = Ledger(stored, "uid", "1")
+    broken: dict[str, Any] = {"capital": "a lot"}
+    assert ledger.want_spec(seen_bot(safeMode=True, **broken)) == 4
+    assert ledger.settings == former.model_copy(update={"safe_mode": True})
+    with pytest.raises(SpecError):
+        ledger.want_spec(seen_bot(**broken))
+    with pytest.raises(SpecError):
+        Ledger(None, None, None).want_spec(seen_bot(safeMode=True, **broken))
+    assert ledger.want_spec(seen_bot()) == 5
+
+
 async def test_a_step_that_began_before_a_change_of_the_spec_does_not_count_the_former_one_as_newer() -> None:
     before, after = seen_bot(), seen_bot(safeMode=True, metadata={"resourceVersion": "11"})
     bots: Inventory[SeenBot] = Inventory()

@@ -60,6 +60,17 @@ class Ledger:
             self.revision += 1
         return self.revision
 
+    def want_spec(self, bot: SeenBot, cleared: tuple[str, ...] = ()) -> int:
+        """The revision of what the spec wants; SpecError. Where it cannot be read, safe mode counts all the same: it is
+        wanted with the settings that stood before."""
+        try:
+            settings = desired.settings_of(desired.parse_spec(bot))
+        except desired.SpecError:
+            if not bot.safe_mode or self.settings is None:
+                raise
+            settings = self.settings.model_copy(update={"safe_mode": True})
+        return self.want(settings, cleared)
+
     def heard(self, applied: int) -> None:
         """The bot says which revision it applied."""
         if applied > self.revision:
@@ -237,7 +248,7 @@ class Memory:
         ledger = await self.load_ledger(bot, cluster)
         latest = bots.get(bot.key)
         current = latest if latest is not None and latest.uid == bot.uid else bot
-        ledger.want(desired.settings_of(desired.parse_spec(current)), desired.cleared_causes(current))
+        ledger.want_spec(current, desired.cleared_causes(current))
         return ledger
 
 

@@ -11,7 +11,6 @@ import aiohttp
 import structlog
 
 from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION
-from tradingbot_operator import desired
 from tradingbot_operator.bot_link import BotCallError, BotCalls, BotRefusedError, Peer
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.desired import SpecError
@@ -127,7 +126,7 @@ class SafeModeLane:
         # Read anew each time: the leader goes on counting in the ConfigMap.
         ledger = await Memory(bot.uid, bot.key).load_ledger(bot, self._cluster)
         # Nothing is cleared: a former clearing under a new number would clear again what latched since.
-        ledger.want(desired.settings_of(desired.parse_spec(bot)))
+        ledger.want_spec(bot)
         calls = BotCalls(peer, self._session, self._tls, epoch=EPOCH_NOT_LEADER, metrics=self._metrics)
         try:
             await calls.put_config(ledger.config(bot))
