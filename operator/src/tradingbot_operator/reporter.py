@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 def conflict_wait(conflicts: int) -> float:
     """Seconds until a status is tried again after so many conflicts before this one: the watch may lag or hang."""
-    return min(CONFLICT_RETRY_SECONDS * 2 ** min(conflicts, 10), LONGEST_RETRY_SECONDS)
+    return min(CONFLICT_RETRY_SECONDS * 2.0 ** min(conflicts, 10), LONGEST_RETRY_SECONDS)
 
 
 class Reporter:
