@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class WentBackError(Exception):
-    """The cluster is older than what was seen of it, as where a backup was restored; what was seen is not true any more.
+    """The cluster is older than what was seen of it, as where a backup was restored: what was seen is true no more.
 
     A process that begins anew sees what is there.
     """
