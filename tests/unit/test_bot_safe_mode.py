@@ -339,6 +339,15 @@ async def test_a_new_leader_whose_first_configuration_is_refused_is_heard_all_th
     assert bot.causes == set()
 
 
+@pytest.mark.parametrize(("tightening", "code"), TIGHTENING)
+async def test_a_tightening_is_on_the_disk_before_it_is_answered(store: Store, tightening: bytes, code: str) -> None:
+    bot = await Bot.start(store, config(5, epoch=7))
+    with pytest.raises(ControlError) as refused:
+        await bot.control.put_config(tightening)
+    assert refused.value.code == code
+    assert (await Bot.start(store, config(5, epoch=7))).causes == {"spec"}
+
+
 async def test_an_edit_under_way_does_not_release_what_was_asked_for_at_its_revision(store: Store) -> None:
     bot = await Bot.start(store, config(5, epoch=7))
     assert await bot.put(config(6, epoch=EPOCH_NOT_LEADER, safeMode=True)) == EPOCH_PAST

@@ -62,6 +62,7 @@ class Control:
         wish = safe_mode_wish(body, self._desk.identity.uid)
         if wish is not None:
             self._desk.tighten(wish)
+            await self._desk.save()  # before any answer: who asked does not ask again
         try:
             received = parse_pod_config(body, "configuration")
         except ConfigError as error:
