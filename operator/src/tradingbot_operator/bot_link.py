@@ -200,6 +200,10 @@ class BotLink(BotCalls):
                 self.trouble = "the status stream ended"
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.trouble = f"{type(error).__name__}: {error}"[:200]
+            except Exception as error:
+                # Nobody makes a link anew that ended by itself: its bot would be granted nothing any more.
+                log.exception("the status stream failed", bot=str(self.peer.key))
+                self.trouble = f"{type(error).__name__}: {error}"[:200]
             if self._loop.time() - begun > LONGEST_RETRY_SECONDS:
                 delay = FIRST_RETRY_SECONDS
             self._heard(self.peer.key, None, None)

@@ -177,7 +177,7 @@ class BotTalk:
         account = bot.status.get("accountUID")
         if memory.claim != NO_ACCOUNT_YET or not account or "exchange" not in bot.spec or "symbol" not in bot.spec:
             return
-        if await self._claims.holder(claimant_of(bot, account, "", 0).lease_name) == bot.uid:
+        if await self._claims.recall(bot.uid, claimant_of(bot, account, "", 0).lease_name):
             memory.claim = Finding.good()
 
     async def record(self, bot: SeenBot, memory: Memory, again: list[float]) -> Record:

@@ -173,6 +173,14 @@ class Claims:
         raw = await self._cluster.get("leases", self._namespace, lease_name)
         return "" if raw is None else Claim.of(raw).holder_uid
 
+    async def recall(self, uid: str, lease_name: str) -> bool:
+        """Whether a TradingBot holds a claim; `look` keeps an eye on it from then on, as on one that was taken."""
+        raw = await self._cluster.get("leases", self._namespace, lease_name)
+        if raw is None or (claim := Claim.of(raw)).holder_uid != uid:
+            return False
+        self._held[uid] = (lease_name, claim.boot_id, claim.incarnation)
+        return True
+
     async def any_of(self, uid: str) -> bool:
         """Whether a TradingBot holds a claim: only then it can ever have been granted anything."""
         return bool(await self._of(uid))

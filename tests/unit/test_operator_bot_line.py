@@ -1,0 +1,75 @@
+"""Promises of what the operator keeps of bots and claims between its steps: it outlives what nobody thought of."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from random import Random
+from typing import Any, cast
+
+from support.operator_objects import NOW, UID
+from tradingbot_api.bot_http import BotStatus
+from tradingbot_operator.bot_link import BotLink, Peer, client_session
+from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
+from tradingbot_operator.cluster import Cluster
+from tradingbot_operator.inventory import BotKey, Manifest
+from tradingbot_operator.metrics import Metrics
+
+KEY = BotKey("trading", "btcusdt")
+
+
+async def test_a_link_goes_on_after_a_failure_that_nobody_thought_of() -> None:
+    session = client_session(lambda: None)
+    await session.close()  # what is asked of it now is no error of a connection
+    losses = asyncio.Semaphore(0)
+
+    def heard(_: BotKey, __: BotStatus | None, after: BotStatus | None) -> None:
+        assert after is None
+        losses.release()
+
+    link = BotLink(
+        Peer(KEY, UID, "pod-1", "127.0.0.1"), session, ssl.create_default_context(), heard=heard, random=Random(1),
+        metrics=Metrics(), epoch=1,
+    )  # fmt: skip
+    async with asyncio.timeout(10):
+        await losses.acquire()
+        await losses.acquire()
+    assert link.trouble.startswith("RuntimeError")
+    link.close()
+
+
+class Leases:
+    """An API server that has Leases alone."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Manifest] = {}
+
+    async def get(self, _: str, __: str, name: str) -> Manifest | None:
+        """One of them."""
+        return self.stored.get(name)
+
+    async def create(self, _: str, manifest: Manifest) -> Manifest:
+        """Another one."""
+        return self.stored.setdefault(manifest["metadata"]["name"], manifest)
+
+    async def claims_of(self, *_: Any) -> list[Manifest]:
+        """All of them."""
+        return list(self.stored.values())
+
+
+async def _gone(claim: Claim) -> bool:
+    return False
+
+
+async def test_a_claim_that_a_new_leader_recalls_is_looked_at_again() -> None:
+    leases = Leases()
+    former = Claims(cast(Cluster, leases), "trading")
+    claimant = Claimant(KEY, UID, "Paper", "1001", "BTCUSDT", "boot-1", 10)
+    assert (await former.take(claimant, NOW, _gone)).standing is Standing.HELD
+    claims = Claims(cast(Cluster, leases), "trading")
+    assert not await claims.recall("another", claimant.lease_name)
+    assert await claims.recall(UID, claimant.lease_name)
+    assert await claims.look() == set()
+    leases.stored.clear()
+    assert await claims.look() == {UID}
+    assert not await claims.recall(UID, claimant.lease_name)
