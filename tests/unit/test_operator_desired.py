@@ -205,6 +205,44 @@ def test_equal_revisions_are_no_proof_until_the_same_start_of_the_bot_answered_t
     assert not memory.has_confirmed(word(applied_revision=7, boot_id="boot-2"))
 
 
+class Reads:
+    """Answers each read with one object."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self._answer = answer
+
+    async def get(self, *_: str) -> dict[str, Any]:
+        return self._answer
+
+
+async def test_a_ledger_that_is_read_anew_counts_above_what_was_handed_over_and_takes_no_former_answer() -> None:
+    bots: Inventory[SeenBot] = Inventory()
+    former, released = seen_bot(safeMode=True), seen_bot(metadata={"resourceVersion": "11"})
+    stored = desired.config_map(
+        IDENTITY, desired.bot_config(IDENTITY, desired.settings_of(desired.parse_spec(former)), 5)
+    )
+    stored["metadata"] |= {"uid": "config", "resourceVersion": "1"}
+    cluster = cast(Cluster, Reads(stored))
+    memory = Memory(UID, former.key)
+    bots.see(former)
+    assert (await memory.wanted_config(former, bots, cluster)).revision == 5
+    # A release is handed over, and answered, before the ConfigMap turns out to be another than was written.
+    bots.see(released)
+    assert (await memory.wanted_config(released, bots, cluster)).revision == 6
+    memory.handed, memory.confirmed = (6, "boot-1", 0.0), (6, "boot-1")
+    memory.drop_ledger()
+    again = seen_bot(safeMode=True, capital="900", metadata={"resourceVersion": "12"})
+    bots.see(again)
+    ledger = await memory.wanted_config(again, bots, cluster)
+    assert ledger.revision > 6
+    assert not memory.has_confirmed(word(applied_revision=6))
+    # Where nothing was handed over since, nothing is counted.
+    unchanged = Memory(UID, former.key)
+    await unchanged.wanted_config(former, Inventory(), cluster)
+    unchanged.drop_ledger()
+    assert (await unchanged.wanted_config(former, Inventory(), cluster)).revision == 5
+
+
 def test_a_spec_that_cannot_be_read_is_refused_with_the_fields_path() -> None:
     with pytest.raises(SpecError, match=r"spec\.capital: .*expected a decimal number"):
         desired.parse_spec(seen_bot(capital=5))

@@ -172,7 +172,7 @@ class BotController:
         for memory in self._fleet:
             ledger = memory.ledger
             if ledger is not None and ledger.uid is not None and (ledger.uid, ledger.version) not in versions:
-                memory.ledger = None
+                memory.drop_ledger()
                 log.warning("a ConfigMap is not as it was written", bot=str(memory.key))
                 self._enqueue(memory.key, False)
 

@@ -87,7 +87,7 @@ class BotObjects:
                 manifest["metadata"] |= {"uid": ledger.uid, "resourceVersion": ledger.version}
                 raw = await self._cluster.apply("configmaps", manifest)
         except (ConflictError, NotFoundError):
-            memory.ledger = None
+            memory.drop_ledger()
             raise
         ledger.stored_revision = revision
         ledger.uid, ledger.version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
@@ -146,7 +146,7 @@ class BotObjects:
         identity = Identity.of(bot)
         if memory.had_pod:
             # Somebody may have removed it since; the pod would wait for it without end.
-            memory.ledger = None
+            memory.drop_ledger()
             await self.ensure_config(bot, memory)
         pair = self._authority.issue_bot(bot.uid, self._now())
         try:

@@ -1,4 +1,4 @@
-"""The fast lane of spec.safeMode: a change goes to the bot at once, past the work queue and whatever fills it."""
+"""The fast lane of spec.safeMode: it goes to the bot at once, past the work queue and whatever fills it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = structlog.get_logger(__name__)
 
 
 class SafeModeLane:
-    """One task for each TradingBot whose safeMode changed; it hands the whole configuration over and ends.
+    """One task for each TradingBot whose safeMode changed; a tightening is handed over with the whole configuration.
 
     `cluster` is a client of this lane alone: it may have to read a ConfigMap while the other is busy. What
     fails in the leader (no pod, no answer) is left to the steps of the work queue, which repeat it until it holds.
 
     A standby carries a tightening too, as the leader may be dead, stopped or blind, and so does a leader that has not
-    heard the bot yet: with the epoch of nobody, of which a bot takes the tightening alone. A standby writes nothing,
-    and a release is the leader's.
+    heard the bot yet: with the epoch of nobody, of which a bot takes the tightening alone. A standby writes nothing.
+    A release is left to the leader's next step, which asks the API server first whether it is still wished.
     """
 
     def __init__(
@@ -81,10 +81,8 @@ class SafeModeLane:
             # The wish may change while it is carried: the last one counts.
             while (bot := self._bots.get(key)) is not None and bot.safe_mode is not carried:
                 carried = bot.safe_mode
-                if self._leader.valid():
-                    await self._hand_over(bot)
-                elif bot.safe_mode:
-                    await self._engage(bot)
+                if carried:
+                    await (self._hand_over(bot) if self._leader.valid() else self._engage(bot))
         finally:
             # Within the task, not after it: a wish that comes now finds none and starts another.
             self._tasks.pop(key, None)
@@ -93,14 +91,14 @@ class SafeModeLane:
     async def _hand_over(self, bot: SeenBot) -> None:
         memory = self._fleet.of(bot)
         try:
-            if bot.safe_mode and memory.word() is None and (pod := self._pods.get(bot.key)) is not None:
+            if memory.word() is None and (pod := self._pods.get(bot.key)) is not None:
                 # A new leader has no line to this bot yet; it need not wait for its turn.
                 await self._told(bot, pod)
                 return
             await memory.wanted_config(bot, self._bots, self._cluster)
             await memory.hand_over(bot)
         except (ApiError, BotCallError, SpecError, ForeignObjectError, LeaseLostError) as error:
-            log.warning("safe mode is not carried yet", bot=str(bot.key), safe_mode=bot.safe_mode, error=str(error))
+            log.warning("safe mode is not carried yet", bot=str(bot.key), error=str(error))
 
     async def _engage(self, bot: SeenBot) -> None:
         """Tells the bot as a standby, until it is told, the wish ends, or there is no process to tell."""
