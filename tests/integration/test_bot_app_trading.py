@@ -232,6 +232,59 @@ async def test_sigterm_in_the_middle_of_a_sale_leaves_nothing_without_protection
         assert Decimal(base["free"]) < dust, held["openOrders"]
 
 
+async def covered(exchange: PaperExchange, account: TestAccount) -> bool:
+    """Whether all base is sold, or locked in a pair; dust is neither."""
+    held = await exchange.account(account.uid)
+    free = Decimal(held["balances"]["BTC"]["free"])
+    return free < Decimal("0.00001") and len(held["openOrders"]) in {0, 2}
+
+
+async def test_sigterm_while_the_exchange_stutters_in_a_sale_leaves_nothing_without_protection(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot:
+        status = await enter(bot)
+        request = DrainRequest(
+            bot_uid=UID, boot_id=status.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=60
+        )
+        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+        deadline = time.monotonic() + 10
+        while (await exchange.account(account.uid))["openOrders"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        await exchange.fail_rest(503, 4)
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        assert await covered(exchange, account)
+
+
+async def test_sigterm_restores_a_protection_that_was_just_lost(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account)) as bot, by_hand(exchange, account) as hand:
+        await enter(bot)
+        await cancel_protection(hand)
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        assert await covered(exchange, account)
+
+
+async def test_sigterm_while_the_bot_connects_leaves_nothing_without_protection(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account)
+    async with bot_process(folder) as bot:
+        await enter(bot)
+        await bot.kill()
+    async with by_hand(exchange, account) as hand:
+        await cancel_protection(hand)
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.applied_revision == 1)
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        assert await covered(exchange, account)
+
+
 @pytest.mark.parametrize("policy", list(PositionPolicy))
 async def test_a_drain_leaves_what_its_policy_says(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount, policy: PositionPolicy

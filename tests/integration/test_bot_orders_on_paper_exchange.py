@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
@@ -98,6 +99,21 @@ async def test_exit_cancels_the_protection_and_sells_what_is_held(bot: BotSide) 
     assert bot.orders.open_orders == ()
     assert bot.orders.protection.state is ProtectionState.FLAT
     assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_a_sale_that_waited_its_turn_is_not_begun_once_the_connection_is_being_ended(bot: BotSide) -> None:
+    await bot.enter()
+    under_way = asyncio.create_task(bot.orders.reconcile())
+    await asyncio.sleep(0)
+    sale = asyncio.create_task(bot.orders.exit("Drain"))
+    bot.orders.ending = True
+
+    result = await sale
+    await under_way
+
+    assert (result.outcome, result.code) == (ExitOutcome.FAILED, "Stopping")
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert bot.orders.open_lists == 1
 
 
 async def test_entry_beyond_the_collar_buys_nothing(bot: BotSide) -> None:

@@ -238,7 +238,7 @@ async def bot_process(folder: BotFolder) -> AsyncIterator[BotProcess]:
     finally:
         if process.returncode is None:
             process.terminate()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 await process.wait()
         for task in (reader, follow):
             if task is not None:

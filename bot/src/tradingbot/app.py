@@ -34,7 +34,8 @@ REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
 STORE_RETRY_SECONDS: Final = 2.0
 LONGEST_BACKOFF: Final = 5.0
-STOP_SECONDS: Final = 4.0
+STOP_SECONDS: Final = 22.0
+"""For what is under way and for a missing protection, of the 30 s that a pod has to end."""
 TURN_LIMIT_SECONDS: Final = 30.0
 """A loop that did not turn for this long is not alive."""
 
@@ -91,8 +92,9 @@ class BotApp:
         self.control = Control(desk, self.feed)
 
     def stop(self) -> None:
-        """End `run` in order."""
+        """End `run` in order: a session ends as if it were to be made anew, and none follows."""
         self._stop.set()
+        self.desk.reconnect.set()
 
     # --- life cycle ---
 
@@ -104,11 +106,17 @@ class BotApp:
         try:
             if listening is not None:
                 listening(servers[0].port, servers[1].port if len(servers) > 1 else None)
-            background = [asyncio.create_task(task) for task in (self.feed.run(), self._watch(), self._live())]
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
-            await self._wind_down(background)
-            stopping.cancel()
+            live = asyncio.create_task(self._live())
+            background: list[asyncio.Task[Any]] = [
+                live,
+                asyncio.create_task(self.feed.run()),
+                asyncio.create_task(self._watch()),
+                asyncio.create_task(self._stop.wait()),
+            ]
+            try:
+                await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await self._wind_down(live, background)
             for task in background:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
@@ -139,16 +147,10 @@ class BotApp:
             raise StartError(f"{option}: {error}") from error
         return servers
 
-    async def _wind_down(self, background: list[asyncio.Task[None]]) -> None:
-        """No new entry, entries cancelled, a sale under way ends, protection stays."""
-        session = self.desk.session
-        if session is not None:
-            session.stopping = True
-            if self.desk.safe_mode.level is not Level.HALTED:
-                with suppress(ExchangeError, TimeoutError, StoreError):
-                    async with asyncio.timeout(STOP_SECONDS):
-                        await session.manager.cancel_entries()
-            await session.finish(STOP_SECONDS)
+    async def _wind_down(self, live: asyncio.Task[None], background: list[asyncio.Task[Any]]) -> None:
+        """No new entry; the session, be it that it is only being made, has its time to end in order."""
+        self.stop()
+        await asyncio.wait([live], timeout=STOP_SECONDS)
         self.control.close()
         for task in background:
             task.cancel()
@@ -157,14 +159,19 @@ class BotApp:
             self._cancelling.cancel()
 
     async def _live(self) -> None:
-        """Open the store, then connect again and again."""
+        """Open the store, then connect again and again; until `stop`."""
         store = await self._open_store()
         while store is None:
-            await asyncio.sleep(STORE_RETRY_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STORE_RETRY_SECONDS):
+                    await self._stop.wait()
+                    return
             store = await self._open_store()
         attempt = 0
         while True:
             self.desk.reconnect.clear()
+            if self._stop.is_set():
+                return
             wait = POLL_SECONDS
             try:
                 credentials = load_credentials(self._options.credentials_dir)
@@ -230,11 +237,12 @@ class BotApp:
         again = asyncio.create_task(self._until_reconnect(credentials))
         try:
             await asyncio.wait([run, again], return_when=asyncio.FIRST_COMPLETED)
+            await session.finish(STOP_SECONDS)
+            if self._stop.is_set():
+                await session.leave(STOP_SECONDS)
             if run.done():
                 _raise_first(run)
-            await session.finish(STOP_SECONDS)
         finally:
-            session.stopping = True
             for task in (run, again):
                 task.cancel()
             await asyncio.gather(run, again, return_exceptions=True)
@@ -276,6 +284,8 @@ class BotApp:
 
     def _forbidden(self) -> str | None:
         """Asked right before an entry is sent: safe mode, as it is at this moment."""
+        if self._stop.is_set():
+            return "Stopping"
         self.desk.refresh()
         causes = self.desk.safe_mode.causes
         return causes[0].reason.value if causes else None

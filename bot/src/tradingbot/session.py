@@ -31,12 +31,13 @@ from tradingbot.recovery.retry import retry_read
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
-from tradingbot.state.store import Store, StoreFailedError
+from tradingbot.state.store import Store, StoreError, StoreFailedError
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import BotSettings, Interval
+from tradingbot_api.v1alpha1 import BotSettings, Interval, PositionPolicy
 
 PING_SECONDS: Final = 2.0
 TICK_SECONDS: Final = 1.0
+LEAVE_TICK_SECONDS: Final = 0.25
 RECONCILE_SECONDS: Final = 60.0
 RECONCILE_AGAIN_SECONDS: Final = 2.0
 """A difference is looked at again this soon: it may be a fill that was on its way."""
@@ -134,7 +135,6 @@ class Session:
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None
         self.drifts = 0
-        self.stopping = False
         self.books_rebuilt = False
         """The store was new although this bot has traded: the books were made from the exchange's trades."""
         self.last_close: Decimal | None = None
@@ -187,12 +187,30 @@ class Session:
             ):
                 group.create_task(task)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no entry and no sale is begun any more."""
+        return self.manager.ending
+
     async def finish(self, seconds: float) -> None:
         """Begin nothing any more, and let a sale that is under way end: it has taken the protection off."""
-        self.stopping = True
+        self.manager.ending = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._acting:
+            async with asyncio.timeout(seconds):
                 await self.manager.idle()
+
+    async def leave(self, seconds: float) -> None:
+        """No session follows this finished one: entries are cancelled, and what is naked is protected before."""
+        if self._parts.safe_mode.level is Level.HALTED:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                with suppress(ExchangeError, StoreError):
+                    await self.manager.drain(PositionPolicy.HOLD)
+                while self.manager.naked:
+                    await self.manager.tick()
+                    await asyncio.sleep(LEAVE_TICK_SECONDS)
+                    await self.manager.idle()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -122,6 +122,8 @@ class OrderManager:
         self._monotonic = monotonic
         self._random = random
         self._log = structlog.get_logger("orders").bind(symbol=rules.symbol)
+        self.ending = False
+        """No sale is begun any more, but by the protection's deadline: it would take the protection off first."""
         self._lock = asyncio.Lock()
         self._tracker = OrderTracker()
         self._ocos = OCOMonitor(self._tracker)
@@ -213,6 +215,11 @@ class OrderManager:
     def protection(self) -> ProtectionStatus:
         """Protection of the open position."""
         return self._protection
+
+    @property
+    def naked(self) -> bool:
+        """Whether a position is without protection, or may be after an answer was lost."""
+        return self._protection.state is ProtectionState.UNPROTECTED or (self._doubt and self.held > 0)
 
     @property
     def unprotected_seconds(self) -> float:
@@ -544,6 +551,8 @@ class OrderManager:
         if self.held_back:
             return ExitResult(ExitOutcome.FAILED, "AwaitingGrant", "the position may be another process's")
         async with self._lock:
+            if self.ending:
+                return ExitResult(ExitOutcome.FAILED, "Stopping", "the connection is being ended")
             try:
                 result = await self._exit(reason)
             except ExchangeError as error:
