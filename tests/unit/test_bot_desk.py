@@ -19,6 +19,7 @@ from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.safe_mode import DRAWDOWN
 from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.session import Session
@@ -143,6 +144,91 @@ async def test_a_drain_outlives_a_session_that_ends_under_it(store: Store) -> No
     while desk.drain.phase is not DrainPhase.DRAINED:
         assert time.monotonic() < deadline, desk.drain
         await asyncio.sleep(0.01)
+    control.close()
+
+
+class SellingSession:
+    """A session whose sale lasts until it is told to end, and which may be held back."""
+
+    def __init__(self, *, held_back: bool = False) -> None:
+        self.manager = self
+        self.incarnation = 5
+        self.held_back = held_back
+        self.held = held_back
+        self.sale = asyncio.Event()
+        self.began: list[PositionPolicy] = []
+        self.ended: list[PositionPolicy] = []
+        self.entries_quiet = True
+        self.protection = ProtectionStatus(ProtectionState.FLAT)
+        self.drifts, self.verdict, self.books_rebuilt = 0, None, False
+        self.unknown: tuple[str, ...] = ()
+        self.exchange_reset = self.two_traders = None
+
+    @property
+    def holding(self) -> bool:
+        return not self.sale.is_set()
+
+    async def drain(self, policy: PositionPolicy) -> list[str]:
+        self.began.append(policy)
+        if policy is PositionPolicy.CLOSE_POSITION:
+            await self.sale.wait()
+        self.ended.append(policy)
+        return self.remaining()
+
+    def remaining(self) -> list[str]:
+        return []
+
+
+async def drained(desk: Desk) -> None:
+    """Wait for the end of a drain."""
+    deadline = time.monotonic() + 5
+    while desk.drain.phase is not DrainPhase.DRAINED:
+        assert time.monotonic() < deadline, desk.drain
+        await asyncio.sleep(0.01)
+
+
+async def test_an_edit_of_the_policy_lets_a_sale_under_way_end(store: Store) -> None:
+    desk, session = await start(store, config(1)), SellingSession()
+    control = Control(desk, _feed())
+    desk.session = cast(Session, session)
+    close = DrainRequest(
+        bot_uid="u-1", boot_id=desk.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=60
+    )
+    await control.drain(close)
+    await asyncio.sleep(0)
+    assert session.began == [PositionPolicy.CLOSE_POSITION]
+    told = await control.drain(close.model_copy(update={"position_policy": PositionPolicy.HOLD}))
+    assert (told.phase, told.position_policy) == (DrainPhase.DRAINING, PositionPolicy.HOLD)
+    await asyncio.sleep(0.05)
+    assert session.began == [PositionPolicy.CLOSE_POSITION]
+    session.sale.set()
+    await drained(desk)
+    assert session.ended == [PositionPolicy.CLOSE_POSITION, PositionPolicy.HOLD]
+    assert desk.drain.position_policy is PositionPolicy.HOLD
+    control.close()
+
+
+@pytest.mark.parametrize("seconds", [1, 60], ids=["after-its-deadline", "while-it-waits"])
+async def test_a_sale_waits_until_the_process_is_named_the_trader(store: Store, seconds: int) -> None:
+    desk, session = await start(store, config(1)), SellingSession(held_back=True)
+    session.sale.set()
+    control = Control(desk, _feed())
+    desk.session = cast(Session, session)
+    request = DrainRequest(
+        bot_uid="u-1", boot_id=desk.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=seconds
+    )
+    assert (await control.drain(request)).phase is DrainPhase.DRAINING
+    if seconds == 1:
+        await drained(desk)
+    else:
+        await asyncio.sleep(0.1)
+        assert desk.drain.phase is DrainPhase.DRAINING
+    assert desk.drain.remaining == ["unknown: ends with a grant of the operator"]
+    assert session.began == []
+    session.held_back = False  # as the claim now names it
+    await control.drain(request.model_copy(update={"claimed_incarnation": 5}))
+    await drained(desk)
+    assert session.ended == [PositionPolicy.CLOSE_POSITION]
     control.close()
 
 

@@ -15,7 +15,7 @@ from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.types import ProtectionState
 from tradingbot.recovery.grant import GrantRefusedError
-from tradingbot.recovery.safe_mode import Level
+from tradingbot.recovery.safe_mode import AWAITING_GRANT, Level
 from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
     STALE_REVISION,
@@ -39,6 +39,9 @@ class Control:
         self._feed = feed
         self._config_lock = asyncio.Lock()
         self._drain_task: asyncio.Task[None] | None = None
+        self._drain_request: DrainRequest | None = None
+        """The one that counts, and until when."""
+        self._drain_until = 0.0
 
     def close(self) -> None:
         """Stop what was begun."""
@@ -131,55 +134,31 @@ class Control:
         """Begin to drain, or tell how far it is."""
         self._check_process(request.bot_uid, request.boot_id)
         self._meet(request.epoch)
-        session = self._desk.session
+        session, named = self._desk.session, False
         if session is not None and request.claimed_incarnation == session.manager.incarnation:
+            named = not self._desk.grants.given
             self._desk.grants.name_trader()
-        if self._desk.drain.phase is DrainPhase.NONE or self._desk.drain.position_policy is not request.position_policy:
-            if self._drain_task is not None:
-                self._drain_task.cancel()
+        drain = self._desk.drain
+        if named or drain.phase is DrainPhase.NONE or drain.position_policy is not request.position_policy:
+            self._drain_request, self._drain_until = request, self._desk.monotonic() + request.deadline_seconds
             self._desk.drain = DrainStatus(phase=DrainPhase.DRAINING, position_policy=request.position_policy)
             self._desk.refresh()
-            self._drain_task = asyncio.create_task(
-                self._run_drain(
-                    request.position_policy,
-                    self._desk.monotonic() + request.deadline_seconds,
-                    account_known=request.account_known,
-                )
-            )
+            if self._drain_task is None or self._drain_task.done():
+                self._drain_task = asyncio.create_task(self._run_drain(request))
             self._desk.wake()
         return self._desk.drain_now
 
-    async def _run_drain(self, policy: PositionPolicy, deadline: float, *, account_known: bool) -> None:
-        """Until nothing but what the policy leaves is on the exchange, or the deadline."""
-        message, remaining = "", ["unknown: the bot is not connected to the exchange"]
+    async def _run_drain(self, request: DrainRequest) -> None:
+        """Until nothing but what the policy leaves is on the exchange, or the deadline.
+
+        A later request goes on from where this one is: a sale under way ends, as it has taken the protection off.
+        """
         while True:
-            session = self._desk.session
-            if self._desk.safe_mode.level is Level.HALTED:
-                # The orders may be another process's: they are left as they are.
-                message, remaining = "halted: nothing is sent", [f"unknown: {self._desk.safe_mode.causes[0].clears}"]
-                break
-            if session is not None:
-                try:
-                    remaining = await session.manager.drain(policy)
-                    closed = policy is PositionPolicy.HOLD or not session.holding
-                    naked = session.manager.protection.state is ProtectionState.UNPROTECTED
-                    if session.manager.entries_quiet and closed and not naked:
-                        break
-                    message = "entries, or a position that is to be closed or protected, are still on the exchange"
-                except (ExchangeError, StoreError) as error:
-                    message = str(error)
-                except Exception as error:
-                    # The session may end under the call, as when the keys change: the next one goes on.
-                    self._desk.log.exception("draining failed, it is tried again")
-                    message = f"{type(error).__name__}: {error}"
-            elif not account_known and await self._never_traded():
-                remaining = []
-                break
-            else:
-                message = (
-                    self._desk.connection_problem.message if self._desk.connection_problem else "not connected yet"
-                )
-            if self._desk.monotonic() >= deadline:
+            request = self._drain_request or request
+            done, message, remaining = await self._drain_once(request)
+            if request is not self._drain_request:
+                continue
+            if done or self._desk.monotonic() >= self._drain_until:
                 break
             self._desk.drain = self._desk.drain.model_copy(update={"message": message, "remaining": remaining})
             self._desk.wake()
@@ -187,8 +166,35 @@ class Control:
         self._desk.drain = self._desk.drain.model_copy(
             update={"phase": DrainPhase.DRAINED, "message": message if remaining else "", "remaining": remaining}
         )
-        self._desk.log.info("drained", policy=policy.value, remaining=remaining)
+        self._desk.log.info("drained", policy=request.position_policy.value, remaining=remaining)
         self._desk.wake()
+
+    async def _drain_once(self, request: DrainRequest) -> tuple[bool, str, list[str]]:
+        """Whether there is nothing more to do, why not, and what is on the exchange."""
+        session, policy = self._desk.session, request.position_policy
+        halting = [cause for cause in self._desk.safe_mode.causes if cause.level is Level.HALTED]
+        if halting:
+            # The orders may be another process's: they are left as they are. A sale waits for the word whose they are.
+            waits = policy is PositionPolicy.CLOSE_POSITION and all(one.id == AWAITING_GRANT.id for one in halting)
+            return not waits, "halted: nothing is sent", [f"unknown: {halting[0].clears}"]
+        unknown = ["unknown: the bot is not connected to the exchange"]
+        if session is not None:
+            try:
+                remaining = await session.manager.drain(policy)
+            except (ExchangeError, StoreError) as error:
+                return False, str(error), self._desk.drain.remaining or unknown
+            except Exception as error:
+                # The session may end under the call, as when the keys change: the next one goes on.
+                self._desk.log.exception("draining failed, it is tried again")
+                return False, f"{type(error).__name__}: {error}", self._desk.drain.remaining or unknown
+            closed = policy is PositionPolicy.HOLD or not session.holding
+            naked = session.manager.protection.state is ProtectionState.UNPROTECTED
+            text = "entries, or a position that is to be closed or protected, are still on the exchange"
+            return session.manager.entries_quiet and closed and not naked, text, remaining
+        if not request.account_known and await self._never_traded():
+            return True, "", []
+        problem = self._desk.connection_problem
+        return False, problem.message if problem else "not connected yet", self._desk.drain.remaining or unknown
 
     async def _never_traded(self) -> bool:
         with suppress(StoreError):
