@@ -208,12 +208,13 @@ async def test_the_bot_shows_the_name_of_its_uid(folder: BotFolder, bot: BotProc
             )
 
 
+@pytest.mark.parametrize("revision", [1, 2], ids=["edited-by-hand", "newer"])
 async def test_the_mounted_configuration_can_engage_safe_mode_and_nothing_else(
-    folder: BotFolder, bot: BotProcess, exchange: PaperExchange
+    folder: BotFolder, bot: BotProcess, exchange: PaperExchange, revision: int
 ) -> None:
     await bot.grant()
     await bot.until(lambda status: not status.safe_mode.engaged)
-    folder.write_config(config(settings(exchange.base_url, strategy=CALM, safeMode=True, capital="5000"), 2))
+    folder.write_config(config(settings(exchange.base_url, strategy=CALM, safeMode=True, capital="5000"), revision))
     await bot.until(lambda status: "spec" in [cause.id for cause in status.safe_mode.causes], seconds=5)
     assert bot.status.applied_revision == 1
 

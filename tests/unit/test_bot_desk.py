@@ -76,6 +76,7 @@ async def start(store: Store, file: BotConfig) -> Desk:
         pytest.param(config(6), config(5, safe_mode=True), False, id="file-lags"),
         pytest.param(config(6, safe_mode=True), config(5), True, id="file-lags-behind-safe-mode"),
         pytest.param(config(5), config(6, safe_mode=True), True, id="file-is-newer"),
+        pytest.param(config(5), config(5, safe_mode=True), True, id="file-was-edited-by-hand"),
         pytest.param(config(5, safe_mode=True), config(6), False, id="file-releases"),
     ],
 )

@@ -353,14 +353,15 @@ class BotApp:
     async def _look_at_file(self, seen: object) -> object:
         """The mounted file may only tighten: safe mode works while the operator cannot reach this process."""
         path = self._options.config_file
-        if path is None:
+        if path is None or self.desk.store is None:  # only the store says which revision is past
             return None
         with suppress(OSError):
             stat = path.stat()
             mark = (stat.st_mtime_ns, stat.st_ino)
             if mark != seen:
                 revision = safe_mode_wish(path.read_bytes(), self.desk.identity.uid)
-                if revision is not None and revision > self.desk.applied.committed.revision:
+                # Edited by hand it has the number of before.
+                if revision is not None and revision >= self.desk.applied.committed.revision:
                     self.desk.tighten(revision)
             return mark
         return seen

@@ -234,7 +234,7 @@ class Desk:
         self.store = store
         with suppress(GrantRefusedError):  # a newer leader called before the store was open
             self.grants.meet(start.applied.committed.epoch)
-        self._take_over_safe_mode(start.applied.committed.revision, tightened)
+        self._take_over_safe_mode(start.applied.committed, tightened)
         self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
         self.put_in_force(start.applied)
         self.panel.restore(breaker or {})
@@ -253,16 +253,17 @@ class Desk:
             with suppress(StoreError):  # entries stop, the position is looked after
                 await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
 
-    def _take_over_safe_mode(self, taken: int, stored: dict[str, Any] | None) -> None:
-        """The newer word counts, as the mounted file lags by up to the kubelet's refresh; revision `taken` is taken."""
-        file = self.applied.committed
+    def _take_over_safe_mode(self, committed: BotConfig, stored: dict[str, Any] | None) -> None:
+        """The newer word counts, as the mounted file lags by up to the kubelet's refresh; edited by hand it is new."""
+        file, taken = self.applied.committed, committed.revision
         wishes = []
         if self.tightened is not None:  # asked for since this process started
             wishes.append(max(self.tightened, taken))
         # Revisions of a former TradingBot, whose volume this one took over, are counted otherwise.
         if stored is not None and stored["bot"] == self.identity.uid and stored["revision"] >= taken:
             wishes.append(stored["revision"])
-        if file.settings.safe_mode and file.revision > taken:
+        edited = file.revision == taken and not committed.settings.safe_mode
+        if file.settings.safe_mode and (file.revision > taken or edited):
             wishes.append(file.revision)
         self.tightened = max(wishes, default=None)
 
