@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -401,6 +402,26 @@ async def test_a_field_that_is_set_and_not_known_is_refused_by_name_and_the_last
     assert (bot.desk.revision, bot.desk.usable) == (1, True)
     assert bot.desk.config_problem is not None
     assert "spec.hedge: this bot's version does not know it" in bot.desk.config_problem.message
+
+
+async def test_a_stricter_level_of_a_cause_in_force_is_told(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    assert bot.causes == set()
+    bot.desk.store = None  # as before it could be opened
+    bot.desk.store_problem = "no space left"
+    assert bot.desk.refresh()
+    bot.desk.store = store
+    assert bot.desk.refresh()
+    assert not bot.desk.refresh()
+
+
+async def test_a_grant_ends_while_the_machine_sleeps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = await Bot.start(store, config(1))
+    since_boot, awake = time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic()
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: since_boot + 3600 if clock == time.CLOCK_BOOTTIME else awake
+    )
+    assert bot.desk.monotonic() >= since_boot + 3600
 
 
 @pytest.mark.parametrize("safe", [True, False])

@@ -61,7 +61,7 @@ class Desk:
         self.identity = config.bot
         self.boot_id = uuid.uuid4().hex
         self.version = version("tradingbot")
-        self.monotonic = time.monotonic
+        self.monotonic = steady_clock
         self.wake: Callable[[], None] = lambda: None
         """Tells the status at once."""
         self.log = structlog.get_logger("bot").bind(bot=f"{config.bot.namespace}/{config.bot.name}")
@@ -116,9 +116,9 @@ class Desk:
                 self.reconnect.set()
 
     def refresh(self) -> bool:
-        """Bring the causes of safe mode up to date; True when any began or ended."""
+        """Bring the causes of safe mode up to date; True when any began, ended or changed its level."""
         now, safe, session = utc_now(), self.safe_mode, self.session
-        before = [cause.id for cause in safe.causes]
+        before = [(cause.id, cause.level) for cause in safe.causes]
         pauses = {pause.code for pause in self.risk.should_pause_trading(now, self.monotonic())}
         safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
         if self.pod_wish or safe.has(ANNOTATION.id):
@@ -136,7 +136,7 @@ class Desk:
         safe.set(failed is not None, STORE, since=now, level=level)
         safe.set(self.drain.phase is not DrainPhase.NONE, DRAINING, since=now)
         self._refresh_books(session, now)
-        if before == [cause.id for cause in safe.causes]:
+        if before == [(cause.id, cause.level) for cause in safe.causes]:
             return False
         # Without an operator the log is where people see it.
         self.log.info("safe mode", level=safe.level.word, causes={cause.id: cause.reason for cause in safe.causes})
@@ -297,6 +297,14 @@ class Desk:
 
     def _tightened_fact(self) -> dict[str, Any] | None:
         return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
+
+
+def steady_clock() -> float:
+    """Seconds that never jump, and that count while the machine sleeps where it has such a clock: a grant ends there.
+
+    The operator, which relies on that end, may be awake.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def utc_now() -> datetime:

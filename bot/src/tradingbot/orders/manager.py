@@ -173,7 +173,7 @@ class OrderManager:
 
     @property
     def announced(self) -> bool:
-        """This process has shown itself and cancelled that order; it sends no other that would rest as an entry."""
+        """This incarnation has shown itself and cancelled that order; it sends no other that would rest as an entry."""
         return self._announced
 
     @property
