@@ -433,7 +433,8 @@ async def test_rotated_keys_of_the_account_are_taken_up_in_position_without_a_re
         await exchange.delete_key(account)
         # The other order: the key that is in use is refused before the Secret has the next one.
         await exchange.delete_key(rotated)
-        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected", seconds=15)
+        # Where the strategy has sold, the account is asked each minute only.
+        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected", seconds=75)
         folder.write_keys(await exchange.create_key(account.uid))
         await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
         assert bot.status.boot_id == before.boot_id
