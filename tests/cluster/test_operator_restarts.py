@@ -45,14 +45,18 @@ async def test_suspend_drains_and_ends_the_pod_and_resume_trades_again_without_a
     assert (await scene.condition("PodReady"))[:2] == ("False", "Suspended")
     assert "position" not in status
     assert status["accountUID"] == "1001"
+    assert status["drained"]["remaining"] == ["position 1 BTC, protected"]
+    assert (await scene.condition("SafeModeAcknowledged"))[:2] == ("True", "ProcessGone")
     leases = await scene.kube.items(scene.path("leases"))
     assert any(item["metadata"]["name"].startswith("claim-") for item in leases)
     await scene.restart_operator()
     await until("the new operator to work", lambda: logged(scene.operator, "the Lease is held"), seconds=25)
     assert await pod(scene) is None
+    assert (await scene.condition("SafeModeAcknowledged"))[:2] == ("True", "ProcessGone")
     await patch(scene, suspend=None)
     again = await scene.reaches("Trading")
     assert again["status"]["incarnation"] > first
+    assert "drained" not in again["status"]
     told = await reasons(scene)
     assert told.count("Suspended") == 1
     assert "PodReplaced" not in told

@@ -10,11 +10,11 @@ import pytest
 from support.operator_objects import NOW, seen_bot, word
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, GrantStatus, OpenOrder
-from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy, PositionStatus, TradingBotStatus
+from tradingbot_api.v1alpha1 import PositionPolicy, PositionStatus, TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import Word
 from tradingbot_operator.certainty import ENTRY_SETTLE_SECONDS, granted_after, over_in, stood
-from tradingbot_operator.deletion import DEFAULT_DEADLINE_SECONDS, Wish, as_drain, begun
+from tradingbot_operator.deletion import DEFAULT_DEADLINE_SECONDS, Wish, begun
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.leftovers import farewell, leftovers
 from tradingbot_operator.status import Finding, Gone, safe_mode_acknowledged, safe_mode_engaged
@@ -88,8 +88,12 @@ def test_a_spec_that_cannot_be_read_ends_by_the_defaults_and_never_sells() -> No
 
 def test_a_drain_survives_the_status_and_a_word_of_another_version_does_not_break_it() -> None:
     drained = DrainStatus(phase=DrainPhase.DRAINED, position_policy=PositionPolicy.HOLD, remaining=["position 0.5 BTC"])
-    assert as_drain(statuses.drained_mark(drained)) == drained
-    assert as_drain(DrainedStatus(position_policy="Other")).position_policy is None
+    noted = {"drained": statuses.drained_mark(drained).model_dump(mode="json", by_alias=True)}
+    assert statuses.noted_drain(seen_bot(status=noted)) == drained
+    other = statuses.noted_drain(seen_bot(status={"drained": {"positionPolicy": "Other", "remaining": []}}))
+    assert other is not None
+    assert other.position_policy is None
+    assert statuses.noted_drain(seen_bot()) is None
 
 
 # --- what is left ---

@@ -15,8 +15,8 @@ from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
 from tradingbot_api.v1alpha1 import PositionPolicy
 from tradingbot_operator.bot_talk import Record
 from tradingbot_operator.certainty import Certainty
-from tradingbot_operator.deletion import MOST_MARKS, STUCK_POD_SECONDS, Deletion
-from tradingbot_operator.fleet import Memory
+from tradingbot_operator.deletion import STUCK_POD_SECONDS, Deletion
+from tradingbot_operator.fleet import MOST_MARKS, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 DEADLINE_SECONDS = 10

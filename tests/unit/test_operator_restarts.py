@@ -23,6 +23,7 @@ LIVE = EndingFacts(
     drained=False,
     flat=True,
     late=False,
+    marked=False,
     naked=False,
 )
 
@@ -37,7 +38,12 @@ def facts(**changes: object) -> EndingFacts:
         pytest.param(facts(), PodStep.KEEP, id="nothing-is-wanted"),
         pytest.param(facts(wanted=Ending.SUSPEND), PodStep.DRAIN, id="suspend-cancels-entries-first"),
         pytest.param(facts(wanted=Ending.SUSPEND, flat=False), PodStep.DRAIN, id="suspend-in-position-too"),
-        pytest.param(facts(wanted=Ending.SUSPEND, drained=True, flat=False), PodStep.DELETE, id="suspend-drained"),
+        pytest.param(
+            facts(wanted=Ending.SUSPEND, drained=True, flat=False), PodStep.MARK, id="suspend-notes-the-drain"
+        ),
+        pytest.param(
+            facts(wanted=Ending.SUSPEND, drained=True, marked=True, flat=False), PodStep.DELETE, id="then-ends-the-pod"
+        ),
         pytest.param(facts(wanted=Ending.SUSPEND, reachable=False), PodStep.WAIT, id="suspend-of-a-silent-bot-waits"),
         pytest.param(facts(wanted=Ending.SUSPEND, reachable=False, late=True), PodStep.DELETE, id="but-not-for-ever"),
         pytest.param(facts(wanted=Ending.SUSPEND, running=False), PodStep.DELETE, id="suspend-of-a-crashed-bot"),
@@ -57,7 +63,9 @@ def facts(**changes: object) -> EndingFacts:
             facts(drained=True, strategy=IMMEDIATE, flat=False), PodStep.DELETE, id="unless-the-strategy-is-immediate"
         ),
         pytest.param(
-            facts(wanted=Ending.SUSPEND, drained=True, flat=False, naked=True), PodStep.WAIT, id="naked-is-not-ended"
+            facts(wanted=Ending.SUSPEND, drained=True, marked=True, flat=False, naked=True),
+            PodStep.WAIT,
+            id="naked-is-not-ended",
         ),
         pytest.param(
             facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, late=True, flat=False, naked=True),

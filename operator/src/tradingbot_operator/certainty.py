@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import GRANT_TTL_SECONDS, BotStatus
+from tradingbot_api.bot_http import GRANT_TTL_SECONDS, BotStatus, DrainStatus
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import Word
@@ -83,6 +83,11 @@ def stood(bot: SeenBot) -> bool:
     return acknowledged.reason == Reason.PROCESS_GONE or (bot.safe_mode and engaged.reason == Reason.SPEC)
 
 
+def left_no_entry(drained: DrainStatus | None) -> bool:
+    """Whether a drain ended with every entry known to be gone; what it could not find out it says."""
+    return drained is not None and not any("unknown" in line for line in drained.remaining)
+
+
 class Certainty:
     """Answers by the last grant that this operator gave, or that a former one may have given."""
 
@@ -98,7 +103,8 @@ class Certainty:
         vanished = memory.vanished_pod
         if vanished is None:
             return 0.0
-        if confirmed_stopped(vanished, bot.annotations):
+        # Who drained enters no more: no process of it, as only a new one would.
+        if confirmed_stopped(vanished, bot.annotations) or memory.drained is not None:
             return self._settled(memory)
         return await self.granted_for(bot, memory) or self._settled(memory)
 
@@ -123,6 +129,8 @@ class Certainty:
         now = self._loop.time()
         if memory.gone_since is None:
             memory.gone_since = now
+        if left_no_entry(memory.drained):
+            return Gone(0.0)
         last, wished_since = memory.last, memory.wanted_since
         return Gone(
             over_in(

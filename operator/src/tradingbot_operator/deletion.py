@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
-from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
+from tradingbot_api.bot_http import BotStatus, DrainPhase
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import DrainedStatus, PositionPolicy
+from tradingbot_api.v1alpha1 import PositionPolicy
 from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_objects import BotObjects
@@ -22,7 +22,7 @@ from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.desired import SpecError
-from tradingbot_operator.fleet import ForeignObjectError, Memory
+from tradingbot_operator.fleet import MARK_SECONDS, ForeignObjectError, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.leftovers import farewell
 from tradingbot_operator.metrics import Metrics
@@ -31,8 +31,6 @@ from tradingbot_operator.status import Finding
 
 STUCK_POD_SECONDS: Final = desired.TERMINATION_SECONDS + 10.0
 """Past the deadline: how long the kubelet is waited for to end the pod."""
-MARK_SECONDS: Final = 0.2
-MOST_MARKS: Final = 20
 """A status that cannot hold the note, as with the CRD of a former release, must not hold up the end."""
 DEFAULT_DEADLINE_SECONDS: Final = 120
 
@@ -140,18 +138,6 @@ def begun(bot: SeenBot, seen: datetime) -> datetime:
     return max(seen, bot.deleted) if bot.deleted is not None else seen
 
 
-def noted_drain(bot: SeenBot) -> DrainedStatus | None:
-    """The drain that the status tells of: an operator may have ended between the pod's end and the TradingBot's."""
-    return statuses.previous(bot.status).drained
-
-
-def as_drain(mark: DrainedStatus) -> DrainStatus:
-    """That note as the bot said it."""
-    known = mark.position_policy in set(PositionPolicy)
-    policy = PositionPolicy(mark.position_policy) if known else None
-    return DrainStatus(phase=DrainPhase.DRAINED, position_policy=policy, remaining=list(mark.remaining))
-
-
 class Deletion:
     """Carries the end of a TradingBot out, a step at a time."""
 
@@ -210,8 +196,7 @@ class Deletion:
             pod_terminated=pod is not None and pod.terminated,
             reachable=word is not None and standing not in {Record.RAISED, Record.NOT_YET},
             drained=memory.drained is not None,
-            marked=memory.marks >= MOST_MARKS
-            or (memory.drained is not None and noted_drain(bot) == statuses.drained_mark(memory.drained)),
+            marked=memory.marked(bot),
             could_trade=could_trade,
             overdue=overdue,
             claimed_by_other=other,
@@ -254,8 +239,8 @@ class Deletion:
         """Takes the bot's word that it drained as it was to, or a former operator's note of it."""
         if status is not None and status.drain.phase is DrainPhase.DRAINED:
             memory.drained = status.drain
-        elif memory.drained is None and (mark := noted_drain(bot)) is not None:
-            memory.drained = as_drain(mark)
+        elif memory.drained is None:
+            memory.drained = statuses.noted_drain(bot)
         # Drained for an update or a suspension, or before the policy was edited: that one may have kept its position.
         if memory.drained is not None and memory.drained.position_policy is not wish.policy:
             memory.drained = None

@@ -13,6 +13,7 @@ from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import BotSettings
 from tradingbot_operator import desired
+from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
@@ -87,6 +88,8 @@ class Ledger:
         return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision, self.cleared)
 
 
+MARK_SECONDS: Final = 0.2
+MOST_MARKS: Final = 20
 HANDING_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
 """So long a bot that cannot be asked to drain is waited for; its end (SIGTERM) cancels its entries too."""
@@ -170,6 +173,13 @@ class Memory:
     engaged_seen: bool = False
     acknowledged_after: float | None = None
     phase: Phase | None = None
+
+    def marked(self, bot: SeenBot) -> bool:
+        """Whether the status tells of the drain, before its pod ends; an older CRD has no field for it, and is not
+        waited for."""
+        if self.marks >= MOST_MARKS or self.drained is None:
+            return self.marks >= MOST_MARKS
+        return statuses.previous(bot.status).drained == statuses.drained_mark(self.drained)
 
     def word(self) -> Word | None:
         """The bot's last word, while it is fresh."""

@@ -13,11 +13,12 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import PositionPolicy, TradingBotSpec, UpdateStrategy
+from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import Cluster
-from tradingbot_operator.fleet import Asked, Memory
+from tradingbot_operator.fleet import MARK_SECONDS, Asked, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.status import NO_POD, Finding, Notice
@@ -42,6 +43,8 @@ class PodStep(StrEnum):
     WAIT = "Wait"
     DRAIN = "Drain"
     """Ask the bot to cancel its entries; the position and its protection stay."""
+    MARK = "Mark"
+    """Write into the status what the drain left, before the pod ends: an operator that begins now must know."""
     DELETE = "Delete"
 
 
@@ -61,6 +64,8 @@ class EndingFacts:
     """The bot says that it has no position; False while it is not known."""
     late: bool
     """It was asked, or was silent, for long enough."""
+    marked: bool
+    """The status says that it drained, and what it left."""
     naked: bool
     """The bot says that its position has no protection: its process is what mends that."""
 
@@ -93,6 +98,8 @@ def _ending_step(facts: EndingFacts) -> PodStep:
         if not facts.flat:
             return PodStep.WAIT
         return PodStep.DELETE if facts.drained else PodStep.DRAIN
+    if facts.drained and not (facts.marked or updating or facts.late):
+        return PodStep.MARK
     if facts.drained or facts.late:
         return PodStep.DELETE
     return PodStep.DRAIN if facts.reachable else PodStep.WAIT
@@ -163,6 +170,10 @@ class Restarts:
         manifest = self._objects.pod_manifest(bot, spec)
         template = manifest["metadata"]["annotations"][names.POD_TEMPLATE_ANNOTATION]
         image = manifest["spec"]["containers"][0]["image"]
+        if not bot.suspended:
+            memory.drained, memory.marks = None, 0
+        elif memory.drained is None:
+            memory.drained = statuses.noted_drain(bot)
         if pod is None or pod.deleting or pod.terminated:
             memory.asked = None
             memory.up_to_date = up_to_date(pod, bot, template, image, PodStep.DELETE)
@@ -170,6 +181,10 @@ class Restarts:
         wanted = Ending.SUSPEND if bot.suspended else Ending.UPDATE if pod.template != template else Ending.NONE
         word = memory.word()
         status = word.status if word is not None else None
+        drained = status is not None and status.drain.phase is DrainPhase.DRAINED
+        if wanted is Ending.SUSPEND:
+            # A process that runs speaks for itself; a former one's drain says nothing of it.
+            memory.drained = status.drain if status is not None and drained else None
         now = self._loop.time()
         memory.asked = asked(memory.asked, wanted, spec.update_strategy, reachable=status is not None, now=now)
         facts = EndingFacts(
@@ -178,9 +193,10 @@ class Restarts:
             running=pod.container.running,
             could_trade=wanted is not Ending.NONE and await self._could_trade(bot, memory, status),
             reachable=status is not None,
-            drained=status is not None and status.drain.phase is DrainPhase.DRAINED,
+            drained=drained,
             flat=status is not None and is_flat(status),
             late=memory.asked is not None and memory.asked.late(now, spec.deletion_deadline_seconds),
+            marked=memory.marked(bot),
             naked=status is not None and is_naked(status),
         )
         action = pod_step(facts)
@@ -199,6 +215,9 @@ class Restarts:
         if action is PodStep.DRAIN:
             await self._talk.drain(bot, memory, PositionPolicy.HOLD, seconds_left=spec.deletion_deadline_seconds)
             again.append(DRAIN_REPEAT_SECONDS)
+        elif action is PodStep.MARK:
+            memory.marks += 1
+            again.append(MARK_SECONDS)
         elif action is PodStep.WAIT:
             again.append(DRAIN_REPEAT_SECONDS)
         elif action is PodStep.DELETE:

@@ -11,10 +11,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotStatus, DrainStatus
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
-from tradingbot_api.v1alpha1 import Condition, DrainedStatus, SafeModeCause, TradingBotStatus
+from tradingbot_api.v1alpha1 import Condition, DrainedStatus, PositionPolicy, SafeModeCause, TradingBotStatus
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 TRUE: Final = "True"
@@ -121,7 +121,7 @@ class Observed:
     """Why the bot refused that revision."""
     up_to_date: Finding = NO_POD
     drained: DrainStatus | None = None
-    """Of a TradingBot that is deleted: how its bot ended."""
+    """Of a TradingBot that is deleted or suspended: how its bot ended."""
     vanished_pod: str | None = None
     """A pod whose end was not seen and may still run; empty where its UID is not known."""
     gone: Gone | None = None
@@ -393,13 +393,22 @@ def compose(seen: Observed) -> TradingBotStatus:
         trades=word.trades if word is not None else None,
         api=word.api if word is not None else None,
         usage=word.usage if word is not None else None,
-        drained=drained_mark(seen.drained) if seen.drained is not None and bot.deleted is not None else None,
+        drained=drained_mark(seen.drained) if seen.drained is not None and (bot.deleted or bot.suspended) else None,
     )
 
 
 def drained_mark(drained: DrainStatus) -> DrainedStatus:
     """A drain as the status tells it."""
     return DrainedStatus(position_policy=drained.position_policy or "", remaining=list(drained.remaining))
+
+
+def noted_drain(bot: SeenBot) -> DrainStatus | None:
+    """The drain that the status tells of, as the bot said it: the operator that heard it may have ended since."""
+    mark = previous(bot.status).drained
+    if mark is None:
+        return None
+    policy = PositionPolicy(mark.position_policy) if mark.position_policy in set(PositionPolicy) else None
+    return DrainStatus(phase=DrainPhase.DRAINED, position_policy=policy, remaining=list(mark.remaining))
 
 
 def previous(raw: Mapping[str, Any]) -> TradingBotStatus:
