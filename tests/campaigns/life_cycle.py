@@ -240,12 +240,8 @@ def masked(value: Any, words: dict[str, str]) -> Any:
 
 
 def _conditions(status: Json, flat: bool) -> list[str]:
-    left_out = [] if flat else ["Protected"]
-    if status.get("phase") == "Suspended":
-        # What the bot said at its end only the operator heard that ended it; the next one says that it does not know.
-        left_out.append("SafeMode")
     found = [f"{item['type']}={item['status']} {item['reason']}" for item in status.get("conditions", [])]
-    return sorted(item for item in found if not item.startswith(tuple(left_out)))
+    return sorted(found) if flat else sorted(item for item in found if not item.startswith("Protected"))
 
 
 # --- one life ---

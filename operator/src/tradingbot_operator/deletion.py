@@ -31,7 +31,6 @@ from tradingbot_operator.status import Finding
 
 STUCK_POD_SECONDS: Final = desired.TERMINATION_SECONDS + 10.0
 """Past the deadline: how long the kubelet is waited for to end the pod."""
-"""A status that cannot hold the note, as with the CRD of a former release, must not hold up the end."""
 DEFAULT_DEADLINE_SECONDS: Final = 120
 
 log = structlog.get_logger(__name__)
