@@ -323,13 +323,12 @@ async def test_safe_mode_passes_a_burst_of_new_bots(scene: Scene) -> None:
     made = [asyncio.create_task(scene.create(f"bot-{number}")) for number in range(40)]
     await asyncio.gather(*made[:10])
     await scene.kube.merge(scene.path("tradingbots", "btcusdt"), {"spec": {"safeMode": True}})
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     await until("the configuration", lambda: more(scene.double().configs, 1))
-    carried = loop.time() - begun
+    # Seconds would measure the machine: it overtook bots that were there before it and still have no pod.
+    waiting = len(await scene.kube.items(scene.path("tradingbots"))) - len(await scene.kube.items(scene.path("pods")))
     await asyncio.gather(*made)
     await scene.is_("SafeModeAcknowledged", "True", "OK")
-    assert carried < 2.0
+    assert waiting > 0
 
 
 async def test_a_cause_that_a_human_cleared_goes_to_the_bot_once_and_the_annotation_goes(scene: Scene) -> None:

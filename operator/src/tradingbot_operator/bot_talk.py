@@ -39,6 +39,7 @@ from tradingbot_operator.status import Finding
 REGRANT_SECONDS: Final = 2.0
 CLAIM_RETRY_SECONDS: Final = 5.0
 CALL_RETRY_SECONDS: Final = 2.0
+WISH_RETRY_SECONDS: Final = 0.5
 DRAIN_REPEAT_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -123,14 +124,16 @@ class BotTalk:
         if ledger is None or ledger.settings is None:
             return
         if status.applied_revision > ledger.revision:
-            if await self._wish_stands(bot, memory):
-                ledger.heard(status.applied_revision)
+            if not await self._wish_stands(bot, memory):
+                again.append(WISH_RETRY_SECONDS)
+                return
+            ledger.heard(status.applied_revision)
             # The ConfigMap must not stay behind what the bot has.
             self._enqueue(bot.key, False)
             return
         releases = not ledger.settings.safe_mode and any(cause.source == "Spec" for cause in status.safe_mode.causes)
         if releases and not await self._wish_stands(bot, memory):
-            self._enqueue(bot.key, True)
+            again.append(WISH_RETRY_SECONDS)
             return
         if memory.has_confirmed(status):
             if releases:
@@ -163,10 +166,13 @@ class BotTalk:
             memory.refusal = (revision, status.boot_id, finding)
 
     async def _wish_stands(self, bot: SeenBot, memory: Memory) -> bool:
-        """Whether spec.safeMode still is what was seen: the API server is asked, as a watch may lag or hang."""
+        """Whether spec.safeMode still is what was seen: the API server is asked, as a watch may lag or hang. Of a
+        TradingBot that is gone nothing stands."""
         raw = await self._cluster.get(names.PLURAL, bot.key.namespace, bot.key.name)
         latest = SeenBot.of(raw) if raw is not None else None
-        if latest is None or latest.uid != bot.uid or latest.safe_mode == bot.safe_mode:
+        if latest is None or latest.uid != bot.uid:
+            return False
+        if latest.safe_mode == bot.safe_mode:
             return True
         if self._bots.see(latest):
             memory.wish(self._loop.time(), safe=latest.safe_mode)
