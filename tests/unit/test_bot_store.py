@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from decimal import Decimal
@@ -118,3 +119,14 @@ async def test_the_first_failed_commit_is_remembered(tmp_path: Path) -> None:
         await store.put("a", 1)
     assert store.failed is not None
     await store.close()
+
+
+async def test_commits_that_are_asked_for_at_once_all_come_to_the_disk(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store.db")
+    try:
+        for turn in range(150):
+            await asyncio.gather(*(store.put_all({f"fact-{n}": turn, "shared": [n] * 3}) for n in range(8)))
+        assert store.failed is None
+        assert [await store.get(f"fact-{n}") for n in range(8)] == [149] * 8
+    finally:
+        await store.close()

@@ -108,12 +108,21 @@ class Store:
         # Shielded: a cancelled caller must not make a commit look as if it had not happened.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, transaction))
 
+    async def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """A transaction that gives nothing back: a cursor that is freed by another thread resets its statement, which
+        the connection may be using again by then (SQLITE_MISUSE)."""
+
+        def discard(db: sqlite3.Connection) -> None:
+            work(db)
+
+        await self._run(discard)
+
     # --- intents ---
 
     async def put_intent(self, intent: Intent) -> None:
         """Commit an intent; returns when it is on the disk. StoreFailedError."""
         body = _dump(intent)
-        await self._run(
+        await self._write(
             lambda db: db.execute(
                 "INSERT INTO intents VALUES (?,?,?) ON CONFLICT DO UPDATE SET state=excluded.state, body=excluded.body",
                 (intent.client_id, intent.state.value, body),
@@ -159,7 +168,7 @@ class Store:
                 fill_rows,
             )
 
-        await self._run(write)
+        await self._write(write)
 
     async def orders(self, since_ms: int) -> list[TrackedOrder]:
         """Recorded orders that are open, are not settled, or were made since then, oldest first."""
@@ -198,7 +207,7 @@ class Store:
     async def put_all(self, facts: Mapping[str, Any]) -> None:
         """Commit facts, all or none of them. StoreFailedError."""
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
-        await self._run(
+        await self._write(
             lambda db: db.executemany(
                 "INSERT INTO facts VALUES (?,?) ON CONFLICT DO UPDATE SET body=excluded.body", rows
             )
