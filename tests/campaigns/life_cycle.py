@@ -147,6 +147,10 @@ async def world(cluster: LocalCluster, folder: Path) -> AsyncIterator[World]:
 # --- what the exchange says ---
 
 
+ORDERS_EVERY: Final = 2.0
+"""Between two looks at all orders: each weighs 20 of the 6000 a minute that the bots at this address share."""
+
+
 async def all_orders(exchange: PaperExchange, account: TestAccount) -> list[Json]:
     """Every order of the account, from the exchange's own records, by the exchange's time."""
     query = urlencode({"symbol": SYMBOL, "limit": 1000, "timestamp": int(time.time() * 1000), "recvWindow": 5000})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from campaigns.life_cycle import SYMBOL, World, all_orders, entries, world
+from campaigns.life_cycle import ORDERS_EVERY, SYMBOL, World, all_orders, entries, world
 from paper_exchange.testing import TestAccount
 from support.kube import Json, until
 from support.operator_process import OperatorProcess, make_authority
@@ -218,7 +217,7 @@ async def test_of_two_clusters_with_the_same_manifests_the_older_bot_halts(
 
         stack.push_async_callback(older.stop)
         await older.start()
-        await until("an entry of the first", made, seconds=60)
+        await until("an entry of the first", made, seconds=60, every=ORDERS_EVERY)
         first = (await made())[-1][1]
         stack.push_async_callback(newer.stop)
         await newer.start()
@@ -231,7 +230,7 @@ async def test_of_two_clusters_with_the_same_manifests_the_older_bot_halts(
             return any(incarnation > first for _, incarnation, _ in await made())
 
         await until("the older one to halt", halted, seconds=60)
-        await until("an entry of the newer one", entered, seconds=60)
+        await until("an entry of the newer one", entered, seconds=60, every=ORDERS_EVERY)
         told = {item["type"]: item for item in (await older.status())["conditions"]}
         assert (told["SafeModeEngaged"]["status"], told["SafeModeEngaged"]["reason"]) == ("True", "TwoTraders")
         assert "another process trades" in told["SafeModeEngaged"]["message"]
@@ -268,7 +267,6 @@ async def test_what_another_made_is_refused_and_reported_and_left_alone(
     message = await scene.is_("Accepted", "False", "ForeignObject", seconds=30)
     assert f"{kind} {scene.namespace}/{name}" in message
     assert (await scene.bot())["status"]["phase"] == "Invalid"
-    await asyncio.sleep(0)
     found = await scene.kube.call("GET", scene.path(resource, name))
     assert found["metadata"]["uid"] == made["metadata"]["uid"]
     assert "ownerReferences" not in found["metadata"]

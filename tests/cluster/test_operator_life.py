@@ -299,7 +299,7 @@ async def test_of_two_operators_one_works_and_the_other_takes_over_with_a_greate
         await until("a grant of the second", lambda: more(scene.double().grants, before), seconds=30)
         epochs = [grant.epoch for grant in scene.double().grants]
         assert epochs == sorted(epochs)
-        assert epochs[-1] == epochs[0] + 1
+        assert epochs[-1] > epochs[0]
     finally:
         await standby.stop()
 

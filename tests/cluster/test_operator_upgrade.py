@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from campaigns.life_cycle import all_orders, entries
+from campaigns.life_cycle import ORDERS_EVERY, all_orders, entries
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
 from support.kube import BOTS, Json, Kube, until
 from support.kubelet_processes import KubeletProcesses, node_name
@@ -206,7 +206,7 @@ async def test_an_upgrade_restarts_no_bot_loses_no_order_and_the_former_bots_tra
         async def trades_on() -> bool:
             return len(entries(await all_orders(stage.exchange, stage.account))) > traded
 
-        await until("an entry under the new operator's grant", trades_on, 45)
+        await until("an entry under the new operator's grant", trades_on, 45, every=ORDERS_EVERY)
         after = (await stage.bot())["status"]
         assert after["incarnation"] == before["incarnation"]
         assert after["accountUID"] == before["accountUID"]

@@ -74,7 +74,7 @@ class Kube:
         return list((await self.call("GET", path))["items"])
 
 
-async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0) -> Any:
+async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0, every: float = 0.05) -> Any:
     """The first truthy value of an async `probe`; AssertionError with the last one after `seconds`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -84,7 +84,7 @@ async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0) -> A
             return value
         if loop.time() > deadline:
             raise AssertionError(f"waited {seconds} s for {what}; last seen: {value!r}")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(every)
 
 
 async def register_node(kube: Kube, name: str) -> None:
