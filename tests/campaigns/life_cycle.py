@@ -147,6 +147,45 @@ async def world(cluster: LocalCluster, folder: Path) -> AsyncIterator[World]:
 # --- what the exchange says ---
 
 
+def eager_spec(exchange: PaperExchange, kubelet: KubeletProcesses, **more: Any) -> Json:
+    """The spec of a bot that enters at the first crossing; its keys are in the Secret `KEYS`."""
+    return {
+        "symbol": SYMBOL,
+        "exchange": {
+            "environment": "Paper",
+            "baseURL": exchange.base_url,
+            "credentialsSecretRef": {"name": KEYS},
+        },
+        "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
+        "capital": "1000",
+        "entry": {"maxPerMinute": 60, "maxSlippageRatio": "0.01", "maxSpreadRatio": "0.01"},
+        "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
+        "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
+        "pod": kubelet.shape(),
+        **more,
+    }
+
+
+def volume_for(namespace: str) -> Json:
+    """A volume that only the bot's claim in a namespace binds.
+
+    Never mounted: the kubelet that tests play keeps volumes in a folder of its own.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespace},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "standard",
+            "claimRef": {"namespace": namespace, "name": names.volume_claim_name(NAME)},
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
+
+
 ORDERS_EVERY: Final = 2.0
 """Between two looks at all orders: each weighs 20 of the 6000 a minute that the bots at this address share."""
 
@@ -430,23 +469,13 @@ class Life:
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
             "metadata": {"name": NAME},
-            "spec": {
-                "symbol": SYMBOL,
-                "exchange": {
-                    "environment": "Paper",
-                    "baseURL": self.world.exchange.base_url,
-                    "credentialsSecretRef": {"name": KEYS},
-                },
-                "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
-                "capital": "1000",
-                "entry": {"maxPerMinute": 60, "maxSlippageRatio": "0.01", "maxSpreadRatio": "0.01"},
-                "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
-                "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
-                "deletionPolicy": "ClosePosition",
-                "deletionDeadlineSeconds": 60,
-                "storage": {"size": "1Gi", "reclaimPolicy": "Retain"},
-                "pod": self.world.kubelet.shape(),
-            },
+            "spec": eager_spec(
+                self.world.exchange,
+                self.world.kubelet,
+                deletionPolicy="ClosePosition",
+                deletionDeadlineSeconds=60,
+                storage={"size": "1Gi", "reclaimPolicy": "Retain"},
+            ),
         }
         made = await self.world.kube.call("POST", self.path("tradingbots"), body)
         self.uid = made["metadata"]["uid"]
@@ -618,7 +647,7 @@ class Life:
         kube = self.world.kube
         metadata = {"name": self.namespace}
         await kube.call("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        await kube.call("POST", "/api/v1/persistentvolumes", self._volume())
+        await kube.call("POST", "/api/v1/persistentvolumes", volume_for(self.namespace))
         make_authority(self.folder / "authority")
         self.proxy.kubeconfig(self.folder / "kubeconfig")
         self.proxy.kill = self._kill
@@ -638,23 +667,6 @@ class Life:
                 await kube.merge(self.path("tradingbots", NAME), {"metadata": {"finalizers": None}})
             await kube.call("DELETE", f"/api/v1/namespaces/{self.namespace}")
             await kube.call("DELETE", f"/api/v1/persistentvolumes/{self.namespace}")
-
-    def _volume(self) -> Json:
-        claim = {"namespace": self.namespace, "name": names.volume_claim_name(NAME)}
-        return {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": self.namespace},
-            "spec": {
-                "capacity": {"storage": "1Gi"},
-                "accessModes": ["ReadWriteOnce"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": "standard",
-                "claimRef": claim,
-                # Never mounted: the kubelet that tests play keeps volumes in a folder of its own.
-                "hostPath": {"path": "/nowhere"},
-            },
-        }
 
 
 def _is(status: Json, kind: str, wanted: str, reason: str | None = None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from campaigns.life_cycle import ORDERS_EVERY, SYMBOL, World, all_orders, entries, world
+from campaigns.life_cycle import ORDERS_EVERY, World, all_orders, eager_spec, entries, world
 from paper_exchange.testing import TestAccount
 from support.kube import Json, until
 from support.operator_process import OperatorProcess, make_authority
@@ -173,20 +173,8 @@ class Side:
         self._operator = await OperatorProcess.start(
             self._world.cluster.kubeconfig(), self._folder / "authority", self.namespace
         )
-        spec = {
-            "symbol": SYMBOL,
-            "exchange": {
-                "environment": "Paper",
-                "baseURL": self._world.exchange.base_url,
-                "credentialsSecretRef": {"name": "binance"},
-            },
-            "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
-            "capital": "1000",
-            "entry": {"maxPerMinute": 60, "maxSlippageRatio": "0.01", "maxSpreadRatio": "0.01"},
-            "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
-            "risk": {"maxPositionValue": "300", "maxDailyLoss": "500", "cooldownSeconds": 0},
-            "pod": self._world.kubelet.shape(),
-        }
+        risk = {"maxPositionValue": "300", "maxDailyLoss": "500", "cooldownSeconds": 0}
+        spec = eager_spec(self._world.exchange, self._world.kubelet, risk=risk)
         body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "btcusdt"}, "spec": spec}
         await kube.call("POST", self.path(names.PLURAL), body)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from campaigns.life_cycle import ORDERS_EVERY, all_orders, entries
+from campaigns.life_cycle import ORDERS_EVERY, all_orders, eager_spec, entries, volume_for
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
 from support.kube import BOTS, Json, Kube, until
 from support.kubelet_processes import KubeletProcesses, node_name
@@ -137,20 +137,7 @@ async def stage(own_cluster: LocalCluster, former: Release, tmp_path: Path) -> A
     """A namespace with keys, a kubelet that runs real bots, and a paper exchange."""
     kube = await Kube.of(own_cluster.kubeconfig())
     own_cluster.kubectl("create", "namespace", NAMESPACE)
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": NAMESPACE},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "standard",
-            "claimRef": {"namespace": NAMESPACE, "name": names.volume_claim_name("btcusdt")},
-            "hostPath": {"path": "/nowhere"},
-        },
-    }
-    await kube.call("POST", "/api/v1/persistentvolumes", volume)
+    await kube.call("POST", "/api/v1/persistentvolumes", volume_for(NAMESPACE))
     kubelet = KubeletProcesses(kube, node_name("upgrade"), tmp_path / "pods")
     kubelet.python_paths[FORMER_IMAGE] = former.python_path
     make_authority(tmp_path / "authority")
@@ -172,22 +159,12 @@ async def test_an_upgrade_restarts_no_bot_loses_no_order_and_the_former_bots_tra
 ) -> None:
     await stage.apply_crd(former)
     operator = await stage.operator("--bot-image", FORMER_IMAGE, python_path=former.python_path)
-    spec: Json = {
-        "symbol": "BTCUSDT",
-        "exchange": {
-            "environment": "Paper",
-            "baseURL": stage.exchange.base_url,
-            "credentialsSecretRef": {"name": "binance"},
-        },
-        "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
-        "capital": "1000",
-        "entry": {"maxPerMinute": 60, "maxSlippageRatio": "0.01", "maxSpreadRatio": "0.01"},
-        "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
-        "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
-        "deletionPolicy": "ClosePosition",
-        "storage": {"size": "1Gi", "reclaimPolicy": "Retain"},
-        "pod": stage.kubelet.shape(),
-    }
+    spec = eager_spec(
+        stage.exchange,
+        stage.kubelet,
+        deletionPolicy="ClosePosition",
+        storage={"size": "1Gi", "reclaimPolicy": "Retain"},
+    )
     body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "btcusdt"}, "spec": spec}
     await stage.kube.call("POST", BOTS.format(NAMESPACE), body)
     await stage.is_("TradingAllowed", "True")

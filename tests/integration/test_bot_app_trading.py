@@ -211,19 +211,29 @@ async def test_sigterm_leaves_the_protection_of_an_open_position(
         assert sorted(orders) == (["LIMIT_MAKER", "STOP_LOSS"] if base > 0 else [])
 
 
+async def enter_and_begin_a_sale(
+    bot: BotProcess, exchange: PaperExchange, account: TestAccount, *, deadline_seconds: int
+) -> None:
+    """Returns once the position's protection was taken off for a drain that sells it."""
+    status = await enter(bot)
+    request = DrainRequest(
+        bot_uid=UID,
+        boot_id=status.boot_id,
+        position_policy=PositionPolicy.CLOSE_POSITION,
+        deadline_seconds=deadline_seconds,
+    )
+    assert (await bot.call("POST", "/v1/drain", request))[0] == 202
+    deadline = time.monotonic() + 10
+    while (await exchange.account(account.uid))["openOrders"]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 async def test_sigterm_in_the_middle_of_a_sale_leaves_nothing_without_protection(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     async with bot_process(make(tmp_path, exchange, account)) as bot:
-        status = await enter(bot)
-        request = DrainRequest(
-            bot_uid=UID, boot_id=status.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=20
-        )
-        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
-        deadline = time.monotonic() + 10
-        while (await exchange.account(account.uid))["openOrders"]:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        await enter_and_begin_a_sale(bot, exchange, account, deadline_seconds=20)
         bot.process.terminate()
         assert await bot.process.wait() == 0
         held = await exchange.account(account.uid)
@@ -243,15 +253,7 @@ async def test_sigterm_while_the_exchange_stutters_in_a_sale_leaves_nothing_with
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     async with bot_process(make(tmp_path, exchange, account)) as bot:
-        status = await enter(bot)
-        request = DrainRequest(
-            bot_uid=UID, boot_id=status.boot_id, position_policy=PositionPolicy.CLOSE_POSITION, deadline_seconds=60
-        )
-        assert (await bot.call("POST", "/v1/drain", request))[0] == 202
-        deadline = time.monotonic() + 10
-        while (await exchange.account(account.uid))["openOrders"]:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        await enter_and_begin_a_sale(bot, exchange, account, deadline_seconds=60)
         await exchange.fail_rest(503, 4)
         bot.process.terminate()
         assert await bot.process.wait() == 0

@@ -59,6 +59,12 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
     return {item.type: (item.status, item.reason) for item in status.conditions}
 
 
+def unschedulable(message: str) -> SeenPod:
+    """A pod that the scheduler gives to no node."""
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return seen_pod(None, phase="Pending", node=None, scheduled=told)
+
+
 @pytest.mark.parametrize(
     ("pod", "reason", "advice"),
     [
@@ -66,17 +72,7 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
         pytest.param(seen_pod({"running": {}}, ready=True), Reason.OK, "", id="ready"),
         pytest.param(seen_pod({"running": {}}, deleting=True), Reason.POD_NOT_READY, "being deleted", id="deleting"),
         pytest.param(
-            seen_pod(
-                None,
-                phase="Pending",
-                node=None,
-                scheduled={
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": "0/3 nodes.",
-                },
-            ),
+            unschedulable("0/3 nodes."),
             Reason.UNSCHEDULABLE,
             "0/3 nodes. Change spec.pod",
             id="unschedulable",
@@ -143,17 +139,7 @@ def conditions(status: TradingBotStatus) -> dict[str, tuple[str, str]]:
             id="node-lost",
         ),
         pytest.param(
-            seen_pod(
-                None,
-                phase="Pending",
-                node=None,
-                scheduled={
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": "1 node(s) didn't find available persistent volumes to bind.",
-                },
-            ),
+            unschedulable("1 node(s) didn't find available persistent volumes to bind."),
             Reason.VOLUME_PENDING,
             "kubectl describe pvc -n trading btcusdt-state",
             id="volume-pending",

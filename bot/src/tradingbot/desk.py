@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +41,7 @@ from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import Session
 from tradingbot.state.store import Store, StoreError
 from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
+from tradingbot_api.clock import steady_clock
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Environment
 
@@ -297,14 +297,6 @@ class Desk:
 
     def _tightened_fact(self) -> dict[str, Any] | None:
         return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
-
-
-def steady_clock() -> float:
-    """Seconds that never jump, and that count while the machine sleeps where it has such a clock: a grant ends there.
-
-    The operator, which relies on that end, may be awake.
-    """
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def utc_now() -> datetime:

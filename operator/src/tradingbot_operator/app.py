@@ -15,6 +15,7 @@ import kopf
 import structlog
 
 from tradingbot_api import names
+from tradingbot_api.clock import steady_clock
 from tradingbot_operator import handlers
 from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.bot_link import client_session
@@ -23,7 +24,7 @@ from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
-from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name, steady_clock
+from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name
 from tradingbot_operator.metrics import Metrics, Servers
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane

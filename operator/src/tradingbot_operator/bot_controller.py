@@ -166,7 +166,7 @@ class BotController:
                 self._enqueue(memory.key, False)
 
     async def _look_at_config_maps(self) -> None:
-        """A list may be older than what was written meanwhile: that costs one read more, and nothing else."""
+        """A list may be older than what was written meanwhile: then it is read, and the bot told, once more."""
         listed = await self._cluster.list_all("configmaps", self._namespaces, metadata_only=True)
         versions = {(raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) for raw in listed}
         for memory in self._fleet:

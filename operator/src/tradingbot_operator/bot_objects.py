@@ -71,10 +71,12 @@ class BotObjects:
         self._volumes = Volumes(cluster, bots)
 
     def our_pod(self, bot: SeenBot) -> SeenPod | None:
+        """The pod of that name where it is this TradingBot's."""
         pod = self._pods.get(bot.key)
         return pod if pod is not None and pod.owner_uid == bot.uid else None
 
     async def ensure_config(self, bot: SeenBot, memory: Memory) -> None:
+        """Writes the ConfigMap where its content is another; SpecError, ForeignObjectError, ApiError."""
         ledger = await memory.wanted_config(bot, self._bots, self._cluster)
         revision = ledger.revision
         if ledger.stored_revision == revision:
@@ -95,6 +97,7 @@ class BotObjects:
     async def ensure_pod(
         self, bot: SeenBot, spec: TradingBotSpec, memory: Memory, again: list[float]
     ) -> SeenPod | None:
+        """The pod, made where it is missing and may be made; ForeignObjectError, ApiError."""
         pod = self._pods.get(bot.key)
         if pod is not None:
             if pod.owner_uid != bot.uid:
@@ -143,6 +146,7 @@ class BotObjects:
         return True
 
     async def make_pod(self, bot: SeenBot, spec: TradingBotSpec, memory: Memory) -> SeenPod:
+        """Makes the pod and what it mounts; ForeignObjectError, ApiError."""
         identity = Identity.of(bot)
         if memory.had_pod:
             # Somebody may have removed it since; the pod would wait for it without end.

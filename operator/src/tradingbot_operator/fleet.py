@@ -177,9 +177,10 @@ class Memory:
     def marked(self, bot: SeenBot) -> bool:
         """Whether the status tells of the drain, before its pod ends; an older CRD has no field for it, and is not
         waited for."""
-        if self.marks >= MOST_MARKS or self.drained is None:
-            return self.marks >= MOST_MARKS
-        return statuses.previous(bot.status).drained == statuses.drained_mark(self.drained)
+        if self.marks >= MOST_MARKS:
+            return True
+        told = statuses.previous(bot.status).drained
+        return self.drained is not None and told == statuses.drained_mark(self.drained)
 
     def word(self) -> Word | None:
         """The bot's last word, while it is fresh."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Final
 import structlog
 
 from tradingbot_api import names
+from tradingbot_api.clock import steady_clock
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError
 from tradingbot_operator.inventory import Manifest
 
@@ -40,14 +40,6 @@ class LeaseLostError(Exception):
     """Another process may work now; this one must end at once."""
 
     code = "LeaseLost"
-
-
-def steady_clock() -> float:
-    """Seconds that never jump and that count while the machine sleeps, where the system has such a clock.
-
-    The loop's own clock stands still within a callback: a process that was stopped there would not notice.
-    """
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def lease_name(namespaces: tuple[str, ...]) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-import structlog
-
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase
 from tradingbot_api.conditions import ConditionType, Reason
@@ -24,8 +22,6 @@ from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.status import NO_POD, Finding, Notice
 
 REFUSED_RETRY_SECONDS: Final = 30.0
-
-log = structlog.get_logger(__name__)
 
 
 class Ending(StrEnum):
