@@ -196,3 +196,20 @@ async def test_steps_that_fail_again_and_again_stall_one_bot_alone_with_the_reas
     await scene.is_("Ready", "True", "OK", seconds=45)
     assert (await reasons(scene)).count("Stalled") == 1
     assert names.FINALIZER in (await scene.bot())["metadata"]["finalizers"]
+
+
+async def test_an_eviction_during_a_start_is_told_although_the_pod_is_gone_in_a_moment(scene: Scene) -> None:
+    scene.kubelet.held.add("btcusdt")
+    await scene.create()
+    await scene.is_("PodReady", "False", "PodPending")
+    uid = await pod_uid(scene)
+    status = {"phase": "Failed", "reason": "Evicted", "message": "Pod ephemeral local storage usage exceeds the limit."}
+    await scene.kube.merge(scene.path("pods", "btcusdt") + "/status", {"status": status})
+
+    async def replaced() -> bool:
+        return await pod_uid(scene) not in {"", uid}
+
+    await until("another pod", replaced)
+    told = [item for item in await scene.kube.items(scene.path("events")) if item["reason"] == "Evicted"]
+    assert [item["type"] for item in told] == ["Warning"]
+    assert "exceeds the limit" in told[0]["message"]

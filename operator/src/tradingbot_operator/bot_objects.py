@@ -105,6 +105,7 @@ class BotObjects:
                 raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=passing)
             memory.had_pod = True
             if pod.terminated and not pod.deleting:
+                await self._reporter.tell_eviction(bot, memory, pod)
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
             return pod
         if spec.suspend:

@@ -117,9 +117,21 @@ class Reporter:
         log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
         for notice in statuses.notices(stands, fresh):
             if notice.reason in statuses.POD_TROUBLE:
-                if memory.trouble_posted.get(notice.reason, -REPEAT_SECONDS) > self._loop.time() - REPEAT_SECONDS:
-                    continue
-                memory.trouble_posted[notice.reason] = self._loop.time()
+                await self._post_trouble(bot, memory, notice)
+            else:
+                await self.post(bot, notice)
+
+    async def tell_eviction(self, bot: SeenBot, memory: Memory, pod: SeenPod) -> None:
+        """Posts that a pod was evicted. By who ends it, not from the status: that waits while a bot starts, and an
+        evicted pod is gone in a moment."""
+        found = statuses.pod_ready(pod, memory.pod_missing, self._now())
+        if found.reason == Reason.EVICTED:
+            await self._post_trouble(bot, memory, Notice(found.reason, found.message, warning=True))
+
+    async def _post_trouble(self, bot: SeenBot, memory: Memory, notice: Notice) -> None:
+        last = memory.trouble_posted.get(notice.reason)
+        if last is None or last <= self._loop.time() - REPEAT_SECONDS:
+            memory.trouble_posted[notice.reason] = self._loop.time()
             await self.post(bot, notice)
 
     def _reachable(self, memory: Memory) -> Finding:

@@ -549,7 +549,7 @@ def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
                 result.append(Notice("CircuitOpened", item.message, warning=True))
             case Type.CIRCUIT_CLOSED, "True" if was_false:
                 result.append(Notice("CircuitClosed", item.message or "The exchange answers again."))
-            case Type.POD_READY, "False" if item.reason in POD_TROUBLE or item.reason == Reason.EVICTED:
+            case Type.POD_READY, "False" if item.reason in POD_TROUBLE:
                 result.append(Notice(item.reason, item.message, warning=True))
             case Type.ACCEPTED, _ if item.reason == Reason.STALLED:
                 result.append(Notice("Stalled", item.message, warning=True))
