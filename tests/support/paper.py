@@ -6,7 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from paper_exchange.core import requests
-from paper_exchange.core.exchange import Exchange, TradePrint, UserEvent
+from paper_exchange.core.exchange import Exchange
+from paper_exchange.core.state import TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
 

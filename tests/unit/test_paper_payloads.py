@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from paper_exchange.api import Call, SpotApi
-from paper_exchange.core.exchange import UserEvent
+from paper_exchange.core.state import UserEvent
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.store import Store

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from paper_exchange.core import reports, requests
 from paper_exchange.core.errors import ExchangeError, illegal
-from paper_exchange.core.exchange import COMMISSION, TradePrint
+from paper_exchange.core.fills import COMMISSION
+from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import SCALE, text, to_units
 from paper_exchange.limits import Limits
 from paper_exchange.market.events import Candle, IntervalUnknownError

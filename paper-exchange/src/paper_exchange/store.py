@@ -9,8 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paper_exchange.core.exchange import Changes, decode_order
-from paper_exchange.core.model import Account, Balance, Order, OrderList, Trade
+from paper_exchange.core.model import (
+    Account,
+    Balance,
+    Order,
+    OrderList,
+    OrderStatus,
+    OrderType,
+    Side,
+    StpMode,
+    TimeInForce,
+    Trade,
+)
+from paper_exchange.core.state import Changes
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (uid INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -107,7 +118,7 @@ class Store:
 
     def orders(self) -> list[Order]:
         """Every order by id."""
-        return [decode_order(row) for row in self._rows("orders", "order_id")]
+        return [_order(row) for row in self._rows("orders", "order_id")]
 
     def lists(self) -> list[OrderList]:
         """Every list by id."""
@@ -140,3 +151,17 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _order(row: dict[str, Any]) -> Order:
+    """An order from its stored fields."""
+    return Order(
+        **row
+        | {
+            "side": Side(row["side"]),
+            "type": OrderType(row["type"]),
+            "time_in_force": TimeInForce(row["time_in_force"]),
+            "status": OrderStatus(row["status"]),
+            "stp": StpMode(row["stp"]),
+        }
+    )

@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
-from paper_exchange.core.exchange import Exchange, TradePrint, UserEvent
+from paper_exchange.core.exchange import Exchange
+from paper_exchange.core.state import TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
 from paper_exchange.market.candles import CandleBook

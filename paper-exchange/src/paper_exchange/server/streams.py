@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import WSMsgType, web
 
 from paper_exchange.api import SpotApi, agg_trade
-from paper_exchange.core.exchange import TradePrint
+from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import text
 from paper_exchange.market.candles import INTERVALS, open_and_length
 from paper_exchange.market.events import Candle

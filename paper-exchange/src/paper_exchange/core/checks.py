@@ -1,0 +1,97 @@
+"""What refuses a new order: filters, client ids, the number of open orders, and money."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected
+from paper_exchange.core.filters import check_static
+from paper_exchange.core.market import MarketState
+from paper_exchange.core.model import OrderType, Side
+from paper_exchange.core.requests import NewOrder
+from paper_exchange.core.state import State
+from paper_exchange.core.units import SCALE, product
+
+
+def check(state: State, market: MarketState, uid: int, now: Sequence[NewOrder], later: Sequence[NewOrder]) -> None:
+    """What can be refused without looking at money, for orders that work now and those that are pending."""
+    average = market.average(state.now)
+    requests = (*now, *later)
+    seen: set[str] = set()
+    for request in requests:
+        check_static(market.rules, request, average)
+        ident = request.client_order_id
+        if ident is not None:
+            known = state.by_client.get((uid, market.rules.symbol, ident))
+            if ident in seen or (known is not None and state.orders[known].open):
+                raise rejected("Duplicate order sent.")
+            seen.add(ident)
+    for request in now:
+        if request.type is OrderType.LIMIT_MAKER and crosses(market, request.side, request.price):
+            raise rejected(WOULD_MATCH)
+    mine = state.opened.get((uid, market.rules.symbol), {})
+    if all(request.type is OrderType.MARKET for request in requests):
+        return
+    if len(mine) + len(requests) > market.rules.max_orders:
+        raise filter_failure("MAX_NUM_ORDERS", engine=True)
+    algos = sum(request.type.conditional for request in requests)
+    if algos and algos + sum(one.untriggered for one in mine.values()) > market.rules.max_algo_orders:
+        raise filter_failure("MAX_NUM_ALGO_ORDERS", engine=True)
+
+
+def check_funds(state: State, market: MarketState, uid: int, requests: Sequence[NewOrder], quantity: int) -> None:
+    """-2010 unless the free balance covers what the orders lock or, at market, cost."""
+    account = state.accounts[uid]
+    rules = market.rules
+    request = requests[0]
+    if request.side is Side.SELL:
+        asset, needed = rules.base, quantity
+    elif request.type is OrderType.MARKET:
+        asset, needed = rules.quote, request.quote_quantity or _cost(market, quantity)
+    else:
+        asset = rules.quote
+        needed = max(product(one.price or one.stop_price, one.quantity) for one in requests)
+    if account.balance(asset).free < needed:
+        raise rejected(INSUFFICIENT_BALANCE)
+
+
+def _cost(market: MarketState, quantity: int) -> int:
+    """Quote that a market buy of a quantity costs on the book as it stands."""
+    cost = 0
+    for price, shown in market.asks.depth_within(None):
+        part = min(quantity, shown)
+        cost += product(price, part)
+        quantity -= part
+        if not quantity:
+            break
+    return cost
+
+
+def market_quantity(market: MarketState, request: NewOrder) -> int:
+    """The quantity of an order; of one by quote amount, what the book gives for at most that amount."""
+    if not request.quote_quantity:
+        return request.quantity
+    step = market.rules.step
+    left = request.quote_quantity
+    quantity = price = 0
+    for price, shown in market.ladder(request.side.opposite).depth_within(None):
+        part = min(left * SCALE // price // step * step, shown)
+        quantity += part
+        left -= product(price, part)
+        if part < shown:
+            break
+    else:
+        if not quantity:
+            raise rejected("Order book liquidity is less than symbol minimum quantity.")
+        # The book ends before the amount does: the rest cannot be filled, and the order will say so.
+        quantity += left * SCALE // price // step * step
+    if quantity < market.rules.min_quantity:
+        raise filter_failure("LOT_SIZE")
+    return quantity
+
+
+def crosses(market: MarketState, side: Side, price: int) -> bool:
+    """Whether an order would trade at once."""
+    ladder = market.ladder(side.opposite)
+    best = ladder.best()
+    return best is not None and ladder.reaches(best, price)

@@ -1,0 +1,58 @@
+"""One symbol as the engine sees it: its book, last price, waiting triggers and average price."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from paper_exchange.core.ladder import Ladder
+from paper_exchange.core.model import Side
+from paper_exchange.core.symbols import SymbolRules
+from paper_exchange.core.units import SCALE
+
+
+class MarketState:
+    """One symbol: its book, last price, waiting triggers and the trades of the last minutes."""
+
+    def __init__(self, rules: SymbolRules, next_trade_id: int) -> None:
+        self.rules = rules
+        self.bids = Ladder(Side.BUY)
+        self.asks = Ladder(Side.SELL)
+        self.last: int | None = None
+        self.next_trade_id = next_trade_id
+        self.rising: list[tuple[int, int]] = []
+        """(trigger price, order id) of orders that wait for the price to rise."""
+        self.falling: list[tuple[int, int]] = []
+        """(minus trigger price, order id) of orders that wait for the price to fall."""
+        self.todo: deque[tuple[str, int]] = deque()
+        """Triggered orders and lists whose pending orders come to life, in order."""
+        self.pushed: tuple[Ladder, int, int] | None = None
+        """The level that a pushed trade left, and what the market had reported there."""
+        self._traded: deque[tuple[int, int, int]] = deque()
+        self._traded_base = 0
+        self._traded_quote = 0
+
+    def ladder(self, side: Side) -> Ladder:
+        """The resting orders of a side."""
+        return self.bids if side is Side.BUY else self.asks
+
+    def record(self, time: int, base: int, quote: int) -> None:
+        """Count traded amounts into the average price."""
+        second = time // 1000
+        if self._traded and self._traded[-1][0] == second:
+            _, had_base, had_quote = self._traded.pop()
+            self._traded.append((second, had_base + base, had_quote + quote))
+        else:
+            self._traded.append((second, base, quote))
+        self._traded_base += base
+        self._traded_quote += quote
+
+    def average(self, now: int) -> int | None:
+        """Volume-weighted price of the last minutes, else the last price."""
+        oldest = now // 1000 - self.rules.average_minutes * 60
+        while self._traded and self._traded[0][0] <= oldest:
+            _, base, quote = self._traded.popleft()
+            self._traded_base -= base
+            self._traded_quote -= quote
+        if self._traded_base:
+            return self._traded_quote * SCALE // self._traded_base
+        return self.last

@@ -1,0 +1,49 @@
+"""What open orders lock of the balances of their accounts."""
+
+from __future__ import annotations
+
+from paper_exchange.core.market import MarketState
+from paper_exchange.core.model import Order, Side
+from paper_exchange.core.state import State
+from paper_exchange.core.units import product
+
+
+def lock_of(order: Order) -> int:
+    """What one order needs kept aside of the asset it pays with."""
+    if not order.live:
+        return 0
+    if order.side is Side.SELL:
+        return order.remaining if order.type.priced or order.untriggered else 0
+    if order.type.priced:
+        return product(order.price, order.remaining)
+    return product(order.stop_price, order.remaining) if order.untriggered else 0
+
+
+def _need(state: State, order: Order) -> tuple[int, int]:
+    """Under which id an order's money is kept aside, and how much: a pair needs the larger of its two once."""
+    sibling = state.orders.get(order.sibling)
+    if sibling is None:
+        return order.order_id, lock_of(order)
+    return min(order.order_id, order.sibling), max(lock_of(order), lock_of(sibling))
+
+
+def relock(state: State, market: MarketState, order: Order) -> None:
+    """Bring the locked balance in step with an order."""
+    key, needed = _need(state, order)
+    delta = needed - state.locks.get(key, 0)
+    if needed:
+        state.locks[key] = needed
+    else:
+        state.locks.pop(key, None)
+    rules = market.rules
+    balance = state.accounts[order.uid].balance(rules.base if order.side is Side.SELL else rules.quote)
+    balance.free -= delta
+    balance.locked += delta
+    state.touch(order.uid, rules.base)
+    state.touch(order.uid, rules.quote)
+
+
+def restore_lock(state: State, order: Order) -> None:
+    """After a restart: what the stored balances keep aside for an order."""
+    key, needed = _need(state, order)
+    state.locks[key] = needed

@@ -1,0 +1,185 @@
+"""All that the exchange knows, the questions to it, and what it has to store and to tell."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from paper_exchange.core import reports
+from paper_exchange.core.errors import ExchangeError, bad_symbol, missing, no_such_order
+from paper_exchange.core.market import MarketState
+from paper_exchange.core.model import Account, Order, OrderList, OrderType, Trade
+from paper_exchange.core.reports import Json
+from paper_exchange.core.symbols import SymbolRules
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """An event for the owner of an account."""
+
+    uid: int
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True)
+class TradePrint:
+    """A public trade; amounts in units."""
+
+    symbol: str
+    trade_id: int
+    price: int
+    quantity: int
+    buyer_is_maker: bool
+    time: int
+
+
+Output = UserEvent | TradePrint
+
+
+@dataclass(slots=True)
+class Changes:
+    """What must be stored before anybody hears of it."""
+
+    accounts: dict[int, Account] = field(default_factory=dict)
+    orders: dict[int, Order] = field(default_factory=dict)
+    lists: dict[int, OrderList] = field(default_factory=dict)
+    trades: list[Trade] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.accounts or self.orders or self.lists or self.trades)
+
+
+class State:
+    """Accounts, orders, lists, trades and markets, each found by the ids that lead to it."""
+
+    def __init__(self, symbols: Iterable[SymbolRules], start_ms: int) -> None:
+        # Public trades are not stored: identifiers that grow faster than they are used (100 a second) stay unique
+        # and rising over restarts.
+        self.markets = {rules.symbol: MarketState(rules, start_ms // 10) for rules in symbols}
+        self.accounts: dict[int, Account] = {}
+        self.orders: dict[int, Order] = {}
+        self.lists: dict[int, OrderList] = {}
+        self.trades: dict[tuple[int, str], list[Trade]] = {}
+        self.next_order_id = 1
+        self.next_list_id = 0
+        self.next_execution_id = 1
+        self.opened: dict[tuple[int, str], dict[int, Order]] = {}
+        """Open orders by account and symbol, then by id."""
+        self.by_client: dict[tuple[int, str, str], int] = {}
+        """The newest order of each account, symbol and client order id."""
+        self.list_by_client: dict[tuple[int, str], int] = {}
+        self.locks: dict[int, int] = {}
+        """What an order keeps aside, or a pair under the lower of its two ids."""
+        self.sequence = 0
+        """The place in the queue that was given last."""
+        self.now = start_ms
+        self.fills: list[Trade] = []
+        """Fills since the input began."""
+        self.outputs: list[Output] = []
+        self.changes = Changes()
+        self.touched: dict[int, set[str]] = {}
+        """Assets whose balances the input may have changed, by account."""
+        self._history: dict[tuple[int, str], list[int]] = {}
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    def market(self, symbol: str) -> MarketState:
+        """The state of a symbol; -1121 when it is not traded here."""
+        try:
+            return self.markets[symbol]
+        except KeyError:
+            raise bad_symbol() from None
+
+    def open_orders(self, uid: int, symbol: str | None = None) -> list[Order]:
+        """Open orders by id, of one symbol or all."""
+        symbols = [symbol] if symbol is not None else list(self.markets)
+        return [order for one in symbols for order in self.opened.get((uid, one), {}).values()]
+
+    def history(self, uid: int, symbol: str) -> list[Order]:
+        """Every order of an account and symbol by id."""
+        return [self.orders[order_id] for order_id in self._history.get((uid, symbol), [])]
+
+    def find_order(self, uid: int, symbol: str, order_id: int | None, client_order_id: str | None) -> Order:
+        """An order by either id; -2013 when it does not exist, -2039 when the ids do not belong together."""
+        self.market(symbol)
+        if order_id is None and client_order_id is None:
+            raise ExchangeError(-1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!")
+        order = self.find(uid, symbol, order_id, client_order_id)
+        if order is None:
+            raise no_such_order()
+        if client_order_id is not None and order.client_order_id != client_order_id:
+            raise ExchangeError(-2039, "Client order ID is not correct for this order ID.")
+        return order
+
+    def find(self, uid: int, symbol: str, order_id: int | None, client_order_id: str | None) -> Order | None:
+        if order_id is None:
+            order_id = self.by_client.get((uid, symbol, client_order_id or ""), -1)
+        order = self.orders.get(order_id)
+        return order if order is not None and order.uid == uid and order.symbol == symbol else None
+
+    def find_list(self, uid: int, list_id: int | None, client_list_id: str | None) -> OrderList | None:
+        """A list by either id, or None."""
+        if list_id is None and client_list_id is None:
+            raise missing("orderListId")
+        if list_id is not None:
+            group = self.lists.get(list_id)
+            return group if group is not None and group.uid == uid else None
+        matches = [g for g in self.lists.values() if g.uid == uid and g.client_list_id == client_list_id]
+        return matches[-1] if matches else None
+
+    def members(self, group: OrderList) -> list[Order]:
+        """The orders of a list in the order of their ids."""
+        return [self.orders[order_id] for order_id in group.order_ids]
+
+    def list_body(self, group: OrderList, time: int | None = None) -> Json:
+        """A list as queries answer it."""
+        return reports.order_list(group, self.members(group), time)
+
+    def answer(self, order: Order, response: str) -> Json:
+        """The answer to a new order in the form asked for."""
+        if not response:
+            response = "FULL" if order.type in (OrderType.MARKET, OrderType.LIMIT) else "ACK"
+        if response == "ACK":
+            return reports.ack(order)
+        if response == "RESULT":
+            return reports.result(order)
+        return reports.full(order, [fill for fill in self.fills if fill.order_id == order.order_id])
+
+    # -- changes -----------------------------------------------------------------------------------------------
+
+    def index(self, order: Order) -> None:
+        key = (order.uid, order.symbol)
+        self.orders[order.order_id] = order
+        self._history.setdefault(key, []).append(order.order_id)
+        self.by_client[(*key, order.client_order_id)] = order.order_id
+        if order.open:
+            self.opened.setdefault(key, {})[order.order_id] = order
+
+    def touch(self, uid: int, asset: str) -> None:
+        account = self.accounts[uid]
+        account.update_time = self.now
+        self.changes.accounts[uid] = account
+        self.touched.setdefault(uid, set()).add(asset)
+
+    def report(self, order: Order, execution: str, fill: Trade | None = None) -> None:
+        self.changes.orders[order.order_id] = order
+        event = reports.execution_report(order, execution, self.now, self.next_execution_id, fill)
+        self.next_execution_id += 1
+        self.tell(order.uid, event)
+
+    def report_list(self, group: OrderList) -> None:
+        """Store a list and tell its owner how it stands."""
+        self.changes.lists[group.list_id] = group
+        self.tell(group.uid, reports.list_status(group, self.members(group), self.now))
+
+    def tell(self, uid: int, payload: Json) -> None:
+        """An event for the owner of an account."""
+        self.outputs.append(UserEvent(uid, payload))
+
+
+def generated_id(kind: str, number: int) -> str:
+    """A client id for who gave none: 22 characters that follow from what it names."""
+    digest = hashlib.sha256(f"{kind}/{number}".encode()).digest()
+    return base64.b32encode(digest).decode()[:22]
