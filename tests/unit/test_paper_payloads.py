@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from paper_exchange.api import Call, SpotApi
+from paper_exchange.api import SpotApi
 from paper_exchange.core.state import UserEvent
+from paper_exchange.endpoint import Call
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.store import Store

@@ -78,7 +78,7 @@ class PaperExchangeServer:
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
         self._outboxes: set[Outbox] = set()
-        self._streams = MarketStreams(self.venue, api)
+        self._streams = MarketStreams(self.venue, api.market_data)
         rest = RestApi(self.venue, api, limits=limits, faults=self.faults, registry=registry)
         ws_api = WsApi(self.venue, api, limits=limits, outboxes=self._outboxes)
         streams = StreamServer(self._streams, options.symbols, self._outboxes)

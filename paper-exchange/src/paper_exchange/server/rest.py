@@ -10,9 +10,10 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from paper_exchange.api import Call, Route, Security, SpotApi
+from paper_exchange.api import SpotApi
 from paper_exchange.auth import check_signature, check_time, find_key, split_signature
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.endpoint import Call, Route, Security
 from paper_exchange.limits import Limits
 from paper_exchange.server.faults import Faults
 from paper_exchange.venue import Venue

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
-from paper_exchange.api import SpotApi, agg_trade
 from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import text
 from paper_exchange.market.candles import INTERVALS, open_and_length
 from paper_exchange.market.events import Candle
+from paper_exchange.market_data import MarketData, agg_trade
 from paper_exchange.server.outbox import Outbox
 from paper_exchange.venue import Venue
 
@@ -80,9 +80,9 @@ class _Topic:
 class MarketStreams:
     """All subscriptions; told of trades and book changes by the venue, and of the passing of time by `tick`."""
 
-    def __init__(self, venue: Venue, api: SpotApi) -> None:
+    def __init__(self, venue: Venue, data: MarketData) -> None:
         self._venue = venue
-        self._api = api
+        self._data = data
         self._topics: dict[str, _Topic] = {}
         self._by_symbol: dict[str, list[_Topic]] = {symbol: [] for symbol in venue.exchange.markets}
         self._best: dict[str, tuple[str, str, str, str]] = {}
@@ -142,7 +142,7 @@ class MarketStreams:
                 topic.bids |= market.bids.dirty
                 topic.asks |= market.asks.dirty
             elif topic.stream.kind == "bookTicker":
-                best = self._api.best(symbol)
+                best = self._data.best(symbol)
                 if self._best.get(symbol) != best:
                     self._best[symbol] = best
                     bid, bid_quantity, ask, ask_quantity = best
@@ -188,9 +188,9 @@ class MarketStreams:
             book_id = self._venue.book_ids[stream.symbol]
             if book_id != topic.told_id:
                 topic.told_id = book_id
-                self._publish(topic, self._api.depth(stream.symbol, _PARTIAL[stream.kind]))
+                self._publish(topic, self._data.depth(stream.symbol, _PARTIAL[stream.kind]))
         elif stream.kind in ("ticker", "miniTicker"):
-            self._publish(topic, _ticker(self._api.ticker(stream.symbol, now), stream.kind, now))
+            self._publish(topic, _ticker(self._data.ticker(stream.symbol, now), stream.kind, now))
 
     def _tell_depth(self, topic: _Topic, now: int) -> None:
         symbol = topic.stream.symbol

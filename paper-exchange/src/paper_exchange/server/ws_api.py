@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import WSMsgType, web
 
-from paper_exchange.api import Call, Security, SpotApi
+from paper_exchange.api import SpotApi
 from paper_exchange.auth import check_signature, check_time, find_key
 from paper_exchange.core.errors import ExchangeError, missing
+from paper_exchange.endpoint import Call, Security
 from paper_exchange.limits import Limits
 from paper_exchange.server.outbox import Outbox
 from paper_exchange.store import ApiKey

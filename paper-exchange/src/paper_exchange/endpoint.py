@@ -1,0 +1,61 @@
+"""What an endpoint is: a function of a call with a weight and a security, told apart from any transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from paper_exchange.core import requests
+
+Params = Mapping[str, str]
+
+
+class Security(Enum):
+    """What a request must carry."""
+
+    NONE = "nothing"
+    SIGNED = "a key and a signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request whose sender is known: `uid` is 0 where none is needed."""
+
+    params: Params
+    uid: int
+    now: int
+    api_key: str = ""
+
+    def limit(self, default: int, maximum: int) -> int:
+        """The parameter `limit`, cut to what the endpoint gives at most."""
+        asked = requests.integer(self.params, "limit")
+        return default if asked is None else max(1, min(asked, maximum))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint: its answer, its weight, what it needs, and how many new orders it counts as."""
+
+    answer: Callable[[Call], Any]
+    weight: Callable[[Params], int]
+    security: Security = Security.NONE
+    orders: int = 0
+    trade: bool = False
+    """Places or cancels: costs no weight when it succeeds."""
+
+
+def fixed(weight: int) -> Callable[[Params], int]:
+    """The same weight whatever is asked."""
+    return lambda _: weight
+
+
+def by_symbol(one: int, all_symbols: int) -> Callable[[Params], int]:
+    """One weight with a symbol, another for all symbols."""
+    return lambda params: one if "symbol" in params else all_symbols
+
+
+def period(params: Params) -> tuple[int | None, int | None]:
+    """The parameters startTime and endTime, in ms."""
+    return requests.integer(params, "startTime"), requests.integer(params, "endTime")
