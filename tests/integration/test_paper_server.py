@@ -111,9 +111,20 @@ async def test_too_much_weight_is_answered_with_429_and_when_to_come_back() -> N
         pytest.fail("no answer was a 429")
 
 
-async def test_an_unknown_path_is_a_json_404(exchange: PaperExchange) -> None:
-    async with exchange.session.get(f"{exchange.base_url}/api/v3/nosuch") as answer:
-        assert (answer.status, (await answer.json())["path"]) == (404, "/api/v3/nosuch")
+@pytest.mark.parametrize("path", ["/api/v3/nosuch", "/api/v1/ping", "/sapi/v1/nosuch", "/api", "/"])
+async def test_an_unknown_path_is_a_json_404_except_for_a_browser(exchange: PaperExchange, path: str) -> None:
+    async with exchange.session.get(exchange.base_url + path) as answer:
+        assert (answer.status, (await answer.json())["path"]) == (404, path)
+    browser = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+    async with exchange.session.get(exchange.base_url + path, headers=browser) as answer:
+        assert (answer.status, answer.content_type) == (404, "text/html")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_listen_keys_are_gone_with_a_page_of_html(exchange: PaperExchange, method: str) -> None:
+    url = f"{exchange.base_url}/api/v3/userDataStream"
+    async with exchange.session.request(method, url, headers={"X-MBX-APIKEY": "k" * 64}) as answer:
+        assert (answer.status, answer.content_type) == (410, "text/html")
 
 
 async def test_a_fault_answers_every_call_until_it_ends_and_executes_nothing(exchange: PaperExchange) -> None:

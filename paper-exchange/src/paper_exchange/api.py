@@ -45,7 +45,6 @@ class SpotApi:
             ("GET", "/api/v3/openOrderList"): _read(self._open_lists, fixed(6)),
             ("GET", "/api/v3/allOrderList"): _read(self._all_lists, fixed(20)),
             ("GET", "/api/v3/rateLimit/order"): _read(lambda call: limits.orders(call.uid, call.now), fixed(40)),
-            ("GET", "/sapi/v1/account/apiRestrictions"): _read(self._restrictions, fixed(1)),
         }
 
     # -- account -----------------------------------------------------------------------------------------------
@@ -73,21 +72,6 @@ class SpotApi:
                 "discountAsset": "BNB",
                 "discount": "0.75000000",
             },
-        }
-
-    def _restrictions(self, call: Call) -> Any:
-        return {
-            "ipRestrict": False,
-            "createTime": self._venue.keys[call.api_key].created_ms,
-            "enableReading": True,
-            "enableSpotAndMarginTrading": True,
-            "enableWithdrawals": False,
-            "enableInternalTransfer": False,
-            "enableMargin": False,
-            "enableFutures": False,
-            "permitsUniversalTransfer": False,
-            "enableVanillaOptions": False,
-            "enablePortfolioMarginTrading": False,
         }
 
     # -- orders ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ class Security(Enum):
     """What a request must carry."""
 
     NONE = "nothing"
+    KEY = "a key"
     SIGNED = "a key and a signature"
 
 

@@ -27,6 +27,7 @@ from paper_exchange.server.streams import MarketStreams, StreamServer
 from paper_exchange.server.ws_api import WsApi
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
+from paper_exchange.wallet import Wallet
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.05
@@ -77,6 +78,7 @@ class PaperExchangeServer:
         self.faults = Faults(time.monotonic)
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
+        api.routes |= Wallet(self.venue).routes
         self._outboxes: set[Outbox] = set()
         self._streams = MarketStreams(self.venue, api.market_data)
         rest = RestApi(self.venue, api, limits=limits, faults=self.faults, registry=registry)

@@ -58,8 +58,7 @@ class RestApi:
         address = request.remote or ""
         if route is None:
             self._limits.charge(address, 1, self._venue.now_ms())
-            body = {"status": 404, "error": "Not Found", "path": request.path}
-            return _json(body, 404, self._weight_headers(address))
+            return _not_found(request, self._weight_headers(address))
         headers: dict[str, str] = {}
         try:
             body = await self._answer(request, route, address, headers)
@@ -105,6 +104,8 @@ class RestApi:
         if route.security is Security.NONE:
             return 0, ""
         key = find_key(self._venue.keys, request.headers.get("X-MBX-APIKEY"))
+        if route.security is Security.KEY:
+            return key.uid, key.api_key
         check_time(params, self._venue.now_ms())
         query, in_query = split_signature(raw[0])
         body, in_body = split_signature(raw[1])
@@ -126,6 +127,14 @@ def _merge(raw_query: str, raw_body: str) -> dict[str, str]:
             raise ExchangeError(-1101, "Duplicate values for a parameter detected.")
         result.update(pairs)
     return result
+
+
+def _not_found(request: web.Request, headers: dict[str, str]) -> web.Response:
+    """JSON, except for a browser."""
+    if "text/html" in request.headers.get("Accept", ""):
+        page = "<html><body><h1>404 Not Found</h1></body></html>"
+        return web.Response(text=page, status=404, headers=headers, content_type="text/html")
+    return _json({"status": 404, "error": "Not Found", "path": request.path}, 404, headers)
 
 
 def _json(body: Any, status: int, headers: dict[str, str]) -> web.Response:
