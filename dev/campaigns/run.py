@@ -3,6 +3,7 @@
 make test-exhaustive CAMPAIGN=faults SHARD=1/4
 make test-exhaustive CAMPAIGN=faults CASES=kill-after:3,reset:2@delete
 make test-exhaustive CAMPAIGN=specs SHARD=1/8
+make test-exhaustive CAMPAIGN=walks
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
 import specs  # noqa: E402
+import walks  # noqa: E402
 from book import Book  # noqa: E402
 from local_kubernetes.local import LocalCluster  # noqa: E402
 
@@ -124,13 +126,15 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults", "specs"])
+    parser.add_argument("campaign", choices=["faults", "specs", "walks"])
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
     parser.add_argument("--parallel", type=int, default=3, help="cases at a time (default %(default)s)")
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
+    if options.campaign == "walks":
+        return walks.campaign(options)
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
         chosen = specs.campaign if options.campaign == "specs" else campaign
         return asyncio.run(chosen(options, Path(folder)))

@@ -14,7 +14,7 @@ from paper_exchange.core import reports
 from paper_exchange.core.checks import check, check_funds, market_quantity
 from paper_exchange.core.ending import cancel_order, expire_sibling
 from paper_exchange.core.entering import accept, create, wait, work
-from paper_exchange.core.errors import ExchangeError, unknown_order_on_cancel
+from paper_exchange.core.errors import INSUFFICIENT_BALANCE, ExchangeError, rejected, unknown_order_on_cancel
 from paper_exchange.core.fills import print_trade
 from paper_exchange.core.filters import check_trigger
 from paper_exchange.core.lists import activate, check_list, create_list
@@ -70,6 +70,15 @@ class Exchange(State):
         with self._input(now):
             self.accounts[uid].balance(asset).free += amount
             self.tell(uid, reports.balance_update(asset, amount, self.now))
+            self.touch(uid, asset)
+
+    def withdraw(self, uid: int, asset: str, amount: int, now: int) -> None:
+        """Pay out of what is free of an account; -2010 where that is less."""
+        with self._input(now):
+            if self.accounts[uid].balance(asset).free < amount:
+                raise rejected(INSUFFICIENT_BALANCE)
+            self.accounts[uid].balance(asset).free -= amount
+            self.tell(uid, reports.balance_update(asset, -amount, self.now))
             self.touch(uid, asset)
 
     def seed(self, symbol: str, last: int, traded: Iterable[tuple[int, int, int]]) -> None:

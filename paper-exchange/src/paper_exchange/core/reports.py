@@ -245,7 +245,7 @@ def account_position(account: Account, assets: Iterable[str], now: int) -> Json:
 
 
 def balance_update(asset: str, delta: int, now: int) -> Json:
-    """The user event of a deposit."""
+    """The user event of a deposit, or of a withdrawal (below 0)."""
     return {"e": "balanceUpdate", "E": now, "a": asset, "d": text(delta), "T": now}
 
 

@@ -55,8 +55,8 @@ class State:
     """Accounts, orders, lists, trades and markets, each found by the ids that lead to it."""
 
     def __init__(self, symbols: Iterable[SymbolRules], start_ms: int) -> None:
-        # Public trades are not stored: identifiers that grow faster than they are used (100 a second) stay unique
-        # and rising over restarts.
+        # Public trades and executions are not stored: identifiers that grow faster than they are used (100 trades,
+        # 10,000 executions a second) stay unique and rising over restarts.
         self.markets = {rules.symbol: MarketState(rules, start_ms // 10) for rules in symbols}
         self.accounts: dict[int, Account] = {}
         self.orders: dict[int, Order] = {}
@@ -64,7 +64,7 @@ class State:
         self.trades: dict[tuple[int, str], list[Trade]] = {}
         self.next_order_id = 1
         self.next_list_id = 0
-        self.next_execution_id = 1
+        self.next_execution_id = start_ms * 10
         self.opened: dict[tuple[int, str], dict[int, Order]] = {}
         """Open orders by account and symbol, then by id."""
         self.by_client: dict[tuple[int, str, str], int] = {}

@@ -1,0 +1,325 @@
+"""Random walks of a paper exchange with its store: three traders, a market and restarts, and what must hold after
+each operation. A walk is a seed; a failing one is cut down to the operations that it needs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from campaigns.paper_ledger import BrokenPromiseError, Json, Ledger, needed_locks, promise, units
+from campaigns.paper_operations import FIRST_PRICE, SYMBOL, Operation, draw
+from paper_exchange.api import Call, SpotApi
+from paper_exchange.core.errors import ExchangeError
+from paper_exchange.limits import Limits
+from paper_exchange.market.events import BookUpdate, Candle, Level, MarketTrade
+from paper_exchange.store import Store
+from paper_exchange.venue import Venue
+
+WALKS: Final = 100
+"""Walks of the campaign."""
+OPERATIONS: Final = 400
+"""Operations of each: fewer orders than a question to REST answers at most."""
+_START_MS: Final = 1_700_000_000_000
+_DEPOSITS: Final = ({"USDT": "50000", "BTC": "2"}, {"USDT": "9000", "BTC": "0.5", "BNB": "1"}, {"USDT": "1000000"})
+_LIST_PATHS: Final = {kind: f"/api/v3/orderList/{kind}" for kind in ("oco", "oto", "otoco", "opo", "opoco")}
+_DEEP_EVERY: Final = 25
+"""After so many operations all orders, trades and lists are compared, not only the open ones."""
+_CUT_SECONDS: Final = 30.0
+
+
+@dataclass
+class Walk:
+    """What came of a walk."""
+
+    seed: int
+    operations: int = 0
+    seconds: float = 0.0
+    executions: dict[str, int] = field(default_factory=dict)
+    """How often each execution type and list status was told."""
+    done: dict[str, int] = field(default_factory=dict)
+    """How many operations of each kind were accepted."""
+    refused: dict[str, int] = field(default_factory=dict)
+    violation: str = ""
+
+
+class _Market:
+    """History before the start, which ends at a price."""
+
+    def __init__(self, price: Decimal) -> None:
+        self._price = price
+
+    def history(self, _symbol: str) -> list[Candle]:
+        price, one = self._price, Decimal(1)
+        return [Candle(_START_MS - 1000, 1000, price, price, price, price, one, price, 1, one, price)]
+
+    def events(self) -> Iterator[BookUpdate | MarketTrade]:
+        return iter(())
+
+
+class World:
+    """A paper exchange over a store in a directory, and what each trader knows of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.now = _START_MS
+        self._bids: dict[Decimal, Decimal] = {}
+        self._asks: dict[Decimal, Decimal] = {}
+        self.heard: dict[int, list[Json]] = {}
+        self._open(Decimal(FIRST_PRICE))
+        self.uids = [self.venue.create_account({a: units(v) for a, v in one.items()}).uid for one in _DEPOSITS]
+        self.ledgers: dict[int, Ledger] = {}
+        for uid, deposits in zip(self.uids, _DEPOSITS, strict=True):
+            held = {asset: units(amount) for asset, amount in deposits.items()}
+            self.ledgers[uid] = Ledger(owned=dict(held), balances={a: (v, 0) for a, v in held.items()})
+        self._listen()
+        self._snapshot(Decimal(FIRST_PRICE), Decimal(FIRST_PRICE + 1), Decimal(1), 3)
+
+    def _open(self, price: Decimal) -> None:
+        self.store = Store(self._directory)
+        self.venue = Venue((SYMBOL,), _Market(price), self.store, lambda: self.now, CollectorRegistry())
+        self.api = SpotApi(self.venue, Limits(1_000_000))
+
+    def _listen(self) -> None:
+        for uid in self.uids:
+            self.heard[uid] = []
+            self.venue.subscribe(uid, self.heard[uid].append)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def call(self, method: str, path: str, uid: int, params: dict[str, str]) -> Any:
+        """One request of REST, after its sender was proven."""
+        route = self.api.routes.get((method, path))
+        if route is None:
+            raise ExchangeError(0, "there is no such endpoint yet", status=404)
+        return route.answer(Call(params, uid, self.now))
+
+    # -- operations --------------------------------------------------------------------------------------------
+
+    def act(self, operation: Operation) -> None:
+        """One operation; ExchangeError when the exchange refuses it."""
+        self.now += 1
+        try:
+            self._act(operation, self.uids[operation.trader])
+        finally:
+            self.venue.commit()
+
+    def _act(self, operation: Operation, uid: int) -> None:
+        params = {"symbol": SYMBOL} | {name: self._priced(value) for name, value in operation.params.items()}
+        what = operation.what
+        match what:
+            case "order":
+                self.call("POST", "/api/v3/order", uid, params)
+            case "test":
+                self.call("POST", "/api/v3/order/test", uid, params)
+            case "oco" | "oto" | "otoco" | "opo" | "opoco":
+                self.call("POST", _LIST_PATHS[what], uid, params)
+            case "cancel":
+                self.call("DELETE", "/api/v3/order", uid, params | self._an_order(uid, operation, "orderId"))
+            case "cancel list":
+                lists = [str(ident) for ident, one in self.ledgers[uid].lists.items() if one["L"] == "EXECUTING"]
+                ident = {"orderListId": _pick(lists, operation.pick)}
+                self.call("DELETE", "/api/v3/orderList", uid, params | ident)
+            case "cancel all":
+                self.call("DELETE", "/api/v3/openOrders", uid, params)
+            case "replace":
+                replaced = self._an_order(uid, operation, "cancelOrderId")
+                self.call("POST", "/api/v3/order/cancelReplace", uid, params | replaced)
+            case "amend":
+                amended = self._an_order(uid, operation, "orderId")
+                self.call("PUT", "/api/v3/order/amend/keepPriority", uid, params | amended)
+            case "deposit":
+                self.venue.exchange.deposit(uid, params["asset"], units(params["amount"]), self.now)
+            case "withdraw":
+                self.venue.exchange.withdraw(uid, params["asset"], units(params["amount"]), self.now)
+            case "trade":
+                price, quantity = Decimal(params["price"]), Decimal(params["quantity"])
+                self.venue.feed(MarketTrade(SYMBOL, self.now, price, quantity, params["maker"] == "BUY"))
+            case "push":
+                self.venue.exchange.push_trade(SYMBOL, units(params["price"]), self.now)
+            case "book" | "levels":
+                bid, ask, quantity = (Decimal(params[name]) for name in ("bid", "ask", "quantity"))
+                change = self._snapshot if what == "book" else self._levels
+                change(bid, ask, quantity, int(params["levels"]))
+            case "wait":
+                self.now += int(params["seconds"]) * 1000
+            case "restart":
+                self._restart()
+
+    def _priced(self, value: str) -> str:
+        """A price that is told as its distance from the last one."""
+        if not value.startswith("@"):
+            return value
+        return str(
+            max(Decimal(100), Decimal(self.venue.exchange.market(SYMBOL).last or 0) / 10**8 + Decimal(value[1:]))
+        )
+
+    def _an_order(self, uid: int, operation: Operation, name: str) -> dict[str, str]:
+        """An open order, else any, else one that does not exist."""
+        orders = self.ledgers[uid].orders
+        still = [str(ident) for ident, one in orders.items() if one["X"] in ("NEW", "PENDING_NEW", "PARTIALLY_FILLED")]
+        return {name: _pick(still or [str(ident) for ident in orders], operation.pick)}
+
+    def _snapshot(self, bid: Decimal, ask: Decimal, quantity: Decimal, levels: int) -> None:
+        self._bids = {bid - 5 * n: quantity * (n + 1) for n in range(levels)}
+        self._asks = {ask + 5 * n: quantity * (n + 1) for n in range(levels)}
+        self._tell_book(tuple(self._bids.items()), tuple(self._asks.items()), snapshot=True)
+
+    def _levels(self, bid: Decimal, ask: Decimal, quantity: Decimal, levels: int) -> None:
+        """Some levels change, as in a depth event: what the new best prices cross is gone."""
+        bids = {price: Decimal(0) for price in self._bids if price >= ask} | {bid - n: quantity for n in range(levels)}
+        asks = {price: Decimal(0) for price in self._asks if price <= bid} | {ask + n: quantity for n in range(levels)}
+        for side, changed in ((self._bids, bids), (self._asks, asks)):
+            side.update(changed)
+            for price in [price for price, held in side.items() if not held]:
+                del side[price]
+        self._tell_book(tuple(bids.items()), tuple(asks.items()), snapshot=False)
+
+    def _tell_book(self, bids: tuple[Level, ...], asks: tuple[Level, ...], *, snapshot: bool) -> None:
+        self.venue.feed(BookUpdate(SYMBOL, self.now, bids, asks, snapshot))
+
+    def _restart(self) -> None:
+        """The process ends and another one opens the store; the market goes on where it was."""
+        last = self.venue.exchange.market(SYMBOL).last or 0
+        self.store.close()
+        self._open(Decimal(last) / 10**8)
+        self._listen()
+        self._check_state(deep=True)
+        self._tell_book(tuple(self._bids.items()), tuple(self._asks.items()), snapshot=True)
+
+    # -- promises ----------------------------------------------------------------------------------------------
+
+    def check(self, *, refused: bool, deep: bool) -> Iterator[Json]:
+        """Everything that must hold between two operations; gives the events since the last look."""
+        told: list[tuple[int, Json]] = []
+        for uid, heard in self.heard.items():
+            events, heard[:] = list(heard), []
+            told += [(uid, event) for event in events]
+            self.ledgers[uid].take(events)
+        promise(not (refused and told), "what is refused changes nothing", told)
+        _check_both_sides([event for _, event in told])
+        self._check_state(deep=deep)
+        return (event for _, event in told)
+
+    def _check_state(self, *, deep: bool) -> None:
+        still: list[Json] = []
+        for uid, ledger in self.ledgers.items():
+            symbol = {"symbol": SYMBOL}
+            rows = self.call("GET", "/api/v3/openOrders", uid, symbol)
+            still += rows
+            ledger.compare_orders(rows, only_open=True)
+            balances = self.call("GET", "/api/v3/account", uid, {})["balances"]
+            ledger.compare_balances(balances)
+            needed = needed_locks(rows)
+            locked = {row["asset"]: units(row["locked"]) for row in balances if units(row["locked"])}
+            promise(
+                locked == {a: v for a, v in needed.items() if v}, "locked is what orders need", locked, needed, rows
+            )
+            ledger.compare_lists(self.call("GET", "/api/v3/openOrderList", uid, {}), only_open=True)
+            if deep:
+                every = symbol | {"limit": "1000"}
+                ledger.compare_orders(self.call("GET", "/api/v3/allOrders", uid, every), only_open=False)
+                ledger.compare_trades(self.call("GET", "/api/v3/myTrades", uid, every))
+                ledger.compare_lists(self.call("GET", "/api/v3/allOrderList", uid, {"limit": "1000"}), only_open=False)
+        resting = [row for row in still if row["isWorking"] and row["status"] != "PENDING_NEW"]
+        highest = max((units(row["price"]) for row in resting if row["side"] == "BUY"), default=0)
+        lowest = min((units(row["price"]) for row in resting if row["side"] == "SELL"), default=None)
+        promise(lowest is None or highest < lowest, "own orders do not cross", highest, lowest)
+        book = self.call("GET", "/api/v3/depth", 0, {"symbol": SYMBOL, "limit": "1"})
+        if book["bids"] and book["asks"]:
+            promise(units(book["bids"][0][0]) < units(book["asks"][0][0]), "the book does not cross", book)
+
+
+def _pick(idents: Sequence[str], pick: int) -> str:
+    return idents[pick % len(idents)] if idents else "999999"
+
+
+def _check_both_sides(events: list[Json]) -> None:
+    """A trade between two traders is the same on both sides, and nobody trades with himself."""
+    sides: dict[int, list[Json]] = {}
+    for event in events:
+        if event["e"] == "executionReport" and event["x"] == "TRADE":
+            sides.setdefault(event["t"], []).append(event)
+    for pair in sides.values():
+        promise(len(pair) <= 2, "a trade has two sides", pair)
+        if len(pair) == 2:
+            one, other = pair
+            same = all(one[name] == other[name] for name in "lLYT") and one["m"] != other["m"]
+            promise(same and one["S"] != other["S"], "both sides of a trade agree", pair)
+
+
+def run(seed: int, operations: Sequence[Operation]) -> Walk:
+    """Walks over operations until one breaks a promise."""
+    walk, begun = Walk(seed), time.monotonic()
+    executions: Counter[str] = Counter()
+    done: Counter[str] = Counter()
+    refusals: Counter[str] = Counter()
+    with TemporaryDirectory(prefix="paper-walk-") as folder:
+        world = World(Path(folder))
+        operation = None
+        try:
+            for number, operation in enumerate(operations, 1):
+                refused = False
+                try:
+                    world.act(operation)
+                    done[operation.what] += 1
+                except ExchangeError as error:
+                    refusals[f"{operation.what} {error.code}"] += 1
+                    # A replacement that is refused after the cancel leaves the cancel.
+                    refused = error.code not in (-2021, -2022)
+                last = number == len(operations)
+                events = world.check(refused=refused, deep=last or number % _DEEP_EVERY == 0)
+                executions.update(event.get("x") or event["e"] for event in events)
+                walk.operations = number
+        except BrokenPromiseError as broken:
+            walk.violation = f"{operation}: {broken}"
+        except Exception as error:
+            walk.violation = f"{operation}: the exchange broke: {type(error).__name__} {error}"
+        finally:
+            world.close()
+    walk.executions, walk.done, walk.refused = dict(executions), dict(done), dict(refusals)
+    walk.seconds = time.monotonic() - begun
+    return walk
+
+
+def walk(seed: int, count: int) -> Walk:
+    """A whole walk; a violation tells the operations that are needed for it."""
+    operations = draw(Random(seed), count)
+    found = run(seed, operations)
+    if found.violation:
+        fewest = cut(seed, operations[: found.operations + 1], _name(found.violation))
+        told = run(seed, fewest).violation
+        found.violation = f"{told}\n" + "\n".join(f"    {one}" for one in fewest)
+    return found
+
+
+def cut(seed: int, operations: list[Operation], name: str) -> list[Operation]:
+    """Leaves out what is not needed for the same violation, in ever smaller pieces, for some seconds."""
+    until = time.monotonic() + _CUT_SECONDS
+    size = len(operations) // 2
+    while size:
+        at = 0
+        while at < len(operations) and time.monotonic() < until:
+            fewer = operations[:at] + operations[at + size :]
+            if _name(run(seed, fewer).violation) == name:
+                operations = fewer
+            else:
+                at += size
+        size //= 2
+    return operations
+
+
+def _name(violation: str) -> str:
+    """Which promise was broken, without what was told of it."""
+    return violation.partition("): ")[2].partition(":")[0]
