@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from paper_exchange.core import requests
+from paper_exchange.core.errors import illegal
 
 Params = Mapping[str, str]
+_RESPONSES: Final = ("ACK", "RESULT", "FULL")
 
 
 class Security(Enum):
@@ -60,3 +62,23 @@ def by_symbol(one: int, all_symbols: int) -> Callable[[Params], int]:
 def period(params: Params) -> tuple[int | None, int | None]:
     """The parameters startTime and endTime, in ms."""
     return requests.integer(params, "startTime"), requests.integer(params, "endTime")
+
+
+def read(answer: Callable[[Call], Any], weight: Callable[[Params], int]) -> Route:
+    """A question that only the owner of an account may ask."""
+    return Route(answer, weight, Security.SIGNED)
+
+
+def trade(answer: Callable[[Call], Any], orders: int = 0) -> Route:
+    """An endpoint that places or cancels orders."""
+    return Route(answer, fixed(1), Security.SIGNED, orders, trade=True)
+
+
+def response_type(params: Params) -> str:
+    """The form asked for of the answer to a new order, "" for the default."""
+    asked = requests.text_of(params, "newOrderRespType")
+    if asked is None:
+        return ""
+    if asked not in _RESPONSES:
+        raise illegal("newOrderRespType", "^(ACK|RESULT|FULL)$")
+    return asked
