@@ -19,6 +19,7 @@ from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
+from paper_exchange.wallet import Wallet
 from support.paper import START_MS, SYMBOL
 
 ABSENT = {
@@ -45,6 +46,7 @@ class Bench:
         market = open_market("synthetic", [SYMBOL], 1, self.now)
         self.venue = Venue([SYMBOL], market, Store(None), lambda: self.now, registry)
         self.api = SpotApi(self.venue, Limits(6000))
+        self.api.routes |= Wallet(self.venue).routes
         for event, _ in zip(market.events(), range(50), strict=False):
             self.now = event.time_ms
             self.venue.feed(event)
