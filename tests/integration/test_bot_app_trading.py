@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,38 @@ async def test_sigterm_while_the_bot_connects_leaves_nothing_without_protection(
         bot.process.terminate()
         assert await bot.process.wait() == 0
         assert await covered(exchange, account)
+
+
+async def test_sigterm_between_two_sessions_leaves_nothing_without_protection(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account)
+    other = await exchange.create_key(account.uid)
+    async with bot_process(folder) as bot, by_hand(exchange, other) as hand:
+        await enter(bot)
+        await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, strategy=CALM), 2))
+        await exchange.delete_key(account)
+        await cancel_protection(hand)
+        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected")
+        folder.write_keys(other)
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        assert await covered(exchange, account)
+
+
+async def test_sigterm_between_two_sessions_is_obeyed_at_once_where_nothing_is_on_the_exchange(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    folder = make(tmp_path, exchange, account)
+    async with bot_process(folder) as bot:
+        await enter_and_begin_a_sale(bot, exchange, account, deadline_seconds=20)
+        await bot.until(lambda status: status.drain.phase is DrainPhase.DRAINED)
+        folder.write_keys(replace(account, api_key="no-such-key"))
+        await bot.until_condition("BalanceSynced", "False", "CredentialsRejected")
+        begun = time.monotonic()
+        bot.process.terminate()
+        assert await bot.process.wait() == 0
+        assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("policy", list(PositionPolicy))

@@ -79,6 +79,8 @@ class BotApp:
         self._random = Random()  # noqa: S311 - spreads retries, guards nothing
         self._stop = asyncio.Event()
         self._cancelling: asyncio.Task[None] | None = None
+        self._settled = False
+        """The last session left in order, or nothing of this bot was on the exchange when it ended."""
         self._lag = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated)
@@ -159,7 +161,8 @@ class BotApp:
             self._cancelling.cancel()
 
     async def _live(self) -> None:
-        """Open the store, then connect again and again; until `stop`."""
+        """Open the store, then connect again and again; until `stop`, and where a position may be without protection
+        then, until a session looked after it."""
         store = await self._open_store()
         while store is None:
             with suppress(TimeoutError):
@@ -170,7 +173,7 @@ class BotApp:
         attempt = 0
         while True:
             self.desk.reconnect.clear()
-            if self._stop.is_set():
+            if self._stop.is_set() and await self._looked_after(store):
                 return
             wait = POLL_SECONDS
             try:
@@ -211,6 +214,12 @@ class BotApp:
                 async with asyncio.timeout(wait):
                     await self.desk.reconnect.wait()
 
+    async def _looked_after(self, store: Store) -> bool:
+        """Whether this process may end: it knows of nothing on the exchange that may be without protection."""
+        with suppress(StoreError):
+            return self._settled or await store.unused()
+        return False
+
     def _report_problem(self, reason: Reason, message: str) -> None:
         if self.desk.connection_problem is None or self.desk.connection_problem.reason is not reason:
             self.desk.log.warning("not connected", reason=reason.value, message=message)
@@ -235,25 +244,28 @@ class BotApp:
         self.feed.wake()
         run = asyncio.create_task(session.run())
         again = asyncio.create_task(self._until_reconnect(credentials))
+        self._settled = False
         try:
             await asyncio.wait([run, again], return_when=asyncio.FIRST_COMPLETED)
             await session.finish(STOP_SECONDS)
             if self._stop.is_set():
                 await session.leave(STOP_SECONDS)
+                self._settled = True
             if run.done():
                 _raise_first(run)
         finally:
             for task in (run, again):
                 task.cancel()
             await asyncio.gather(run, again, return_exceptions=True)
+            self._settled = self._settled or (session.manager.entries_quiet and not session.manager.remaining())
             self.desk.drain = self.desk.drain_now
             self.desk.session = None
             self.desk.former_counts = add_counts(self.desk.former_counts, session.exchange.counts)
             await session.close()
 
     async def _until_reconnect(self, credentials: Credentials) -> None:
-        """Return when the keys on disk are others, or when the exchange's address changed."""
-        while True:
+        """Return when the keys on disk are others, when the exchange's address changed, or on `stop`."""
+        while not self._stop.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self.desk.reconnect.wait()

@@ -198,8 +198,7 @@ class Control:
 
     async def _never_traded(self) -> bool:
         with suppress(StoreError):
-            store = self._desk.store
-            return store is not None and not await store.open_intents() and await store.highest_order_id() == 0
+            return self._desk.store is not None and await self._desk.store.unused()
         return False
 
     def _meet(self, epoch: int) -> None:

@@ -188,6 +188,10 @@ class Store:
         row = await self._run(lambda db: db.execute(query).fetchone())
         return int(row[0] or 0)
 
+    async def unused(self) -> bool:
+        """Whether no order was ever sent, as far as this store knows."""
+        return not await self.open_intents() and await self.highest_order_id() == 0
+
     async def fills(self) -> list[BookedFill]:
         """Every recorded fill, in order of trade id."""
         rows = await self._run(lambda db: db.execute("SELECT body FROM fills ORDER BY symbol, trade_id").fetchall())
