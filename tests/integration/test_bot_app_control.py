@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -270,3 +271,52 @@ async def test_a_field_of_a_newer_operator_is_named_and_does_not_end_the_process
         del data["settings"]["hedge"]
         assert (await bot.call_json("PUT", "/v1/config", data))[0] == 200
         await bot.until_condition("ConfigApplied", "True", "OK", seconds=15)
+
+
+def spoil(folder: BotFolder, revision: int, **changes: object) -> dict[str, Any]:
+    """Writes the mounted file with an interval that this version does not have; what it held before."""
+    file = folder.root / names.CONFIG_KEY
+    good: dict[str, Any] = json.loads(file.read_text())
+    strategy = {**good["settings"]["strategy"], "interval": "7m"}
+    file.write_text(
+        json.dumps({**good, "revision": revision, "settings": {**good["settings"], "strategy": strategy, **changes}})
+    )
+    return good
+
+
+async def told_of_the_interval(bot: BotProcess) -> None:
+    """ConfigApplied is False, and names the field and what came."""
+    await bot.until_condition("ConfigApplied", "False", "ConfigInvalid")
+    (message,) = [item.message for item in bot.status.conditions if item.type == "ConfigApplied"]
+    assert message.startswith("spec.strategy.interval: Input should be '1s', ")
+    assert message.endswith("got '7m'")
+
+
+@pytest.mark.parametrize("safe", [False, True])
+async def test_a_value_of_a_newer_operator_leaves_the_last_good_configuration_in_force(
+    folder: BotFolder, *, safe: bool
+) -> None:
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        await bot.kill()
+    spoil(folder, 2, safeMode=safe)
+    async with bot_process(folder) as bot:
+        await told_of_the_interval(bot)
+        await bot.until(lambda status: bot.condition("BalanceSynced")[0] == "True")
+        assert (bot.status.applied_revision, bot.status.symbol) == (1, "BTCUSDT")
+        # The wish for safe mode counts, whatever else is in the file.
+        assert ("spec" in [cause.id for cause in bot.status.safe_mode.causes]) is safe
+
+
+async def test_a_bot_that_never_had_a_configuration_it_can_read_waits_for_one_and_says_so(folder: BotFolder) -> None:
+    good = spoil(folder, 1)
+    async with bot_process(folder) as bot:
+        await told_of_the_interval(bot)
+        assert (bot.status.applied_revision, bot.status.symbol) == (0, "BTCUSDT")
+        assert bot.status.safe_mode.engaged
+        assert bot.status.account_uid is None
+        assert (await bot.call_json("PUT", "/v1/config", {**good, "revision": 2}))[0] == 200
+        await bot.until_condition("ConfigApplied", "True", "OK")
+        await bot.until(lambda status: status.ready)
+        assert (await bot.grant())[0] == 200
+        await bot.until_condition("TradingAllowed", "True", "OK")

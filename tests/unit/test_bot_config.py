@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tradingbot.config import ConfigError, Received, classify_change, load_manifest, parse_pod_config
+from tradingbot.config import ConfigError, Received, classify_change, load_manifest, load_pod_config, parse_pod_config
 from tradingbot_api.bot_http import BotConfig
 from tradingbot_api.v1alpha1 import BotSettings
 
@@ -79,6 +80,28 @@ def test_the_pods_configuration_survives_its_own_json() -> None:
     assert parse_pod_config(config.model_dump_json(by_alias=True), "config.json") == Received(config)
     with pytest.raises(ConfigError, match=r"revision: .*greater than or equal to 1"):
         parse_pod_config(config.model_dump_json(by_alias=True).replace('"revision":3', '"revision":0'), "config.json")
+
+
+IDENTITY = {"namespace": "a", "name": "b", "uid": "c"}
+
+
+def test_of_a_mounted_file_that_cannot_be_read_it_is_known_whose_it_is_and_whether_it_asks_for_safe_mode(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"revision": 7, "bot": IDENTITY, "settings": {**SPEC, "capital": 5, "safeMode": True}}))
+    received = load_pod_config(file)
+    assert received.stand_in
+    assert (received.config.revision, received.config.bot.uid) == (7, "c")
+    assert (received.config.settings.symbol, received.config.settings.safe_mode) == ("BTCUSDT", True)
+    assert [item.field for item in received.unknown] == ["spec.capital"]
+
+
+@pytest.mark.parametrize("text", ["nothing", "{}", json.dumps({"revision": 1, "bot": IDENTITY})])
+def test_a_mounted_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load_pod_config(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def _pod_options(options: argparse.Namespace) -> Options:
     return Options(
         config=received.config,
         unknown_fields=received.unknown,
+        stand_in=received.stand_in,
         config_file=options.config,
         podinfo_dir=options.podinfo_dir or Path(names.PODINFO_DIR),
         tls_dir=options.tls_dir or Path(names.TLS_DIR),

@@ -52,6 +52,8 @@ class Options:
     """Watched for a tightening, where an operator keeps it."""
     unknown_fields: tuple[FieldError, ...] = ()
     """What was left out: with it the configuration is not taken, and the last good one goes on."""
+    stand_in: bool = False
+    """Nothing of it could be read but whose it is; `unknown_fields` say why."""
     podinfo_dir: Path | None = None
     """Where the pod's own annotations are kept, in a pod."""
     tls_dir: Path | None = None
@@ -176,6 +178,10 @@ class BotApp:
             if self._stop.is_set() and await self._looked_after(store):
                 return
             wait = POLL_SECONDS
+            if self.desk.applied.stand_in:
+                # Nothing says where to trade: the operator hands over what can be read.
+                await self._pause(wait)
+                continue
             try:
                 credentials = load_credentials(self._options.credentials_dir)
                 await self._trade(store, credentials)
@@ -210,14 +216,18 @@ class BotApp:
             self.feed.wake()
             if attempt:
                 wait = max(0.2, full_jitter(attempt, 1.0, LONGEST_BACKOFF, self._random))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self.desk.reconnect.wait()
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        """At most so long before the next session."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.desk.reconnect.wait()
 
     async def _looked_after(self, store: Store) -> bool:
         """Whether this process may end: it knows of nothing on the exchange that may be without protection."""
         with suppress(StoreError):
-            return self._settled or await store.unused()
+            return self.desk.applied.stand_in or self._settled or await store.unused()
         return False
 
     def _report_problem(self, reason: Reason, message: str) -> None:
@@ -311,7 +321,9 @@ class BotApp:
             store = await asyncio.to_thread(Store.open, self._options.state_dir / STORE_FILE)
             # Without an operator the manifest is the user's word of now, whatever was in force before.
             stored = Applied.from_json(await store.get(CONFIG_FACT)) if self._options.operated else None
-            start = choose_at_start(self._options.config, stored, self._options.unknown_fields)
+            start = choose_at_start(
+                self._options.config, stored, self._options.unknown_fields, stand_in=self._options.stand_in
+            )
             await desk.take_over(store, start)
         except StoreError as error:
             desk.store_problem = str(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -34,6 +34,8 @@ class Applied:
     in_force: BotSettings
     loosened: tuple[str, ...] = ()
     """Limits that wait for safe mode, as the user writes them."""
+    stand_in: bool = False
+    """No configuration could be read yet: it says neither where to trade nor what to compare another one with."""
 
     @classmethod
     def fresh(cls, config: BotConfig) -> Self:
@@ -94,6 +96,9 @@ def advance(present: Applied, new: BotConfig, *, in_safe_mode: bool, unknown: Se
         text = f"revision: expected more than {old.revision}, got {new.revision}"
         raise ConfigRefusedError(Reason.CONFIG_INVALID, text, [], stale=True)
     check_known(unknown)
+    if present.stand_in:
+        check_strategy(new.settings)
+        return Applied.fresh(new)
     change = classify_change(present.in_force, new.settings)
     if change.immutable:
         fields = [FieldError(field=path, message="is immutable: delete the bot instead") for path in change.immutable]
@@ -116,13 +121,15 @@ class StartConfig:
     """The revision that is applied; 0 where none is."""
 
 
-def choose_at_start(file: BotConfig, stored: Applied | None, unknown: Sequence[FieldError] = ()) -> StartConfig:
+def choose_at_start(
+    file: BotConfig, stored: Applied | None, unknown: Sequence[FieldError] = (), *, stand_in: bool = False
+) -> StartConfig:
     """The higher revision of file and store counts; a file that cannot be taken leaves the store's in force.
 
-    `unknown` are fields that were left out of `file`.
+    `unknown` are fields that were left out of `file`; with `stand_in` they are why none of its settings could be read.
     """
     if stored is None or stored.committed.bot.uid != file.bot.uid:
-        applied = Applied.fresh(file)
+        applied = replace(Applied.fresh(file), stand_in=stand_in)
         try:
             check_known(unknown)
             check_strategy(file.settings)

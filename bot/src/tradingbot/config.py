@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tradingbot.engine.strategies import field_errors
 from tradingbot_api import names
 from tradingbot_api.base import WireModel
 from tradingbot_api.bot_http import BotConfig, BotIdentity, FieldError
-from tradingbot_api.v1alpha1 import BotSettings, TradingBotSpec
+from tradingbot_api.v1alpha1 import BotSettings, Symbol, TradingBotSpec
 
 
 class ConfigError(Exception):
@@ -38,6 +39,8 @@ class Received:
 
     config: BotConfig
     unknown: tuple[FieldError, ...] = ()
+    stand_in: bool = False
+    """Not even that could be read: the settings are none of the user's, and `unknown` says why."""
 
 
 class _SafeModeWish(WireModel):
@@ -50,6 +53,16 @@ class _Wish(WireModel):
     settings: _SafeModeWish
 
 
+class _NamedSettings(WireModel):
+    symbol: Symbol
+
+
+class _Named(WireModel):
+    revision: int = Field(ge=1)
+    bot: BotIdentity
+    settings: _NamedSettings
+
+
 def safe_mode_wish(text: str | bytes, bot_uid: str) -> int | None:
     """The revision of a configuration for that bot which asks for safe mode, however wrong the rest is; else None."""
     try:
@@ -59,9 +72,34 @@ def safe_mode_wish(text: str | bytes, bot_uid: str) -> int | None:
     return wish.revision if wish.bot.uid == bot_uid and wish.settings.safe_mode else None
 
 
+_NOBODYS: Final[Mapping[str, object]] = {
+    "exchange": {"environment": "Paper", "baseURL": "http://nowhere.invalid", "credentialsSecretRef": {"name": "none"}},
+    "strategy": {"name": "none", "interval": "1m"},
+    "capital": "1",
+    "protection": {"stopLossRatio": "0.01", "takeProfitRatio": "0.01"},
+    "risk": {"maxPositionValue": "1", "maxDailyLoss": "1"},
+}
+"""Settings of a stand-in: with them nothing is connected, and nothing traded."""
+
+
 def load_pod_config(path: Path) -> Received:
-    """The configuration that the operator mounted; raises ConfigError."""
-    return parse_pod_config(_read(path), str(path))
+    """The configuration that the operator mounted, or a stand-in; ConfigError where it does not say whose it is."""
+    text = _read(path)
+    try:
+        return parse_pod_config(text, str(path))
+    except ConfigError as error:
+        return _stand_in(text, error)
+
+
+def _stand_in(text: str, error: ConfigError) -> Received:
+    """For a file with a value that this version cannot read: a newer operator's, or edited by hand."""
+    try:
+        named = _Named.model_validate_json(text)
+    except ValidationError:
+        raise error from None
+    safe = True if safe_mode_wish(text, named.bot.uid) is not None else None
+    settings = BotSettings.model_validate({**_NOBODYS, "symbol": named.settings.symbol, "safeMode": safe})
+    return Received(BotConfig(revision=named.revision, bot=named.bot, settings=settings), tuple(error.fields), True)
 
 
 def parse_pod_config(text: str | bytes, source: str) -> Received:
