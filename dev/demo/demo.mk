@@ -12,3 +12,7 @@ demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
 .PHONY: bench
 bench: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes
 	@$(RUN) python tests/performance/measure_cluster.py
+
+.PHONY: bench-paper-exchange
+bench-paper-exchange: setup ## [Test] Figures of the paper exchange: orders, events, a recording, memory (PARTS="orders capture")
+	@$(RUN) python tests/performance/measure_paper_exchange.py $(PARTS)

@@ -18,10 +18,12 @@ from prometheus_client import CollectorRegistry
 
 from campaigns.paper_ledger import BrokenPromiseError, Json, Ledger, needed_locks, promise, units
 from campaigns.paper_operations import FIRST_PRICE, SYMBOL, Operation, draw
-from paper_exchange.api import Call, SpotApi
+from paper_exchange.api import SpotApi
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.core.units import to_units
+from paper_exchange.endpoint import Call
 from paper_exchange.limits import Limits
-from paper_exchange.market.events import BookUpdate, Candle, Level, MarketTrade
+from paper_exchange.market.events import BookUpdate, Candle, MarketTrade
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
 
@@ -174,7 +176,7 @@ class World:
     def _snapshot(self, bid: Decimal, ask: Decimal, quantity: Decimal, levels: int) -> None:
         self._bids = {bid - 5 * n: quantity * (n + 1) for n in range(levels)}
         self._asks = {ask + 5 * n: quantity * (n + 1) for n in range(levels)}
-        self._tell_book(tuple(self._bids.items()), tuple(self._asks.items()), snapshot=True)
+        self._tell_book(self._bids, self._asks, snapshot=True)
 
     def _levels(self, bid: Decimal, ask: Decimal, quantity: Decimal, levels: int) -> None:
         """Some levels change, as in a depth event: what the new best prices cross is gone."""
@@ -184,10 +186,11 @@ class World:
             side.update(changed)
             for price in [price for price, held in side.items() if not held]:
                 del side[price]
-        self._tell_book(tuple(bids.items()), tuple(asks.items()), snapshot=False)
+        self._tell_book(bids, asks, snapshot=False)
 
-    def _tell_book(self, bids: tuple[Level, ...], asks: tuple[Level, ...], *, snapshot: bool) -> None:
-        self.venue.feed(BookUpdate(SYMBOL, self.now, bids, asks, snapshot))
+    def _tell_book(self, bids: dict[Decimal, Decimal], asks: dict[Decimal, Decimal], *, snapshot: bool) -> None:
+        below, above = (tuple((to_units(at), to_units(held)) for at, held in side.items()) for side in (bids, asks))
+        self.venue.feed(BookUpdate(SYMBOL, self.now, below, above, snapshot))
 
     def _restart(self) -> None:
         """The process ends and another one opens the store; the market goes on where it was."""
@@ -196,7 +199,7 @@ class World:
         self._open(Decimal(last) / 10**8)
         self._listen()
         self._check_state(deep=True)
-        self._tell_book(tuple(self._bids.items()), tuple(self._asks.items()), snapshot=True)
+        self._tell_book(self._bids, self._asks, snapshot=True)
 
     # -- promises ----------------------------------------------------------------------------------------------
 

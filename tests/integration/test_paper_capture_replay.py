@@ -16,7 +16,7 @@ from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
 from paper_exchange.market.capture import replay
-from paper_exchange.market.events import BookUpdate, Level, MarketTrade
+from paper_exchange.market.events import BookUpdate, MarketTrade
 from support.paper import START_MS, SYMBOL, units
 
 DATA = os.environ.get("TRADINGBOT_TEST_DATA")
@@ -78,14 +78,10 @@ def replayed(files: list[Path]) -> list[Best]:
                 SYMBOL, to_units(event.price), to_units(event.quantity), event.buyer_is_maker, event.time_ms
             )
         elif isinstance(event, BookUpdate):
-            exchange.on_book(SYMBOL, _levels(event.bids), _levels(event.asks), event.snapshot, event.time_ms)
+            exchange.on_book(SYMBOL, event.bids, event.asks, event.snapshot, event.time_ms)
             states.append((*market.bids.levels(1)[0], *market.asks.levels(1)[0]))
         exchange.take_outputs()
     return states
-
-
-def _levels(levels: tuple[Level, ...]) -> list[tuple[int, int]]:
-    return [(to_units(price), to_units(quantity)) for price, quantity in levels]
 
 
 def test_the_rebuilt_book_equals_the_recorded_best_prices_wherever_their_update_ids_meet() -> None:

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from paper_exchange.core.units import to_decimal
 from paper_exchange.market import open_market
 from paper_exchange.market.events import (
     BookUpdate,
@@ -69,7 +70,7 @@ def test_the_book_is_sound_and_trades_print_at_its_best(symbol: str) -> None:
             assert event.time_ms >= last_update_ms + 100
             last_update_ms = event.time_ms
             for side, levels in ((bids, event.bids), (asks, event.asks)):
-                for price, quantity in levels:
+                for price, quantity in ((to_decimal(at), to_decimal(held)) for at, held in levels):
                     assert price % profile.tick == 0
                     assert quantity % profile.step == 0
                     if quantity:
@@ -140,7 +141,7 @@ def test_history_is_gapless_on_the_grid_and_leads_up_to_the_first_price() -> Non
     assert history[-1].close_time_ms + 1 == START_MS // 1000 * 1000
     opening = next(market.events())
     assert isinstance(opening, BookUpdate)
-    assert history[-1].close == opening.bids[0][0]
+    assert history[-1].close == to_decimal(opening.bids[0][0])
     for before, after in pairwise(history):
         assert after.open_time_ms == before.open_time_ms + before.interval_ms
         assert after.open == before.close

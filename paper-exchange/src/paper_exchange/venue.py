@@ -96,8 +96,11 @@ class Venue:
                 event.time_ms,
             )
         else:
-            bids = [(to_units(price + shift), to_units(quantity)) for price, quantity in event.bids]
-            asks = [(to_units(price + shift), to_units(quantity)) for price, quantity in event.asks]
+            bids, asks = event.bids, event.asks
+            if shift:
+                by = to_units(shift)
+                bids = tuple((price + by, quantity) for price, quantity in bids)
+                asks = tuple((price + by, quantity) for price, quantity in asks)
             self.exchange.on_book(event.symbol, bids, asks, event.snapshot, event.time_ms)
         self.commit()
 

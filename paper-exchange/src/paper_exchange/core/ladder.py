@@ -41,6 +41,7 @@ class Ladder:
         """The market reports a level: a changed one is whole again, a repeated one stays as we left it."""
         if self._reported.get(price, 0) == quantity:
             return
+        known = price in self._available or price in self.own
         if quantity:
             self._reported[price] = quantity
             self._available[price] = quantity
@@ -49,7 +50,10 @@ class Ladder:
             self._available.pop(price, None)
         for order in self.own.get(price, ()):
             order.ahead = min(order.ahead, quantity)
-        self._touch(price)
+        if known and quantity:
+            self.dirty.add(price)
+        else:
+            self._touch(price)
 
     def replace(self, levels: Iterable[tuple[int, int]]) -> None:
         """A snapshot: the outside market is exactly this."""

@@ -50,6 +50,9 @@ def fill_crossed(state: State, market: MarketState) -> None:
     for side in Side:
         ladder, other = market.ladder(side), market.ladder(side.opposite)
         for price in ladder.own_prices():
+            best = other.best_outside()
+            if best is None or not other.reaches(best, price):
+                break
             for maker in list(ladder.own.get(price, ())):
                 while maker.open:
                     best = other.best_outside()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -180,5 +179,4 @@ class State:
 
 def generated_id(kind: str, number: int) -> str:
     """A client id for who gave none: 22 characters that follow from what it names."""
-    digest = hashlib.sha256(f"{kind}/{number}".encode()).digest()
-    return base64.b32encode(digest).decode()[:22]
+    return hashlib.sha256(f"{kind}/{number}".encode()).hexdigest()[:22]

@@ -154,15 +154,25 @@ class CandleBook:
             if interval not in self._series:
                 self._series[interval] = _Series(interval, by_minute[0])
                 self._series[interval].merge(by_minute)
+        self._second: _Forming | None = None
 
     def add(self, trade: MarketTrade) -> None:
         """Count a trade, ours or an outsider's; one that is late counts in the latest candle."""
-        quote = trade.price * trade.quantity
-        for series in self._series.values():
-            series.at(trade.time_ms, trade.price).add(trade, quote)
+        if self._second is None or trade.time_ms >= self._second.close_ms:
+            self._count_second()
+            self._second = _Forming(*open_and_length("1s", trade.time_ms), trade.price)
+        self._second.add(trade, trade.price * trade.quantity)
+
+    def _count_second(self) -> None:
+        """The trades of a second go to all intervals at once, when it is over or somebody asks."""
+        if self._second is not None:
+            candle, self._second = self._second.candle(), None
+            for series in self._series.values():
+                series.merge([candle])
 
     def current(self, interval: str, now_ms: int) -> Candle:
         """The candle that forms at `now_ms`, flat when nothing was traded in it yet; IntervalUnknownError."""
+        self._count_second()
         opened, length = open_and_length(interval, now_ms)
         forming = self._series[interval].forming
         if opened < forming.close_ms:
@@ -177,6 +187,7 @@ class CandleBook:
         As on Binance: with a start the first `limit` of them, without one the last. A candle without a trade
         is flat at the close before it. IntervalUnknownError for an interval that Binance does not have.
         """
+        self._count_second()
         current, _ = open_and_length(interval, now_ms)
         known = self._series[interval].known()
         oldest, newest = known[0].open_time_ms, max(current, known[-1].open_time_ms)

@@ -143,4 +143,12 @@ def _messages(files: Sequence[Path]) -> Iterator[tuple[str, int, dict[str, Any]]
 
 
 def _levels(raw: Sequence[Sequence[str]]) -> tuple[Level, ...]:
-    return tuple((Decimal(price), Decimal(quantity)) for price, quantity in raw)
+    return tuple((_units(price), _units(quantity)) for price, quantity in raw)
+
+
+def _units(text: str) -> int:
+    """Units of a decimal text with at most 8 decimals, faster than by a Decimal; ValueError otherwise."""
+    whole, _, part = text.partition(".")
+    if len(part) > 8:
+        raise ValueError(f"{text} has more than 8 decimals")
+    return int(whole + part.ljust(8, "0"))

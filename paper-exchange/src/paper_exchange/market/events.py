@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar, Protocol
 
-Level = tuple[Decimal, Decimal]
-"""Price and quantity of one price level."""
+Level = tuple[int, int]
+"""Price and quantity of one price level in units of 1e-8: there are too many of them for decimals."""
 
 
 @dataclass(frozen=True, slots=True)

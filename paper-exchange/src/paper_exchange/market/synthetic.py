@@ -8,6 +8,7 @@ from decimal import Decimal
 from heapq import merge
 from random import Random
 
+from paper_exchange.core.units import to_units
 from paper_exchange.market.events import BookUpdate, Candle, Level, MarketEvent, MarketTrade
 from paper_exchange.market.profiles import Profile, profile_of
 
@@ -80,6 +81,7 @@ class SyntheticBook:
         self._symbol = symbol
         self._rng = rng
         self._tick, self._step = profile.tick, profile.step
+        self._tick_units, self._step_units = to_units(profile.tick), to_units(profile.step)
         self._home = int(profile.price / profile.tick)
         self._gap = max(1, round(self._home * LEVEL_SPACING))
         self._level_steps = float(profile.level_value / profile.price / profile.step)
@@ -149,8 +151,9 @@ class SyntheticBook:
         return side
 
     def _changes(self, shown: dict[int, int], side: dict[int, int]) -> tuple[Level, ...]:
-        gone = [(tick * self._tick, Decimal(0)) for tick in shown if tick not in side]
-        changed = [(tick * self._tick, steps * self._step) for tick, steps in side.items() if shown.get(tick) != steps]
+        tick_units, step_units = self._tick_units, self._step_units
+        gone = [(tick * tick_units, 0) for tick in shown if tick not in side]
+        changed = [(tick * tick_units, steps * step_units) for tick, steps in side.items() if shown.get(tick) != steps]
         return (*gone, *changed)
 
 
