@@ -6,7 +6,8 @@ from pathlib import Path
 
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.symbols import SYMBOLS
-from paper_exchange.store import ApiKey, Store
+from paper_exchange.keys import ApiKey, KeyTerms
+from paper_exchange.store import Store
 from support.paper import SYMBOL, Desk
 
 ALICE = 1
@@ -57,7 +58,7 @@ def test_orders_lists_trades_and_balances_survive_and_go_on_working(tmp_path: Pa
 
 
 def test_a_key_is_found_again(tmp_path: Path) -> None:
-    key = ApiKey("k" * 64, 7, secret="s", created_ms=5)
+    key = ApiKey("k" * 64, 7, "s", 5, KeyTerms(permissions=("USER_DATA",), addresses=("127.0.0.1",)))
     store = Store(tmp_path)
     store.save_key(key)
     store.save_prices({SYMBOL: 42})

@@ -1,4 +1,4 @@
-"""The command line: serve an exchange, and make accounts on it."""
+"""The command line: serve an exchange, and administer its accounts and keys."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import json
 import logging
 import signal
 import sys
-import urllib.error
-import urllib.request
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING
 
+from paper_exchange.commands import add_commands, bad, run
 from paper_exchange.core.symbols import SYMBOLS
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
+  paper-exchange account reset 100000001 --deposit USDT=10000
+  paper-exchange key create 100000001 --read-only --ip 127.0.0.1
 """
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "serve":
         return _serve(parser, options)
-    return _create_account(parser, options)
+    return run(parser, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,16 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
     )
-    account = commands.add_parser("account", help="accounts of an exchange", allow_abbrev=False)
-    create = account.add_subparsers(dest="action", required=True).add_parser(
-        "create", help="make an account with keys and money", allow_abbrev=False
-    )
-    create.add_argument("--deposit", action="append", type=_deposit, required=True, metavar="ASSET=AMOUNT")
-    create.add_argument("--public-key", type=Path, metavar="FILE", help="Ed25519 public key (PEM) instead of a secret")
-    where = create.add_mutually_exclusive_group()
-    where.add_argument("--control-url", default="http://127.0.0.1:8081", help="a running exchange (%(default)s)")
-    where.add_argument("--data-dir", type=Path, help="the directory of an exchange that does not run")
-    create.add_argument("--output", choices=("text", "json"), default="text")
+    add_commands(commands)
     return parser
 
 
@@ -75,21 +66,6 @@ def _port(value: str) -> int:
     if not value.isdigit() or int(value) > 65535:
         raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {value!r}")
     return int(value)
-
-
-def _deposit(value: str) -> tuple[str, str]:
-    asset, separator, amount = value.partition("=")
-    try:
-        positive = Decimal(amount) > 0
-    except InvalidOperation:
-        positive = False
-    if not separator or not asset.isalnum() or not positive:
-        raise argparse.ArgumentTypeError(f"expected ASSET=AMOUNT such as USDT=10000, got {value!r}")
-    return asset.upper(), amount
-
-
-def _bad(parser: argparse.ArgumentParser, option: str, error: object) -> Never:
-    parser.error(f"argument {option}: {error}")
 
 
 def _log_to_stderr() -> None:
@@ -127,11 +103,11 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     try:
         server = PaperExchangeServer(settings)
     except UnknownSymbolError as error:
-        _bad(parser, "--symbols", error)
+        bad(parser, "--symbols", error)
     except MarketError as error:
-        _bad(parser, "--market", error)
+        bad(parser, "--market", error)
     except OSError as error:
-        _bad(parser, "--data-dir", error)
+        bad(parser, "--data-dir", error)
     return uvloop.run(_run(server, settings))
 
 
@@ -156,68 +132,6 @@ async def _run(server: PaperExchangeServer, settings: Options) -> int:
     log.info("stopping")
     await server.stop()
     return 0
-
-
-def _create_account(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    deposits = dict(options.deposit)
-    public_key = ""
-    if options.public_key:
-        try:
-            public_key = options.public_key.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            _bad(parser, "--public-key", error)
-    create = _create_offline if options.data_dir else _create_online
-    made = create(parser, options, deposits, public_key)
-    if options.output == "json":
-        sys.stdout.write(json.dumps(made) + "\n")
-    else:
-        sys.stdout.write("".join(f"{name:<10} {value}\n" for name, value in made.items()))
-    return 0
-
-
-def _create_online(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str], public_key: str
-) -> dict[str, Any]:
-    if not options.control_url.startswith(("http://", "https://")):
-        _bad(parser, "--control-url", f"expected an address such as http://127.0.0.1:8081, got {options.control_url!r}")
-    request = urllib.request.Request(  # noqa: S310, the scheme was checked
-        options.control_url.rstrip("/") + "/control/accounts",
-        data=json.dumps({"deposits": deposits, "publicKey": public_key}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310, the scheme was checked
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace")
-        _bad(parser, "--public-key" if "publicKey" in told else "--deposit", told)
-    except (urllib.error.URLError, TimeoutError) as error:
-        _bad(parser, "--control-url", f"no paper exchange answers at {options.control_url}: {error}")
-
-
-def _create_offline(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, deposits: dict[str, str], public_key: str
-) -> dict[str, Any]:
-    import time
-
-    from prometheus_client import CollectorRegistry
-
-    from paper_exchange.amounts import ControlInvalidError, check_public_key, parse_deposits
-    from paper_exchange.store import Store
-    from paper_exchange.venue import Venue
-
-    try:
-        amounts = parse_deposits(deposits)
-        check_public_key(public_key)
-        store = Store(options.data_dir)
-    except ControlInvalidError as error:
-        _bad(parser, "--public-key" if "publicKey" in str(error) else "--deposit", error)
-    except OSError as error:
-        _bad(parser, "--data-dir", error)
-    venue = Venue((), None, store, lambda: time.time_ns() // 1_000_000, CollectorRegistry())
-    key = venue.create_account(amounts, public_key)
-    store.close()
-    return key.answer()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from ipaddress import ip_address
 
 from paper_exchange.core.units import to_units
+from paper_exchange.keys import PERMISSIONS, KeyTerms, read_public_key
 
 
 class ControlInvalidError(Exception):
@@ -42,16 +42,53 @@ def positive_units(name: str, amount: object) -> int:
     return units
 
 
-def check_public_key(pem: object) -> str:
-    """An Ed25519 public key in PEM, or "" for none; ControlInvalidError for anything else."""
-    refusal = f"publicKey: expected an Ed25519 public key in PEM (openssl pkey -pubout), got {str(pem)[:40]!r}"
-    if not isinstance(pem, str):
-        raise ControlInvalidError(refusal)
-    if pem:
+def parse_terms(body: Mapping[str, object]) -> KeyTerms:
+    """The terms of a key from {"publicKey": PEM, "permissions": [...], "ipAddresses": [...]}, all optional."""
+    public_key = body.get("publicKey", "")
+    if public_key:
         try:
-            key = load_pem_public_key(pem.encode())
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise ControlInvalidError(refusal) from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise ControlInvalidError(refusal)
-    return pem
+            if not isinstance(public_key, str):
+                raise ValueError
+            read_public_key(public_key)
+        except ValueError as error:
+            raise ControlInvalidError(
+                "publicKey: expected an Ed25519 or RSA public key in PEM (openssl pkey -pubout), "
+                f"got {str(public_key)[:40]!r}"
+            ) from error
+    permissions = _texts("permissions", body.get("permissions", list(PERMISSIONS)), _is_permission, "USER_DATA")
+    addresses = _texts("ipAddresses", body.get("ipAddresses", []), _is_address, "127.0.0.1")
+    return KeyTerms(str(public_key or ""), permissions, addresses)
+
+
+def parse_settings(body: Mapping[str, object]) -> tuple[bool | None, list[str] | None]:
+    """What changes of an account: {"canTrade": false, "permissions": ["SPOT", "TRD_GRP_004"]}; None stays as it is."""
+    can_trade = body.get("canTrade")
+    if can_trade is not None and not isinstance(can_trade, bool):
+        raise ControlInvalidError(f"canTrade: expected true or false, got {can_trade!r}")
+    given = body.get("permissions")
+    permissions = None if given is None else list(_texts("permissions", given, _is_group, "SPOT"))
+    if can_trade is None and permissions is None:
+        raise ControlInvalidError(f"body: expected canTrade, permissions or both, got {sorted(body)!r}")
+    return can_trade, permissions
+
+
+def _texts(name: str, given: object, valid: Callable[[str], bool], example: str) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(one, str) and valid(one) for one in given):
+        raise ControlInvalidError(f'{name}: expected a list such as ["{example}"], got {given!r}')
+    return tuple(dict.fromkeys(given))
+
+
+def _is_permission(given: str) -> bool:
+    return given in PERMISSIONS
+
+
+def _is_group(given: str) -> bool:
+    return given == "SPOT" or re.fullmatch(r"TRD_GRP_[0-9]{3}", given) is not None
+
+
+def _is_address(given: str) -> bool:
+    try:
+        ip_address(given)
+    except ValueError:
+        return False
+    return True

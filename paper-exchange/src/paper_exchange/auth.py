@@ -8,19 +8,25 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 from urllib.parse import unquote
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from paper_exchange.core.errors import ExchangeError, illegal, missing
-from paper_exchange.store import ApiKey
+from paper_exchange.keys import ApiKey, read_public_key
+from paper_exchange.time_units import microseconds
 
 _KEY_FORMAT = re.compile(r"[A-Za-z0-9]{64}")
-_MICROSECONDS_FROM: Final = 10**14
+_STAMP = re.compile(r"[0-9]{1,20}")
 _WINDOW = re.compile(r"[0-9]{1,8}(\.[0-9]{1,3})?")
+_DEFAULT_WINDOW: Final = "5000"
+_LONGEST_WINDOW: Final = 60_000_000
+_AHEAD: Final = 1_000_000
 
 
 def find_key(keys: Mapping[str, ApiKey], api_key: str | None) -> ApiKey:
@@ -29,27 +35,32 @@ def find_key(keys: Mapping[str, ApiKey], api_key: str | None) -> ApiKey:
         raise ExchangeError(-2014, "API-key format invalid.", status=401)
     key = keys.get(api_key)
     if key is None:
-        raise ExchangeError(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
+        raise unauthorized()
     return key
 
 
+def unauthorized() -> ExchangeError:
+    """The key is nobody's, or may not be used like this."""
+    return ExchangeError(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
+
+
 def check_time(params: Mapping[str, str], now_ms: int) -> None:
-    """-1021 unless the request was signed within its window; timestamps in ms or µs."""
+    """-1021 unless the request was signed within its window, which may have three decimals of a millisecond."""
     stamp = params.get("timestamp")
     if not stamp:
         raise missing("timestamp")
-    if not stamp.isascii() or not stamp.isdigit():
+    if not _STAMP.fullmatch(stamp):
         raise illegal("timestamp", "^[0-9]{1,20}$")
-    sent = int(stamp) / 1000 if int(stamp) >= _MICROSECONDS_FROM else float(stamp)
-    window_text = params.get("recvWindow", "5000")
+    window_text = params.get("recvWindow", _DEFAULT_WINDOW)
     if not _WINDOW.fullmatch(window_text):
         raise illegal("recvWindow", "^[0-9]{1,8}(\\.[0-9]{1,3})?$")
-    window = float(window_text)
-    if window > 60_000:
-        raise ExchangeError(-1131, "recvWindow must be less than 60000.")
-    if sent >= now_ms + 1000:
+    window = int(Decimal(window_text) * 1000)
+    if window > _LONGEST_WINDOW:
+        raise ExchangeError(-1131, "'recvWindow' must be less than 60000.")
+    age = now_ms * 1000 - microseconds(int(stamp))
+    if age <= -_AHEAD:
         raise ExchangeError(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
-    if now_ms - sent > window:
+    if age > window:
         raise ExchangeError(-1021, "Timestamp for this request is outside of the recvWindow.")
 
 
@@ -65,12 +76,14 @@ def _verifies(key: ApiKey, payload: bytes, signature: str) -> bool:
     if key.secret:
         wanted = hmac.new(key.secret.encode(), payload, hashlib.sha256).hexdigest()
         return hmac.compare_digest(wanted.encode(), signature.lower().encode())
-    public_key = load_pem_public_key(key.public_key.encode())
-    if not isinstance(public_key, Ed25519PublicKey):
-        return False
+    public_key = read_public_key(key.terms.public_key)
     try:
-        public_key.verify(base64.b64decode(signature, validate=True), payload)
-    except (InvalidSignature, binascii.Error):
+        raw = base64.b64decode(signature, validate=True)
+        if isinstance(public_key, RSAPublicKey):
+            public_key.verify(raw, payload, PKCS1v15(), SHA256())
+        else:
+            public_key.verify(raw, payload)
+    except (InvalidSignature, binascii.Error, ValueError):
         return False
     return True
 

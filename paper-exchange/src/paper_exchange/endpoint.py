@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 from paper_exchange.core import requests
-from paper_exchange.core.errors import illegal
+from paper_exchange.keys import TRADE, USER_DATA
+from paper_exchange.time_units import milliseconds
 
 Params = Mapping[str, str]
-_RESPONSES: Final = ("ACK", "RESULT", "FULL")
 
 
 class Security(Enum):
-    """What a request must carry."""
+    """What a request must carry: nothing, a key, or a key that may do this kind of call and its signature."""
 
     NONE = "nothing"
     KEY = "a key"
-    SIGNED = "a key and a signature"
+    USER_DATA = USER_DATA
+    TRADE = TRADE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +61,6 @@ def by_symbol(one: int, all_symbols: int) -> Callable[[Params], int]:
 
 
 def period(params: Params) -> tuple[int | None, int | None]:
-    """The parameters startTime and endTime, in ms."""
-    return requests.integer(params, "startTime"), requests.integer(params, "endTime")
-
-
-def read(answer: Callable[[Call], Any], weight: Callable[[Params], int]) -> Route:
-    """A question that only the owner of an account may ask."""
-    return Route(answer, weight, Security.SIGNED)
-
-
-def trade(answer: Callable[[Call], Any], orders: int = 0) -> Route:
-    """An endpoint that places or cancels orders."""
-    return Route(answer, fixed(1), Security.SIGNED, orders, trade=True)
-
-
-def response_type(params: Params) -> str:
-    """The form asked for of the answer to a new order, "" for the default."""
-    asked = requests.text_of(params, "newOrderRespType")
-    if asked is None:
-        return ""
-    if asked not in _RESPONSES:
-        raise illegal("newOrderRespType", "^(ACK|RESULT|FULL)$")
-    return asked
+    """The parameters startTime and endTime in ms, whichever unit they were sent in."""
+    start, end = requests.integer(params, "startTime"), requests.integer(params, "endTime")
+    return milliseconds(start), milliseconds(end)

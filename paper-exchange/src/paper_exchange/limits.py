@@ -1,4 +1,7 @@
-"""Rate limits: request weight per address and new orders per account, in fixed windows of the clock."""
+"""How often somebody may ask: requests and weight per address with its bans, new orders per account.
+
+All intervals are fixed windows of the clock: the minute's weight is forgotten when the next minute begins.
+"""
 
 from __future__ import annotations
 
@@ -9,87 +12,165 @@ from paper_exchange.core.errors import ExchangeError
 
 ORDERS_10S: Final = 100
 ORDERS_DAY: Final = 200_000
-_MINUTE, _TEN_SECONDS, _DAY = 60_000, 10_000, 86_400_000
+RAW_REQUESTS: Final = 300_000
+TAKER_CREDIT: Final = 1
+MAKER_CREDIT: Final = 5
+"""What the first fill of an order takes off the account's count, as in the examples of Binance's documentation."""
+REFUSALS_BEFORE_BAN: Final = 10
+"""Requests that are answered 429 in one minute before the address is banned; Binance does not tell its number."""
+_SECOND, _MINUTE, _DAY = 1000, 60_000, 86_400_000
+_SHORTEST_BAN: Final = 2 * _MINUTE
+_LONGEST_BAN: Final = 3 * _DAY
 
 
 @dataclass(slots=True)
 class _Window:
+    """One interval of the clock and what each has used of it."""
+
+    kind: str
+    interval: str
+    number: int
     length: int
+    limit: int
     index: int = -1
     counts: dict[Any, int] = field(default_factory=dict)
 
-    def add(self, who: Any, amount: int, now_ms: int) -> int:
+    def used(self, who: Any, now_ms: int) -> int:
         index = now_ms // self.length
         if index != self.index:
             self.index, self.counts = index, {}
-        self.counts[who] = self.counts.get(who, 0) + amount
-        return self.counts[who]
+        return self.counts.get(who, 0)
 
-    def seconds_left(self, now_ms: int) -> int:
-        return max(1, -(-(self.length - now_ms % self.length) // 1000))
+    def add(self, who: Any, amount: int, now_ms: int) -> int:
+        """What is used after `amount` more, or less: never below zero."""
+        used = max(0, self.used(who, now_ms) + amount)
+        self.counts[who] = used
+        return used
+
+    def left(self, now_ms: int) -> int:
+        """Milliseconds until the next interval."""
+        return self.length - now_ms % self.length
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "rateLimitType": self.kind,
+            "interval": self.interval,
+            "intervalNum": self.number,
+            "limit": self.limit,
+        }
+
+    def row_of(self, who: Any, now_ms: int) -> dict[str, Any]:
+        return self.row() | {"count": self.used(who, now_ms)}
+
+
+@dataclass(slots=True)
+class _Ban:
+    """The last ban of an address: it is over at `until`, and lasted `length`."""
+
+    until: int
+    length: int
 
 
 class Limits:
-    """What has been used of each limit."""
+    """What has been used of each limit, and who is banned."""
 
-    def __init__(self, weight_per_minute: int) -> None:
-        self.weight_per_minute = weight_per_minute
-        self._weight = _Window(_MINUTE)
-        self._orders_10s = _Window(_TEN_SECONDS)
-        self._orders_day = _Window(_DAY)
+    def __init__(
+        self, weight_per_minute: int, maker_credit: int = MAKER_CREDIT, raw_requests: int = RAW_REQUESTS
+    ) -> None:
+        self._maker_credit = maker_credit
+        self._weight = _Window("REQUEST_WEIGHT", "MINUTE", 1, _MINUTE, weight_per_minute)
+        self._raw = _Window("RAW_REQUESTS", "MINUTE", 5, 5 * _MINUTE, raw_requests)
+        self._orders_10s = _Window("ORDERS", "SECOND", 10, 10 * _SECOND, ORDERS_10S)
+        self._orders_day = _Window("ORDERS", "DAY", 1, _DAY, ORDERS_DAY)
+        self._refusals = _Window("", "MINUTE", 1, _MINUTE, REFUSALS_BEFORE_BAN)
+        self._bans: dict[str, _Ban] = {}
+
+    # -- addresses ---------------------------------------------------------------------------------------------
+
+    def admit(self, address: str, weight: int, now_ms: int) -> None:
+        """Count a request; 429 when the address may not spend its weight now, 418 while the address is banned.
+
+        An address that goes on after 429 is banned: two minutes, then twice as long as the last time, at most three
+        days. Three days without a ban make it new again.
+        """
+        ban = self._bans.get(address)
+        if ban is not None and now_ms < ban.until:
+            raise _banned(ban.until)
+        requests = self._raw.add(address, 1, now_ms)
+        over = self._weight if self._weight.used(address, now_ms) + weight > self._weight.limit else None
+        if requests > self._raw.limit:
+            over = self._raw
+        if over is None:
+            return
+        if self._refusals.add(address, 1, now_ms) > self._refusals.limit:
+            known = ban is not None and now_ms - ban.until < _LONGEST_BAN
+            length = min(2 * ban.length, _LONGEST_BAN) if ban is not None and known else _SHORTEST_BAN
+            self._bans[address] = _Ban(now_ms + length, length)
+            raise _banned(now_ms + length)
+        raise _too_much(over, now_ms)
 
     def charge(self, address: str, weight: int, now_ms: int) -> int:
         """Count weight against an address; returns what the minute has used."""
         return self._weight.add(address, weight, now_ms)
 
-    def refuse_excess(self, address: str, weight: int, now_ms: int) -> None:
-        """HTTP 429 when the address may not spend this weight in the running minute."""
-        if self._weight.add(address, 0, now_ms) + weight > self.weight_per_minute:
-            raise ExchangeError(
-                -1003,
-                f"Too much request weight used; current limit is {self.weight_per_minute} request weight per 1 MINUTE. "
-                "Please use WebSocket Streams for live updates to avoid polling the API.",
-                status=429,
-                retry_after=self._weight.seconds_left(now_ms),
-            )
-
-    def count_orders(self, uid: int, orders: int, now_ms: int) -> tuple[int, int]:
-        """Count new orders of an account: used in ten seconds and in the day; HTTP 429 over the limit."""
-        if self._orders_10s.add(uid, 0, now_ms) + orders > ORDERS_10S:
-            raise _too_many(ORDERS_10S, "10 SECOND", self._orders_10s.seconds_left(now_ms))
-        if self._orders_day.add(uid, 0, now_ms) + orders > ORDERS_DAY:
-            raise _too_many(ORDERS_DAY, "1 DAY", self._orders_day.seconds_left(now_ms))
-        return self._orders_10s.add(uid, orders, now_ms), self._orders_day.add(uid, orders, now_ms)
-
-    def orders(self, uid: int, now_ms: int) -> list[dict[str, Any]]:
-        """The order limits and their use, as `GET /api/v3/rateLimit/order` tells them."""
-        return [
-            _row("ORDERS", "SECOND", 10, ORDERS_10S) | {"count": self._orders_10s.add(uid, 0, now_ms)},
-            _row("ORDERS", "DAY", 1, ORDERS_DAY) | {"count": self._orders_day.add(uid, 0, now_ms)},
-        ]
+    def used_weight(self, address: str, now_ms: int) -> int:
+        """What an address has used of the minute's weight."""
+        return self._weight.used(address, now_ms)
 
     def weight(self, address: str, now_ms: int) -> dict[str, Any]:
         """The weight limit and its use, as the WebSocket API adds it to answers."""
-        row = _row("REQUEST_WEIGHT", "MINUTE", 1, self.weight_per_minute)
-        return row | {"count": self._weight.add(address, 0, now_ms)}
+        return self._weight.row_of(address, now_ms)
+
+    # -- accounts ----------------------------------------------------------------------------------------------
+
+    def refuse_orders(self, uid: int, orders: int, now_ms: int) -> None:
+        """429 when an account may not place this many new orders now."""
+        for window in (self._orders_10s, self._orders_day):
+            if window.used(uid, now_ms) + orders > window.limit:
+                raise ExchangeError(
+                    -1015,
+                    f"Too many new orders; current limit is {window.limit} orders per {_interval(window)}.",
+                    status=429,
+                    retry_at=now_ms + window.left(now_ms),
+                )
+
+    def count_orders(self, uid: int, orders: int, now_ms: int) -> tuple[int, int]:
+        """Count new orders of an account: unfilled in these ten seconds and on this day (UTC)."""
+        return self._orders_10s.add(uid, orders, now_ms), self._orders_day.add(uid, orders, now_ms)
+
+    def credit_fill(self, uid: int, maker: bool, now_ms: int) -> None:
+        """The first fill of an order: it counts no longer, however long ago it was placed."""
+        self.count_orders(uid, -self._maker_credit if maker else -TAKER_CREDIT, now_ms)
+
+    def orders(self, uid: int, now_ms: int) -> list[dict[str, Any]]:
+        """The order limits and their use, as `GET /api/v3/rateLimit/order` tells them."""
+        return [window.row_of(uid, now_ms) for window in (self._orders_10s, self._orders_day)]
 
     def info(self) -> list[dict[str, Any]]:
         """The limits, as exchangeInfo tells them."""
-        return [
-            _row("REQUEST_WEIGHT", "MINUTE", 1, self.weight_per_minute),
-            _row("ORDERS", "SECOND", 10, ORDERS_10S),
-            _row("ORDERS", "DAY", 1, ORDERS_DAY),
-        ]
+        return [window.row() for window in (self._weight, self._orders_10s, self._orders_day, self._raw)]
 
 
-def _row(kind: str, interval: str, number: int, limit: int) -> dict[str, Any]:
-    return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit}
+def _interval(window: _Window) -> str:
+    return f"{window.number} {window.interval}"
 
 
-def _too_many(limit: int, interval: str, retry_after: int) -> ExchangeError:
+def _too_much(window: _Window, now_ms: int) -> ExchangeError:
+    what = "request weight" if window.kind == "REQUEST_WEIGHT" else "raw requests"
     return ExchangeError(
-        -1015,
-        f"Too many new orders; current limit is {limit} orders per {interval}.",
+        -1003,
+        f"Too much {what} used; current limit is {window.limit} {what} per {_interval(window)}. "
+        "Please use WebSocket Streams for live updates to avoid polling the API.",
         status=429,
-        retry_after=retry_after,
+        retry_at=now_ms + window.left(now_ms),
+    )
+
+
+def _banned(until: int) -> ExchangeError:
+    return ExchangeError(
+        -1003,
+        f"Way too much request weight used; IP banned until {until}. "
+        "Please use WebSocket Streams for live updates to avoid bans.",
+        status=418,
+        retry_at=until,
     )

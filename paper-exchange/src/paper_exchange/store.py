@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from paper_exchange.core.model import (
     Trade,
 )
 from paper_exchange.core.state import Changes
+from paper_exchange.keys import PERMISSIONS, ApiKey, KeyTerms
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (uid INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -33,22 +34,6 @@ CREATE TABLE IF NOT EXISTS trades (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NULL) STRICT;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key pair of an account: an HMAC secret, or the public half of an Ed25519 pair (PEM)."""
-
-    api_key: str
-    uid: int
-    secret: str = ""
-    public_key: str = ""
-    created_ms: int = 0
-
-    def answer(self) -> dict[str, Any]:
-        """What its owner is told, once."""
-        told: dict[str, Any] = {"uid": self.uid, "apiKey": self.api_key}
-        return told | {"secretKey": self.secret} if self.secret else told
 
 
 class Store:
@@ -108,13 +93,13 @@ class Store:
     def accounts(self) -> list[Account]:
         """Every account."""
         return [
-            Account(row["uid"], {a: Balance(**b) for a, b in row["balances"].items()}, row["update_time"])
+            Account(**row | {"balances": {asset: Balance(**held) for asset, held in row["balances"].items()}})
             for row in self._rows("accounts", "uid")
         ]
 
     def api_keys(self) -> list[ApiKey]:
         """Every key."""
-        return [ApiKey(**row) for row in self._rows("keys", "api_key")]
+        return [decode_key(row) for row in self._rows("keys", "api_key")]
 
     def orders(self) -> list[Order]:
         """Every order by id."""
@@ -138,6 +123,15 @@ class Store:
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)
+
+
+def decode_key(row: dict[str, Any]) -> ApiKey:
+    """A key from its stored fields; one stored before keys had terms may do everything."""
+    given = row.get("terms", row)
+    terms = KeyTerms(
+        given["public_key"], tuple(given.get("permissions", PERMISSIONS)), tuple(given.get("addresses", ()))
+    )
+    return ApiKey(row["api_key"], row["uid"], row["secret"], row["created_ms"], terms)
 
 
 class _Transaction:

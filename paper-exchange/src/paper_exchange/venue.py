@@ -12,12 +12,14 @@ from typing import Any, Final, Protocol
 from prometheus_client import CollectorRegistry, Counter
 
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.state import TradePrint, UserEvent
+from paper_exchange.core.model import Trade
+from paper_exchange.core.state import Changes, TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
+from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.market.candles import CandleBook
 from paper_exchange.market.events import BookUpdate, Candle, Market, MarketTrade
-from paper_exchange.store import ApiKey, Store
+from paper_exchange.store import Store
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _FIRST_UID: Final = 100_000_001
@@ -57,6 +59,8 @@ class Venue:
         self.book_ids = dict.fromkeys(self.exchange.markets, start // 10)
         """Update ids of the books; they rise over restarts as trade ids do."""
         self.listeners: list[MarketListener] = []
+        self.first_fill_listeners: list[Callable[[Trade], None]] = []
+        """Called with the trade by which an order of an account began to be filled."""
         self._sinks: dict[int, list[UserSink]] = {}
         self._shifts: dict[str, Decimal] = {}
         self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
@@ -110,6 +114,9 @@ class Venue:
         if changes:
             self.store.save(changes)
             self._trades.inc(len(changes.trades))
+            for fill in _first_fills(changes):
+                for hear in self.first_fill_listeners:
+                    hear(fill)
         for output in self.exchange.take_outputs():
             if isinstance(output, UserEvent):
                 if output.payload["e"] == "executionReport":
@@ -143,25 +150,29 @@ class Venue:
 
     # -- accounts ----------------------------------------------------------------------------------------------
 
-    def create_account(self, deposits: Mapping[str, int], public_key: str = "") -> ApiKey:
-        """A new account with a key: an HMAC secret, or the given Ed25519 public key (PEM)."""
+    def create_account(self, deposits: Mapping[str, int], terms: KeyTerms = ANY_USE) -> ApiKey:
+        """A new account with its first key."""
         uid = max(self.exchange.accounts, default=_FIRST_UID - 1) + 1
         self.exchange.open_account(uid, dict(deposits), self.now_ms())
         self.commit()
-        return self.create_key(uid, public_key)
+        return self.create_key(uid, terms)
 
-    def create_key(self, uid: int, public_key: str = "") -> ApiKey:
+    def create_key(self, uid: int, terms: KeyTerms = ANY_USE) -> ApiKey:
         """One more key of an account."""
         key = ApiKey(
             api_key=_random_text(),
             uid=uid,
-            secret="" if public_key else _random_text(),
-            public_key=public_key,
+            secret="" if terms.public_key else _random_text(),
             created_ms=self.now_ms(),
+            terms=terms,
         )
         self.store.save_key(key)
         self.keys[key.api_key] = key
         return key
+
+    def keys_of(self, uid: int) -> list[ApiKey]:
+        """The keys of an account, oldest first."""
+        return sorted((key for key in self.keys.values() if key.uid == uid), key=lambda key: key.created_ms)
 
     def delete_key(self, uid: int, api_key: str) -> bool:
         """From now on nothing is signed with it; False where the account has no such key."""
@@ -177,6 +188,18 @@ class Venue:
         sinks = self._sinks.setdefault(uid, [])
         sinks.append(sink)
         return lambda: sinks.remove(sink)
+
+
+def _first_fills(changes: Changes) -> list[Trade]:
+    """Of the orders that had not traded before these changes, the first trade of each."""
+    fills: dict[int, list[Trade]] = {}
+    for trade in changes.trades:
+        fills.setdefault(trade.order_id, []).append(trade)
+    return [
+        trades[0]
+        for order_id, trades in fills.items()
+        if changes.orders[order_id].executed == sum(trade.quantity for trade in trades)
+    ]
 
 
 def _random_text() -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from paper_exchange.core.fills import COMMISSION
 from paper_exchange.core.units import text
 from paper_exchange.endpoint import Call, Route, Security, fixed
+from paper_exchange.keys import TRADE, USER_DATA
 from paper_exchange.venue import Venue
 
 _TRIGGERS: Final = {"GCR": 150, "IFER": 150, "UFR": 300}
@@ -42,11 +43,12 @@ class Wallet:
         return {"data": status | {"updateTime": held.update_time}}
 
     def _restrictions(self, call: Call) -> Any:
+        key = self._venue.keys[call.api_key]
         return {
-            "ipRestrict": False,
-            "createTime": self._venue.keys[call.api_key].created_ms,
-            "enableReading": True,
-            "enableSpotAndMarginTrading": True,
+            "ipRestrict": bool(key.terms.addresses),
+            "createTime": key.created_ms,
+            "enableReading": USER_DATA in key.terms.permissions,
+            "enableSpotAndMarginTrading": TRADE in key.terms.permissions,
             "enableWithdrawals": False,
             "enableInternalTransfer": False,
             "enableMargin": False,
@@ -111,5 +113,5 @@ def _nothing(_call: Call) -> Any:
     return []
 
 
-def _route(answer: Callable[[Call], Any], weight: int, security: Security = Security.SIGNED) -> Route:
+def _route(answer: Callable[[Call], Any], weight: int, security: Security = Security.USER_DATA) -> Route:
     return Route(answer, fixed(weight), security)

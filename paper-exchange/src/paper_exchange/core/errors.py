@@ -4,24 +4,22 @@ from __future__ import annotations
 
 
 class ExchangeError(Exception):
-    """A request the exchange refuses; `code` and `message` are what Binance answers."""
+    """A request the exchange refuses; `code` and `message` are what Binance answers.
 
-    def __init__(self, code: int, message: str, status: int = 400, retry_after: int | None = None) -> None:
+    `retry_at` (ms) says when a refusal by a limit ends.
+    """
+
+    def __init__(self, code: int, message: str, status: int = 400, retry_at: int | None = None) -> None:
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
         self.status = status
-        self.retry_after = retry_after
+        self.retry_at = retry_at
 
 
 def missing(name: str) -> ExchangeError:
     """A mandatory parameter is absent, empty or malformed."""
     return ExchangeError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
-
-
-def neither(one: str, other: str) -> ExchangeError:
-    """Of two parameters at least one must be there."""
-    return ExchangeError(-1102, f"Param '{one}' or '{other}' must be sent, but both were empty/null!")
 
 
 def illegal(name: str, legal: str) -> ExchangeError:

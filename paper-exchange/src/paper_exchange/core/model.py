@@ -175,11 +175,13 @@ class Balance:
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One account: its balances by asset."""
+    """One account: its balances by asset, and what it may trade."""
 
     uid: int
     balances: dict[str, Balance] = field(default_factory=dict)
     update_time: int = 0
+    can_trade: bool = True
+    permissions: list[str] = field(default_factory=lambda: ["SPOT"])
 
     def balance(self, asset: str) -> Balance:
         """The balance of an asset, made when it is first needed."""

@@ -268,6 +268,6 @@ def account(held: Account, maker: str, taker: str, omit_zero: bool, permissions:
             for asset, balance in sorted(held.balances.items())
             if not omit_zero or balance.free or balance.locked
         ],
-        "permissions": ["SPOT"],
+        "permissions": list(held.permissions),
         "uid": held.uid,
     }

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.gate import Gate
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import BookUpdate, MarketTrade
@@ -33,6 +34,7 @@ _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.05
 _STUCK_SECONDS: Final = 10.0
 _BATCH: Final = 50
+_LARGEST_BODY: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,11 @@ class PaperExchangeServer:
         api.routes |= Wallet(self.venue).routes
         self._outboxes: set[Outbox] = set()
         self._streams = MarketStreams(self.venue, api.market_data)
-        rest = RestApi(self.venue, api, limits=limits, faults=self.faults, registry=registry)
-        ws_api = WsApi(self.venue, api, limits=limits, outboxes=self._outboxes)
+        gate = Gate(self.venue, limits)
+        rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=self.faults, registry=registry)
+        ws_api = WsApi(self.venue, api, gate=gate, limits=limits, outboxes=self._outboxes)
         streams = StreamServer(self._streams, options.symbols, self._outboxes)
-        public = web.Application()
+        public = web.Application(client_max_size=_LARGEST_BODY)
         public.router.add_get("/ws-api/v3", ws_api.handle)
         public.router.add_get("/ws", streams.handle)
         public.router.add_get("/ws/{streams:.*}", streams.handle)

@@ -9,14 +9,12 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from paper_exchange.amounts import ControlInvalidError, check_public_key, parse_deposits, positive_units
-from paper_exchange.core import reports
+from paper_exchange.administration import ROUTES, Administration, NotFoundError
+from paper_exchange.amounts import ControlInvalidError, positive_units
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
 from paper_exchange.server.faults import FaultInvalidError, Faults
 from paper_exchange.venue import Venue
-
-_TRADES_SHOWN = 1000
 
 
 class Control:
@@ -26,6 +24,7 @@ class Control:
         self, venue: Venue, faults: Faults, registry: CollectorRegistry, healthy: Callable[[], str | None]
     ) -> None:
         self._venue = venue
+        self._administration = Administration(venue)
         self._faults = faults
         self._registry = registry
         self._healthy = healthy
@@ -38,11 +37,7 @@ class Control:
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._health),
                 web.get("/metrics", self._metrics),
-                web.post("/control/accounts", self._create_account),
-                web.get("/control/accounts/{uid}", self._account),
-                web.post("/control/accounts/{uid}/deposits", self._deposit),
-                web.post("/control/accounts/{uid}/keys", self._create_key),
-                web.delete("/control/accounts/{uid}/keys/{key}", self._delete_key),
+                *(web.route(method, path, self._administer(name)) for name, (method, path) in ROUTES.items()),
                 web.post("/control/faults", self._start_fault),
                 web.get("/control/faults", self._list_faults),
                 web.delete("/control/faults", self._clear_faults),
@@ -58,58 +53,15 @@ class Control:
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    async def _create_account(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        public_key = body.get("publicKey", "")
-        deposits = parse_deposits(body.get("deposits"))
-        key = self._venue.create_account(deposits, check_public_key(public_key))
-        return web.json_response(key.answer(), status=201)
+    def _administer(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        action = self._administration.actions[name]
 
-    def _uid(self, request: web.Request) -> int:
-        asked = request.match_info["uid"]
-        if not asked.isdigit() or int(asked) not in self._venue.exchange.accounts:
-            known = ", ".join(str(uid) for uid in list(self._venue.exchange.accounts)[:10]) or "none yet"
-            raise web.HTTPNotFound(text=json.dumps({"error": f"uid: no account {asked}; there are: {known}"}))
-        return int(asked)
+        async def handler(request: web.Request) -> web.Response:
+            body = await _body(request) if request.method in ("POST", "PATCH") else {}
+            status = 201 if name.startswith("create") else 200
+            return web.json_response(action(request.match_info, body), status=status)
 
-    async def _account(self, request: web.Request) -> web.Response:
-        uid = self._uid(request)
-        exchange = self._venue.exchange
-        trades = sorted(
-            (trade for (owner, _), rows in exchange.trades.items() if owner == uid for trade in rows),
-            key=lambda trade: (trade.time, trade.trade_id),
-        )
-        lists = [group for group in exchange.lists.values() if group.uid == uid and not group.done]
-        return web.json_response(
-            {
-                "uid": uid,
-                "balances": {
-                    asset: {"free": text(balance.free), "locked": text(balance.locked)}
-                    for asset, balance in exchange.accounts[uid].balances.items()
-                },
-                "openOrders": [reports.order_status(order) for order in exchange.open_orders(uid)],
-                "openOrderLists": [exchange.list_body(group) for group in lists],
-                "trades": [reports.my_trade(trade) for trade in trades[-_TRADES_SHOWN:]],
-            }
-        )
-
-    async def _deposit(self, request: web.Request) -> web.Response:
-        uid = self._uid(request)
-        for asset, amount in parse_deposits((await _body(request)).get("deposits")).items():
-            self._venue.exchange.deposit(uid, asset, amount, self._venue.now_ms())
-        self._venue.commit()
-        return web.json_response({"uid": uid})
-
-    async def _create_key(self, request: web.Request) -> web.Response:
-        uid = self._uid(request)
-        key = self._venue.create_key(uid, check_public_key((await _body(request)).get("publicKey", "")))
-        return web.json_response(key.answer(), status=201)
-
-    async def _delete_key(self, request: web.Request) -> web.Response:
-        uid = self._uid(request)
-        if not self._venue.delete_key(uid, request.match_info["key"]):
-            raise web.HTTPNotFound(text=json.dumps({"error": f"key: account {uid} has no such key"}))
-        return web.json_response({"uid": uid})
+        return handler
 
     async def _start_fault(self, request: web.Request) -> web.Response:
         try:
@@ -158,6 +110,8 @@ async def _errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
+    except NotFoundError as error:
+        return web.json_response({"error": str(error)}, status=404)
     except ControlInvalidError as error:
         return web.json_response({"error": str(error)}, status=400)
     except ExchangeError as error:

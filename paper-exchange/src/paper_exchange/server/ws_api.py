@@ -13,10 +13,10 @@ from aiohttp import WSMsgType, web
 from paper_exchange.api import SpotApi
 from paper_exchange.auth import check_signature, check_time, find_key
 from paper_exchange.core.errors import ExchangeError, missing
-from paper_exchange.endpoint import Call, Security
+from paper_exchange.gate import Gate, Request
+from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
 from paper_exchange.server.outbox import Outbox
-from paper_exchange.store import ApiKey
 from paper_exchange.venue import Venue
 
 _log = structlog.get_logger(__name__)
@@ -45,7 +45,6 @@ METHODS: Final[dict[str, tuple[str, str]]] = {
     "openOrders.cancelAll": ("DELETE", "/api/v3/openOrders"),
     "allOrders": ("GET", "/api/v3/allOrders"),
     "myTrades": ("GET", "/api/v3/myTrades"),
-    "orderList.place": ("POST", "/api/v3/order/oco"),
     "orderList.place.oco": ("POST", "/api/v3/orderList/oco"),
     "orderList.place.oto": ("POST", "/api/v3/orderList/oto"),
     "orderList.place.otoco": ("POST", "/api/v3/orderList/otoco"),
@@ -60,9 +59,10 @@ _CONNECT_WEIGHT: Final = 2
 class WsApi:
     """The handler of /ws-api/v3."""
 
-    def __init__(self, venue: Venue, api: SpotApi, *, limits: Limits, outboxes: set[Outbox]) -> None:
+    def __init__(self, venue: Venue, api: SpotApi, *, gate: Gate, limits: Limits, outboxes: set[Outbox]) -> None:
         self._venue = venue
         self._api = api
+        self._gate = gate
         self._limits = limits
         self._outboxes = outboxes
 
@@ -70,7 +70,7 @@ class WsApi:
         """One connection until it closes."""
         self._limits.charge(request.remote or "", _CONNECT_WEIGHT, self._venue.now_ms())
         async with Outbox.open(request, self._outboxes) as outbox:
-            session = _Session(self._venue, self._api, self._limits, outbox)
+            session = _Session(self._venue, self._api, self._gate, self._limits, outbox)
             try:
                 async for message in outbox.socket:
                     if message.type is WSMsgType.TEXT:
@@ -83,9 +83,10 @@ class WsApi:
 class _Session:
     """One connection and its subscriptions to user events."""
 
-    def __init__(self, venue: Venue, api: SpotApi, limits: Limits, outbox: Outbox) -> None:
+    def __init__(self, venue: Venue, api: SpotApi, gate: Gate, limits: Limits, outbox: Outbox) -> None:
         self._venue = venue
         self._api = api
+        self._gate = gate
         self._limits = limits
         self._outbox = outbox
         self._subscriptions: dict[int, tuple[int, Callable[[], None]]] = {}
@@ -134,37 +135,30 @@ class _Session:
             "session.subscriptions": self._list,
         }
         if method in own:
-            self._limits.refuse_excess(address, 2, now)
+            self._limits.admit(address, 2, now)
             self._limits.charge(address, 2, now)
             return own[method](params)
         if method not in METHODS:
             raise ExchangeError(-1020, "This operation is not supported.")
         route = self._api.routes[METHODS[method]]
-        weight = route.weight(params)
-        self._limits.refuse_excess(address, weight, now)
-        try:
-            uid, api_key = 0, ""
-            if route.security is Security.SIGNED:
-                key = self._authenticate(params)
-                uid, api_key = key.uid, key.api_key
-            if route.orders:
-                self._limits.count_orders(uid, route.orders, now)
-            result = route.answer(Call(params, uid, now, api_key))
-        except ExchangeError:
-            self._limits.charge(address, weight, now)
-            raise
-        if not route.trade:
-            self._limits.charge(address, weight, now)
-        return result
+        return self._gate.answer(
+            Request(route, params, address, lambda: self._key(params), lambda key: self._prove(key, params))
+        )
 
     def _authenticate(self, params: dict[str, str]) -> ApiKey:
-        """The key of a signed request: the signature covers all other parameters, sorted by name."""
-        key = find_key(self._venue.keys, params.get("apiKey"))
+        key = self._key(params)
+        self._prove(key, params)
+        return key
+
+    def _key(self, params: dict[str, str]) -> ApiKey:
+        return find_key(self._venue.keys, params.get("apiKey"))
+
+    def _prove(self, key: ApiKey, params: dict[str, str]) -> None:
+        """The signature covers all other parameters, sorted by name."""
         check_time(params, self._venue.now_ms())
         signed = sorted((name, value) for name, value in params.items() if name != "signature")
         raw = "&".join(f"{name}={value}" for name, value in signed)
         check_signature(key, [raw.encode(), urlencode(signed).encode()], params.get("signature"))
-        return key
 
     def _subscribe(self, params: dict[str, str]) -> Any:
         key = self._authenticate(params)

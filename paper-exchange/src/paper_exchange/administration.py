@@ -1,0 +1,135 @@
+"""Accounts and keys for who runs the exchange: what the control port and the command line can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, parse_terms
+from paper_exchange.core import reports
+from paper_exchange.core.units import text
+from paper_exchange.keys import ApiKey
+from paper_exchange.venue import Venue
+
+_TRADES_SHOWN: Final = 1000
+
+Place = Mapping[str, str]
+"""What a path names: `uid`, `key`."""
+Body = Mapping[str, Any]
+
+ROUTES: Final[dict[str, tuple[str, str]]] = {
+    "create_account": ("POST", "/control/accounts"),
+    "list_accounts": ("GET", "/control/accounts"),
+    "show_account": ("GET", "/control/accounts/{uid}"),
+    "change_account": ("PATCH", "/control/accounts/{uid}"),
+    "deposit": ("POST", "/control/accounts/{uid}/deposits"),
+    "reset_account": ("POST", "/control/accounts/{uid}/reset"),
+    "create_key": ("POST", "/control/accounts/{uid}/keys"),
+    "list_keys": ("GET", "/control/accounts/{uid}/keys"),
+    "delete_key": ("DELETE", "/control/accounts/{uid}/keys/{key}"),
+}
+"""Method and path of each action on the control port."""
+
+
+class NotFoundError(ControlInvalidError):
+    """No such account or key; the message says which there are."""
+
+    code = "NotFound"
+
+
+class Administration:
+    """The actions over one venue; each takes what its path names and a JSON object, and answers one."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+        self.actions: dict[str, Callable[[Place, Body], dict[str, Any]]] = {
+            "create_account": self._create_account,
+            "list_accounts": self._list_accounts,
+            "show_account": self._show_account,
+            "change_account": self._change_account,
+            "deposit": self._deposit,
+            "reset_account": self._reset_account,
+            "create_key": self._create_key,
+            "list_keys": self._list_keys,
+            "delete_key": self._delete_key,
+        }
+
+    def _create_account(self, _place: Place, body: Body) -> dict[str, Any]:
+        deposits = parse_deposits(body.get("deposits"))
+        return self._venue.create_account(deposits, parse_terms(body)).answer()
+
+    def _list_accounts(self, _place: Place, _body: Body) -> dict[str, Any]:
+        return {"accounts": [self._summary(uid) for uid in self._venue.exchange.accounts]}
+
+    def _summary(self, uid: int) -> dict[str, Any]:
+        account = self._venue.exchange.accounts[uid]
+        return {
+            "uid": uid,
+            "canTrade": account.can_trade,
+            "permissions": account.permissions,
+            "balances": {
+                asset: {"free": text(balance.free), "locked": text(balance.locked)}
+                for asset, balance in account.balances.items()
+            },
+        }
+
+    def _show_account(self, place: Place, _body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        exchange = self._venue.exchange
+        trades = sorted(
+            (trade for (owner, _), rows in exchange.trades.items() if owner == uid for trade in rows),
+            key=lambda trade: (trade.time, trade.trade_id),
+        )
+        lists = [group for group in exchange.lists.values() if group.uid == uid and not group.done]
+        return self._summary(uid) | {
+            "openOrders": [reports.order_status(order) for order in exchange.open_orders(uid)],
+            "openOrderLists": [exchange.list_body(group) for group in lists],
+            "trades": [reports.my_trade(trade) for trade in trades[-_TRADES_SHOWN:]],
+        }
+
+    def _change_account(self, place: Place, body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        can_trade, permissions = parse_settings(body)
+        self._venue.exchange.change_account(uid, can_trade, permissions)
+        self._venue.commit()
+        return self._summary(uid)
+
+    def _deposit(self, place: Place, body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        for asset, amount in parse_deposits(body.get("deposits")).items():
+            self._venue.exchange.deposit(uid, asset, amount, self._venue.now_ms())
+        self._venue.commit()
+        return self._summary(uid)
+
+    def _reset_account(self, place: Place, body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        deposits = parse_deposits(body.get("deposits"))
+        self._venue.exchange.reset_account(uid, deposits, self._venue.now_ms())
+        self._venue.commit()
+        return self._summary(uid)
+
+    def _create_key(self, place: Place, body: Body) -> dict[str, Any]:
+        return self._venue.create_key(self._uid(place), parse_terms(body)).answer()
+
+    def _list_keys(self, place: Place, _body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        return {"uid": uid, "keys": [key.describe() for key in self._venue.keys_of(uid)]}
+
+    def _delete_key(self, place: Place, _body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        if not self._venue.delete_key(uid, place["key"]):
+            known = _known(self._venue.keys_of(uid))
+            raise NotFoundError(f"key: account {uid} has no such key; it has: {known}")
+        return {"uid": uid}
+
+    def _uid(self, place: Place) -> int:
+        accounts = self._venue.exchange.accounts
+        asked = place["uid"]
+        if not (asked.isascii() and asked.isdigit()) or int(asked) not in accounts:
+            known = ", ".join(str(uid) for uid in list(accounts)[:10]) or "none yet"
+            raise NotFoundError(f"uid: no account {asked}; there are: {known}")
+        return int(asked)
+
+
+def _known(keys: list[ApiKey]) -> str:
+    return ", ".join(f"{key.api_key[:8]}..." for key in keys[:10]) or "none"

@@ -1,0 +1,76 @@
+"""What every request passes before its answer, on REST and the WebSocket API alike: limits, the key and its rights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from paper_exchange.auth import check_time, unauthorized
+from paper_exchange.core.errors import ExchangeError
+from paper_exchange.endpoint import Call, Route, Security
+from paper_exchange.keys import ApiKey
+from paper_exchange.limits import Limits
+from paper_exchange.venue import Venue
+
+_FROM_ENGINE: Final = frozenset((-2010, -2021, -2022))
+"""Refusals of an order that had reached the engine: it counts as one that was placed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request for an endpoint, before anything of it was checked."""
+
+    route: Route
+    params: Mapping[str, str]
+    address: str
+    key: Callable[[], ApiKey]
+    """The key it came with, or an ExchangeError; called where the endpoint needs one."""
+    prove: Callable[[ApiKey], None]
+    """An ExchangeError unless the time and the signature are right; called where the endpoint needs them."""
+    counted: Callable[[int, int], None] = lambda ten_seconds, day: None
+    """Told how many unfilled orders the account has when the request counted as new orders."""
+
+
+class Gate:
+    """The one way to an answer."""
+
+    def __init__(self, venue: Venue, limits: Limits) -> None:
+        self._venue = venue
+        self._limits = limits
+        venue.first_fill_listeners.append(lambda fill: limits.credit_fill(fill.uid, fill.maker, fill.time))
+
+    def answer(self, request: Request) -> Any:
+        """The endpoint's answer, or an ExchangeError; what it costs is counted either way."""
+        route, address = request.route, request.address
+        now = self._venue.now_ms()
+        weight = route.weight(request.params)
+        self._limits.admit(address, weight, now)
+        uid, api_key = 0, ""
+        try:
+            if route.security is not Security.NONE:
+                key = request.key()
+                if not key.used_from(address):
+                    raise unauthorized()
+                if route.security is not Security.KEY:
+                    request.prove(key)
+                    if route.security.value not in key.terms.permissions:
+                        raise unauthorized()
+                uid, api_key = key.uid, key.api_key
+            if route.orders:
+                self._limits.refuse_orders(uid, route.orders, now)
+            now = self._venue.now_ms()
+            if route.trade:
+                # Time has passed since the key was proven: what is too old by now must not reach the engine.
+                check_time(request.params, now)
+            result = route.answer(Call(request.params, uid, now, api_key))
+        except ExchangeError as error:
+            self._limits.charge(address, weight, now)
+            if route.orders and error.code in _FROM_ENGINE:
+                request.counted(*self._limits.count_orders(uid, route.orders, now))
+            raise
+        if not route.trade:
+            self._limits.charge(address, weight, now)
+        if route.orders:
+            request.counted(*self._limits.count_orders(uid, route.orders, now))
+        return result
