@@ -609,9 +609,13 @@ class Life:
             violations.append(f"a position was without its stop for {self._watchman.worst:.1f} s")
         if "delete" in self.outcome.waypoints:
             await self._audit_rest()
+        # An error of the server in a watch ends kopf, and so the operator, which says why; the next one goes on.
+        refused = any(fault.kind is WatchFaultKind.ERROR for fault in self.case.faults)
         for entry in self._logged():
             # On a machine that stands still for seconds an operator rightly ends itself; the next one goes on.
             lost = str(entry.get("event", "")).startswith("the Lease is lost")
+            if refused and "Error in the watch-stream" in json.dumps(entry):
+                continue
             if "exception" in entry or (entry.get("level") in {"error", "critical", "raw"} and not lost):
                 violations.append(f"the operator's log has {json.dumps(entry)[:1500]}")
 
