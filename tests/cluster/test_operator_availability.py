@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.fault_proxy import FaultProxy, WatchFault, WatchFaultKind
+from support.fault_proxy import Fault, FaultKind, FaultProxy, WatchFault, WatchFaultKind
 from support.kube import Json, until
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, logged, operator_scene
@@ -334,6 +334,16 @@ async def test_an_operator_goes_on_after_the_api_server_failed_it(through: Throu
     await scene.is_("SafeModeAcknowledged", "True", "OK")
     assert scene.operator.process.returncode is None
     scene.operator.log.clear()
+
+
+async def test_a_conflict_is_not_taken_for_an_object_that_exists(through: Through) -> None:
+    proxy = through.proxy
+    # As where two creations meet at a quota's count.
+    proxy.plan = Fault(FaultKind.CONFLICT, at=len(proxy.mutations) + 3)
+    await through.scene.create()
+    await through.scene.reaches("Trading")
+    spoiled = [item for item in proxy.mutations if item.fault is FaultKind.CONFLICT]
+    assert [item.what.partition("/")[0] for item in spoiled] == ["secrets"]
 
 
 async def test_while_the_api_server_wants_no_call_none_is_sent(api_cluster: LocalCluster, tmp_path: Path) -> None:

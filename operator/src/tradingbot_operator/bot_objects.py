@@ -13,7 +13,7 @@ from tradingbot_api.v1alpha1 import TradingBotSpec
 from tradingbot_operator import desired
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.certificates import CertificateAuthority
-from tradingbot_operator.cluster import Cluster, ConflictError, NotFoundError
+from tradingbot_operator.cluster import Cluster, ConflictError, ExistsError, NotFoundError
 from tradingbot_operator.desired import Identity
 from tradingbot_operator.fleet import POD_BEING_MADE, SUSPENDED, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
@@ -156,12 +156,12 @@ class BotObjects:
         pair = self._authority.issue_bot(bot.uid, self._now())
         try:
             await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem))
-        except ConflictError:
+        except ExistsError:
             log.debug("the certificate exists", bot=str(bot.key))
         await self._volumes.ensure(bot, spec)
         try:
             raw = await self._cluster.create("pods", self.pod_manifest(bot, spec))
-        except ConflictError:
+        except ExistsError:
             found = await self._cluster.get("pods", bot.key.namespace, bot.key.name)
             if found is None:
                 raise

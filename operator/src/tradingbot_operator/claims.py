@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from tradingbot_api import names
-from tradingbot_operator.cluster import Cluster, ConflictError
+from tradingbot_operator.cluster import Cluster, ExistsError
 from tradingbot_operator.inventory import BotKey, Manifest
 
 HOLDER: Final = f"{names.GROUP}/holder"
@@ -153,7 +153,7 @@ class Claims:
         if raw is None:
             try:
                 await self._cluster.create("leases", self._fresh(claimant, now))
-            except ConflictError:
+            except ExistsError:
                 return Verdict(Standing.FOREIGN, 0, "another bot that came at the same moment")
             return self._hold(claimant)
         claim = Claim.of(raw)

@@ -104,6 +104,12 @@ class ConflictError(ApiError):
     code = "Conflict"
 
 
+class ExistsError(ConflictError):
+    """The name is taken. Other conflicts of a creation say nothing of the object, as one over a quota's count."""
+
+    code = "AlreadyExists"
+
+
 class UnreachableError(ApiError):
     """No answer in time: the call may have had its effect."""
 
@@ -130,7 +136,7 @@ def _error(status: int, body: str, retry_after: float) -> ApiError:
         causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
     except (ValueError, AttributeError):
         reason, message, causes = "", body[:200], frozenset()
-    kind = {404: NotFoundError, 409: ConflictError}.get(status, ApiError)
+    kind = {404: NotFoundError, 409: ExistsError if reason == ExistsError.code else ConflictError}.get(status, ApiError)
     return kind(status, reason, message, retry_after, causes)
 
 
@@ -373,7 +379,7 @@ class Cluster:
     # --- writing ---
 
     async def create(self, resource: str, manifest: Manifest) -> Manifest:
-        """Makes an object; ConflictError where the name is taken."""
+        """Makes an object; ExistsError where the name is taken."""
         return await self._call(
             "create",
             _path(resource, manifest["metadata"]["namespace"]),
