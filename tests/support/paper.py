@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from paper_exchange.core import requests
+from paper_exchange.core import list_requests, requests
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.state import TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
@@ -58,7 +58,7 @@ class Desk:
 
     def bracket(self, uid: int, quantity: str, limit: str, stop: str, profit: str, **params: str) -> dict[str, Any]:
         """An OTOCO: buy at a limit (FOK unless told otherwise), then a stop loss and a take profit."""
-        request = requests.new_otoco(
+        request = list_requests.new_otoco(
             {
                 "symbol": SYMBOL,
                 "workingType": "LIMIT",
@@ -79,7 +79,7 @@ class Desk:
 
     def oco(self, uid: int, quantity: str, stop: str, profit: str, **params: str) -> dict[str, Any]:
         """A sell OCO: a stop loss below and a take profit above."""
-        request = requests.new_oco(
+        request = list_requests.new_oco(
             {
                 "symbol": SYMBOL,
                 "side": "SELL",

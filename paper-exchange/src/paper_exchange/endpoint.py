@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from paper_exchange.core import requests
+from paper_exchange.core.errors import illegal
 from paper_exchange.keys import TRADE, USER_DATA
 from paper_exchange.time_units import milliseconds
 
 Params = Mapping[str, str]
+_RESPONSES: Final = ("ACK", "RESULT", "FULL")
 
 
 class Security(Enum):
@@ -64,3 +66,23 @@ def period(params: Params) -> tuple[int | None, int | None]:
     """The parameters startTime and endTime in ms, whichever unit they were sent in."""
     start, end = requests.integer(params, "startTime"), requests.integer(params, "endTime")
     return milliseconds(start), milliseconds(end)
+
+
+def read(answer: Callable[[Call], Any], weight: Callable[[Params], int]) -> Route:
+    """A question that only the owner of an account may ask."""
+    return Route(answer, weight, Security.USER_DATA)
+
+
+def trade(answer: Callable[[Call], Any], orders: int = 0) -> Route:
+    """An endpoint that places or cancels orders."""
+    return Route(answer, fixed(1), Security.TRADE, orders, trade=True)
+
+
+def response_type(params: Params) -> str:
+    """The form asked for of the answer to a new order, "" for the default."""
+    asked = requests.text_of(params, "newOrderRespType")
+    if asked is None:
+        return ""
+    if asked not in _RESPONSES:
+        raise illegal("newOrderRespType", "^(ACK|RESULT|FULL)$")
+    return asked

@@ -22,6 +22,11 @@ def missing(name: str) -> ExchangeError:
     return ExchangeError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
 
 
+def neither(one: str, other: str) -> ExchangeError:
+    """Of two parameters at least one must be there."""
+    return ExchangeError(-1102, f"Param '{one}' or '{other}' must be sent, but both were empty/null!")
+
+
 def illegal(name: str, legal: str) -> ExchangeError:
     """A parameter holds characters outside its legal range."""
     return ExchangeError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")

@@ -14,16 +14,17 @@ from paper_exchange.core import reports
 from paper_exchange.core.checks import check, check_funds, market_quantity
 from paper_exchange.core.ending import cancel_order, expire_sibling
 from paper_exchange.core.entering import accept, create, wait, work
-from paper_exchange.core.errors import INSUFFICIENT_BALANCE, ExchangeError, rejected, unknown_order_on_cancel
+from paper_exchange.core.errors import INSUFFICIENT_BALANCE, ExchangeError, neither, rejected, unknown_order_on_cancel
 from paper_exchange.core.fills import print_trade
 from paper_exchange.core.filters import check_trigger
+from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.lists import activate, check_list, create_list
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Account, Order, OrderList, OrderStatus, Trade
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
 from paper_exchange.core.reports import Json
-from paper_exchange.core.requests import NewOrder, NewOrderList
+from paper_exchange.core.requests import NewOrder
 from paper_exchange.core.state import Changes, Output, State
 
 
@@ -194,9 +195,7 @@ class Exchange(State):
         market = self.market(symbol)
         with self._input(now, market):
             if order_id is None and client_order_id is None:
-                raise ExchangeError(
-                    -1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
-                )
+                raise neither("origClientOrderId", "orderId")
             order = self.find(uid, symbol, order_id, client_order_id)
             if order is None or not order.open:
                 raise unknown_order_on_cancel()
@@ -224,6 +223,8 @@ class Exchange(State):
         """Cancel every open order of a list."""
         market = self.market(symbol)
         with self._input(now, market):
+            if list_id is None and client_list_id is None:
+                raise neither("listClientOrderId", "orderListId")
             group = self.find_list(uid, list_id, client_list_id)
             if group is None or group.done or group.symbol != symbol:
                 raise unknown_order_on_cancel()

@@ -7,10 +7,10 @@ from paper_exchange.core.ending import end
 from paper_exchange.core.entering import accept, create
 from paper_exchange.core.errors import BAD_OCO_PRICES, filter_failure, rejected
 from paper_exchange.core.filters import would_trigger
+from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import OrderList, OrderStatus, OrderType, Side
 from paper_exchange.core.reports import Json
-from paper_exchange.core.requests import NewOrderList
 from paper_exchange.core.state import State, generated_id
 from paper_exchange.core.units import product
 

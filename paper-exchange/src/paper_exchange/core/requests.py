@@ -45,22 +45,6 @@ class NewOrder:
     strategy_type: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewOrderList:
-    """An OCO (no working order, a pair), OTO (working and one pending) or OTOCO (working and a pair)."""
-
-    symbol: str
-    client_list_id: str | None
-    working: NewOrder | None
-    legs: tuple[NewOrder, ...]
-    """An OCO pair has the stop loss first."""
-
-    @property
-    def contingency(self) -> str:
-        """What Binance calls the kind of list; an OTOCO is an OTO too."""
-        return "OTO" if self.working else "OCO"
-
-
 def text_of(params: Params, name: str) -> str | None:
     """A parameter that may be absent; -1105 when it is there and empty."""
     value = params.get(name)
@@ -117,7 +101,8 @@ def _choice(kind: type[_E], value: str, refusal: ExchangeError) -> _E:
         raise refusal from None
 
 
-def _side(params: Params, name: str) -> Side:
+def side_of(params: Params, name: str) -> Side:
+    """BUY or SELL; -1117 for anything else."""
     return _choice(Side, required(params, name), ExchangeError(-1117, "Invalid side."))
 
 
@@ -129,7 +114,7 @@ def _stp(params: Params) -> StpMode:
     return _choice(StpMode, value, refusal)
 
 
-def _order(params: Params, prefix: str, side: Side, quantity: int, quote_quantity: int) -> NewOrder:
+def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_quantity: int) -> NewOrder:
     """One order whose parameters begin with `prefix` ("" for a single order), with the rules per type."""
 
     def name(suffix: str) -> str:
@@ -179,7 +164,7 @@ def _order(params: Params, prefix: str, side: Side, quantity: int, quote_quantit
 def new_order(params: Params) -> NewOrder:
     """A single order, as in `POST /api/v3/order`."""
     required(params, "symbol")
-    side = _side(params, "side")
+    side = side_of(params, "side")
     kind = required(params, "type")
     quantity = _units(params, "quantity")
     quote_quantity = _units(params, "quoteOrderQty")
@@ -190,70 +175,4 @@ def new_order(params: Params) -> NewOrder:
             raise not_required("quoteOrderQty")
     elif text_of(params, "quantity") is None:
         raise missing("quantity")
-    return _order(params, "", side, quantity, quote_quantity)
-
-
-def _pair(params: Params, above: str, below: str, side: Side, quantity: int) -> tuple[NewOrder, NewOrder]:
-    """An OCO pair, the stop loss first; the codes say which leg is on the wrong side of the market."""
-    upper = _order(params, above, side, quantity, 0)
-    lower = _order(params, below, side, quantity, 0)
-    allowed = {OrderType.LIMIT_MAKER, *(t for t in OrderType if t.conditional)}
-    if upper.type not in allowed or lower.type not in allowed:
-        raise ExchangeError(-1158, "Order type not supported in OCO.")
-    if upper.type is OrderType.LIMIT_MAKER and lower.type is OrderType.LIMIT_MAKER:
-        raise ExchangeError(-1168, "At least one OCO order must be contingent.")
-    if side is Side.SELL:
-        if lower.type is OrderType.LIMIT_MAKER:
-            raise ExchangeError(-1166, "A limit order in a sell OCO must be above.")
-        if upper.type.stop:
-            raise ExchangeError(-1197, "A stop loss order in a sell OCO must be below.")
-        if not lower.type.stop:
-            raise ExchangeError(-1199, "A take profit order in a sell OCO must be above.")
-        return lower, upper
-    if upper.type is OrderType.LIMIT_MAKER:
-        raise ExchangeError(-1165, "A limit order in a buy OCO must be below.")
-    if lower.type.stop:
-        raise ExchangeError(-1196, "A stop loss order in a buy OCO must be above.")
-    if not upper.type.stop:
-        raise ExchangeError(-1198, "A take profit order in a buy OCO must be below.")
-    return upper, lower
-
-
-def _quantity(params: Params, name: str) -> int:
-    required(params, name)
-    return _units(params, name)
-
-
-def _working(params: Params) -> NewOrder:
-    working = _order(
-        params, "working", _side(params, "workingSide"), _quantity(params, "workingQuantity"), quote_quantity=0
-    )
-    if working.type not in (OrderType.LIMIT, OrderType.LIMIT_MAKER):
-        raise ExchangeError(-1116, "Invalid orderType.")
-    return working
-
-
-def new_oco(params: Params) -> NewOrderList:
-    """A one-cancels-the-other pair, as in `POST /api/v3/orderList/oco`."""
-    symbol = required(params, "symbol")
-    pair = _pair(params, "above", "below", _side(params, "side"), _quantity(params, "quantity"))
-    return NewOrderList(symbol, client_id(params, "listClientOrderId"), None, pair)
-
-
-def new_oto(params: Params) -> NewOrderList:
-    """A working order and one that follows when it is filled, as in `POST /api/v3/orderList/oto`."""
-    symbol = required(params, "symbol")
-    working = _working(params)
-    side = _side(params, "pendingSide")
-    pending = _order(params, "pending", side, _quantity(params, "pendingQuantity"), 0)
-    return NewOrderList(symbol, client_id(params, "listClientOrderId"), working, (pending,))
-
-
-def new_otoco(params: Params) -> NewOrderList:
-    """A working order and a pair that follows when it is filled, as in `POST /api/v3/orderList/otoco`."""
-    symbol = required(params, "symbol")
-    working = _working(params)
-    side = _side(params, "pendingSide")
-    quantity = _quantity(params, "pendingQuantity")
-    pair = _pair(params, "pendingAbove", "pendingBelow", side, quantity)
-    return NewOrderList(symbol, client_id(params, "listClientOrderId"), working, pair)
+    return parse_order(params, "", side, quantity, quote_quantity)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from paper_exchange.core import reports
-from paper_exchange.core.errors import ExchangeError, bad_symbol, missing, no_such_order
+from paper_exchange.core.errors import ExchangeError, bad_symbol, neither, no_such_order
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Account, Order, OrderList, OrderType, Trade
 from paper_exchange.core.reports import Json
@@ -104,7 +104,7 @@ class State:
         """An order by either id; -2013 when it does not exist, -2039 when the ids do not belong together."""
         self.market(symbol)
         if order_id is None and client_order_id is None:
-            raise ExchangeError(-1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!")
+            raise neither("origClientOrderId", "orderId")
         order = self.find(uid, symbol, order_id, client_order_id)
         if order is None:
             raise no_such_order()
@@ -119,14 +119,13 @@ class State:
         return order if order is not None and order.uid == uid and order.symbol == symbol else None
 
     def find_list(self, uid: int, list_id: int | None, client_list_id: str | None) -> OrderList | None:
-        """A list by either id, or None."""
-        if list_id is None and client_list_id is None:
-            raise missing("orderListId")
-        if list_id is not None:
-            group = self.lists.get(list_id)
-            return group if group is not None and group.uid == uid else None
-        matches = [g for g in self.lists.values() if g.uid == uid and g.client_list_id == client_list_id]
-        return matches[-1] if matches else None
+        """A list by either id, or None; of both ids, the second must be that of the list with the first."""
+        if list_id is None:
+            list_id = self.list_by_client.get((uid, client_list_id or ""), -1)
+        group = self.lists.get(list_id)
+        if group is None or group.uid != uid or client_list_id not in (None, group.client_list_id):
+            return None
+        return group
 
     def members(self, group: OrderList) -> list[Order]:
         """The orders of a list in the order of their ids."""
