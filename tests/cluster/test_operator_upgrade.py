@@ -114,15 +114,14 @@ class Stage:
             self.cluster.kubectl, "wait", "--for=condition=Established", f"crd/{names.PLURAL}.{names.GROUP}"
         )
 
-    async def add_field_to_the_crd(self, name: str) -> None:
-        """A field of the spec with a default, as a later release may add one."""
+    async def extend_the_crd(self, name: str, interval: str) -> None:
+        """A field of the spec with a default, and a value of another field, as a later release may add them."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tradingbots.tradingbot.dev"
         crd = await self.kube.call("GET", path)
         (version,) = crd["spec"]["versions"]
-        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][name] = {
-            "type": "string",
-            "default": "Plain",
-        }
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        spec[name] = {"type": "string", "default": "Plain"}
+        spec["strategy"]["properties"]["interval"]["enum"].append(interval)
         await self.kube.call("PUT", path, crd)
 
     async def operator(self, *more: str, python_path: str | None = None) -> OperatorProcess:
@@ -210,7 +209,7 @@ async def test_an_upgrade_restarts_no_bot_loses_no_order_and_the_former_bots_tra
         assert (await stage.bot())["status"]["trades"]["total"] >= before["trades"]["total"]
 
         # The CRD of a release to come: its defaults are in every spec before its operator is there.
-        await stage.add_field_to_the_crd("fresh")
+        await stage.extend_the_crd("fresh", "7m")
 
         async def has_the_default() -> bool:
             return "fresh" in (await stage.bot())["spec"]
@@ -224,6 +223,21 @@ async def test_an_upgrade_restarts_no_bot_loses_no_order_and_the_former_bots_tra
         await until("the field to be named", told)
         await stage.is_("ConfigApplied", "True")
         await stage.is_("Ready", "True")
+
+        # Safe mode, set while no operator ran, beside a value that this one cannot read: carried by its first look.
+        assert await operator.stop() == 0
+        await stage.kube.merge(path, {"spec": {"strategy": {"interval": "7m"}, "safeMode": True}})
+        operator = await stage.operator("--bot-image", "tradingbot/bot:this")
+        assert (await stage.is_("Accepted", "False"))["reason"] == "InvalidSpec"
+
+        async def carried() -> bool:
+            causes = (await stage.bot())["status"].get("safeMode", {}).get("causes", [])
+            return "spec" in [cause["id"] for cause in causes]
+
+        await until("safe mode of a spec that cannot be read", carried, 15)
+        await stage.is_("SafeModeAcknowledged", "True")
+        await stage.kube.merge(path, {"spec": {"strategy": {"interval": "1s"}, "safeMode": None}})
+        await stage.is_("TradingAllowed", "True")
 
         await stage.kube.call("DELETE", path)
 

@@ -25,7 +25,7 @@ from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
-from tradingbot_operator.fleet import Fleet, ForeignObjectError
+from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
@@ -240,6 +240,7 @@ class BotController:
             accepted = Finding.good(desired.unknown_fields(bot))
         except SpecError as error:
             accepted = Finding.bad(Reason.INVALID_SPEC, f"The spec cannot be read: {error}. Correct it.")
+            again += await self._keep_safe(bot, memory)
         except ForeignObjectError as error:
             reason = Finding.open(Reason.STARTING, str(error))
             accepted = reason if error.passing else Finding.bad(error.reason, str(error))
@@ -254,6 +255,8 @@ class BotController:
                 "it is tried again."
             )
         self._talk.tend_link(bot, memory, pod)
+        if spec is None and bot.safe_mode:
+            await self._talk.talk(bot, memory, again, readable=False)
         if spec is not None and (accepted.holds or refused is not None):
             await self._talk.talk(bot, memory, again)
             await self._restarts.step(bot, spec, memory, pod, again)
@@ -264,6 +267,19 @@ class BotController:
             # Figures are no news, and without a grant nothing else brings the next step.
             again.append(statuses.SPACING[Change.FIGURES])
         return min(again) if again else None
+
+    async def _keep_safe(self, bot: SeenBot, memory: Memory) -> list[float]:
+        """Writes safe mode of a spec that cannot be read, with the settings that stood before; when to try again."""
+        if not bot.safe_mode:
+            return []
+        try:
+            await self._objects.ensure_config(bot, memory)
+        except SpecError:
+            log.info("safe mode needs a spec that can be read: none ever was", bot=str(bot.key))
+        except ForeignObjectError as error:
+            log.warning("safe mode is not written", bot=str(bot.key), error=str(error))
+            return [FOREIGN_RETRY_SECONDS]
+        return []
 
     def _forget(self, key: BotKey) -> None:
         memory = self._fleet.forget(key)

@@ -102,16 +102,20 @@ class BotTalk:
                 epoch=self._leader.epoch,
             )  # fmt: skip
 
-    async def talk(self, bot: SeenBot, memory: Memory, again: list[float]) -> None:
-        """Configuration, claim and grant, in this order: nothing is granted to a bot that lacks the first two."""
+    async def talk(self, bot: SeenBot, memory: Memory, again: list[float], *, readable: bool = True) -> None:
+        """Configuration, claim and grant, in this order: nothing is granted to a bot that lacks the first two.
+
+        Of a spec that is not `readable` only the configuration, which has its safe mode.
+        """
         word, link, ledger = memory.word(), memory.link, memory.ledger
         if word is None or link is None or ledger is None:
             return
         status = word.status
         try:
             await self._configure(bot, memory, status, again)
-            await self._claim(bot, memory, status, link, again)
-            await self._grant(bot, memory, status, link, again)
+            if readable:
+                await self._claim(bot, memory, status, link, again)
+                await self._grant(bot, memory, status, link, again)
         except BotRefusedError as error:
             log.warning("the bot refused", bot=str(bot.key), error=str(error))
             again.append(CALL_RETRY_SECONDS)
