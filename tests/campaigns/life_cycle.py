@@ -451,7 +451,7 @@ class Life:
         return absent | (set() if "suspend" in spec else {"suspend", "resume"})
 
     def _arm(self, step: str, writes: int, events: int) -> None:
-        self.proxy.plan = self.proxy.watch_plan = None
+        self.proxy.plan = self.proxy.watch_plan = self.proxy.shut = None
         self.proxy.fired.clear()
         fault = self.case.fault_of(step)
         if fault is None:

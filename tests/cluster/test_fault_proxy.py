@@ -129,6 +129,32 @@ async def test_only_the_chosen_watch_event_is_spoiled(through: Through, kind: Wa
     watching.cancel()
 
 
+async def test_a_watch_is_cut_and_its_next_start_refused_once_as_by_a_token_that_expired(through: Through) -> None:
+    version = (await through.kube.call("GET", through.maps))["metadata"]["resourceVersion"]
+    through.proxy.watch_plan = WatchFault(WatchFaultKind.UNAUTHORIZED, at=2)
+    params = {"watch": "true", "resourceVersion": version, "fieldSelector": "metadata.name!=kube-root-ca.crt"}
+    for name in ("one", "two", "three"):
+        await through.create(name)
+
+    async def follow(session: aiohttp.ClientSession, count: int) -> list[str]:
+        """The status, and the names of the first so many events, or of all until the stream ends."""
+        async with session.get(through.proxy.url + through.maps, params=params) as answer:
+            got = [str(answer.status)]
+            async for line in answer.content:
+                if answer.status == 200:
+                    got.append(json.loads(line)["object"]["metadata"]["name"])
+                if len(got) > count:
+                    break
+            return got
+
+    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+        assert await follow(session, 3) == ["200", "one"]
+        assert not through.proxy.fired.is_set()
+        assert await follow(session, 3) == ["401"]
+        assert through.proxy.fired.is_set()
+        assert await follow(session, 3) == ["200", "one", "two", "three"]
+
+
 async def test_a_cluster_that_is_down_answers_nothing_until_it_is_up(through: Through) -> None:
     through.proxy.down = True
     with pytest.raises(aiohttp.ClientError):

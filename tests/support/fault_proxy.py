@@ -80,6 +80,8 @@ class WatchFaultKind(StrEnum):
     """410 comes instead, and the stream ends."""
     ERROR = "error"
     """An error of the server comes instead, and the stream ends."""
+    UNAUTHORIZED = "watch-unauthorized"
+    """The stream ends before it, and the next watch of the same objects is refused with 401: a token that expired."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class FaultProxy:
     access: Access
     plan: Fault | None = None
     watch_plan: WatchFault | None = None
+    shut: str | None = None
+    """The next watch of this path is refused with 401."""
     kill: Callable[[], Awaitable[None]] | None = None
     """Kills the operator and returns when it is dead; needed by the faults that kill."""
     silent: bool = False
@@ -221,6 +225,10 @@ class FaultProxy:
         if request.method in MUTATING:
             return await self._mutate(request, body)
         if "watch" in request.query:
+            if self.shut == request.path:
+                self.shut = None
+                self.fired.set()
+                return _refusal(401)
             stream = asyncio.create_task(self._watch(request))
             self._streams.add(stream)
             stream.add_done_callback(self._streams.discard)
@@ -385,6 +393,9 @@ class FaultProxy:
             await response.write(line)
             return True
         self.watch_plan = None
+        if plan.kind is WatchFaultKind.UNAUTHORIZED:
+            self.shut = request.path  # it has acted once that is told
+            return False
         self.fired.set()
         match plan.kind:
             case WatchFaultKind.DROP:
