@@ -5,43 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import aiohttp
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.kube import Json, KubeError, until
+from support.bot_double import BotDouble
+from support.kube import KubeError, until
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, operator_scene
+from support.own_cluster import NAMESPACE, own_cluster
+from tradingbot_api.bot_http import GRANT_TTL_SECONDS
+from tradingbot_operator.leader import LEASE_SECONDS
 
 pytestmark = pytest.mark.cluster
 
-PAUSE_SECONDS = 12.0
-"""Of etcd: longer than the leader may go without renewing its Lease, and than the Lease."""
-
 
 @pytest.fixture
-def own_cluster() -> Iterator[LocalCluster]:
-    """A cluster that a test may break."""
-    started = LocalCluster(f"faults-{os.getpid()}")
-    started.up(node=False)
-    try:
-        crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
-        started.kubectl("apply", "--server-side", "-f", str(crd))
-        started.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
-        started.kubectl("create", "namespace", "trading")
-        yield started
-    finally:
-        started.down()
-
-
-@pytest.fixture
-async def fragile(own_cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Scene]:
+async def fragile(tmp_path: Path) -> AsyncIterator[Scene]:
     """An operator on a cluster that a test may break."""
-    async with operator_scene(own_cluster, "trading", tmp_path) as scene:
-        yield scene
+    with own_cluster("faults") as cluster:
+        async with operator_scene(cluster, NAMESPACE, tmp_path) as scene:
+            yield scene
 
 
 def program(cluster: LocalCluster, name: str) -> int:
@@ -89,20 +76,28 @@ async def test_bots_trade_on_while_the_api_server_dies_and_etcd_stands_still_and
         await _carried(scene, path)
         assert (await scene.audited())[len(before) :].count("create pods/") == 0
 
-        paused = program(scene.cluster, "etcd")
+        paused, pod = program(scene.cluster, "etcd"), await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+        leader, double, begun = scene.operator, scene.double(), loop.time()
         os.kill(paused, signal.SIGSTOP)
-        wish = asyncio.create_task(scene.kube.merge(path, {"spec": {"safeMode": True}}))
-        await asyncio.sleep(PAUSE_SECONDS)
-        assert scene.double().granted
-        assert not scene.double().engaged
+        async with asyncio.timeout(LEASE_SECONDS + 5):
+            code = await leader.process.wait()
+        print(f"the leader ended with {code}, {loop.time() - begun:.1f} s after etcd stood still")
+        assert code != 0
+        assert double.granted
+        # Who comes after it cannot take the Lease, and grants nothing: the bot trades on until its grant runs out.
+        grants = len(double.grants)
+        await until("the grant to run out", lambda: _not(_granted(double)), GRANT_TTL_SECONDS)
+        assert double.status(0).safe_mode.level == "NoNewEntries"
+        assert len(double.grants) == grants
         os.kill(paused, signal.SIGCONT)
         begun = loop.time()
-        await asyncio.gather(wish, return_exceptions=True)
         await until("the API server", lambda: answers(scene), 60)
-        bot = await scene.bot()
-        assert not _acknowledged(bot) or scene.double().engaged
-        await _carried(scene, path)
+        await scene.shows(lambda status: status.get("phase") == "Trading" and double.granted, seconds=60)
         print(f"right again {loop.time() - begun:.1f} s after etcd went on")
+        await _carried(scene, path)
+        same = await scene.kube.call("GET", scene.path("pods", "btcusdt"))
+        assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+        assert scene.kubelet.runs["btcusdt"] == [double]
     finally:
         kubelet.cancel()
         await asyncio.gather(kubelet, return_exceptions=True)
@@ -119,9 +114,8 @@ async def _carried(scene: Scene, path: str) -> None:
     await scene.reaches("Trading", seconds=30)
 
 
-def _acknowledged(bot: Json) -> bool:
-    conditions = bot.get("status", {}).get("conditions", [])
-    return any(item["type"] == "SafeModeAcknowledged" and item["status"] == "True" for item in conditions)
+async def _granted(double: BotDouble) -> bool:
+    return double.granted
 
 
 async def _not(answer: Awaitable[bool]) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from support.bot_double import BotDouble
 from support.kube import Json, Kube, KubeError, pod_shape, register_node
@@ -62,13 +65,23 @@ class KubeletDouble:
 
     async def _run(self) -> None:
         while True:
-            for pod in await self._kube.items(self._path("pods")):
-                try:
-                    await self._tend(pod)
-                except KubeError as error:
-                    if error.status not in {404, 409}:
-                        raise
+            with suppress(aiohttp.ClientError, TimeoutError):  # an API server that is away comes back
+                await self._look()
             await asyncio.sleep(0.1)
+
+    async def _look(self) -> None:
+        try:
+            pods = await self._kube.items(self._path("pods"))
+        except KubeError as error:
+            if error.status < 500:
+                raise
+            return
+        for pod in pods:
+            try:
+                await self._tend(pod)
+            except KubeError as error:
+                if error.status not in {404, 409}:
+                    raise
 
     async def _tend(self, pod: Json) -> None:
         metadata = pod["metadata"]

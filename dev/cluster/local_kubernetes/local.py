@@ -44,12 +44,14 @@ class Process:
 class LocalCluster:
     """One cluster; many may run side by side, each on the standard ports of its own network."""
 
-    def __init__(self, name: str, home: Home | None = None) -> None:
+    def __init__(self, name: str, home: Home | None = None, *, manager_flags: tuple[str, ...] = ()) -> None:
+        """`manager_flags` are further ones of the controller manager."""
         if not NAME.fullmatch(name):
             raise ClusterError(
                 "BAD_NAME", f"CLUSTER_NAME is {name!r}; expected at most 30 of a-z, 0-9 and '-', as in 'demo'"
             )
         self.name = name
+        self._manager_flags = manager_flags
         self._home = home or Home.of(os.environ)
         self._state = self._home.clusters / name
         self._lock = self._home.clusters / f".{name}.lock"
@@ -208,7 +210,9 @@ class LocalCluster:
         return stored
 
     def _plan(self, programs: Path, index: int, node: bool, fake_nodes: int) -> plan.Plan:
-        return plan.make(self._state, programs, machine.Link(index), node=node, fake_nodes=fake_nodes)
+        return plan.make(
+            self._state, programs, machine.Link(index), node=node, fake_nodes=fake_nodes, manager=self._manager_flags
+        )
 
     def _runs_as(self, wanted: plan.Plan) -> bool:
         links = [link.index for link in machine.own_links(self._state)]

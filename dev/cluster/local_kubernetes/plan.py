@@ -50,10 +50,12 @@ class Plan:
         return json.dumps(asdict(self), indent=1)
 
 
-def make(state: Path, binaries: Path, link: Link, *, node: bool, fake_nodes: int) -> Plan:
-    """The plan of the cluster whose state is there."""
+def make(
+    state: Path, binaries: Path, link: Link, *, node: bool, fake_nodes: int, manager: tuple[str, ...] = ()
+) -> Plan:
+    """The plan of the cluster whose state is there; `manager` are further flags of the controller manager."""
     pki = state / "pki"
-    components = list(_control_plane(state, pki, binaries))
+    components = list(_control_plane(state, pki, binaries, manager))
     files = {"audit.yaml": AUDIT}
     if node:
         components += _node(state, pki, binaries)
@@ -91,7 +93,7 @@ rules:
 """
 
 
-def _control_plane(state: Path, pki: Path, binaries: Path) -> tuple[Component, ...]:
+def _control_plane(state: Path, pki: Path, binaries: Path, flags: tuple[str, ...]) -> tuple[Component, ...]:
     peer = "http://127.0.0.1:2380"
     client = "http://127.0.0.1:2379"
     etcd = Component(
@@ -164,6 +166,7 @@ def _control_plane(state: Path, pki: Path, binaries: Path) -> tuple[Component, .
             f"--cluster-signing-key-file={pki}/ca.key",
             "--use-service-account-credentials=true",
             f"--service-cluster-ip-range={SERVICES}",
+            *flags,
         ),
         after=READY,
     )
