@@ -1,10 +1,12 @@
-"""The rights that the chart gives the operator are enough for a whole life, and none of them is unused."""
+"""The rights that the chart gives the operator, in a namespace or everywhere, suffice for a life; none is unused."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from local_kubernetes.local import LocalCluster
 
 from support import chart
 from support.kube import Json, until
+from support.kubelet_double import KubeletDouble
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, gone, more, operator_scene
+from support.own_cluster import NAMESPACE, own_cluster
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster
@@ -24,14 +28,17 @@ ACCOUNT = chart.RELEASE
 TRUTHS = "charts/tradingbot-operator/templates/rbac.yaml and the docstring of tradingbot_operator/cluster.py"
 Right = tuple[str, str, str]
 """Namespace, resource with its group, verb."""
+EVERYWHERE = "*"
+"""Instead of the namespace, of a right that a ClusterRole gives."""
+RBAC = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
 def rights(objects: list[dict[str, Any]]) -> set[Right]:
-    """What the rendered Roles of the operator grant."""
+    """What the rendered roles of the operator grant."""
     return {
-        (role["metadata"]["namespace"], f"{resource}.{group}".rstrip("."), verb)
+        (role["metadata"].get("namespace", EVERYWHERE), f"{resource}.{group}".rstrip("."), verb)
         for role in objects
-        if role["kind"] == "Role"
+        if role["kind"] in {"Role", "ClusterRole"}
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -63,6 +70,8 @@ class Served:
     claims: str
     user: str
     granted: set[Right]
+    everywhere: bool = False
+    """The operator serves all namespaces."""
 
     def asked(self) -> dict[Right, set[int]]:
         """What the operator asked the API server for, and the codes of the answers, from the audit log."""
@@ -75,61 +84,127 @@ class Served:
             if event["user"]["username"] != self.user or reference is None:
                 continue
             resource = "/".join(part for part in (reference["resource"], reference.get("subresource")) if part)
-            right = (reference.get("namespace", ""), f"{resource}.{reference.get('apiGroup', '')}".rstrip("."))
-            found.setdefault((*right, event["verb"]), set()).add(event.get("responseStatus", {}).get("code", 0))
+            namespace = reference.get("namespace", "")
+            if self.everywhere and namespace != self.claims:
+                namespace = EVERYWHERE
+            kind = f"{resource}.{reference.get('apiGroup', '')}".rstrip(".")
+            found.setdefault((namespace, kind, event["verb"]), set()).add(
+                event.get("responseStatus", {}).get("code", 0)
+            )
         return found
 
     async def restart(self) -> None:
         """Another operator, with the same rights."""
         await self.scene.operator.stop()
         self.scene.operator = await OperatorProcess.start(
-            self.kubeconfig, self.scene.authority, self.scene.namespace, *self.scene.options
+            self.kubeconfig, self.scene.authority, self.scene.namespace, *self.scene.options,
+            everywhere=self.everywhere,
+        )  # fmt: skip
+
+    def judge(self) -> None:
+        """The operator was refused nothing, and used all that it was granted."""
+        asked = self.asked()
+        refused = sorted(right for right, codes in asked.items() if 403 in codes)
+        assert refused == [], f"the operator was refused these: does its code need them, then add them to {TRUTHS}"
+        unused = sorted(self.granted - set(asked))
+        assert unused == [], (
+            f"granted, and not used in this life: drive the code that needs them here, or take them out of {TRUTHS}"
         )
 
 
 @pytest.fixture
 async def served(served_cluster: LocalCluster, api_namespace: str, tmp_path: Path) -> AsyncIterator[Served]:
     """One namespace with bots, another with the operator's account and the claims."""
-    kubectl, claims = served_cluster.kubectl, f"{api_namespace}-claims"
+    async with operator_of_the_chart(served_cluster, api_namespace, tmp_path, everywhere=False) as made:
+        yield made
+
+
+@pytest.fixture
+async def served_everywhere(tmp_path: Path) -> AsyncIterator[Served]:
+    """The same without a namespace to watch; on a cluster of its own, as it serves every TradingBot."""
+    with own_cluster("everywhere") as cluster:
+        async with operator_of_the_chart(cluster, NAMESPACE, tmp_path, everywhere=True) as made:
+            yield made
+
+
+@asynccontextmanager
+async def operator_of_the_chart(
+    cluster: LocalCluster, namespace: str, folder: Path, *, everywhere: bool
+) -> AsyncIterator[Served]:
+    """The operator with its ServiceAccount's token and the chart's roles."""
+    kubectl, claims = cluster.kubectl, f"{namespace}-claims"
     kubectl("create", "namespace", claims)
     policy: list[Json] = []
     try:
-        objects = chart.render(
-            "--namespace", claims, "--set", f"watchNamespaces={{{api_namespace}}}",
-            "--set", "uninstallGuard.enabled=false",
-        )  # fmt: skip
-        access = [o for o in objects if o["kind"] in {"ServiceAccount", "Role", "RoleBinding"}]
+        watched = () if everywhere else ("--set", f"watchNamespaces={{{namespace}}}")
+        objects = chart.render("--namespace", claims, *watched, "--set", "uninstallGuard.enabled=false")
+        access = [o for o in objects if o["kind"] in RBAC and not _of_people(o)]
         # What holds on-call back must not hold the operator back.
-        policy = [chart.of_its_own(o, f"-{api_namespace}", api_namespace) for o in objects if "Admission" in o["kind"]]
+        policy = [chart.of_its_own(o, f"-{namespace}", namespace) for o in objects if "Admission" in o["kind"]]
         access += policy
         kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": access}))
         token = kubectl("create", "token", ACCOUNT, "--namespace", claims, "--duration", "30m").strip()
-        config = yaml.safe_load(served_cluster.kubeconfig().read_text(encoding="utf-8"))
+        config = yaml.safe_load(cluster.kubeconfig().read_text(encoding="utf-8"))
         config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(config), encoding="utf-8")
         options = ("--claims-namespace", claims, "--resync-seconds", "2")
-        kubectl("apply", "-f", "-", stdin=json.dumps(volume(api_namespace)))
-        async with operator_scene(served_cluster, api_namespace, tmp_path, kubeconfig, options) as scene:
+        kubectl("apply", "-f", "-", stdin=json.dumps(volume(namespace)))
+        async with operator_scene(cluster, namespace, folder, kubeconfig, options, everywhere=everywhere) as scene:
             user = f"system:serviceaccount:{claims}:{ACCOUNT}"
-            yield Served(scene, kubeconfig, claims, user, rights(access))
+            yield Served(scene, kubeconfig, claims, user, rights(access), everywhere)
     finally:
         kubectl("delete", "namespace", claims, "--wait=false")
         for document in policy:
             kubectl("delete", document["kind"], document["metadata"]["name"], "--ignore-not-found")
-        kubectl("delete", "persistentvolume", api_namespace, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "persistentvolume", namespace, "--ignore-not-found", "--wait=false")
+
+
+def _of_people(document: Json) -> bool:
+    """Whether it is a role of people, which has a name of the whole cluster."""
+    return document["kind"].startswith("Cluster") and not document["metadata"]["name"].endswith(f"-claims-{ACCOUNT}")
 
 
 async def test_a_whole_life_needs_every_right_of_the_chart_and_no_other(served: Served) -> None:
     await live(served)
     await served.scene.audited()
-    asked = served.asked()
-    refused = sorted(right for right, codes in asked.items() if 403 in codes)
-    assert refused == [], f"the operator was refused these: does its code need them, then add them to {TRUTHS}"
-    unused = sorted(served.granted - set(asked))
-    assert unused == [], (
-        f"granted, and not used in this life: drive the code that needs them here, or take them out of {TRUTHS}"
-    )
+    served.judge()
+
+
+async def test_without_namespaces_to_watch_the_operator_serves_all_with_every_right_of_its_cluster_role_and_no_other(
+    served_everywhere: Served, tmp_path: Path
+) -> None:
+    scene = served_everywhere.scene
+    await scene.kube.call("POST", "/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
+    kubelet = KubeletDouble(scene.kube, "elsewhere", tmp_path / "elsewhere")
+    kubelet.settings["btcusdt"] = {"account_uid": "1002"}
+    await kubelet.start()
+    try:
+        # At the same time: what is done for one namespace must not stop the other.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(live(served_everywhere))
+            group.create_task(live_shortly(replace(scene, namespace="elsewhere", kubelet=kubelet)))
+    finally:
+        await kubelet.stop()
+    await scene.audited()
+    served_everywhere.judge()
+
+
+async def live_shortly(scene: Scene) -> None:
+    """Created, configured, made safe, suspended, resumed, deleted."""
+    bot = scene.path("tradingbots", "btcusdt")
+    await scene.create()
+    await scene.reaches("Trading", seconds=30)
+    await scene.kube.merge(bot, {"spec": {"risk": {"maxPositionValue": "400"}, "safeMode": True}})
+    await scene.is_("SafeModeAcknowledged", "True", "OK", seconds=30)
+    assert scene.double().config.settings.risk.max_position_value == 400
+    await scene.kube.merge(bot, {"spec": {"safeMode": None, "suspend": True}})
+    await scene.reaches("Suspended", seconds=60)
+    await until("the pod to go", lambda: gone(scene, "pods", "btcusdt"), seconds=30)
+    await scene.kube.merge(bot, {"spec": {"suspend": None}})
+    await scene.reaches("Trading", seconds=60)
+    await scene.kube.call("DELETE", bot)
+    await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"), seconds=60)
 
 
 async def live(served: Served) -> None:

@@ -55,15 +55,24 @@ class OperatorProcess:
 
     @classmethod
     async def start(
-        cls, kubeconfig: Path, authority: Path, namespace: str, *more: str, python_path: str | None = None
+        cls,
+        kubeconfig: Path,
+        authority: Path,
+        namespace: str,
+        *more: str,
+        everywhere: bool = False,
+        python_path: str | None = None,
     ) -> OperatorProcess:
-        """Runs it for one namespace, claims included, on free ports; another version of it from `python_path`."""
+        """Runs it on free ports for one namespace, claims included, or `everywhere` with the claims in that one.
+
+        Another version of it from `python_path`.
+        """
         path = {} if python_path is None else {"PYTHONPATH": python_path}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tradingbot_operator",
-            "--kubeconfig", str(kubeconfig), "--ca-dir", str(authority), "--namespace", namespace,
-            "--claims-namespace", namespace, "--probe-host", "127.0.0.1", "--probe-port", "0", "--metrics-port", "0",
-            *more,
+            "--kubeconfig", str(kubeconfig), "--ca-dir", str(authority),
+            *(() if everywhere else ("--namespace", namespace)), "--claims-namespace", namespace,
+            "--probe-host", "127.0.0.1", "--probe-port", "0", "--metrics-port", "0", *more,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **path},
         )  # fmt: skip

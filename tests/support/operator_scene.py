@@ -150,9 +150,15 @@ class Scene:
 
 @asynccontextmanager
 async def operator_scene(
-    cluster: LocalCluster, namespace: str, directory: Path, kubeconfig: Path | None = None, more: tuple[str, ...] = ()
+    cluster: LocalCluster,
+    namespace: str,
+    directory: Path,
+    kubeconfig: Path | None = None,
+    more: tuple[str, ...] = (),
+    *,
+    everywhere: bool = False,
 ) -> AsyncIterator[Scene]:
-    """An operator at work in `namespace`; it must not have complained by the end.
+    """An operator at work in `namespace`, or also `everywhere` else; it must not have complained by the end.
 
     `kubeconfig` is the operator's alone: its way may lead through a proxy. `more` are arguments of it.
     """
@@ -163,7 +169,9 @@ async def operator_scene(
     authority = directory / "authority"
     make_authority(authority)
     options = ("--identity", "test", *more)
-    operator = await OperatorProcess.start(kubeconfig or cluster.kubeconfig(), authority, namespace, *options)
+    operator = await OperatorProcess.start(
+        kubeconfig or cluster.kubeconfig(), authority, namespace, *options, everywhere=everywhere
+    )
     scene = Scene(kube, cluster, namespace, kubelet, operator, authority, audit_from, options)
     try:
         yield scene
