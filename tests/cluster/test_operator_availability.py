@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
@@ -344,6 +345,28 @@ async def test_a_conflict_is_not_taken_for_an_object_that_exists(through: Throug
     await through.scene.reaches("Trading")
     spoiled = [item for item in proxy.mutations if item.fault is FaultKind.CONFLICT]
     assert [item.what.partition("/")[0] for item in spoiled] == ["secrets"]
+
+
+async def test_what_the_bot_tells_does_not_hurry_a_status_that_cannot_be_written(through: Through) -> None:
+    scene, proxy = through.scene, through.proxy
+    await scene.create()
+    await scene.reaches("Trading")
+    proxy.silent = True
+    annotation = {"metadata": {"annotations": {"example.org/seen": "later"}}}
+    await scene.kube.merge(scene.path("tradingbots", "btcusdt"), annotation)
+    begun, double = len(proxy.mutations), scene.double()
+
+    def refused() -> int:
+        return sum(item.status == 409 and item.what.endswith("/status") for item in proxy.mutations[begun:])
+
+    for number in range(1, 31):
+        double.quantity = Decimal(number)
+        double.wake()
+        await asyncio.sleep(0.1)
+    # After 0, 0.2, 0.6, 1.4 and 3.0 seconds.
+    assert 1 <= refused() <= 5
+    proxy.silent = False
+    await scene.shows(lambda status: status["position"]["quantity"] == "30")
 
 
 async def test_while_the_api_server_wants_no_call_none_is_sent(api_cluster: LocalCluster, tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ class Memory:
     status_written: float | None = None
     status_conflicts: int = 0
     """In a row."""
+    status_refused: tuple[str, float] | None = None
+    """The version whose status could not be written, and until when it is not tried again; news do not shorten it."""
     trouble_posted: dict[str, float] = field(default_factory=dict)
     """When each reason of a pod's trouble was last posted as an event."""
     wanted_since: float | None = None

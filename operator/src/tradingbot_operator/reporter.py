@@ -106,12 +106,19 @@ class Reporter:
             if wait > 0:
                 again.append(wait)
                 return
+        if memory.status_refused is not None:
+            version, until = memory.status_refused
+            if version == bot.resource_version and (wait := until - self._loop.time()) > 0:
+                again.append(wait)
+                return
         try:
             self._bots.see(SeenBot.of(await self._cluster.apply_status(bot, statuses.encode(fresh))))
         except (ConflictError, NotFoundError):
             # It changed, or went, since it was seen; the watch tells what is now.
-            again.append(conflict_wait(memory.status_conflicts))
+            wait = conflict_wait(memory.status_conflicts)
+            again.append(wait)
             memory.status_conflicts += 1
+            memory.status_refused = (bot.resource_version, self._loop.time() + wait)
             return
         memory.status_written, memory.status_conflicts = self._loop.time(), 0
         log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
