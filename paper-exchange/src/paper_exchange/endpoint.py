@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 from paper_exchange.core import requests
-from paper_exchange.core.errors import illegal
+from paper_exchange.core.errors import ExchangeError, illegal
 from paper_exchange.keys import TRADE, USER_DATA
 from paper_exchange.time_units import milliseconds
 
@@ -35,9 +35,11 @@ class Call:
     api_key: str = ""
 
     def limit(self, default: int, maximum: int) -> int:
-        """The parameter `limit`, cut to what the endpoint gives at most."""
+        """The parameter `limit`, cut to what the endpoint gives at most; -1130 for 0."""
         asked = requests.integer(self.params, "limit")
-        return default if asked is None else max(1, min(asked, maximum))
+        if asked == 0:
+            raise ExchangeError(-1130, "Data sent for parameter 'limit' is not valid.")
+        return default if asked is None else min(asked, maximum)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from paper_exchange.core.units import to_decimal, to_units
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.market.candles import CandleBook
 from paper_exchange.market.events import BookUpdate, Candle, Market, MarketTrade
+from paper_exchange.market.tape import AggTrade, Tape
 from paper_exchange.store import Store
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -32,6 +33,9 @@ class MarketListener(Protocol):
 
     def on_print(self, trade: TradePrint) -> None:
         """A public trade happened."""
+
+    def on_aggregates(self, symbol: str, aggregates: Sequence[AggTrade]) -> None:
+        """What the trades of one input are together; told after them."""
 
     def on_book(self, symbol: str) -> None:
         """The book of a symbol changed."""
@@ -50,12 +54,13 @@ class Venue:
     ) -> None:
         self.now_ms = now_ms
         self.store = store
-        start = now_ms()
+        start = self.started_ms = now_ms()
         self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
         self.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades())
         self.keys = {key.api_key: key for key in store.api_keys()}
         self.candles: dict[str, CandleBook] = {}
-        self.prints: dict[str, deque[TradePrint]] = {s: deque(maxlen=1000) for s in self.exchange.markets}
+        self.tapes = {s: Tape(start // 10) for s in self.exchange.markets}
+        """Public trades; the ids of aggregates rise over restarts as trade ids do."""
         self.book_ids = dict.fromkeys(self.exchange.markets, start // 10)
         """Update ids of the books; they rise over restarts as trade ids do."""
         self.listeners: list[MarketListener] = []
@@ -78,7 +83,7 @@ class Venue:
         self._shifts[symbol] = shift
         if shift:
             history = [_shifted(candle, shift) for candle in history]
-        self.candles[symbol] = CandleBook(symbol, history)
+        self.candles[symbol] = CandleBook(symbol, history, self.exchange.market(symbol).next_trade_id)
         recent = history[-300:]
         self.exchange.seed(
             symbol,
@@ -110,6 +115,11 @@ class Venue:
 
     def commit(self) -> None:
         """Store what the last input changed, then tell everybody."""
+        self.keep()
+        self.tell()
+
+    def keep(self) -> None:
+        """Store what the last input changed: nobody hears of it before."""
         changes = self.exchange.take_changes()
         if changes:
             self.store.save(changes)
@@ -117,6 +127,10 @@ class Venue:
             for fill in _first_fills(changes):
                 for hear in self.first_fill_listeners:
                     hear(fill)
+
+    def tell(self) -> None:
+        """Tell everybody what happened since the last time, user events and trades in their order."""
+        traded: defaultdict[str, list[TradePrint]] = defaultdict(list)
         for output in self.exchange.take_outputs():
             if isinstance(output, UserEvent):
                 if output.payload["e"] == "executionReport":
@@ -124,7 +138,12 @@ class Venue:
                 for sink in list(self._sinks.get(output.uid, ())):
                     sink(output.payload)
             else:
+                traded[output.symbol].append(output)
                 self._on_print(output)
+        for symbol, trades in traded.items():
+            aggregates = self.tapes[symbol].add(trades)
+            for listener in self.listeners:
+                listener.on_aggregates(symbol, aggregates)
         for symbol, state in self.exchange.markets.items():
             changed = len(state.bids.dirty) + len(state.asks.dirty)
             if changed:
@@ -135,10 +154,14 @@ class Venue:
                 state.asks.dirty.clear()
 
     def _on_print(self, trade: TradePrint) -> None:
-        self.prints[trade.symbol].append(trade)
         self.candles[trade.symbol].add(
             MarketTrade(
-                trade.symbol, trade.time, to_decimal(trade.price), to_decimal(trade.quantity), trade.buyer_is_maker
+                trade.symbol,
+                trade.time,
+                to_decimal(trade.price),
+                to_decimal(trade.quantity),
+                trade.buyer_is_maker,
+                trade.trade_id,
             )
         )
         for listener in self.listeners:

@@ -32,6 +32,8 @@ class TradePrint:
     quantity: int
     buyer_is_maker: bool
     time: int
+    taker: int = 0
+    """The order that took, 0 for an outsider's."""
 
 
 Output = UserEvent | TradePrint

@@ -31,11 +31,15 @@ class MarketTrade:
     price: Decimal
     quantity: Decimal
     buyer_is_maker: bool
+    trade_id: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """One candle; `interval_ms` is its own length, which varies for months. Taker volumes are those of buyers."""
+    """One candle; `interval_ms` is its own length, which varies for months. Taker volumes are those of buyers.
+
+    The ids are those of its first and last trade, -1 where it has none.
+    """
 
     open_time_ms: int
     interval_ms: int
@@ -48,6 +52,8 @@ class Candle:
     trades: int
     taker_base: Decimal
     taker_quote: Decimal
+    first_id: int = -1
+    last_id: int = -1
 
     @property
     def close_time_ms(self) -> int:

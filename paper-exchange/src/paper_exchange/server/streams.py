@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import text
 from paper_exchange.market.candles import INTERVALS, open_and_length
 from paper_exchange.market.events import Candle
+from paper_exchange.market.tape import AggTrade
 from paper_exchange.market_data import MarketData, agg_trade
 from paper_exchange.server.outbox import Outbox
 from paper_exchange.venue import Venue
@@ -128,11 +129,15 @@ class MarketStreams:
             kind = topic.stream.kind
             if kind == "trade":
                 self._publish(topic, _trade(trade))
-            elif kind == "aggTrade":
-                head = {"e": "aggTrade", "E": trade.time, "s": trade.symbol}
-                self._publish(topic, head | agg_trade(trade))
             elif kind == "kline":
                 topic.traded = True
+
+    def on_aggregates(self, symbol: str, aggregates: Sequence[AggTrade]) -> None:
+        """What was traded, by taker order and price: told at once."""
+        for topic in self._by_symbol[symbol]:
+            if topic.stream.kind == "aggTrade":
+                for one in aggregates:
+                    self._publish(topic, {"e": "aggTrade", "E": one.time, "s": symbol} | agg_trade(one))
 
     def on_book(self, symbol: str) -> None:
         """A book changed: the best prices are told at once, changed levels when they are due."""
@@ -142,7 +147,7 @@ class MarketStreams:
                 topic.bids |= market.bids.dirty
                 topic.asks |= market.asks.dirty
             elif topic.stream.kind == "bookTicker":
-                best = self._data.best(symbol)
+                best = self._data.tickers.best(symbol)
                 if self._best.get(symbol) != best:
                     self._best[symbol] = best
                     bid, bid_quantity, ask, ask_quantity = best
@@ -190,7 +195,7 @@ class MarketStreams:
                 topic.told_id = book_id
                 self._publish(topic, self._data.depth(stream.symbol, _PARTIAL[stream.kind]))
         elif stream.kind in ("ticker", "miniTicker"):
-            self._publish(topic, _ticker(self._data.ticker(stream.symbol, now), stream.kind, now))
+            self._publish(topic, _ticker(self._data.tickers.day(stream.symbol, now), stream.kind, now))
 
     def _tell_depth(self, topic: _Topic, now: int) -> None:
         symbol = topic.stream.symbol
