@@ -24,6 +24,8 @@ class OrderLists:
             ("POST", "/api/v3/orderList/oco"): trade(self._placing(list_requests.new_oco), orders=2),
             ("POST", "/api/v3/orderList/oto"): trade(self._placing(list_requests.new_oto), orders=2),
             ("POST", "/api/v3/orderList/otoco"): trade(self._placing(list_requests.new_otoco), orders=3),
+            ("POST", "/api/v3/orderList/opo"): trade(self._placing(list_requests.new_opo), orders=2),
+            ("POST", "/api/v3/orderList/opoco"): trade(self._placing(list_requests.new_opoco), orders=3),
             ("DELETE", "/api/v3/orderList"): trade(self._cancel),
             ("GET", "/api/v3/orderList"): read(self._one, fixed(4)),
             ("GET", "/api/v3/openOrderList"): read(self._open, fixed(6)),

@@ -13,13 +13,24 @@ from paper_exchange.core.state import State
 from paper_exchange.core.units import SCALE, product
 
 
-def check(state: State, market: MarketState, uid: int, now: Sequence[NewOrder], later: Sequence[NewOrder]) -> None:
-    """What can be refused without looking at money, for orders that work now and those that are pending."""
+def check(
+    state: State,
+    market: MarketState,
+    uid: int,
+    now: Sequence[NewOrder],
+    later: Sequence[NewOrder],
+    *,
+    sized: bool = True,
+) -> None:
+    """What can be refused without looking at money, for orders that work now and those that are pending.
+
+    Pending orders that are not `sized` get their quantity later, and are checked for it then.
+    """
     average = market.average(state.now)
     requests = (*now, *later)
     seen: set[str] = set()
     for request in requests:
-        check_static(market.rules, request, average)
+        check_static(market.rules, request, average, sized or request in now)
         ident = request.client_order_id
         if ident is not None:
             known = state.by_client.get((uid, market.rules.symbol, ident))

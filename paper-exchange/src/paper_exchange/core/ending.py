@@ -5,7 +5,7 @@ from __future__ import annotations
 from paper_exchange.core import reports
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Order, OrderStatus
-from paper_exchange.core.money import relock
+from paper_exchange.core.money import release_kept, relock
 from paper_exchange.core.reports import Json
 from paper_exchange.core.state import State, generated_id
 
@@ -36,6 +36,8 @@ def finish(state: State, market: MarketState, order: Order) -> None:
         return
     group = state.lists[order.list_id]
     others = [one for one in state.members(group) if one.open]
+    if group.kept and order.order_id == group.working_id and order.status is not OrderStatus.FILLED:
+        release_kept(state, market, group)
     if order.order_id == group.working_id and others:
         if order.status is OrderStatus.FILLED:
             market.todo.append(("activate", group.list_id))

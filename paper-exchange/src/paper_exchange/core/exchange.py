@@ -176,7 +176,9 @@ class Exchange(State):
         with self._input(now, market):
             first = (request.working,) if request.working else request.legs
             check_list(self, market, uid, request)
-            check(self, market, uid, first, request.legs if request.working else ())
+            check(self, market, uid, first, request.legs if request.working else (), sized=not request.pays)
+            for one in first:
+                check_trigger(one, market.last)
             check_funds(self, market, uid, first, first[0].quantity)
             return create_list(self, market, uid, request, response)
 

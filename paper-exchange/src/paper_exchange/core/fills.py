@@ -9,7 +9,7 @@ from typing import Final
 from paper_exchange.core.ending import expire_sibling, finish
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Order, OrderStatus, Side, Trade
-from paper_exchange.core.money import relock
+from paper_exchange.core.money import keep_for_pending, relock
 from paper_exchange.core.state import State, TradePrint
 from paper_exchange.core.units import product, to_units
 
@@ -55,6 +55,7 @@ def fill(state: State, market: MarketState, order: Order, trade: TradePrint, *, 
     commission = product(received, _COMMISSION_UNITS)
     account.balance(paid_asset).free -= paid
     account.balance(received_asset).free += received - commission
+    keep_for_pending(state, market, order, received, received - commission)
     booked = Trade(
         trade_id=trade.trade_id,
         uid=order.uid,

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from paper_exchange.core.errors import filter_failure, rejected
-from paper_exchange.core.model import OrderType, Side
+from paper_exchange.core.model import Order, OrderType, Side
 from paper_exchange.core.requests import NewOrder
 from paper_exchange.core.symbols import SymbolRules
 from paper_exchange.core.units import product
 
 
-def check_static(rules: SymbolRules, order: NewOrder, average: int | None) -> None:
-    """Filters that need nothing but the order and the average price (units; None while nothing has traded)."""
+def check_static(rules: SymbolRules, order: NewOrder | Order, average: int | None, sized: bool = True) -> None:
+    """Filters that need nothing but the order and the average price (units; None while nothing has traded).
+
+    Of an order that is not `sized` only the prices are checked.
+    """
     for price in (order.price, order.stop_price):
         if price and (price % rules.tick or not rules.min_price <= price <= rules.max_price):
             raise filter_failure("PRICE_FILTER")
-    if not order.quote_quantity and (
-        order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
-    ):
-        raise filter_failure("LOT_SIZE")
     if order.price and average is not None:
         lowest = int(average * rules.multiplier_down)
         if not lowest <= order.price <= average * rules.multiplier_up:
             raise filter_failure("PERCENT_PRICE_BY_SIDE")
+    if sized:
+        _check_quantity(rules, order, average)
+
+
+def _check_quantity(rules: SymbolRules, order: NewOrder | Order, average: int | None) -> None:
+    if not order.quote_quantity and (
+        order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
+    ):
+        raise filter_failure("LOT_SIZE")
     _check_notional(rules, order, average)
 
 
-def _check_notional(rules: SymbolRules, order: NewOrder, average: int | None) -> None:
+def _check_notional(rules: SymbolRules, order: NewOrder | Order, average: int | None) -> None:
     if order.quote_quantity:
         notional = order.quote_quantity
     else:

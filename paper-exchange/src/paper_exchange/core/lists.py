@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from paper_exchange.core.checks import crosses
 from paper_exchange.core.ending import end
 from paper_exchange.core.entering import accept, create
-from paper_exchange.core.errors import BAD_OCO_PRICES, filter_failure, rejected
-from paper_exchange.core.filters import would_trigger
+from paper_exchange.core.errors import BAD_OCO_PRICES, ExchangeError, filter_failure, rejected
+from paper_exchange.core.filters import check_static, would_trigger
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import OrderList, OrderStatus, OrderType, Side
+from paper_exchange.core.model import Order, OrderList, OrderStatus, OrderType, Side
+from paper_exchange.core.money import release_kept
 from paper_exchange.core.reports import Json
 from paper_exchange.core.state import State, generated_id
 from paper_exchange.core.units import product
@@ -17,8 +20,8 @@ from paper_exchange.core.units import product
 
 def check_list(state: State, market: MarketState, uid: int, request: NewOrderList) -> None:
     """What concerns a list as a whole: its id, its number and the relation of the prices of a pair."""
-    known = state.list_by_client.get((uid, request.client_list_id or ""))
-    if known is not None and not state.lists[known].done:
+    same = state.list_by_client.get((uid, request.client_list_id or ""))
+    if same is not None and not state.lists[same].done:
         raise rejected("Duplicate order sent.")
     mine = state.opened.get((uid, market.rules.symbol), {})
     if len({one.list_id for one in mine.values()} - {-1}) >= market.rules.max_lists:
@@ -26,12 +29,12 @@ def check_list(state: State, market: MarketState, uid: int, request: NewOrderLis
     if len(request.legs) != 2:
         return
     stop, profit = request.legs
-    stop_at = stop.stop_price
-    profit_at = profit.stop_price or profit.price
+    # A leg that only trails the price has no price to compare: 0.
+    stop_at, profit_at = stop.stop_price, profit.price or profit.stop_price
     low, high = (stop_at, profit_at) if stop.side is Side.SELL else (profit_at, stop_at)
-    if low >= high:
-        raise rejected(BAD_OCO_PRICES)
-    if request.working is None and market.last is not None and not low < market.last < high:
+    prices = [low, high] if request.working or market.last is None else [low, market.last, high]
+    known = [price for price in prices if price]
+    if any(lower >= higher for lower, higher in pairwise(known)):
         raise rejected(BAD_OCO_PRICES)
 
 
@@ -55,6 +58,7 @@ def create_list(state: State, market: MarketState, uid: int, request: NewOrderLi
         order_ids=[one.order_id for one in members],
         working_id=working.order_id if working else 0,
         time=state.now,
+        pays=request.pays,
     )
     state.lists[list_id] = group
     state.list_by_client[(uid, group.client_list_id)] = list_id
@@ -74,12 +78,13 @@ def create_list(state: State, market: MarketState, uid: int, request: NewOrderLi
 def activate(state: State, market: MarketState, group: OrderList) -> None:
     """The working order is filled: its pending orders are accepted, or expire as rejected."""
     pending = [one for one in state.members(group) if one.status is OrderStatus.PENDING_NEW]
+    refused = group.pays and not _size(state, market, group, pending)
     account = state.accounts[group.uid]
     first = pending[0]
     selling = first.side is Side.SELL
     asset = market.rules.base if selling else market.rules.quote
     needed = max(one.quantity if selling else product(one.price or one.stop_price, one.quantity) for one in pending)
-    refused = account.balance(asset).free < needed
+    refused = refused or account.balance(asset).free < needed
     for one in pending:
         if one.type.conditional and market.last is not None:
             refused = refused or would_trigger(one.type, one.side, one.stop_price, market.last)
@@ -90,3 +95,17 @@ def activate(state: State, market: MarketState, group: OrderList) -> None:
             end(state, market, one, OrderStatus.EXPIRED, "REJECTED")
         else:
             accept(state, market, one)
+
+
+def _size(state: State, market: MarketState, group: OrderList, pending: list[Order]) -> bool:
+    """Give the pending orders the quantity that the working order received, in whole lots; False where it fits none."""
+    received = release_kept(state, market, group)
+    quantity = min(received // market.rules.step * market.rules.step, market.rules.max_quantity)
+    for one in pending:
+        one.quantity = quantity
+    try:
+        for one in pending:
+            check_static(market.rules, one, market.average(state.now))
+    except ExchangeError:
+        return False
+    return True

@@ -132,7 +132,7 @@ class Order:
 
 @dataclass(slots=True, eq=False)
 class OrderList:
-    """Orders placed together: OCO (a pair), OTO (working, then pending), OTOCO (working, then a pair)."""
+    """Orders placed together: an OCO, or a working order with one pending order (OTO, OPO) or a pair (OTOCO, OPOCO)."""
 
     list_id: int
     uid: int
@@ -144,6 +144,10 @@ class OrderList:
     """The working order of an OTO or OTOCO, 0 for an OCO."""
     time: int
     done: bool = False
+    pays: bool = False
+    """One pays the other: what the working order receives is what the pending orders sell."""
+    kept: int = 0
+    """Base that was received so and is locked until the pending orders begin."""
 
 
 @dataclass(frozen=True, slots=True)

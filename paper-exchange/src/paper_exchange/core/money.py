@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Order, Side
+from paper_exchange.core.model import Order, OrderList, Side
 from paper_exchange.core.state import State
 from paper_exchange.core.units import product
 
@@ -41,6 +41,36 @@ def relock(state: State, market: MarketState, order: Order) -> None:
     balance.locked += delta
     state.touch(order.uid, rules.base)
     state.touch(order.uid, rules.quote)
+
+
+def keep_for_pending(state: State, market: MarketState, order: Order, received: int, net: int) -> None:
+    """One pays the other: what the working order received is locked for its pending orders.
+
+    The commission, by which `net` is less, comes out of the free balance where there is enough of it and the asset
+    is not BNB (Binance's FAQ on OPO).
+    """
+    group = state.lists.get(order.list_id)
+    if group is None or not group.pays or order.order_id != group.working_id:
+        return
+    asset = market.rules.base
+    covered = asset != "BNB" and state.accounts[order.uid].balance(asset).free >= received
+    _move_kept(state, market, group, received if covered else net)
+
+
+def release_kept(state: State, market: MarketState, group: OrderList) -> int:
+    """The pending orders begin, or never will: what was locked for them is free again. Returns the amount."""
+    kept = group.kept
+    _move_kept(state, market, group, -kept)
+    return kept
+
+
+def _move_kept(state: State, market: MarketState, group: OrderList, amount: int) -> None:
+    balance = state.accounts[group.uid].balance(market.rules.base)
+    balance.free -= amount
+    balance.locked += amount
+    group.kept += amount
+    state.changes.lists[group.list_id] = group
+    state.touch(group.uid, market.rules.base)
 
 
 def restore_lock(state: State, order: Order) -> None:

@@ -46,6 +46,9 @@ def result(order: Order) -> Json:
         "type": order.type.value,
         "side": order.side.value,
     }
+    if not order.quantity:
+        # Of a pending order that sells what its list buys; no other order is without a quantity.
+        del body["origQty"]
     body |= _conditional_fields(order)
     body["workingTime"] = order.working_time
     body["selfTradePreventionMode"] = order.stp.value

@@ -58,7 +58,7 @@ class SymbolRules:
             "icebergAllowed": False,
             "ocoAllowed": True,
             "otoAllowed": True,
-            "opoAllowed": False,
+            "opoAllowed": True,
             "quoteOrderQtyMarketAllowed": True,
             "allowTrailingStop": False,
             "cancelReplaceAllowed": False,
