@@ -6,7 +6,19 @@ from typing import Any
 
 from paper_exchange.account_data import AccountData
 from paper_exchange.core import reports, requests
-from paper_exchange.endpoint import Call, Params, Route, Security, by_symbol, fixed, period, read, response_type, trade
+from paper_exchange.core.errors import bad_combination
+from paper_exchange.endpoint import (
+    Call,
+    Params,
+    Route,
+    Security,
+    by_symbol,
+    day_period,
+    fixed,
+    read,
+    response_type,
+    trade,
+)
 from paper_exchange.limits import Limits
 from paper_exchange.market_data import MarketData
 from paper_exchange.order_lists import OrderLists
@@ -75,7 +87,7 @@ class SpotApi:
 
     def _all_orders(self, call: Call) -> Any:
         symbol = self._exchange.market(requests.required(call.params, "symbol")).rules.symbol
-        start, end = period(call.params)
+        start, end = day_period(call.params)
         from_id = requests.integer(call.params, "orderId")
         orders = [
             order
@@ -90,9 +102,11 @@ class SpotApi:
 
     def _my_trades(self, call: Call) -> Any:
         symbol = self._exchange.market(requests.required(call.params, "symbol")).rules.symbol
-        start, end = period(call.params)
+        start, end = day_period(call.params)
         order_id = requests.integer(call.params, "orderId")
         from_id = requests.integer(call.params, "fromId")
+        if (start, end) != (None, None) and (order_id, from_id) != (None, None):
+            raise bad_combination()
         trades = [
             trade
             for trade in self._exchange.trades.get((call.uid, symbol), [])

@@ -13,6 +13,7 @@ from paper_exchange.keys import TRADE, USER_DATA
 from paper_exchange.time_units import milliseconds
 
 Params = Mapping[str, str]
+_DAY_MS: Final = 86_400_000
 _RESPONSES: Final = ("ACK", "RESULT", "FULL")
 
 
@@ -68,6 +69,14 @@ def period(params: Params) -> tuple[int | None, int | None]:
     """The parameters startTime and endTime in ms, whichever unit they were sent in."""
     start, end = requests.integer(params, "startTime"), requests.integer(params, "endTime")
     return milliseconds(start), milliseconds(end)
+
+
+def day_period(params: Params) -> tuple[int | None, int | None]:
+    """As `period`, of questions that reach over 24 hours at most."""
+    start, end = period(params)
+    if start is not None and end is not None and end - start > _DAY_MS:
+        raise ExchangeError(-1127, "More than 24 hours between startTime and endTime.")
+    return start, end
 
 
 def read(answer: Callable[[Call], Any], weight: Callable[[Params], int]) -> Route:

@@ -11,6 +11,7 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.endpoint import Call, Route, Security
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
+from paper_exchange.parameters import check_parameters
 from paper_exchange.venue import Venue
 
 _FROM_ENGINE: Final = frozenset((-2010, -2021, -2022))
@@ -21,6 +22,8 @@ _FROM_ENGINE: Final = frozenset((-2010, -2021, -2022))
 class Request:
     """One request for an endpoint, before anything of it was checked."""
 
+    endpoint: tuple[str, str]
+    """Method and path."""
     route: Route
     params: Mapping[str, str]
     address: str
@@ -57,6 +60,7 @@ class Gate:
                     if route.security.value not in key.terms.permissions:
                         raise unauthorized()
                 uid, api_key = key.uid, key.api_key
+            check_parameters(request.endpoint, request.params, route.security is not Security.NONE)
             if route.orders:
                 self._limits.refuse_orders(uid, route.orders, now)
             now = self._venue.now_ms()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from paper_exchange.core import list_requests, requests
-from paper_exchange.core.errors import ExchangeError
+from paper_exchange.core.errors import ExchangeError, bad_combination
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.list_requests import NewOrderList
-from paper_exchange.endpoint import Call, Params, Route, fixed, period, read, response_type, trade
+from paper_exchange.endpoint import Call, Params, Route, day_period, fixed, read, response_type, trade
 
 _DAY_MS: Final = 86_400_000
 
@@ -65,8 +65,10 @@ class OrderLists:
         return [self._exchange.list_body(one) for one in lists if one.uid == call.uid and not one.done]
 
     def _all(self, call: Call) -> Any:
-        start, end = period(call.params)
+        start, end = day_period(call.params)
         from_id = requests.integer(call.params, "fromId")
+        if (start, end) != (None, None) and from_id is not None:
+            raise bad_combination()
         if from_id is not None and (start is not None or end is not None):
             raise ExchangeError(-1128, "Combination of optional parameters invalid.")
         if start is not None and end is not None and end - start > _DAY_MS:

@@ -32,6 +32,16 @@ def illegal(name: str, legal: str) -> ExchangeError:
     return ExchangeError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
 
 
+def overflowed(name: str) -> ExchangeError:
+    """A number is larger than a 64-bit integer can hold."""
+    return ExchangeError(-1108, f"Parameter '{name}' overflowed.")
+
+
+def bad_combination() -> ExchangeError:
+    """Optional parameters that exclude each other were sent together."""
+    return ExchangeError(-1128, "Combination of optional parameters invalid.")
+
+
 def not_required(name: str) -> ExchangeError:
     """A parameter was sent that this kind of order does not take."""
     return ExchangeError(-1106, f"Parameter '{name}' sent when not required.")

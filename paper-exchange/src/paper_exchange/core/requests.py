@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from paper_exchange.core.errors import ExchangeError, illegal, missing, not_required
+from paper_exchange.core.errors import ExchangeError, illegal, missing, not_required, overflowed
 from paper_exchange.core.model import OrderType, Side, StpMode, TimeInForce
-from paper_exchange.core.units import parse_units
+from paper_exchange.core.units import LARGEST, parse_units
 
 Params = Mapping[str, str]
 
 _CLIENT_ID_PATTERN: Final = "^[a-zA-Z0-9-_]{1,36}$"
 _CLIENT_ID = re.compile(r"[a-zA-Z0-9\-_]{1,36}")
 _INTEGER_PATTERN: Final = "^[0-9]{1,20}$"
-_INTEGER = re.compile(r"[0-9]{1,19}")
+_INTEGER = re.compile(r"[0-9]{1,20}")
 _UNSUPPORTED: Final = {
     "icebergQty": "Iceberg orders are not supported for this symbol.",
     "trailingDelta": "Trailing stop orders are not supported for this symbol.",
     "pegPriceType": "Pegged orders are not supported for this symbol.",
 }
+
+_LEAST_STRATEGY_TYPE: Final = 1_000_000
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -68,7 +70,10 @@ def integer(params: Params, name: str) -> int | None:
         return None
     if not _INTEGER.fullmatch(value):
         raise illegal(name, _INTEGER_PATTERN)
-    return int(value)
+    number = int(value)
+    if number > LARGEST:
+        raise overflowed(name)
+    return number
 
 
 def flag(params: Params, name: str) -> bool:
@@ -104,6 +109,13 @@ def _choice(kind: type[_E], value: str, refusal: ExchangeError) -> _E:
 def side_of(params: Params, name: str) -> Side:
     """BUY or SELL; -1117 for anything else."""
     return _choice(Side, required(params, name), ExchangeError(-1117, "Invalid side."))
+
+
+def _strategy_type(params: Params, name: str) -> int | None:
+    value = integer(params, name)
+    if value is not None and value < _LEAST_STRATEGY_TYPE:
+        raise ExchangeError(-1134, "`strategyType` was less than 1000000.")
+    return value
 
 
 def _stp(params: Params) -> StpMode:
@@ -157,7 +169,7 @@ def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_qu
         client_order_id=client_id(params, order_id_name),
         stp=_stp(params),
         strategy_id=integer(params, name("strategyId")),
-        strategy_type=integer(params, name("strategyType")),
+        strategy_type=_strategy_type(params, name("strategyType")),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from paper_exchange.core import reports
 from paper_exchange.core.errors import ExchangeError, bad_symbol, neither, no_such_order
@@ -50,6 +51,9 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.accounts or self.orders or self.lists or self.trades)
+
+
+_ARCHIVED_AFTER_MS: Final = 90 * 86_400_000
 
 
 class State:
@@ -112,6 +116,10 @@ class State:
             raise no_such_order()
         if client_order_id is not None and order.client_order_id != client_order_id:
             raise ExchangeError(-2039, "Client order ID is not correct for this order ID.")
+        if not order.open and not order.executed and self.now - order.update_time > _ARCHIVED_AFTER_MS:
+            raise ExchangeError(
+                -2026, "Order was canceled or expired with no executed qty over 90 days ago and has been archived."
+            )
         return order
 
     def find(self, uid: int, symbol: str, order_id: int | None, client_order_id: str | None) -> Order | None:

@@ -6,9 +6,11 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from paper_exchange.core.errors import ExchangeError, illegal
+from paper_exchange.core.errors import ExchangeError, illegal, overflowed
 
 SCALE: Final = 10**8
+LARGEST: Final = 2**63 - 1
+"""Numbers on the wire are at most this, decimals in units."""
 _DECIMAL = re.compile(r"([0-9]{1,20})(\.[0-9]{1,20})?")
 DECIMAL_PATTERN: Final = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 
@@ -27,9 +29,12 @@ def parse_units(name: str, text: str) -> int:
     if not _DECIMAL.fullmatch(text):
         raise illegal(name, DECIMAL_PATTERN)
     try:
-        return to_units(Decimal(text))
+        units = to_units(Decimal(text))
     except ValueError as error:
         raise ExchangeError(-1111, f"Parameter '{name}' has too much precision.") from error
+    if units > LARGEST:
+        raise overflowed(name)
+    return units
 
 
 def to_decimal(units: int) -> Decimal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,7 @@ from paper_exchange.venue import Venue
 
 _log = structlog.get_logger(__name__)
 _NOT_FOUND: Final = "<html><body><h1>404 Not Found</h1></body></html>"
+_SCHEMA = re.compile(r"[0-9]+:[0-9]+")
 _REMOVED: Final = "/api/v3/userDataStream"
 _GONE: Final = "<html><body><h1>410 Gone</h1>Use userDataStream.subscribe.signature on /ws-api/v3.</body></html>"
 """Listen keys were removed on 2026-02-20; Binance answers 410 with HTML."""
@@ -119,9 +121,11 @@ class RestApi:
             headers["X-MBX-ORDER-COUNT-10S"], headers["X-MBX-ORDER-COUNT-1D"] = str(ten_seconds), str(day)
 
         params = _merge(sent.query, sent.body)
+        _refuse_sbe(sent.headers.get("x-mbx-sbe"))
         in_microseconds = wants_microseconds(sent.headers.get("x-mbx-time-unit"))
         api_key = sent.headers.get("x-mbx-apikey")
         request = Request(
+            (sent.method, sent.path),
             route,
             params,
             sent.address,
@@ -138,6 +142,15 @@ class RestApi:
         body, in_body = split_signature(sent.body)
         # Query and body are signed one after the other, without a separator, as they were received.
         check_signature(key, [(query + body).encode()], in_query or in_body)
+
+
+def _refuse_sbe(schema: str | None) -> None:
+    """Answers are JSON: who asks for binary ones by this header is told that there are none."""
+    if schema is None:
+        return
+    if not _SCHEMA.fullmatch(schema):
+        raise ExchangeError(-1152, "Invalid `X-MBX-SBE` header; expected `<SCHEMA_ID>:<VERSION>`.")
+    raise ExchangeError(-1155, "SBE is not enabled.")
 
 
 async def _received(request: web.Request) -> Sent:

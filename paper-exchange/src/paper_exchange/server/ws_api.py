@@ -145,7 +145,9 @@ class _Session:
             raise ExchangeError(-1020, "This operation is not supported.")
         route = self._api.routes[METHODS[method]]
         return self._gate.answer(
-            Request(route, params, address, lambda: self._key(params), lambda key: self._prove(key, params))
+            Request(
+                METHODS[method], route, params, address, lambda: self._key(params), lambda key: self._prove(key, params)
+            )
         )
 
     def _authenticate(self, params: dict[str, str]) -> ApiKey:
