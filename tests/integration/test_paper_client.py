@@ -6,21 +6,21 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from binance import AsyncClient, BinanceSocketManager
+from binance import BinanceSocketManager
 from binance.exceptions import BinanceAPIException
-from binance.ws.reconnecting_websocket import ReconnectingWebsocket
+from binance.ws.reconnecting_websocket import WSListenerState
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.paper import brief
+from support.python_binance import client_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,25 +33,6 @@ async def exchange() -> AsyncIterator[PaperExchange]:
     """One paper exchange for the module, on free ports; each test has an account of its own."""
     async with running_paper_exchange(Options(symbols=(SYMBOL,))) as running:
         yield running
-
-
-@asynccontextmanager
-async def client_of(
-    exchange: PaperExchange, account: TestAccount, private_key: str | None = None
-) -> AsyncIterator[Any]:
-    """python-binance pointed at the exchange by its class attributes, as its base URLs are formatted on creation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AsyncClient, "API_URL", exchange.base_url + "/api")
-        patch.setattr(AsyncClient, "MARGIN_API_URL", exchange.base_url + "/sapi")
-        patch.setattr(AsyncClient, "WS_API_URL", exchange.ws_url + "/ws-api/v3")
-        # How long its reader waits before it looks whether it should end: closing waits for that.
-        patch.setattr(ReconnectingWebsocket, "TIMEOUT", 1)
-        patch.setattr(BinanceSocketManager, "STREAM_URL", exchange.ws_url + "/")
-        client = await AsyncClient.create(account.api_key, account.secret_key, private_key=private_key)
-        try:
-            yield client
-        finally:
-            await client.close_connection()
 
 
 async def test_an_ed25519_key_signs_rest_and_the_websocket_api(exchange: PaperExchange) -> None:
@@ -266,3 +247,86 @@ async def test_the_websocket_api_places_finds_and_cancels(client: Any) -> None:
     with pytest.raises(BinanceAPIException) as refused:
         await client.ws_cancel_order(symbol=SYMBOL, orderId=placed["orderId"])
     assert (refused.value.code, refused.value.status_code) == (-2011, 400)
+
+
+GTC = {"timeInForce": "GTC"}
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        pytest.param({"type": "LIMIT", "price": +1000, **GTC}, "NEW", id="limit"),
+        pytest.param({"type": "LIMIT", "price": +1000, "timeInForce": "IOC"}, "EXPIRED", id="IOC"),
+        pytest.param({"type": "LIMIT", "price": +1000, "timeInForce": "FOK"}, "EXPIRED", id="FOK"),
+        pytest.param({"type": "LIMIT_MAKER", "price": +1000}, "NEW", id="limit maker"),
+        pytest.param({"type": "MARKET"}, "FILLED", id="market"),
+        pytest.param({"type": "STOP_LOSS", "stopPrice": -1000}, "NEW", id="stop loss"),
+        pytest.param({"type": "STOP_LOSS_LIMIT", "stopPrice": -1000, "price": -1010, **GTC}, "NEW", id="stop limit"),
+        pytest.param({"type": "TAKE_PROFIT", "stopPrice": +1000}, "NEW", id="take profit"),
+        pytest.param({"type": "TAKE_PROFIT_LIMIT", "stopPrice": +1000, "price": +990, **GTC}, "NEW", id="profit limit"),
+    ],
+)
+async def test_every_type_of_order_is_placed_and_found(
+    exchange: PaperExchange, order: dict[str, Any], status: str
+) -> None:
+    async with client_of(exchange, await exchange.create_account(BTC="1")) as client:
+        price = int(await ask_price(client))
+        prices = {name: str(price + order[name]) for name in ("price", "stopPrice") if name in order}
+        params = {"symbol": SYMBOL, "side": "SELL", "quantity": "0.01"} | order | prices
+        placed = await client.create_order(**params)
+        found = await client.get_order(symbol=SYMBOL, orderId=placed["orderId"])
+        assert (found["status"], found["type"]) == (status, order["type"])
+        opened = [one["orderId"] for one in await client.get_open_orders(symbol=SYMBOL)]
+        assert opened == ([placed["orderId"]] if status == "NEW" else [])
+
+
+async def test_a_market_order_spends_a_sum(client: Any) -> None:
+    answer = await client.create_order(symbol=SYMBOL, side="BUY", type="MARKET", quoteOrderQty="100")
+    assert answer["status"] == "FILLED"
+    assert 99 < Decimal(answer["cummulativeQuoteQty"]) <= 100
+
+
+async def test_an_oto_is_placed_found_and_cancelled(client: Any) -> None:
+    placed = await client.v3_post_order_list_oto(
+        symbol=SYMBOL,
+        workingType="LIMIT",
+        workingSide="BUY",
+        workingPrice="40000",
+        workingQuantity="0.01",
+        workingTimeInForce="GTC",
+        pendingType="MARKET",
+        pendingSide="SELL",
+        pendingQuantity="0.01",
+    )
+    assert await statuses(client, placed) == ["NEW", "PENDING_NEW"]
+    listed = await client.v3_get_all_order_list()
+    assert [one["orderListId"] for one in listed] == [placed["orderListId"]]
+    await client.v3_delete_order_list(symbol=SYMBOL, orderListId=placed["orderListId"])
+    assert await statuses(client, placed) == ["CANCELED", "CANCELED"]
+
+
+async def test_a_stream_comes_back_after_the_server_dropped_it(exchange: PaperExchange, client: Any) -> None:
+    async with BinanceSocketManager(client).trade_socket(SYMBOL) as trades, asyncio.timeout(DEADLINE_SECONDS):
+        assert (await trades.recv())["e"] == "trade"
+        assert await exchange.drop_connections() > 0
+        while (await trades.recv())["e"] != "error":
+            pass
+        while (await trades.recv())["e"] != "trade":
+            pass
+
+
+async def test_user_events_come_again_when_asked_for_anew(exchange: PaperExchange, client: Any) -> None:
+    for _ in range(2):
+        socket = BinanceSocketManager(client).user_socket()
+        await socket.connect()
+        await client.create_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.001")
+        while (await socket.recv())["e"] != "outboundAccountPosition":
+            pass
+        assert await exchange.drop_connections() > 0
+        while (await socket.recv()).get("type") != "BinanceWebsocketClosed":
+            pass
+        # The client comes back by itself, and must not be closed while it does; it does not subscribe again.
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while client.ws_api.ws_state != WSListenerState.STREAMING:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)

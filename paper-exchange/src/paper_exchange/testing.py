@@ -54,6 +54,11 @@ class PaperExchange:
         made = await self._control("POST", "/control/accounts", body)
         return TestAccount(made["uid"], made["apiKey"], made["secretKey"])
 
+    async def deposit(self, uid: int, **deposits: str | Decimal) -> None:
+        """Pay in, for example `deposit(account.uid, BTC="1")`."""
+        body = {"deposits": {asset: str(amount) for asset, amount in deposits.items()}}
+        await self._control("POST", f"/control/accounts/{uid}/deposits", body)
+
     async def create_key(self, uid: int) -> TestAccount:
         """One more key of an account, as after a rotation."""
         made = await self._control("POST", f"/control/accounts/{uid}/keys", {})
@@ -70,6 +75,10 @@ class PaperExchange:
     async def push_trade(self, symbol: str, price: str | Decimal) -> None:
         """An outside trade that sweeps the book to a price."""
         await self._control("POST", "/control/trades", {"symbol": symbol, "price": str(price)})
+
+    async def drop_connections(self) -> int:
+        """Close every WebSocket, as a server that is replaced does; returns how many."""
+        return int((await self._control("DELETE", "/control/connections"))["closed"])
 
     async def fail_rest(self, status: int, seconds: float) -> None:
         """Answer every REST call with a status for some seconds."""

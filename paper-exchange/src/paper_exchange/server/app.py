@@ -93,7 +93,7 @@ class PaperExchangeServer:
         public.router.add_get("/ws/{streams:.*}", streams.handle)
         public.router.add_get("/stream", streams.handle)
         public.router.add_route("*", "/{path:.*}", rest.handle)
-        control = Control(self.venue, self.faults, registry, self._problem).application()
+        control = Control(self.venue, self.faults, registry, self._problem, self._drop_connections).application()
         self._runners = [
             (web.AppRunner(public, access_log=None, shutdown_timeout=2), options.port),
             (web.AppRunner(control, access_log=None, shutdown_timeout=2), options.control_port),
@@ -129,12 +129,18 @@ class PaperExchangeServer:
             self._pump_task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._pump_task
-        for outbox in list(self._outboxes):
-            outbox.end()
+        self._drop_connections()
         for runner, _ in self._runners:
             await runner.cleanup()
         self.venue.save_prices()
         self._store.close()
+
+    def _drop_connections(self) -> int:
+        """Close every WebSocket after what waits to be sent on it; returns how many."""
+        dropped = list(self._outboxes)
+        for outbox in dropped:
+            outbox.end()
+        return len(dropped)
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""

@@ -21,13 +21,19 @@ class Control:
     """The handlers of the control port."""
 
     def __init__(
-        self, venue: Venue, faults: Faults, registry: CollectorRegistry, healthy: Callable[[], str | None]
+        self,
+        venue: Venue,
+        faults: Faults,
+        registry: CollectorRegistry,
+        healthy: Callable[[], str | None],
+        drop_connections: Callable[[], int],
     ) -> None:
         self._venue = venue
         self._administration = Administration(venue)
         self._faults = faults
         self._registry = registry
         self._healthy = healthy
+        self._drop_connections = drop_connections
 
     def application(self) -> web.Application:
         """The routes of the control port."""
@@ -42,6 +48,7 @@ class Control:
                 web.get("/control/faults", self._list_faults),
                 web.delete("/control/faults", self._clear_faults),
                 web.post("/control/trades", self._push_trade),
+                web.delete("/control/connections", self._drop),
             ]
         )
         return app
@@ -62,6 +69,9 @@ class Control:
             return web.json_response(action(request.match_info, body), status=status)
 
         return handler
+
+    async def _drop(self, _request: web.Request) -> web.Response:
+        return web.json_response({"closed": self._drop_connections()})
 
     async def _start_fault(self, request: web.Request) -> web.Response:
         try:

@@ -114,7 +114,7 @@ class _Session:
             params = frame.get("params") or {}
             if not isinstance(params, dict):
                 raise ExchangeError(-1135, "JSON sent for parameter 'params' is not valid")
-            show_limits = params.pop("returnRateLimits", True) is not False
+            show_limits = params.get("returnRateLimits", True) is not False
             values = {name: _text(value) for name, value in params.items() if value is not None}
             answer = {"id": ident, "status": 200, "result": self._call(frame["method"], values, address)}
         except ValueError:

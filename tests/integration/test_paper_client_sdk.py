@@ -1,0 +1,272 @@
+"""Binance's own binance-sdk-spot, unmodified, trades on the paper exchange over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+from binance_common.configuration import (
+    ConfigurationRestAPI,
+    ConfigurationWebSocketAPI,
+    ConfigurationWebSocketStreams,
+)
+from binance_common.errors import BadRequestError, UnauthorizedError
+from binance_sdk_spot.spot import Spot
+from binance_sdk_spot.websocket_api.models import OutboundAccountPosition
+
+from paper_exchange.server.app import Options
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.still_market import write_still_market
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+SYMBOL: Final = "BTCUSDT"
+PRICE: Final = 50_000
+DEADLINE_SECONDS: Final = 10.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def exchange(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PaperExchange]:
+    """One exchange for the module, where BTCUSDT stands at 50000."""
+    market = write_still_market(tmp_path_factory.mktemp("market"), BTCUSDT=str(PRICE))
+    async with running_paper_exchange(Options(symbols=(SYMBOL,), market=market)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def account(exchange: PaperExchange) -> TestAccount:
+    """An account with money."""
+    return await exchange.create_account(USDT="1000000", BTC="10")
+
+
+def client_of(exchange: PaperExchange, account: TestAccount) -> Spot:
+    """The client of an account; its addresses are the only thing that is set, beside how long it waits."""
+    keys = {"api_key": account.api_key, "api_secret": account.secret_key}
+    return Spot(
+        config_rest_api=ConfigurationRestAPI(**keys, base_path=exchange.base_url, timeout=10_000),
+        config_ws_api=ConfigurationWebSocketAPI(**keys, stream_url=exchange.ws_url + "/ws-api/v3"),
+        config_ws_streams=ConfigurationWebSocketStreams(stream_url=exchange.ws_url + "/stream"),
+    )
+
+
+class Rest:
+    """The REST half of the client, which blocks, called from threads."""
+
+    def __init__(self, client: Spot) -> None:
+        self._api = client.rest_api
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def call(**params: Any) -> Any:
+            response = await asyncio.to_thread(getattr(self._api, name), **params)
+            return response.data()
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def client(exchange: PaperExchange, account: TestAccount) -> Spot:
+    return client_of(exchange, account)
+
+
+@pytest.fixture(scope="module")
+def rest(client: Spot) -> Rest:
+    return Rest(client)
+
+
+async def test_discovery_is_answered(rest: Rest) -> None:
+    await rest.ping()
+    assert (await rest.time()).server_time > 0
+    info = await rest.exchange_info(symbol=SYMBOL)
+    assert [(one.symbol, one.base_asset, one.status) for one in info.symbols] == [(SYMBOL, "BTC", "TRADING")]
+    filters = {one.actual_instance.filter_type for one in info.symbols[0].filters}
+    assert filters >= {"PRICE_FILTER", "LOT_SIZE", "NOTIONAL", "PERCENT_PRICE_BY_SIDE"}
+    assert (await rest.depth(symbol=SYMBOL, limit=5)).bids[0][0] == f"{PRICE - 0.01:.8f}"
+    assert len(await rest.klines(symbol=SYMBOL, interval="1m", limit=10)) == 10
+
+
+async def test_the_account_is_told(exchange: PaperExchange, rest: Rest, account: TestAccount) -> None:
+    told = await rest.get_account()
+    kept = (await exchange.account(account.uid))["balances"]
+    assert told.uid == account.uid
+    assert {one.asset: one.free for one in told.balances} == {asset: one["free"] for asset, one in kept.items()}
+    assert (await rest.account_commission(symbol=SYMBOL)).standard_commission.maker == "0.00100000"
+    assert [one.interval for one in await rest.rate_limit_order()] == ["SECOND", "DAY"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def no_orders(rest: Rest) -> None:
+    """Nothing is open."""
+    if await rest.get_open_orders(symbol=SYMBOL):
+        await rest.delete_open_orders(symbol=SYMBOL)
+
+
+GTC: Final = {"time_in_force": "GTC"}
+
+
+@pytest.mark.usefixtures("no_orders")
+@pytest.mark.parametrize(
+    ("kind", "params", "status"),
+    [
+        pytest.param("LIMIT", {"price": 49_000.0, **GTC}, "NEW", id="limit"),
+        pytest.param("LIMIT", {"price": 50_100.0, "side": "BUY", **GTC}, "FILLED", id="limit that takes"),
+        pytest.param("LIMIT", {"price": 51_000.0, "time_in_force": "IOC"}, "EXPIRED", id="IOC"),
+        pytest.param("LIMIT", {"price": 51_000.0, "time_in_force": "FOK"}, "EXPIRED", id="FOK"),
+        pytest.param("LIMIT_MAKER", {"price": 51_000.0}, "NEW", id="limit maker"),
+        pytest.param("MARKET", {}, "FILLED", id="market"),
+        pytest.param("MARKET", {"quantity": None, "quote_order_qty": 100.0}, "FILLED", id="market by quote"),
+        pytest.param("STOP_LOSS", {"stop_price": 49_000.0}, "NEW", id="stop loss"),
+        pytest.param(
+            "STOP_LOSS_LIMIT", {"stop_price": 49_000.0, "price": 48_900.0, **GTC}, "NEW", id="stop loss limit"
+        ),
+        pytest.param("TAKE_PROFIT", {"stop_price": 51_000.0}, "NEW", id="take profit"),
+        pytest.param(
+            "TAKE_PROFIT_LIMIT", {"stop_price": 51_000.0, "price": 51_000.0, **GTC}, "NEW", id="take profit limit"
+        ),
+    ],
+)
+async def test_every_type_of_order_is_placed_and_found(
+    rest: Rest, kind: str, params: dict[str, Any], status: str
+) -> None:
+    side = "BUY" if status == "NEW" and kind == "LIMIT" and "iceberg_qty" not in params else "SELL"
+    order = {"symbol": SYMBOL, "side": side, "quantity": 0.01, "new_order_resp_type": "FULL"} | params
+    placed = await rest.new_order(type=kind, **order)
+    found = await rest.get_order(symbol=SYMBOL, order_id=placed.order_id)
+    assert (placed.status, found.status, found.type) == (status, status, kind)
+    opened = [one.order_id for one in await rest.get_open_orders(symbol=SYMBOL)]
+    assert (placed.order_id in opened) == (status == "NEW")
+    assert placed.order_id in [one.order_id for one in await rest.all_orders(symbol=SYMBOL)]
+    if status == "FILLED":
+        trades = await rest.my_trades(symbol=SYMBOL, order_id=placed.order_id)
+        assert sum(float(one.qty) for one in trades) == pytest.approx(float(found.executed_qty))
+
+
+@pytest.mark.usefixtures("no_orders")
+async def test_an_order_is_tested_replaced_amended_and_cancelled(rest: Rest) -> None:
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC", "quantity": 0.01}
+    await rest.order_test(price=40_000.0, **order)
+    placed = await rest.new_order(price=40_000.0, **order)
+    new = placed
+    assert (await rest.delete_order(symbol=SYMBOL, order_id=new.order_id)).status == "CANCELED"
+    with pytest.raises(BadRequestError) as refused:
+        await rest.delete_order(symbol=SYMBOL, order_id=new.order_id)
+    assert "Unknown order sent." in str(refused.value)
+
+
+PAIR: Final = {
+    "above_type": "LIMIT_MAKER",
+    "above_price": 55_000.0,
+    "below_type": "STOP_LOSS_LIMIT",
+    "below_stop_price": 45_500.0,
+    "below_price": 45_000.0,
+    "below_time_in_force": "GTC",
+}
+WORKING: Final = {
+    "working_type": "LIMIT",
+    "working_side": "BUY",
+    "working_price": 40_000.0,
+    "working_quantity": 0.01,
+    "working_time_in_force": "GTC",
+}
+
+
+@pytest.mark.usefixtures("no_orders")
+@pytest.mark.parametrize(
+    ("method", "params", "legs"),
+    [
+        pytest.param("order_list_oco", {"side": "SELL", "quantity": 0.01, **PAIR}, 2, id="OCO"),
+        pytest.param(
+            "order_list_oto",
+            WORKING | {"pending_type": "MARKET", "pending_side": "SELL", "pending_quantity": 0.01},
+            2,
+            id="OTO",
+        ),
+        pytest.param(
+            "order_list_otoco",
+            WORKING
+            | {"pending_side": "SELL", "pending_quantity": 0.01}
+            | {f"pending_{name}": value for name, value in PAIR.items()},
+            3,
+            id="OTOCO",
+        ),
+    ],
+)
+async def test_every_order_list_is_placed_found_and_cancelled(
+    rest: Rest, method: str, params: dict[str, Any], legs: int
+) -> None:
+    placed = await getattr(rest, method)(symbol=SYMBOL, **params)
+    assert (len(placed.orders), len(placed.order_reports)) == (legs, legs)
+    found = await rest.get_order_list(order_list_id=placed.order_list_id)
+    assert found.list_order_status == "EXECUTING"
+    assert placed.order_list_id in [one.order_list_id for one in await rest.open_order_list()]
+    gone = await rest.delete_order_list(symbol=SYMBOL, order_list_id=placed.order_list_id)
+    assert (gone.list_order_status, len(gone.order_reports)) == ("ALL_DONE", legs)
+    assert placed.order_list_id in [one.order_list_id for one in await rest.all_order_list()]
+
+
+async def test_a_wrong_secret_and_a_wrong_key_are_recognised(exchange: PaperExchange, account: TestAccount) -> None:
+    wrong = TestAccount(account.uid, account.api_key, "x" * 64)
+    with pytest.raises(BadRequestError):
+        await Rest(client_of(exchange, wrong)).get_account()
+    with pytest.raises(UnauthorizedError):
+        await Rest(client_of(exchange, TestAccount(0, "y" * 64, "x" * 64))).get_account()
+
+
+@asynccontextmanager
+async def connection_of(part: Any) -> AsyncIterator[Any]:
+    """A connection of the WebSocket API or the streams."""
+    connection = await part.create_connection()
+    try:
+        yield connection
+    finally:
+        await connection.close_connection(close_session=True)
+
+
+async def test_market_streams_tell_of_the_symbol(exchange: PaperExchange, client: Spot) -> None:
+    async with connection_of(client.websocket_streams) as connection:
+        told: asyncio.Queue[Any] = asyncio.Queue()
+        for method, params in (
+            ("agg_trade", {}),
+            ("trade", {}),
+            ("book_ticker", {}),
+            ("kline", {"interval": "1m"}),
+            ("diff_book_depth", {"update_speed": "100ms"}),
+            ("partial_book_depth", {"levels": "5", "update_speed": "100ms"}),
+            ("mini_ticker", {}),
+        ):
+            stream = await getattr(connection, method)(symbol=SYMBOL.lower(), **params)
+            stream.on("message", told.put_nowait)
+            await exchange.push_trade(SYMBOL, f"{PRICE - 0.01}")
+            await exchange.push_trade(SYMBOL, f"{PRICE + 0.01}")
+            assert await asyncio.wait_for(told.get(), DEADLINE_SECONDS)
+            await stream.unsubscribe()
+            while not told.empty():
+                told.get_nowait()
+
+
+async def test_user_events_come_and_come_again_after_the_server_dropped_the_socket(
+    exchange: PaperExchange, client: Spot
+) -> None:
+    for _ in range(2):
+        connection = await client.websocket_api.create_connection()
+        told: asyncio.Queue[Any] = asyncio.Queue()
+        closed = asyncio.Event()
+        connection.on_connection("close", closed.set)
+        subscribed = await connection.user_data_stream_subscribe_signature()
+        subscribed.stream.on("message", told.put_nowait)
+        placed = await connection.order_place(symbol=SYMBOL, side="BUY", type="MARKET", quantity=0.01)
+        events = []
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not events or not isinstance(events[-1], OutboundAccountPosition):
+                events.append((await told.get()).actual_instance)
+        order_id = placed.data().result.order_id
+        assert [(one.x, one.X, one.i) for one in events[:-1]] == [
+            ("NEW", "NEW", order_id),
+            ("TRADE", "FILLED", order_id),
+        ]
+        assert await exchange.drop_connections() > 0
+        await asyncio.wait_for(closed.wait(), DEADLINE_SECONDS)
+        await connection.close_connection(close_session=True)
