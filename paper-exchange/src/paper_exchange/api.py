@@ -21,6 +21,7 @@ from paper_exchange.endpoint import (
 )
 from paper_exchange.limits import Limits
 from paper_exchange.market_data import MarketData
+from paper_exchange.order_changes import OrderChanges
 from paper_exchange.order_lists import OrderLists
 from paper_exchange.venue import Venue
 
@@ -36,6 +37,7 @@ class SpotApi:
             **self.market_data.routes,
             **AccountData(venue, limits).routes,
             **OrderLists(venue.exchange).routes,
+            **OrderChanges(venue.exchange).routes,
             ("GET", "/api/v3/order"): read(self._order, fixed(4)),
             ("POST", "/api/v3/order"): trade(self._place, orders=1),
             ("DELETE", "/api/v3/order"): trade(self._cancel),
@@ -64,7 +66,7 @@ class SpotApi:
             client_order_id=requests.text_of(params, "origClientOrderId"),
             new_client_order_id=requests.client_id(params, "newClientOrderId"),
             now=call.now,
-            restriction=params.get("cancelRestrictions", ""),
+            restriction=requests.cancel_restriction(params),
         )
 
     def _cancel_all(self, call: Call) -> Any:

@@ -34,6 +34,8 @@ class Call:
     uid: int
     now: int
     api_key: str = ""
+    excess: ExchangeError | None = None
+    """The refusal of the order limit, where the endpoint answers in spite of it."""
 
     def limit(self, default: int, maximum: int) -> int:
         """The parameter `limit`, cut to what the endpoint gives at most; -1130 for 0."""
@@ -53,6 +55,8 @@ class Route:
     orders: int = 0
     trade: bool = False
     """Places or cancels: costs no weight when it succeeds."""
+    beyond_limit: Callable[[Params], bool] = lambda _: False
+    """Whether the endpoint answers although the account may place no more orders now."""
 
 
 def fixed(weight: int) -> Callable[[Params], int]:

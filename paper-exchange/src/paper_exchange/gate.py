@@ -49,7 +49,7 @@ class Gate:
         now = self._venue.now_ms()
         weight = route.weight(request.params)
         self._limits.admit(address, weight, now)
-        uid, api_key = 0, ""
+        uid, api_key, excess = 0, "", None
         try:
             if route.security is not Security.NONE:
                 key = request.key()
@@ -62,15 +62,15 @@ class Gate:
                 uid, api_key = key.uid, key.api_key
             check_parameters(request.endpoint, request.params, route.security is not Security.NONE)
             if route.orders:
-                self._limits.refuse_orders(uid, route.orders, now)
+                excess = self._excess(request, uid, now)
             now = self._venue.now_ms()
             if route.trade:
                 # Time has passed since the key was proven: what is too old by now must not reach the engine.
                 check_time(request.params, now)
-            result = route.answer(Call(request.params, uid, now, api_key))
+            result = route.answer(Call(request.params, uid, now, api_key, excess))
         except ExchangeError as error:
             self._limits.charge(address, weight, now)
-            if route.orders and error.code in _FROM_ENGINE:
+            if route.orders and excess is None and error.code in _FROM_ENGINE:
                 request.counted(*self._limits.count_orders(uid, route.orders, now))
             raise
         if not route.trade:
@@ -78,3 +78,13 @@ class Gate:
         if route.orders:
             request.counted(*self._limits.count_orders(uid, route.orders, now))
         return result
+
+    def _excess(self, request: Request, uid: int, now: int) -> ExchangeError | None:
+        """The refusal of the order limit: raised, unless the endpoint has a use for it."""
+        try:
+            self._limits.refuse_orders(uid, request.route.orders, now)
+        except ExchangeError as error:
+            if not request.route.beyond_limit(request.params):
+                raise
+            return error
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected
-from paper_exchange.core.filters import check_static
+from paper_exchange.core.filters import check_static, check_trigger
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import OrderType, Side
 from paper_exchange.core.requests import NewOrder
@@ -13,24 +13,39 @@ from paper_exchange.core.state import State
 from paper_exchange.core.units import SCALE, product
 
 
-def check(
+def check_filters(
     state: State,
     market: MarketState,
     uid: int,
     now: Sequence[NewOrder],
-    later: Sequence[NewOrder],
+    later: Sequence[NewOrder] = (),
     *,
     sized: bool = True,
 ) -> None:
-    """What can be refused without looking at money, for orders that work now and those that are pending.
+    """The filters, for orders that work now and those that are pending.
 
     Pending orders that are not `sized` get their quantity later, and are checked for it then.
     """
     average = market.average(state.now)
     requests = (*now, *later)
-    seen: set[str] = set()
     for request in requests:
         check_static(market.rules, request, average, sized or request in now)
+    mine = state.opened.get((uid, market.rules.symbol), {})
+    if all(request.type is OrderType.MARKET for request in requests):
+        return
+    if len(mine) + len(requests) > market.rules.max_orders:
+        raise filter_failure("MAX_NUM_ORDERS", engine=True)
+    algos = sum(request.type.conditional for request in requests)
+    if algos and algos + sum(one.untriggered for one in mine.values()) > market.rules.max_algo_orders:
+        raise filter_failure("MAX_NUM_ALGO_ORDERS", engine=True)
+
+
+def check_entry(
+    state: State, market: MarketState, uid: int, now: Sequence[NewOrder], later: Sequence[NewOrder] = ()
+) -> None:
+    """What else can be refused without looking at money: ids in use, and what would trade or trigger at once."""
+    seen: set[str] = set()
+    for request in (*now, *later):
         ident = request.client_order_id
         if ident is not None:
             known = state.by_client.get((uid, market.rules.symbol, ident))
@@ -40,14 +55,7 @@ def check(
     for request in now:
         if request.type is OrderType.LIMIT_MAKER and crosses(market, request.side, request.price):
             raise rejected(WOULD_MATCH)
-    mine = state.opened.get((uid, market.rules.symbol), {})
-    if all(request.type is OrderType.MARKET for request in requests):
-        return
-    if len(mine) + len(requests) > market.rules.max_orders:
-        raise filter_failure("MAX_NUM_ORDERS", engine=True)
-    algos = sum(request.type.conditional for request in requests)
-    if algos and algos + sum(one.untriggered for one in mine.values()) > market.rules.max_algo_orders:
-        raise filter_failure("MAX_NUM_ALGO_ORDERS", engine=True)
+        check_trigger(request, market.last)
 
 
 def check_funds(state: State, market: MarketState, uid: int, requests: Sequence[NewOrder], quantity: int) -> None:

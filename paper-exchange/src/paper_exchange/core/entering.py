@@ -17,10 +17,17 @@ from paper_exchange.core.state import State, generated_id
 def create(
     state: State, market: MarketState, uid: int, request: NewOrder, quantity: int, *, list_id: int = -1
 ) -> Order:
-    """Make an order, with an id derived from its number where the client gave none."""
+    """Make an order that can be found from now on."""
+    order = make(state, market, uid, request, quantity, list_id=list_id)
+    state.index(order)
+    return order
+
+
+def make(state: State, market: MarketState, uid: int, request: NewOrder, quantity: int, *, list_id: int = -1) -> Order:
+    """An order with the next number, and an id derived from it where the client gave none."""
     order_id = state.next_order_id
     state.next_order_id += 1
-    order = Order(
+    return Order(
         order_id=order_id,
         uid=uid,
         symbol=market.rules.symbol,
@@ -39,8 +46,6 @@ def create(
         strategy_id=request.strategy_id,
         strategy_type=request.strategy_type,
     )
-    state.index(order)
-    return order
 
 
 def accept(state: State, market: MarketState, order: Order) -> None:

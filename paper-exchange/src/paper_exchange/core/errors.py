@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ExchangeError(Exception):
     """A request the exchange refuses; `code` and `message` are what Binance answers.
 
-    `retry_at` (ms) says when a refusal by a limit ends.
+    `retry_at` (ms) says when a refusal by a limit ends; `data` is what Binance answers beside code and message.
     """
 
-    def __init__(self, code: int, message: str, status: int = 400, retry_at: int | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        status: int = 400,
+        *,
+        retry_at: int | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
         self.status = status
         self.retry_at = retry_at
+        self.data = data
+
+    def told(self) -> dict[str, Any]:
+        """What the sender of the request reads."""
+        body: dict[str, Any] = {"code": self.code, "msg": self.message}
+        return body if self.data is None else body | {"data": self.data}
 
 
 def missing(name: str) -> ExchangeError:

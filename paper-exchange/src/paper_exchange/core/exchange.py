@@ -11,20 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from paper_exchange.core import reports
-from paper_exchange.core.checks import check, check_funds, market_quantity
+from paper_exchange.core.checks import check_entry, check_filters, check_funds
 from paper_exchange.core.ending import cancel_order, expire_sibling
-from paper_exchange.core.entering import accept, create, wait, work
+from paper_exchange.core.entering import wait, work
 from paper_exchange.core.errors import INSUFFICIENT_BALANCE, ExchangeError, neither, rejected, unknown_order_on_cancel
 from paper_exchange.core.fills import print_trade
-from paper_exchange.core.filters import check_trigger
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.lists import activate, check_list, create_list
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Account, Order, OrderList, OrderStatus, Trade
+from paper_exchange.core.model import Account, Order, OrderList, Trade
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
+from paper_exchange.core.placing import check_order, place_order
+from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
-from paper_exchange.core.requests import NewOrder
+from paper_exchange.core.requests import CancelTarget, NewOrder
 from paper_exchange.core.state import Changes, Output, State
 
 
@@ -154,21 +155,15 @@ class Exchange(State):
         """A new order; `response` is ACK, RESULT, FULL or empty for the default of its type."""
         market = self.market(request.symbol)
         with self._input(now, market):
-            check(self, market, uid, (request,), ())
-            check_trigger(request, market.last)
-            quantity = market_quantity(market, request)
-            check_funds(self, market, uid, (request,), quantity)
-            order = create(self, market, uid, request, quantity)
-            accept(self, market, order)
-            return self.answer(order, response)
+            check_filters(self, market, uid, (request,))
+            return place_order(self, market, uid, request, response)
 
     def test(self, uid: int, request: NewOrder, now: int) -> None:
         """Check a new order as `place` does, and leave it."""
         market = self.market(request.symbol)
         with self._input(now, market):
-            check(self, market, uid, (request,), ())
-            check_trigger(request, market.last)
-            check_funds(self, market, uid, (request,), market_quantity(market, request))
+            check_filters(self, market, uid, (request,))
+            check_order(self, market, uid, request)
 
     def place_list(self, uid: int, request: NewOrderList, now: int, response: str = "") -> Json:
         """A new OCO, OTO or OTOCO: all of it is accepted, or nothing."""
@@ -176,9 +171,9 @@ class Exchange(State):
         with self._input(now, market):
             first = (request.working,) if request.working else request.legs
             check_list(self, market, uid, request)
-            check(self, market, uid, first, request.legs if request.working else (), sized=not request.pays)
-            for one in first:
-                check_trigger(one, market.last)
+            later = request.legs if request.working else ()
+            check_filters(self, market, uid, first, later, sized=not request.pays)
+            check_entry(self, market, uid, first, later)
             check_funds(self, market, uid, first, first[0].quantity)
             return create_list(self, market, uid, request, response)
 
@@ -198,19 +193,29 @@ class Exchange(State):
         with self._input(now, market):
             if order_id is None and client_order_id is None:
                 raise neither("origClientOrderId", "orderId")
-            order = self.find(uid, symbol, order_id, client_order_id)
-            if order is None or not order.open:
-                raise unknown_order_on_cancel()
-            if client_order_id is not None and order.client_order_id != client_order_id:
-                raise unknown_order_on_cancel()
-            wanted = {"ONLY_NEW": OrderStatus.NEW, "ONLY_PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED}
-            if restriction and restriction not in wanted:
-                raise ExchangeError(
-                    -1145, "`cancelRestrictions` has to be either `ONLY_NEW` or `ONLY_PARTIALLY_FILLED`."
-                )
-            if restriction and order.status is not wanted[restriction]:
-                raise ExchangeError(-2011, "Order was not canceled due to cancel restrictions.")
-            return cancel_order(self, market, order, new_client_order_id)
+            target = CancelTarget(order_id, client_order_id, new_client_order_id, restriction)
+            return cancel_target(self, market, uid, target)
+
+    def cancel_replace(
+        self,
+        uid: int,
+        target: CancelTarget,
+        request: NewOrder,
+        now: int,
+        *,
+        go_on: bool,
+        response: str = "",
+        excess: ExchangeError | None = None,
+    ) -> Json:
+        """Cancel an order, then place one; -2021 or -2022 with both results unless both succeed.
+
+        Without `go_on` nothing is placed where nothing was cancelled; with an `excess` of orders nothing is placed.
+        """
+        market = self.market(request.symbol)
+        with self._input(now, market):
+            check_filters(self, market, uid, (request,))
+            results = replace_order(self, market, uid, target, request, go_on=go_on, response=response, excess=excess)
+        return results.answer()
 
     def cancel_list(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paper_exchange.core.errors import filter_failure, rejected
+from paper_exchange.core.errors import WOULD_TRIGGER, filter_failure, rejected
 from paper_exchange.core.model import Order, OrderType, Side
 from paper_exchange.core.requests import NewOrder
 from paper_exchange.core.symbols import SymbolRules
@@ -50,7 +50,7 @@ def _check_notional(rules: SymbolRules, order: NewOrder | Order, average: int | 
 def check_trigger(order: NewOrder, last: int | None) -> None:
     """A conditional order must not be triggered by the last traded price already."""
     if order.type.conditional and last is not None and would_trigger(order.type, order.side, order.stop_price, last):
-        raise rejected("Order would trigger immediately.")
+        raise rejected(WOULD_TRIGGER)
 
 
 def triggers_rising(kind: OrderType, side: Side) -> bool:

@@ -47,6 +47,17 @@ class NewOrder:
     strategy_type: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class CancelTarget:
+    """An order to cancel: by either id, how the cancel is called, and how the order must stand for it."""
+
+    order_id: int | None
+    client_order_id: str | None
+    new_client_order_id: str | None = None
+    restriction: str = ""
+    """ONLY_NEW, ONLY_PARTIALLY_FILLED or nothing."""
+
+
 def text_of(params: Params, name: str) -> str | None:
     """A parameter that may be absent; -1105 when it is there and empty."""
     value = params.get(name)
@@ -171,6 +182,14 @@ def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_qu
         strategy_id=integer(params, name("strategyId")),
         strategy_type=_strategy_type(params, name("strategyType")),
     )
+
+
+def cancel_restriction(params: Params) -> str:
+    """How an order must stand to be cancelled, or nothing."""
+    value = text_of(params, "cancelRestrictions")
+    if value not in (None, "ONLY_NEW", "ONLY_PARTIALLY_FILLED"):
+        raise ExchangeError(-1145, "`cancelRestrictions` has to be either `ONLY_NEW` or `ONLY_PARTIALLY_FILLED`.")
+    return value or ""
 
 
 def new_order(params: Params) -> NewOrder:

@@ -97,7 +97,7 @@ class RestApi:
         try:
             status, body = self._answer(sent, headers)
         except ExchangeError as error:
-            status, body = error.status, {"code": error.code, "msg": error.message}
+            status, body = error.status, error.told()
             if error.retry_at is not None:
                 headers["Retry-After"] = str(max(1, -(-(error.retry_at - self._venue.now_ms()) // 1000)))
         except Exception:

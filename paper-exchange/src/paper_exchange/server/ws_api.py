@@ -41,6 +41,7 @@ METHODS: Final[dict[str, tuple[str, str]]] = {
     "order.test": ("POST", "/api/v3/order/test"),
     "order.status": ("GET", "/api/v3/order"),
     "order.cancel": ("DELETE", "/api/v3/order"),
+    "order.cancelReplace": ("POST", "/api/v3/order/cancelReplace"),
     "openOrders.status": ("GET", "/api/v3/openOrders"),
     "openOrders.cancelAll": ("DELETE", "/api/v3/openOrders"),
     "allOrders": ("GET", "/api/v3/allOrders"),
@@ -206,4 +207,4 @@ def _text(value: Any) -> str:
 
 
 def _failure(ident: Any, error: ExchangeError) -> dict[str, Any]:
-    return {"id": ident, "status": error.status, "error": {"code": error.code, "msg": error.message}}
+    return {"id": ident, "status": error.status, "error": error.told()}
