@@ -11,6 +11,7 @@ from typing import Any
 
 from paper_exchange.core.model import (
     Account,
+    Amendment,
     Balance,
     Order,
     OrderList,
@@ -157,5 +158,6 @@ def _order(row: dict[str, Any]) -> Order:
             "time_in_force": TimeInForce(row["time_in_force"]),
             "status": OrderStatus(row["status"]),
             "stp": StpMode(row["stp"]),
+            "amendments": [Amendment(**one) for one in row.get("amendments", ())],
         }
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from paper_exchange.core import reports
+from paper_exchange.core.amending import amend
 from paper_exchange.core.checks import check_entry, check_filters, check_funds
 from paper_exchange.core.ending import cancel_order, expire_sibling
 from paper_exchange.core.entering import wait, work
@@ -25,7 +26,7 @@ from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trad
 from paper_exchange.core.placing import check_order, place_order
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
-from paper_exchange.core.requests import CancelTarget, NewOrder
+from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
 from paper_exchange.core.state import Changes, Output, State
 
 
@@ -216,6 +217,12 @@ class Exchange(State):
             check_filters(self, market, uid, (request,))
             results = replace_order(self, market, uid, target, request, go_on=go_on, response=response, excess=excess)
         return results.answer()
+
+    def amend(self, uid: int, symbol: str, target: AmendTarget, now: int) -> Json:
+        """Reduce an open order, which keeps its place in the queue."""
+        market = self.market(symbol)
+        with self._input(now, market):
+            return amend(self, market, uid, target)
 
     def cancel_list(
         self,

@@ -22,10 +22,11 @@ def check_static(rules: SymbolRules, order: NewOrder | Order, average: int | Non
         if not lowest <= order.price <= average * rules.multiplier_up:
             raise filter_failure("PERCENT_PRICE_BY_SIDE")
     if sized:
-        _check_quantity(rules, order, average)
+        check_quantity(rules, order, average)
 
 
-def _check_quantity(rules: SymbolRules, order: NewOrder | Order, average: int | None) -> None:
+def check_quantity(rules: SymbolRules, order: NewOrder | Order, average: int | None) -> None:
+    """The filters that look at the quantity of an order."""
     if not order.quote_quantity and (
         order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
     ):

@@ -76,6 +76,18 @@ class StpMode(StrEnum):
     EXPIRE_BOTH = "EXPIRE_BOTH"
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """One change of an order's quantity; the client order id may change with it."""
+
+    execution_id: int
+    old_client_order_id: str
+    new_client_order_id: str
+    old_quantity: int
+    new_quantity: int
+    time: int
+
+
 @dataclass(slots=True, eq=False)
 class Order:
     """One order from acceptance to its end."""
@@ -109,6 +121,7 @@ class Order:
     """Place in the queue of its price level: lower is earlier."""
     ahead: int = 0
     """Outside quantity that must trade at this price before this order does."""
+    amendments: list[Amendment] = field(default_factory=list)
 
     @property
     def remaining(self) -> int:

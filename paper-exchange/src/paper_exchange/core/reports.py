@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from paper_exchange.core.model import Account, Order, OrderList, OrderStatus, OrderType, Trade
+from paper_exchange.core.model import Account, Amendment, Order, OrderList, OrderStatus, OrderType, Trade
 from paper_exchange.core.units import text
 
 Json = dict[str, Any]
@@ -141,6 +141,53 @@ def order_list(group: OrderList, orders: Iterable[Order], time: int | None = Non
         "orders": [
             {"symbol": one.symbol, "orderId": one.order_id, "clientOrderId": one.client_order_id} for one in orders
         ],
+    }
+
+
+def amended(order: Order, group: OrderList | None, orders: Iterable[Order]) -> Json:
+    """The answer to an amendment, the last one of the order; with the list it is in, and the orders of that."""
+    last = order.amendments[-1]
+    body: Json = {
+        "symbol": order.symbol,
+        "orderId": order.order_id,
+        "orderListId": order.list_id,
+        "origClientOrderId": last.old_client_order_id,
+        "clientOrderId": order.client_order_id,
+        "price": text(order.price),
+        "qty": text(order.quantity),
+        "executedQty": text(order.executed),
+        "preventedQty": text(0),
+        "quoteOrderQty": text(order.quote_quantity),
+        "cumulativeQuoteQty": text(order.quote_executed),
+        "status": order.status.value,
+        "timeInForce": order.time_in_force.value,
+        "type": order.type.value,
+        "side": order.side.value,
+    }
+    body |= _conditional_fields(order)
+    if order.working_time >= 0:
+        body["workingTime"] = order.working_time
+    body["selfTradePreventionMode"] = order.stp.value
+    answer: Json = {"transactTime": last.time, "executionId": last.execution_id, "amendedOrder": body}
+    if group is not None:
+        status = order_list(group, orders)
+        answer["listStatus"] = {
+            name: value for name, value in status.items() if name not in ("listStatusType", "transactionTime")
+        }
+    return answer
+
+
+def amendment(order: Order, one: Amendment) -> Json:
+    """One row of `GET /api/v3/order/amendments`."""
+    return {
+        "symbol": order.symbol,
+        "orderId": order.order_id,
+        "executionId": one.execution_id,
+        "origClientOrderId": one.old_client_order_id,
+        "newClientOrderId": one.new_client_order_id,
+        "origQty": text(one.old_quantity),
+        "newQty": text(one.new_quantity),
+        "time": one.time,
     }
 
 

@@ -58,6 +58,16 @@ class CancelTarget:
     """ONLY_NEW, ONLY_PARTIALLY_FILLED or nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class AmendTarget:
+    """An order to reduce: by either id, to which quantity, and its client order id from then on."""
+
+    order_id: int | None
+    client_order_id: str | None
+    quantity: int
+    new_client_order_id: str | None = None
+
+
 def text_of(params: Params, name: str) -> str | None:
     """A parameter that may be absent; -1105 when it is there and empty."""
     value = params.get(name)

@@ -165,22 +165,30 @@ class State:
         if order.open:
             self.opened.setdefault(key, {})[order.order_id] = order
 
+    def rename(self, order: Order, client_order_id: str) -> None:
+        """From now on an order has another client order id; the old one finds nothing."""
+        del self.by_client[(order.uid, order.symbol, order.client_order_id)]
+        order.client_order_id = client_order_id
+        self.by_client[(order.uid, order.symbol, client_order_id)] = order.order_id
+
     def touch(self, uid: int, asset: str) -> None:
         account = self.accounts[uid]
         account.update_time = self.now
         self.changes.accounts[uid] = account
         self.touched.setdefault(uid, set()).add(asset)
 
-    def report(self, order: Order, execution: str, fill: Trade | None = None) -> None:
+    def report(self, order: Order, execution: str, fill: Trade | None = None, *, replaced: str = "") -> None:
+        """Store an order and tell its owner what happened; `replaced` is the client order id it had before."""
         self.changes.orders[order.order_id] = order
         event = reports.execution_report(order, execution, self.now, self.next_execution_id, fill)
         self.next_execution_id += 1
-        self.tell(order.uid, event)
+        self.tell(order.uid, event | {"C": replaced} if replaced else event)
 
-    def report_list(self, group: OrderList) -> None:
-        """Store a list and tell its owner how it stands."""
+    def report_list(self, group: OrderList, *, updated: bool = False) -> None:
+        """Store a list and tell its owner how it stands, or that an order of it has a new client order id."""
         self.changes.lists[group.list_id] = group
-        self.tell(group.uid, reports.list_status(group, self.members(group), self.now))
+        event = reports.list_status(group, self.members(group), self.now)
+        self.tell(group.uid, event | {"l": "UPDATED"} if updated else event)
 
     def tell(self, uid: int, payload: Json) -> None:
         """An event for the owner of an account."""

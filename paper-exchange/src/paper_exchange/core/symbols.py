@@ -41,6 +41,7 @@ class SymbolRules:
     max_orders: int = 200
     max_algo_orders: int = 5
     max_lists: int = 20
+    max_amends: int = 10
 
     def info(self) -> dict[str, Any]:
         """The symbol's row in `GET /api/v3/exchangeInfo`."""
@@ -62,7 +63,7 @@ class SymbolRules:
             "quoteOrderQtyMarketAllowed": True,
             "allowTrailingStop": False,
             "cancelReplaceAllowed": True,
-            "amendAllowed": False,
+            "amendAllowed": True,
             "pegInstructionsAllowed": False,
             "isSpotTradingAllowed": True,
             "isMarginTradingAllowed": False,
@@ -98,6 +99,7 @@ class SymbolRules:
                 {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": self.max_orders},
                 {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": self.max_lists},
                 {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": self.max_algo_orders},
+                {"filterType": "MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends": self.max_amends},
             ],
             "permissions": [],
             "permissionSets": [["SPOT"]],
