@@ -110,7 +110,7 @@ class Ledger:
             promise(part == 0 and quote == 0 and event["t"] == -1, "what is no trade trades nothing", event)
         promise(units(event["z"]) == had + part, "executed quantity is the sum of the trades", before, event)
         promise(units(event["Z"]) == had_quote + quote, "executed quote is the sum of the trades", before, event)
-        left = units(event["q"]) - units(event["z"])
+        left = units(event["q"]) - units(event["z"]) - units(event.get("A", "0"))
         promise(left >= 0, "no more is executed than was ordered", event)
         promise((status == "FILLED") == (left == 0 and status != "EXPIRED_IN_MATCH"), "filled means all of it", event)
         promise(not event["w"] or status in OPEN, "what is over does not work", event)

@@ -48,8 +48,15 @@ def desk() -> Desk:
         pytest.param({"symbol": "NOSUCH"}, -1121, "Invalid symbol.", id="unknown symbol"),
         pytest.param({"timeInForce": "GTX"}, -1115, "Invalid timeInForce.", id="unknown time in force"),
         pytest.param({"stopPrice": "1"}, -1106, "Parameter 'stopPrice' sent when not required.", id="a stop price"),
+        pytest.param({"icebergQty": "0.009"}, -1013, "Filter failure: ICEBERG_PARTS", id="an iceberg of 112 parts"),
         pytest.param(
-            {"icebergQty": "1"}, -1013, "Iceberg orders are not supported for this symbol.", id="iceberg, not built"
+            {"icebergQty": "0.1", "timeInForce": "IOC"},
+            -1106,
+            "Parameter 'icebergQty' sent when not required.",
+            id="an iceberg that does not rest",
+        ),
+        pytest.param(
+            {"trailingDelta": "100"}, -1106, "Parameter 'trailingDelta' sent when not required.", id="a trailing limit"
         ),
         pytest.param(
             {"selfTradePreventionMode": "NONE"},

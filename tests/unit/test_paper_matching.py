@@ -46,6 +46,18 @@ def test_a_market_buy_by_quote_spends_no_more_than_it_says(desk: Desk) -> None:
     assert answer["executedQty"] == "0.00166000"  # 100 / 60001 cut to the lot step
 
 
+@pytest.mark.parametrize(
+    ("amount", "sold"),
+    [
+        pytest.param("60.2", "0.00100000", id="nearer to the step below"),
+        pytest.param("60.4", "0.00101000", id="nearer to the step above"),
+    ],
+)
+def test_a_market_sell_by_quote_sells_the_steps_closest_to_its_amount(desk: Desk, amount: str, sold: str) -> None:
+    answer = desk.place(ALICE, "SELL", "MARKET", quoteOrderQty=amount)
+    assert (answer["status"], answer["executedQty"]) == ("FILLED", sold)
+
+
 def test_a_market_buy_by_quote_on_a_thin_book_is_expired_with_what_it_got(desk: Desk) -> None:
     desk.book([], [("60001", "0.01")])
     answer = desk.place(ALICE, "BUY", "MARKET", quoteOrderQty="1000")

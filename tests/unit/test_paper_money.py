@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from decimal import Decimal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,12 @@ price = st.integers(59_800, 60_200).map(str)
 quantity = st.sampled_from(["0.001", "0.01", "0.35", "1"])
 user = st.sampled_from(USERS)
 side = st.sampled_from(["BUY", "SELL"])
+mode = st.sampled_from(["EXPIRE_MAKER", "EXPIRE_TAKER", "EXPIRE_BOTH", "DECREMENT", "TRANSFER"])
 
 step = st.one_of(
-    st.tuples(st.just("limit"), user, side, price, quantity, st.sampled_from(["GTC", "IOC", "FOK"])),
+    st.tuples(st.just("limit"), user, side, price, quantity, st.sampled_from(["GTC", "IOC", "FOK"]), mode),
+    st.tuples(st.just("iceberg"), user, side, price, quantity, mode),
+    st.tuples(st.just("trail"), user, side, quantity, st.sampled_from(["10", "25"])),
     st.tuples(st.just("market"), user, side, quantity),
     st.tuples(st.just("quote"), user, side, st.sampled_from(["50", "3000"])),
     st.tuples(st.just("stop"), user, side, price, quantity, st.sampled_from(["STOP_LOSS", "TAKE_PROFIT"])),
@@ -37,8 +41,15 @@ def act(desk: Desk, what: str, *rest: object) -> None:
     arguments = [str(one) for one in rest]
     match what:
         case "limit":
-            uid, where, at, amount, tif = arguments
-            desk.place(int(uid), where, price=at, quantity=amount, timeInForce=tif)
+            uid, where, at, amount, tif, stp = arguments
+            desk.place(int(uid), where, price=at, quantity=amount, timeInForce=tif, selfTradePreventionMode=stp)
+        case "iceberg":
+            uid, where, at, amount, stp = arguments
+            part = str(Decimal(amount) / 4)
+            desk.place(int(uid), where, price=at, quantity=amount, icebergQty=part, selfTradePreventionMode=stp)
+        case "trail":
+            uid, where, amount, delta = arguments
+            desk.place(int(uid), where, "STOP_LOSS", quantity=amount, trailingDelta=delta)
         case "market":
             uid, where, amount = arguments
             desk.place(int(uid), where, "MARKET", quantity=amount)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,12 @@ def market(bench: Bench) -> Any:
     return bench.call("POST", "/api/v3/order", side="BUY", type="MARKET", quantity="0.01")
 
 
+def costs_of_an_order(bench: Bench) -> Any:
+    """What an order would cost."""
+    rates = {"side": "BUY", "type": "MARKET", "quantity": "0.01", "computeCommissionRates": "true"}
+    return bench.call("POST", "/api/v3/order/test", **rates)
+
+
 def reading(path: str, **params: str) -> Callable[[Bench], Any]:
     """A GET."""
     return lambda bench: bench.call("GET", path, **params)
@@ -179,6 +186,15 @@ def cancel_all(bench: Bench) -> Any:
         bench.call("DELETE", "/api/v3/openOrders")
     limit(bench)
     return bench.call("DELETE", "/api/v3/openOrders")
+
+
+def prevented(bench: Bench) -> Any:
+    """The prevented matches of an order that met one of its own account."""
+    best = bench.call("GET", "/api/v3/ticker/bookTicker")["bidPrice"]
+    order = {"type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
+    resting = bench.call("POST", "/api/v3/order", side="SELL", price=str(Decimal(best) + Decimal("0.01")), **order)
+    bench.call("POST", "/api/v3/order", side="BUY", type="MARKET", quantity="0.01")
+    return bench.call("GET", "/api/v3/myPreventedMatches", orderId=str(resting["orderId"]))
 
 
 def after(first: Callable[[Bench], Any], then: Callable[[Bench], Any]) -> Callable[[Bench], Any]:
@@ -209,6 +225,7 @@ def after(first: Callable[[Bench], Any], then: Callable[[Bench], Any]) -> Callab
         ("ExchangeData/GetTradeHistory", reading("/api/v3/trades")),
         ("ExchangeData/GetAggregatedTradeHistory", reading("/api/v3/aggTrades")),
         ("Trading/PlaceOrder", market),
+        ("Trading/PlaceTestOrder", costs_of_an_order),
         ("Trading/PlaceOcoOrderList", oco),
         ("Trading/PlaceOtocoOrderList", otoco),
         ("Trading/GetOrder", of_order("GET")),
@@ -218,6 +235,7 @@ def after(first: Callable[[Bench], Any], then: Callable[[Bench], Any]) -> Callab
         ("Trading/GetOpenOrders", after(limit, reading("/api/v3/openOrders"))),
         ("Trading/GetOrders", after(limit, reading("/api/v3/allOrders"))),
         ("Trading/GetUserTrades", after(market, reading("/api/v3/myTrades"))),
+        ("Trading/GetPreventedTrades", prevented),
         ("Trading/GetOcoOrder", after(oco, reading("/api/v3/orderList", orderListId="0"))),
         ("Trading/GetOcoOrders", after(oco, reading("/api/v3/allOrderList"))),
         ("Trading/GetOpenOcoOrders", after(oco, reading("/api/v3/openOrderList"))),

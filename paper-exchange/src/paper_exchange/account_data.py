@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from paper_exchange.core import reports, requests
-from paper_exchange.core.fills import COMMISSION
-from paper_exchange.core.units import text, to_units
-from paper_exchange.endpoint import Call, Route, Security, fixed
+from paper_exchange.core.errors import neither
+from paper_exchange.core.model import Account, Side
+from paper_exchange.core.units import text
+from paper_exchange.endpoint import Call, Params, Route, Security, fixed
 from paper_exchange.keys import TRADE
 from paper_exchange.limits import Limits
 from paper_exchange.venue import Venue
@@ -24,37 +26,48 @@ class AccountData:
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/api/v3/account"): _route(self._account, 20),
             ("GET", "/api/v3/account/commission"): _route(self._commission, 20),
+            ("GET", "/api/v3/myPreventedMatches"): Route(
+                self._prevented_matches, self._prevented_weight, Security.USER_DATA
+            ),
             ("GET", "/api/v3/rateLimit/order"): _route(self._order_counts, 40),
         }
 
     def _account(self, call: Call) -> Any:
-        rate = text(to_units(COMMISSION))
         held = self._exchange.accounts[call.uid]
         may_trade = held.can_trade and TRADE in self._venue.keys[call.api_key].terms.permissions
         return reports.account(
             held,
-            rate,
-            rate,
             omit_zero=requests.flag(call.params, "omitZeroBalances"),
             permissions={"canTrade": may_trade, "canWithdraw": False, "canDeposit": False},
         )
 
     def _commission(self, call: Call) -> Any:
         symbol = self._exchange.market(requests.required(call.params, "symbol")).rules.symbol
-        zero = {"maker": text(0), "taker": text(0), "buyer": text(0), "seller": text(0)}
-        rate = text(to_units(COMMISSION))
-        return {
-            "symbol": symbol,
-            "standardCommission": zero | {"maker": rate, "taker": rate},
-            "specialCommission": zero,
-            "taxCommission": zero,
-            "discount": {
-                "enabledForAccount": False,
-                "enabledForSymbol": False,
-                "discountAsset": "BNB",
-                "discount": "0.75000000",
-            },
+        held = self._exchange.accounts[call.uid]
+        told = {
+            f"{name}Commission": {part: text(rate) for part, rate in asdict(rates).items()}
+            for name, rates in held.rates(symbol).parts().items()
         }
+        return {"symbol": symbol, **told, "discount": _discount(held, symbol)}
+
+    def _prevented_matches(self, call: Call) -> Any:
+        symbol = self._exchange.market(requests.required(call.params, "symbol")).rules.symbol
+        match_id = requests.integer(call.params, "preventedMatchId")
+        order_id = requests.integer(call.params, "orderId")
+        from_id = requests.integer(call.params, "fromPreventedMatchId") or 0
+        if match_id is None and order_id is None:
+            raise neither("preventedMatchId", "orderId")
+        found = [
+            match
+            for match in self._exchange.prevented.get((call.uid, symbol), [])
+            if match.match_id >= from_id
+            and (match_id is None or match.match_id == match_id)
+            and (order_id is None or order_id in (match.taker_order_id, match.maker_order_id))
+        ]
+        return [reports.my_prevented_match(match) for match in found[: call.limit(500, 1000)]]
+
+    def _prevented_weight(self, params: Params) -> int:
+        return 20 if "orderId" in params and params.get("symbol") in self._exchange.markets else 2
 
     def _order_counts(self, call: Call) -> Any:
         return self._limits.orders(call.uid, call.now)
@@ -62,3 +75,25 @@ class AccountData:
 
 def _route(answer: Callable[[Call], Any], weight: int) -> Route:
     return Route(answer, fixed(weight), Security.USER_DATA)
+
+
+def commission_for_order(held: Account, symbol: str, side: Side) -> dict[str, Any]:
+    """The rates that an order would pay, as `computeCommissionRates` of order/test asks for them."""
+    buyer = side is Side.BUY
+    told: dict[str, Any] = {
+        f"{name}CommissionForOrder": {
+            "maker": text(rates.share(maker=True, buyer=buyer)),
+            "taker": text(rates.share(maker=False, buyer=buyer)),
+        }
+        for name, rates in held.rates(symbol).parts().items()
+    }
+    return told | {"discount": _discount(held, symbol)}
+
+
+def _discount(held: Account, symbol: str) -> dict[str, Any]:
+    return {
+        "enabledForAccount": held.bnb_discount,
+        "enabledForSymbol": True,
+        "discountAsset": "BNB",
+        "discount": text(held.rates(symbol).discount),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paper_exchange.account_data import AccountData
+from paper_exchange.account_data import AccountData, commission_for_order
 from paper_exchange.core import reports, requests
 from paper_exchange.core.errors import bad_combination
 from paper_exchange.endpoint import (
@@ -19,6 +19,7 @@ from paper_exchange.endpoint import (
     response_type,
     trade,
 )
+from paper_exchange.execution_rules import ExecutionRules
 from paper_exchange.limits import Limits
 from paper_exchange.market_data import MarketData
 from paper_exchange.order_changes import OrderChanges
@@ -35,6 +36,7 @@ class SpotApi:
         self.market_data = MarketData(venue, limits)
         self.routes: dict[tuple[str, str], Route] = {
             **self.market_data.routes,
+            **ExecutionRules(venue).routes,
             **AccountData(venue, limits).routes,
             **OrderLists(venue.exchange).routes,
             **OrderChanges(venue.exchange).routes,
@@ -54,8 +56,11 @@ class SpotApi:
         return self._exchange.place(call.uid, requests.new_order(call.params), call.now, response_type(call.params))
 
     def _test(self, call: Call) -> Any:
-        self._exchange.test(call.uid, requests.new_order(call.params), call.now)
-        return {}
+        request = requests.new_order(call.params)
+        self._exchange.test(call.uid, request, call.now)
+        if not requests.flag(call.params, "computeCommissionRates"):
+            return {}
+        return commission_for_order(self._exchange.accounts[call.uid], request.symbol, request.side)
 
     def _cancel(self, call: Call) -> Any:
         params = call.params

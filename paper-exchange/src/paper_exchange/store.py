@@ -17,11 +17,13 @@ from paper_exchange.core.model import (
     OrderList,
     OrderStatus,
     OrderType,
+    PreventedMatch,
     Side,
     StpMode,
     TimeInForce,
     Trade,
 )
+from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.state import Changes
 from paper_exchange.keys import PERMISSIONS, ApiKey, KeyTerms
 
@@ -31,6 +33,9 @@ CREATE TABLE IF NOT EXISTS keys (api_key TEXT PRIMARY KEY, uid INTEGER NOT NULL,
 CREATE TABLE IF NOT EXISTS orders (order_id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS lists (list_id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS trades (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS prevented (
     number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NULL) STRICT;
@@ -75,6 +80,10 @@ class Store:
             self._db.executemany(
                 "INSERT INTO trades (body) VALUES (?)", [(json.dumps(asdict(trade)),) for trade in changes.trades]
             )
+            self._db.executemany(
+                "INSERT INTO prevented (body) VALUES (?)",
+                [(json.dumps(asdict(match)),) for match in changes.prevented],
+            )
 
     def save_key(self, key: ApiKey) -> None:
         """Store a key."""
@@ -93,10 +102,7 @@ class Store:
 
     def accounts(self) -> list[Account]:
         """Every account."""
-        return [
-            Account(**row | {"balances": {asset: Balance(**held) for asset, held in row["balances"].items()}})
-            for row in self._rows("accounts", "uid")
-        ]
+        return [_account(row) for row in self._rows("accounts", "uid")]
 
     def api_keys(self) -> list[ApiKey]:
         """Every key."""
@@ -113,6 +119,10 @@ class Store:
     def trades(self) -> list[Trade]:
         """Every trade in the order it happened."""
         return [Trade(**row) for row in self._rows("trades", "number")]
+
+    def prevented(self) -> list[PreventedMatch]:
+        """Every prevented match in the order it happened."""
+        return [PreventedMatch(**row | {"mode": StpMode(row["mode"])}) for row in self._rows("prevented", "number")]
 
     def prices(self) -> dict[str, int]:
         """The last known price of each symbol, in units."""
@@ -146,6 +156,18 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _account(row: dict[str, Any]) -> Account:
+    """An account from its stored fields."""
+    balances = {asset: Balance(**held) for asset, held in row["balances"].items()}
+    commission = {symbol: _rates(kinds) for symbol, kinds in row.get("commission", {}).items()}
+    return Account(**row | {"balances": balances, "commission": commission})
+
+
+def _rates(kinds: dict[str, Any]) -> CommissionRates:
+    parts = {name: Rates(**kinds[name]) for name in ("standard", "special", "tax")}
+    return CommissionRates(**parts, discount=kinds["discount"])
 
 
 def _order(row: dict[str, Any]) -> Order:

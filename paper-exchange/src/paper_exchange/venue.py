@@ -56,7 +56,7 @@ class Venue:
         self.store = store
         start = self.started_ms = now_ms()
         self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
-        self.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades())
+        self.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades(), store.prevented())
         self.keys = {key.api_key: key for key in store.api_keys()}
         self.candles: dict[str, CandleBook] = {}
         self.tapes = {s: Tape(start // 10) for s in self.exchange.markets}

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from paper_exchange.core.fills import COMMISSION
-from paper_exchange.core.units import text
+from paper_exchange.core.units import text, to_decimal
 from paper_exchange.endpoint import Call, Route, Security, fixed
 from paper_exchange.keys import TRADE, USER_DATA
 from paper_exchange.venue import Venue
@@ -61,8 +60,15 @@ class Wallet:
     def _trade_fee(self, call: Call) -> Any:
         asked = call.params.get("symbol")
         symbols = list(self._exchange.markets) if asked is None else [self._exchange.market(asked).rules.symbol]
-        rate = str(COMMISSION)
-        return [{"symbol": symbol, "makerCommission": rate, "takerCommission": rate} for symbol in symbols]
+        held = self._exchange.accounts[call.uid]
+        return [
+            {
+                "symbol": symbol,
+                "makerCommission": _plain(held.rates(symbol).standard.maker),
+                "takerCommission": _plain(held.rates(symbol).standard.taker),
+            }
+            for symbol in symbols
+        ]
 
     def _coins(self, call: Call) -> Any:
         """Every coin that can be traded or is held."""
@@ -115,3 +121,7 @@ def _nothing(_call: Call) -> Any:
 
 def _route(answer: Callable[[Call], Any], weight: int, security: Security = Security.USER_DATA) -> Route:
     return Route(answer, fixed(weight), security)
+
+
+def _plain(rate: int) -> str:
+    return f"{to_decimal(rate).normalize():f}"

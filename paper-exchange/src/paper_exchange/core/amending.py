@@ -20,7 +20,7 @@ def amend(state: State, market: MarketState, uid: int, target: AmendTarget) -> J
     order = state.find(uid, market.rules.symbol, target.order_id, target.client_order_id)
     if order is None or not order.open or target.client_order_id not in (None, order.client_order_id):
         raise _refused("Unknown order sent.")
-    check_quantity(market.rules, replace(order, quantity=target.quantity), market.average(state.now))
+    check_quantity(market.rules, replace(order, quantity=target.quantity), market.yardstick(state.now))
     ident = target.new_client_order_id or generated_id("amend", state.next_execution_id)
     _check(state, market, order, target.quantity, ident)
     renamed = ident != order.client_order_id
@@ -43,7 +43,7 @@ def _check(state: State, market: MarketState, order: Order, quantity: int, ident
         raise _refused("Order amend (quantity increase) is not supported.")
     if quantity == order.quantity:
         raise _refused("The requested action would change no state; rejecting.")
-    if quantity <= order.executed:
+    if quantity <= order.executed + order.prevented:
         # Nothing of the order would be left; which text Binance has for that is not documented.
         raise _refused("Price * QTY is zero or less.")
     if len(order.amendments) >= market.rules.max_amends:

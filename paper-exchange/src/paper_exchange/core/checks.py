@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected
+from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected, stp_not_allowed
 from paper_exchange.core.filters import check_static, check_trigger
 from paper_exchange.core.market import MarketState
+from paper_exchange.core.matching import offers
 from paper_exchange.core.model import OrderType, Side
 from paper_exchange.core.requests import NewOrder
 from paper_exchange.core.state import State
@@ -26,10 +27,12 @@ def check_filters(
 
     Pending orders that are not `sized` get their quantity later, and are checked for it then.
     """
-    average = market.average(state.now)
+    average = market.yardstick(state.now)
     requests = (*now, *later)
     for request in requests:
         check_static(market.rules, request, average, sized or request in now)
+        if request.stp is not None and request.stp not in market.rules.stp_modes:
+            raise stp_not_allowed()
     mine = state.opened.get((uid, market.rules.symbol), {})
     if all(request.type is OrderType.MARKET for request in requests):
         return
@@ -66,18 +69,19 @@ def check_funds(state: State, market: MarketState, uid: int, requests: Sequence[
     if request.side is Side.SELL:
         asset, needed = rules.base, quantity
     elif request.type is OrderType.MARKET:
-        asset, needed = rules.quote, request.quote_quantity or _cost(market, quantity)
+        asset, needed = rules.quote, request.quote_quantity or _cost(state, market, uid, request)
     else:
         asset = rules.quote
-        needed = max(product(one.price or one.stop_price, one.quantity) for one in requests)
+        needed = max(product(one.price or one.stop_price or market.last or 0, one.quantity) for one in requests)
     if account.balance(asset).free < needed:
         raise rejected(INSUFFICIENT_BALANCE)
 
 
-def _cost(market: MarketState, quantity: int) -> int:
+def _cost(state: State, market: MarketState, uid: int, request: NewOrder) -> int:
     """Quote that a market buy of a quantity costs on the book as it stands."""
     cost = 0
-    for price, shown in market.asks.depth_within(None):
+    quantity = request.quantity
+    for price, shown in _offers(state, market, uid, request):
         part = min(quantity, shown)
         cost += product(price, part)
         quantity -= part
@@ -86,27 +90,41 @@ def _cost(market: MarketState, quantity: int) -> int:
     return cost
 
 
-def market_quantity(market: MarketState, request: NewOrder) -> int:
-    """The quantity of an order; of one by quote amount, what the book gives for at most that amount."""
+def market_quantity(state: State, market: MarketState, uid: int, request: NewOrder) -> int:
+    """The quantity of an order; of one by quote amount, whole steps whose notional on the book is closest to it.
+
+    A buy spends no more than the amount: it buys "as many as quoteOrderQty can".
+    """
     if not request.quote_quantity:
         return request.quantity
     step = market.rules.step
     left = request.quote_quantity
     quantity = price = 0
-    for price, shown in market.ladder(request.side.opposite).depth_within(None):
-        part = min(left * SCALE // price // step * step, shown)
+    for price, shown in _offers(state, market, uid, request):
+        part = min(_whole_steps(left, price, step), shown)
         quantity += part
         left -= product(price, part)
         if part < shown:
+            if request.side is Side.SELL and 2 * left >= product(price, step):
+                quantity += step
             break
     else:
         if not quantity:
             raise rejected("Order book liquidity is less than symbol minimum quantity.")
         # The book ends before the amount does: the rest cannot be filled, and the order will say so.
-        quantity += left * SCALE // price // step * step
+        quantity += _whole_steps(left, price, step)
     if quantity < market.rules.min_quantity:
         raise filter_failure("LOT_SIZE")
     return quantity
+
+
+def _offers(state: State, market: MarketState, uid: int, request: NewOrder) -> Iterator[tuple[int, int]]:
+    return offers(state, market, uid, request.side, request.stp or market.rules.default_stp)
+
+
+def _whole_steps(amount: int, price: int, step: int) -> int:
+    """The quantity that an amount of quote pays for, cut to the lot step."""
+    return amount * SCALE // price // step * step
 
 
 def crosses(market: MarketState, side: Side, price: int) -> bool:

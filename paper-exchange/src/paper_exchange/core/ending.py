@@ -7,25 +7,18 @@ from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Order, OrderStatus
 from paper_exchange.core.money import release_kept, relock
 from paper_exchange.core.reports import Json
+from paper_exchange.core.resting import leave
 from paper_exchange.core.state import State, generated_id
 
 
 def end(state: State, market: MarketState, order: Order, status: OrderStatus, reason: str | None = None) -> None:
     """The order is over without a (further) fill."""
-    leave_book(market, order)
+    leave(market, order)
     order.status = status
     order.expiry_reason = reason
     order.update_time = state.now
-    execution = {OrderStatus.CANCELED: "CANCELED", OrderStatus.EXPIRED_IN_MATCH: "TRADE_PREVENTION"}
-    state.report(order, execution.get(status, "EXPIRED"))
+    state.report(order, "CANCELED" if status is OrderStatus.CANCELED else "EXPIRED")
     finish(state, market, order)
-
-
-def leave_book(market: MarketState, order: Order) -> None:
-    """The order rests no more, if it did."""
-    ladder = market.ladder(order.side)
-    if order in ladder.own.get(order.price, ()):
-        ladder.remove(order)
 
 
 def finish(state: State, market: MarketState, order: Order) -> None:
@@ -76,7 +69,7 @@ def cancel_order(state: State, market: MarketState, order: Order, new_client_ord
     canceled = [one for one in state.members(group) if one.open]
     for one in canceled:
         # All are marked before any is told: the end of one must not expire the others.
-        leave_book(market, one)
+        leave(market, one)
         one.cancel_client_id = ident
         one.status = OrderStatus.CANCELED
         one.update_time = state.now

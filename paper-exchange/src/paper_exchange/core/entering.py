@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from heapq import heappush
-
 from paper_exchange.core.ending import end
-from paper_exchange.core.filters import triggers_rising
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.matching import fillable, match
 from paper_exchange.core.model import Order, OrderStatus, TimeInForce
 from paper_exchange.core.money import relock
 from paper_exchange.core.requests import NewOrder
+from paper_exchange.core.resting import rest
 from paper_exchange.core.state import State, generated_id
+from paper_exchange.core.triggers import wait
 
 
 def create(
@@ -39,7 +38,9 @@ def make(state: State, market: MarketState, uid: int, request: NewOrder, quantit
         quantity=quantity,
         quote_quantity=request.quote_quantity,
         stop_price=request.stop_price,
-        stp=request.stp,
+        iceberg_quantity=request.iceberg_quantity,
+        trailing_delta=request.trailing_delta,
+        stp=request.stp or market.rules.default_stp,
         time=state.now,
         update_time=state.now,
         list_id=list_id,
@@ -60,21 +61,13 @@ def accept(state: State, market: MarketState, order: Order) -> None:
         work(state, market, order)
 
 
-def wait(market: MarketState, order: Order) -> None:
-    """The order sleeps until a trade meets its trigger price."""
-    if triggers_rising(order.type, order.side):
-        heappush(market.rising, (order.stop_price, order.order_id))
-    else:
-        heappush(market.falling, (-order.stop_price, order.order_id))
-
-
 def work(state: State, market: MarketState, order: Order) -> None:
     """The order becomes active: it takes what it may, and rests or expires."""
     order.working_time = order.update_time = state.now
     state.report(order, "NEW")
     at_market = not order.type.priced
     limit = None if at_market else order.price
-    if order.time_in_force is TimeInForce.FOK and not fillable(market, order):
+    if order.time_in_force is TimeInForce.FOK and not fillable(state, market, order):
         end(state, market, order, OrderStatus.EXPIRED, "UNFILLED_FOK_ORDER_EXPIRED")
         return
     relock(state, market, order)
@@ -84,8 +77,6 @@ def work(state: State, market: MarketState, order: Order) -> None:
     if at_market:
         end(state, market, order, OrderStatus.EXPIRED, "INSUFFICIENT_LIQUIDITY")
     elif order.time_in_force is TimeInForce.GTC:
-        state.sequence += 1
-        order.sequence = state.sequence
-        market.ladder(order.side).add(order)
+        rest(state, market, order)
     else:
         end(state, market, order, OrderStatus.EXPIRED, "UNFILLED_IOC_QUANTITY_EXPIRED")

@@ -92,3 +92,8 @@ def no_such_order() -> ExchangeError:
 def bad_symbol() -> ExchangeError:
     """The symbol is not traded here."""
     return ExchangeError(-1121, "Invalid symbol.")
+
+
+def stp_not_allowed() -> ExchangeError:
+    """The symbol does not have this mode of self-trade prevention."""
+    return ExchangeError(-1013, "This symbol does not allow the specified self-trade prevention mode.")

@@ -14,20 +14,23 @@ from paper_exchange.core import reports
 from paper_exchange.core.amending import amend
 from paper_exchange.core.checks import check_entry, check_filters, check_funds
 from paper_exchange.core.ending import cancel_order, expire_sibling
-from paper_exchange.core.entering import wait, work
+from paper_exchange.core.entering import work
 from paper_exchange.core.errors import INSUFFICIENT_BALANCE, ExchangeError, neither, rejected, unknown_order_on_cancel
 from paper_exchange.core.fills import print_trade
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.lists import activate, check_list, create_list
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Account, Order, OrderList, Trade
+from paper_exchange.core.model import Account, Order, OrderList, PreventedMatch, Trade
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
 from paper_exchange.core.placing import check_order, place_order
+from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
 from paper_exchange.core.state import Changes, Output, State
+from paper_exchange.core.triggers import wait
+from paper_exchange.core.units import SCALE
 
 
 class Exchange(State):
@@ -107,12 +110,29 @@ class Exchange(State):
                     self.tell(uid, reports.balance_update(asset, delta, self.now))
                     self.touch(uid, asset)
 
+    def set_trade_group(self, uid: int, trade_group_id: int) -> None:
+        """From now on the account's orders do not trade with others of the group; -1 is none."""
+        self.accounts[uid].trade_group_id = trade_group_id
+        self.changes.accounts[uid] = self.accounts[uid]
+
+    def set_commission(self, uid: int, rates: CommissionRates, symbol: str = "") -> None:
+        """What trading costs an account from now on, for a symbol or for all that have no rates of their own."""
+        self.accounts[uid].commission[symbol] = rates
+        self.changes.accounts[uid] = self.accounts[uid]
+
+    def set_bnb_discount(self, uid: int, enabled: bool) -> None:
+        """Whether BNB pays the account's commissions from now on."""
+        self.accounts[uid].bnb_discount = enabled
+        self.changes.accounts[uid] = self.accounts[uid]
+
     def seed(self, symbol: str, last: int, traded: Iterable[tuple[int, int, int]]) -> None:
         """History before the start: the last price, and (time ms, base, quote) for the average price."""
         market = self.market(symbol)
         market.last = last
         for time, base, quote in traded:
             market.record(time, base, quote)
+            if base:
+                market.reference.add(time, quote * SCALE // base)
 
     def on_book(
         self,
@@ -274,6 +294,7 @@ class Exchange(State):
         orders: Iterable[Order],
         lists: Iterable[OrderList],
         trades: Iterable[Trade],
+        prevented: Iterable[PreventedMatch] = (),
     ) -> None:
         """Take over what was stored, each in order of its id; open orders go back to their places."""
         self.accounts = {account.uid: account for account in accounts}
@@ -282,6 +303,10 @@ class Exchange(State):
             if trade.symbol in self.markets:
                 market = self.markets[trade.symbol]
                 market.next_trade_id = max(market.next_trade_id, trade.trade_id + 1)
+        for match in prevented:
+            self.keep_prevented(match)
+            if match.symbol in self.markets:
+                self.markets[match.symbol].next_prevented_id = match.match_id + 1
         for group in lists:
             self.lists[group.list_id] = group
             self.list_by_client[(group.uid, group.client_list_id)] = group.list_id

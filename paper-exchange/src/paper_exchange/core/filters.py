@@ -12,7 +12,7 @@ from paper_exchange.core.units import product
 def check_static(rules: SymbolRules, order: NewOrder | Order, average: int | None, sized: bool = True) -> None:
     """Filters that need nothing but the order and the average price (units; None while nothing has traded).
 
-    Of an order that is not `sized` only the prices are checked.
+    Of an order that is not `sized` only prices and the trailing delta are checked.
     """
     for price in (order.price, order.stop_price):
         if price and (price % rules.tick or not rules.min_price <= price <= rules.max_price):
@@ -21,6 +21,8 @@ def check_static(rules: SymbolRules, order: NewOrder | Order, average: int | Non
         lowest = int(average * rules.multiplier_down)
         if not lowest <= order.price <= average * rules.multiplier_up:
             raise filter_failure("PERCENT_PRICE_BY_SIDE")
+    if order.trailing_delta and not rules.min_trailing_delta <= order.trailing_delta <= rules.max_trailing_delta:
+        raise filter_failure("TRAILING_DELTA")
     if sized:
         check_quantity(rules, order, average)
 
@@ -31,6 +33,8 @@ def check_quantity(rules: SymbolRules, order: NewOrder | Order, average: int | N
         order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
     ):
         raise filter_failure("LOT_SIZE")
+    if order.iceberg_quantity and -(-order.quantity // order.iceberg_quantity) > rules.max_iceberg_parts:
+        raise filter_failure("ICEBERG_PARTS")
     _check_notional(rules, order, average)
 
 
@@ -60,5 +64,7 @@ def triggers_rising(kind: OrderType, side: Side) -> bool:
 
 
 def would_trigger(kind: OrderType, side: Side, stop_price: int, last: int) -> bool:
-    """Whether the last traded price meets the trigger price."""
+    """Whether the last traded price meets the stop price; a trailing stop may have none."""
+    if not stop_price:
+        return False
     return last >= stop_price if triggers_rising(kind, side) else last <= stop_price

@@ -79,6 +79,8 @@ class Ladder:
             self._available[price] = left
         else:
             del self._available[price]
+        for order in self.own.get(price, ()):
+            order.ahead = max(0, order.ahead - quantity)
         self._touch(price)
 
     def add(self, order: Order) -> None:
@@ -126,7 +128,7 @@ class Ladder:
 
     def quantity(self, price: int) -> int:
         """What the book shows at a price: the market's rest plus ours."""
-        return self._available.get(price, 0) + sum(order.remaining for order in self.own.get(price, ()))
+        return self._available.get(price, 0) + sum(order.shown for order in self.own.get(price, ()))
 
     def levels(self, limit: int) -> list[tuple[int, int]]:
         """The best `limit` levels as (price, quantity)."""
@@ -136,10 +138,3 @@ class Ladder:
                 break
             result.append((price, self.quantity(price)))
         return result
-
-    def depth_within(self, limit: int | None) -> Iterator[tuple[int, int]]:
-        """Levels that a taker with this limit may reach, best first."""
-        for price in self.prices():
-            if limit is not None and not self.reaches(price, limit):
-                return
-            yield price, self.quantity(price)

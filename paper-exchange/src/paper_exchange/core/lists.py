@@ -105,7 +105,7 @@ def _size(state: State, market: MarketState, group: OrderList, pending: list[Ord
         one.quantity = quantity
     try:
         for one in pending:
-            check_static(market.rules, one, market.average(state.now))
+            check_static(market.rules, one, market.yardstick(state.now))
     except ExchangeError:
         return False
     return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from paper_exchange.core.ladder import Ladder
-from paper_exchange.core.model import Side
+from paper_exchange.core.model import Order, Side
+from paper_exchange.core.price_range import ReferencePrice
 from paper_exchange.core.symbols import SymbolRules
 from paper_exchange.core.units import SCALE
 
@@ -18,11 +19,15 @@ class MarketState:
         self.bids = Ladder(Side.BUY)
         self.asks = Ladder(Side.SELL)
         self.last: int | None = None
+        self.reference = ReferencePrice(rules.price_range.bucket_count, rules.price_range.bucket_width_ms)
         self.next_trade_id = next_trade_id
+        self.next_prevented_id = 0
         self.rising: list[tuple[int, int]] = []
         """(trigger price, order id) of orders that wait for the price to rise."""
         self.falling: list[tuple[int, int]] = []
         """(minus trigger price, order id) of orders that wait for the price to fall."""
+        self.trailing: dict[int, Order] = {}
+        """Trailing stops that follow the price, by id."""
         self.todo: deque[tuple[str, int]] = deque()
         """Triggered orders and lists whose pending orders come to life, in order."""
         self.pushed: tuple[Ladder, int, int] | None = None
@@ -45,6 +50,10 @@ class MarketState:
             self._traded.append((second, base, quote))
         self._traded_base += base
         self._traded_quote += quote
+
+    def yardstick(self, now: int) -> int | None:
+        """The price that filters measure orders by: the reference price, else the average."""
+        return self.reference.value(now) or self.average(now)
 
     def average(self, now: int) -> int | None:
         """Volume-weighted price of the last minutes, else the last price."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from paper_exchange.core.rates import CommissionRates
+
 
 class Side(StrEnum):
     BUY = "BUY"
@@ -69,11 +71,14 @@ LIVE = frozenset((OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED))
 
 
 class StpMode(StrEnum):
-    """Self-trade prevention: who expires when an order would meet one of the same account."""
+    """Self-trade prevention: who expires or shrinks when an order would meet one of the same account or group."""
 
+    NONE = "NONE"
     EXPIRE_TAKER = "EXPIRE_TAKER"
     EXPIRE_MAKER = "EXPIRE_MAKER"
     EXPIRE_BOTH = "EXPIRE_BOTH"
+    DECREMENT = "DECREMENT"
+    TRANSFER = "TRANSFER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +127,30 @@ class Order:
     ahead: int = 0
     """Outside quantity that must trade at this price before this order does."""
     amendments: list[Amendment] = field(default_factory=list)
+    iceberg_quantity: int = 0
+    """The part of an iceberg that the book shows at a time; 0 shows all."""
+    visible: int = 0
+    """What is left of the part of an iceberg that the book shows."""
+    trailing_delta: int = 0
+    """How far, in 1/100 of a percent, a trailing stop lets the price come back."""
+    trailing_time: int = -1
+    """When a trailing stop began to follow the price."""
+    extreme: int = 0
+    """The best price since then."""
+    prevented: int = 0
+    """Quantity that self-trade prevention took off."""
+    prevented_match_id: int = -1
+    """The prevented match that did so last."""
 
     @property
     def remaining(self) -> int:
         """Quantity still to be filled."""
-        return self.quantity - self.executed
+        return self.quantity - self.executed - self.prevented
+
+    @property
+    def shown(self) -> int:
+        """Open quantity that the book shows."""
+        return min(self.visible, self.remaining) if self.iceberg_quantity else self.remaining
 
     @property
     def open(self) -> bool:
@@ -183,6 +207,26 @@ class Trade:
     maker: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PreventedMatch:
+    """A trade that self-trade prevention did not let happen, and what each order lost by it (0 for nothing)."""
+
+    match_id: int
+    symbol: str
+    price: int
+    quantity: int
+    """What would have been traded."""
+    mode: StpMode
+    taker_uid: int
+    taker_order_id: int
+    taker_quantity: int
+    maker_uid: int
+    maker_order_id: int
+    maker_quantity: int
+    trade_group_id: int
+    time: int
+
+
 @dataclass(slots=True, eq=False)
 class Balance:
     """What an account holds of one asset."""
@@ -200,6 +244,16 @@ class Account:
     update_time: int = 0
     can_trade: bool = True
     permissions: list[str] = field(default_factory=lambda: ["SPOT"])
+    trade_group_id: int = -1
+    """Accounts of one group do not trade with each other; -1 is none."""
+    commission: dict[str, CommissionRates] = field(default_factory=dict)
+    """Rates by symbol, under "" those of every other."""
+    bnb_discount: bool = False
+    """Pay commissions in BNB where that is possible."""
+
+    def rates(self, symbol: str) -> CommissionRates:
+        """What trading a symbol costs this account."""
+        return self.commission.get(symbol) or self.commission.get("") or CommissionRates()
 
     def balance(self, asset: str) -> Balance:
         """The balance of an asset, made when it is first needed."""

@@ -14,9 +14,8 @@ def lock_of(order: Order) -> int:
         return 0
     if order.side is Side.SELL:
         return order.remaining if order.type.priced or order.untriggered else 0
-    if order.type.priced:
-        return product(order.price, order.remaining)
-    return product(order.stop_price, order.remaining) if order.untriggered else 0
+    # A trailing stop at market without a stop price has no price to keep money aside by.
+    return product(order.price or order.stop_price, order.remaining) if order.type.priced or order.untriggered else 0
 
 
 def _need(state: State, order: Order) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def trade_with_resting(state: State, market: MarketState, price: int, quantity: 
                 queue = min(max(0, maker.ahead - consumed), left)
                 consumed += queue
                 left -= queue
-            part = min(left, maker.remaining)
+            part = min(left, maker.shown if level == price else maker.remaining)
             if part:
                 left -= part
                 _fill_maker(state, market, maker, part)

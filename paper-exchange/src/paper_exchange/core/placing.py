@@ -13,7 +13,7 @@ from paper_exchange.core.state import State
 def check_order(state: State, market: MarketState, uid: int, request: NewOrder) -> int:
     """Refuse an order that passed the filters, or tell its quantity."""
     check_entry(state, market, uid, (request,))
-    quantity = market_quantity(market, request)
+    quantity = market_quantity(state, market, uid, request)
     check_funds(state, market, uid, (request,), quantity)
     return quantity
 

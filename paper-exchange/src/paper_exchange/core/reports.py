@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from paper_exchange.core.model import Account, Amendment, Order, OrderList, OrderStatus, OrderType, Trade
-from paper_exchange.core.units import text
+from paper_exchange.core.model import Account, Amendment, Order, OrderList, OrderStatus, PreventedMatch, Trade
+from paper_exchange.core.units import SCALE, product, text
 
 Json = dict[str, Any]
 
@@ -15,6 +16,16 @@ def _conditional_fields(order: Order) -> Json:
     fields: Json = {}
     if order.stop_price:
         fields["stopPrice"] = text(order.stop_price)
+    if order.iceberg_quantity:
+        fields["icebergQty"] = text(order.iceberg_quantity)
+    return fields | _labels(order)
+
+
+def _labels(order: Order) -> Json:
+    """Fields that every answer shows where the order has them."""
+    fields: Json = {}
+    if order.trailing_delta:
+        fields |= {"trailingDelta": order.trailing_delta, "trailingTime": order.trailing_time}
     if order.strategy_id is not None:
         fields["strategyId"] = order.strategy_id
     if order.strategy_type is not None:
@@ -52,14 +63,16 @@ def result(order: Order) -> Json:
     body |= _conditional_fields(order)
     body["workingTime"] = order.working_time
     body["selfTradePreventionMode"] = order.stp.value
+    if order.prevented:
+        body["preventedQuantity"] = text(order.prevented)
     if order.expiry_reason:
         body["expiryReason"] = order.expiry_reason
     return body
 
 
-def full(order: Order, fills: Iterable[Trade]) -> Json:
-    """The answer to a new order with its immediate fills."""
-    return result(order) | {
+def fills(trades: Iterable[Trade]) -> Json:
+    """What the fullest answer to a new order adds: its immediate fills."""
+    return {
         "fills": [
             {
                 "price": text(fill.price),
@@ -68,9 +81,58 @@ def full(order: Order, fills: Iterable[Trade]) -> Json:
                 "commissionAsset": fill.commission_asset,
                 "tradeId": fill.trade_id,
             }
-            for fill in fills
+            for fill in trades
         ]
     }
+
+
+def prevented_matches(matches: Sequence[PreventedMatch]) -> Json:
+    """What the answer to a new order adds when self-trade prevention kept it from trades."""
+    fields: Json = {"preventedMatches": [_prevented_match(one) for one in matches]}
+    if matches[0].trade_group_id >= 0:
+        fields["tradeGroupId"] = matches[0].trade_group_id
+    return fields
+
+
+def _prevented_match(match: PreventedMatch) -> Json:
+    fields: Json = {
+        "preventedMatchId": match.match_id,
+        "makerSymbol": match.symbol,
+        "makerOrderId": match.maker_order_id,
+        "price": text(match.price),
+    }
+    if match.taker_quantity:
+        fields["takerPreventedQuantity"] = text(match.taker_quantity)
+    if match.maker_quantity:
+        fields["makerPreventedQuantity"] = text(match.maker_quantity)
+    return fields
+
+
+def my_prevented_match(match: PreventedMatch) -> Json:
+    """One row of `GET /api/v3/myPreventedMatches`."""
+    return _prevented_match(match) | {
+        "symbol": match.symbol,
+        "takerOrderId": match.taker_order_id,
+        "tradeGroupId": match.trade_group_id,
+        "selfTradePreventionMode": match.mode.value,
+        "transactTime": match.time,
+    }
+
+
+def prevention(order: Order, match: PreventedMatch) -> Json:
+    """What the user event adds when self-trade prevention took quantity off an order."""
+    making = order.order_id == match.maker_order_id
+    fields: Json = {
+        "B": text(match.maker_quantity if making else match.taker_quantity),
+        "U": match.taker_order_id if making else match.maker_order_id,
+        "Cs": match.symbol,
+        "pl": text(match.quantity),
+        "pL": text(match.price),
+        "pY": text(product(match.price, match.quantity)),
+    }
+    if match.trade_group_id >= 0:
+        fields["u"] = match.trade_group_id
+    return fields
 
 
 def order_status(order: Order) -> Json:
@@ -89,7 +151,7 @@ def order_status(order: Order) -> Json:
         "type": order.type.value,
         "side": order.side.value,
         "stopPrice": text(order.stop_price),
-        "icebergQty": text(0),
+        "icebergQty": text(order.iceberg_quantity),
         "time": order.time,
         "updateTime": order.update_time,
         "isWorking": order.working_time >= 0,
@@ -97,13 +159,17 @@ def order_status(order: Order) -> Json:
         "origQuoteOrderQty": text(order.quote_quantity),
         "selfTradePreventionMode": order.stp.value,
     }
-    if order.strategy_id is not None:
-        body["strategyId"] = order.strategy_id
-    if order.strategy_type is not None:
-        body["strategyType"] = order.strategy_type
+    body |= _labels(order) | _prevented(order)
     if order.expiry_reason:
         body["expiryReason"] = order.expiry_reason
     return body
+
+
+def _prevented(order: Order) -> Json:
+    """What self-trade prevention took off an order so far."""
+    if not order.prevented:
+        return {}
+    return {"preventedMatchId": order.prevented_match_id, "preventedQuantity": text(order.prevented)}
 
 
 def canceled(order: Order) -> Json:
@@ -125,7 +191,8 @@ def canceled(order: Order) -> Json:
         "type": order.type.value,
         "side": order.side.value,
     }
-    return body | _conditional_fields(order) | {"selfTradePreventionMode": order.stp.value}
+    body |= _conditional_fields(order) | {"selfTradePreventionMode": order.stp.value}
+    return body | _prevented(order)
 
 
 def order_list(group: OrderList, orders: Iterable[Order], time: int | None = None) -> Json:
@@ -213,7 +280,6 @@ def my_trade(trade: Trade) -> Json:
 def execution_report(order: Order, execution: str, now: int, execution_id: int, fill: Trade | None = None) -> Json:
     """The user event of one change of an order; `execution` is Binance's execution type."""
     is_cancel = execution == "CANCELED"
-    market = order.type is OrderType.MARKET
     body: Json = {
         "e": "executionReport",
         "E": now,
@@ -225,7 +291,7 @@ def execution_report(order: Order, execution: str, now: int, execution_id: int, 
         "q": text(order.quantity),
         "p": text(order.price),
         "P": text(order.stop_price),
-        "F": text(0),
+        "F": text(order.iceberg_quantity),
         "g": order.list_id,
         "C": order.client_order_id if is_cancel else "",
         "x": execution,
@@ -240,7 +306,7 @@ def execution_report(order: Order, execution: str, now: int, execution_id: int, 
         "T": now,
         "t": fill.trade_id if fill else -1,
         "I": execution_id,
-        "w": order.live and not order.untriggered and not (market and order.remaining == 0),
+        "w": order.live and not order.untriggered and (order.type.priced or execution == "NEW"),
         "m": fill.maker if fill else False,
         "M": fill is not None,
         "O": order.time,
@@ -251,6 +317,12 @@ def execution_report(order: Order, execution: str, now: int, execution_id: int, 
     }
     if order.working_time >= 0:
         body["W"] = order.working_time
+    if order.prevented:
+        body |= {"v": order.prevented_match_id, "A": text(order.prevented)}
+    if order.trailing_delta:
+        body["d"] = order.trailing_delta
+    if order.trailing_time >= 0:
+        body["D"] = order.trailing_time
     if order.strategy_id is not None:
         body["j"] = order.strategy_id
     if order.strategy_type is not None:
@@ -299,14 +371,12 @@ def balance_update(asset: str, delta: int, now: int) -> Json:
     return {"e": "balanceUpdate", "E": now, "a": asset, "d": text(delta), "T": now}
 
 
-def account(held: Account, maker: str, taker: str, omit_zero: bool, permissions: Mapping[str, bool]) -> Json:
-    """The answer to `GET /api/v3/account`; commission rates as decimal texts."""
-    return {
-        "makerCommission": 10,
-        "takerCommission": 10,
-        "buyerCommission": 0,
-        "sellerCommission": 0,
-        "commissionRates": {"maker": maker, "taker": taker, "buyer": text(0), "seller": text(0)},
+def account(held: Account, omit_zero: bool, permissions: Mapping[str, bool]) -> Json:
+    """The answer to `GET /api/v3/account`."""
+    rates = asdict(held.rates("").standard)
+    body: Json = {
+        **{f"{kind}Commission": rate * 10_000 // SCALE for kind, rate in rates.items()},
+        "commissionRates": {kind: text(rate) for kind, rate in rates.items()},
         **permissions,
         "brokered": False,
         "requireSelfTradePrevention": False,
@@ -321,3 +391,6 @@ def account(held: Account, maker: str, taker: str, omit_zero: bool, permissions:
         "permissions": list(held.permissions),
         "uid": held.uid,
     }
+    if held.trade_group_id >= 0:
+        body["tradeGroupId"] = held.trade_group_id
+    return body

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from paper_exchange.core.errors import ExchangeError, illegal, missing, not_required, overflowed
+from paper_exchange.core.errors import (
+    ExchangeError,
+    illegal,
+    missing,
+    neither,
+    not_required,
+    overflowed,
+    stp_not_allowed,
+)
 from paper_exchange.core.model import OrderType, Side, StpMode, TimeInForce
 from paper_exchange.core.units import LARGEST, parse_units
 
@@ -19,8 +27,6 @@ _CLIENT_ID = re.compile(r"[a-zA-Z0-9\-_]{1,36}")
 _INTEGER_PATTERN: Final = "^[0-9]{1,20}$"
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _UNSUPPORTED: Final = {
-    "icebergQty": "Iceberg orders are not supported for this symbol.",
-    "trailingDelta": "Trailing stop orders are not supported for this symbol.",
     "pegPriceType": "Pegged orders are not supported for this symbol.",
 }
 
@@ -41,8 +47,11 @@ class NewOrder:
     quantity: int
     quote_quantity: int
     stop_price: int
+    iceberg_quantity: int
+    trailing_delta: int
     client_order_id: str | None
-    stp: StpMode
+    stp: StpMode | None
+    """None is the default of the symbol."""
     strategy_id: int | None
     strategy_type: int | None
 
@@ -139,12 +148,9 @@ def _strategy_type(params: Params, name: str) -> int | None:
     return value
 
 
-def _stp(params: Params) -> StpMode:
+def _stp(params: Params) -> StpMode | None:
     value = text_of(params, "selfTradePreventionMode")
-    if value is None:
-        return StpMode.EXPIRE_MAKER
-    refusal = ExchangeError(-1013, "This symbol does not allow the specified self-trade prevention mode.")
-    return _choice(StpMode, value, refusal)
+    return None if value is None else _choice(StpMode, value, stp_not_allowed())
 
 
 def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_quantity: int) -> NewOrder:
@@ -173,10 +179,16 @@ def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_qu
         raise missing(name("price"))
     if not kind.priced and text_of(params, name("price")) is not None:
         raise not_required(name("price"))
-    if kind.conditional and not stop_price:
-        raise missing(name("stopPrice"))
-    if not kind.conditional and text_of(params, name("stopPrice")) is not None:
-        raise not_required(name("stopPrice"))
+    trailing_delta = integer(params, name("trailingDelta")) or 0
+    if kind.conditional and not stop_price and not trailing_delta:
+        raise neither(name("stopPrice"), name("trailingDelta"))
+    if not kind.conditional:
+        for absent in (name("stopPrice"), name("trailingDelta")):
+            if text_of(params, absent) is not None:
+                raise not_required(absent)
+    iceberg_quantity = _units(params, name("icebergQty"))
+    if iceberg_quantity and (not kind.priced or tif is not TimeInForce.GTC):
+        raise not_required(name("icebergQty"))
     order_id_name = name("clientOrderId") if prefix else "newClientOrderId"
     return NewOrder(
         symbol=required(params, "symbol"),
@@ -187,6 +199,8 @@ def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_qu
         quantity=quantity,
         quote_quantity=quote_quantity,
         stop_price=stop_price,
+        iceberg_quantity=iceberg_quantity,
+        trailing_delta=trailing_delta,
         client_order_id=client_id(params, order_id_name),
         stp=_stp(params),
         strategy_id=integer(params, name("strategyId")),

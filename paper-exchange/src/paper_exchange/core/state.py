@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from paper_exchange.core import reports
 from paper_exchange.core.errors import ExchangeError, bad_symbol, neither, no_such_order
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Account, Order, OrderList, OrderType, Trade
+from paper_exchange.core.model import Account, Order, OrderList, OrderType, PreventedMatch, Trade
 from paper_exchange.core.reports import Json
 from paper_exchange.core.symbols import SymbolRules
 
@@ -48,9 +49,10 @@ class Changes:
     orders: dict[int, Order] = field(default_factory=dict)
     lists: dict[int, OrderList] = field(default_factory=dict)
     trades: list[Trade] = field(default_factory=list)
+    prevented: list[PreventedMatch] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.accounts or self.orders or self.lists or self.trades)
+        return bool(self.accounts or self.orders or self.lists or self.trades or self.prevented)
 
 
 _ARCHIVED_AFTER_MS: Final = 90 * 86_400_000
@@ -67,6 +69,8 @@ class State:
         self.orders: dict[int, Order] = {}
         self.lists: dict[int, OrderList] = {}
         self.trades: dict[tuple[int, str], list[Trade]] = {}
+        self.prevented: dict[tuple[int, str], list[PreventedMatch]] = {}
+        """Prevented matches by account and symbol, in order of their ids."""
         self.next_order_id = 1
         self.next_list_id = 0
         self.next_execution_id = start_ms * 10
@@ -151,9 +155,15 @@ class State:
             response = "FULL" if order.type in (OrderType.MARKET, OrderType.LIMIT) else "ACK"
         if response == "ACK":
             return reports.ack(order)
-        if response == "RESULT":
-            return reports.result(order)
-        return reports.full(order, [fill for fill in self.fills if fill.order_id == order.order_id])
+        body = reports.result(order)
+        if response == "FULL":
+            body |= reports.fills(fill for fill in self.fills if fill.order_id == order.order_id)
+        mine = self.prevented.get((order.uid, order.symbol), [])
+        # Only the newest can be of this order: it is new.
+        matches = list(takewhile(lambda one: one.taker_order_id == order.order_id, reversed(mine)))
+        if matches:
+            body |= reports.prevented_matches(matches[::-1])
+        return body
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -177,10 +187,25 @@ class State:
         self.changes.accounts[uid] = account
         self.touched.setdefault(uid, set()).add(asset)
 
-    def report(self, order: Order, execution: str, fill: Trade | None = None, *, replaced: str = "") -> None:
+    def keep_prevented(self, match: PreventedMatch) -> None:
+        """Let both parties find a prevented match."""
+        for uid in {match.taker_uid, match.maker_uid}:
+            self.prevented.setdefault((uid, match.symbol), []).append(match)
+
+    def report(
+        self,
+        order: Order,
+        execution: str,
+        fill: Trade | None = None,
+        *,
+        prevented: PreventedMatch | None = None,
+        replaced: str = "",
+    ) -> None:
         """Store an order and tell its owner what happened; `replaced` is the client order id it had before."""
         self.changes.orders[order.order_id] = order
         event = reports.execution_report(order, execution, self.now, self.next_execution_id, fill)
+        if prevented is not None:
+            event |= reports.prevention(order, prevented)
         self.next_execution_id += 1
         self.tell(order.uid, event | {"C": replaced} if replaced else event)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from paper_exchange.core.model import StpMode
+from paper_exchange.core.price_range import PriceRange
 from paper_exchange.core.units import text, to_units
 
 ORDER_TYPES: Final = (
@@ -17,7 +19,6 @@ ORDER_TYPES: Final = (
     "TAKE_PROFIT",
     "TAKE_PROFIT_LIMIT",
 )
-STP_MODES: Final = ("EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,12 @@ class SymbolRules:
     max_algo_orders: int = 5
     max_lists: int = 20
     max_amends: int = 10
+    default_stp: StpMode = StpMode.EXPIRE_MAKER
+    stp_modes: tuple[StpMode, ...] = tuple(mode for mode in StpMode if mode is not StpMode.NONE)
+    max_iceberg_parts: int = 100
+    min_trailing_delta: int = 10
+    max_trailing_delta: int = 2000
+    price_range: PriceRange = field(default_factory=PriceRange)
 
     def info(self) -> dict[str, Any]:
         """The symbol's row in `GET /api/v3/exchangeInfo`."""
@@ -56,12 +63,12 @@ class SymbolRules:
             "baseCommissionPrecision": 8,
             "quoteCommissionPrecision": 8,
             "orderTypes": list(ORDER_TYPES),
-            "icebergAllowed": False,
+            "icebergAllowed": True,
             "ocoAllowed": True,
             "otoAllowed": True,
             "opoAllowed": True,
             "quoteOrderQtyMarketAllowed": True,
-            "allowTrailingStop": False,
+            "allowTrailingStop": True,
             "cancelReplaceAllowed": True,
             "amendAllowed": True,
             "pegInstructionsAllowed": False,
@@ -79,6 +86,14 @@ class SymbolRules:
                     "minQty": text(self.min_quantity),
                     "maxQty": text(self.max_quantity),
                     "stepSize": text(self.step),
+                },
+                {"filterType": "ICEBERG_PARTS", "limit": self.max_iceberg_parts},
+                {
+                    "filterType": "TRAILING_DELTA",
+                    "minTrailingAboveDelta": self.min_trailing_delta,
+                    "maxTrailingAboveDelta": self.max_trailing_delta,
+                    "minTrailingBelowDelta": self.min_trailing_delta,
+                    "maxTrailingBelowDelta": self.max_trailing_delta,
                 },
                 {
                     "filterType": "PERCENT_PRICE_BY_SIDE",
@@ -103,8 +118,8 @@ class SymbolRules:
             ],
             "permissions": [],
             "permissionSets": [["SPOT"]],
-            "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
-            "allowedSelfTradePreventionModes": list(STP_MODES),
+            "defaultSelfTradePreventionMode": self.default_stp.value,
+            "allowedSelfTradePreventionModes": [mode.value for mode in self.stp_modes],
         }
 
 
