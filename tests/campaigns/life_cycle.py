@@ -214,12 +214,15 @@ def entries(orders: list[Json]) -> list[tuple[int, int, str]]:
 class Watchman:
     """Looks at the account several times a second: a position must not be without its stop for long."""
 
-    def __init__(self, exchange: PaperExchange, account: TestAccount) -> None:
+    def __init__(self, exchange: PaperExchange, account: TestAccount, step: Callable[[], str]) -> None:
         self.worst = 0.0
+        self.worst_step = ""
+        """The step in which that was."""
         self.held = Decimal(0)
         """Value of the position in the quote asset."""
         self._exchange = exchange
         self._account = account
+        self._step = step
         self._since: float | None = None
 
     async def run(self) -> None:
@@ -242,8 +245,8 @@ class Watchman:
                 self._since = None
             elif self._since is None:
                 self._since = loop.time()
-            else:
-                self.worst = max(self.worst, loop.time() - self._since)
+            elif loop.time() - self._since > self.worst:
+                self.worst, self.worst_step = loop.time() - self._since, self._step()
             await asyncio.sleep(0.2)
 
 
@@ -309,7 +312,7 @@ class Life:
         self.safe: list[tuple[float, float]] = []
         """Times of the acknowledgement and of the release."""
         self.step = ""
-        self._watchman = Watchman(shared.exchange, account)
+        self._watchman = Watchman(shared.exchange, account, lambda: self.step)
 
     # --- the operator ---
 
@@ -606,7 +609,9 @@ class Life:
                 if begun < moment / 1000 < ended
             ]
         if self._watchman.worst > UNPROTECTED_SECONDS:
-            violations.append(f"a position was without its stop for {self._watchman.worst:.1f} s")
+            violations.append(
+                f"a position was without its stop for {self._watchman.worst:.1f} s in {self._watchman.worst_step}"
+            )
         if "delete" in self.outcome.waypoints:
             await self._audit_rest()
         # An error of the server in a watch ends kopf, and so the operator, which says why; the next one goes on.
