@@ -577,7 +577,8 @@ class Life:
         async def still() -> bool:
             nonlocal settled
             before, settled = settled, len(self.proxy.mutations)
-            if before == settled:
+            # What was refused is tried again, later each time.
+            if before == settled and self.proxy.mutations[-1].status != 409:
                 return True
             await asyncio.sleep(QUIET_SECONDS)
             return False

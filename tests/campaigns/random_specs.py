@@ -242,6 +242,10 @@ def _is_refused(ready: tuple[str, str, str]) -> bool:
     return ready[:2] == ("False", Reason.POD_MISSING) and "refuses" in ready[2]
 
 
+def _keeps_former(up_to_date: tuple[str, str, str]) -> bool:
+    return up_to_date[:2] == ("False", Reason.POD_OUTDATED) and "refuses" in up_to_date[2]
+
+
 def _sparse(spec: Json) -> Json:
     """A stored spec without what the bot is not told since it equals the schema's default."""
 
@@ -284,7 +288,9 @@ def _pod_amiss(view: View, scene: Scene, config: Json) -> list[str]:
         if double is not None and double.quantity:
             holds["WhenFlat"] = Reason.AWAITING_FLAT
         expected = holds.get(spec["updateStrategy"])
-        if not running or expected is None:
+        if running and _keeps_former(up_to_date):
+            pass  # What runs is not ended for a pod that would be refused; whether it would is asked by who waits.
+        elif not running or expected is None:
             wrong.append(f"the pod has another shape, {spec['updateStrategy']} replaces it, UpToDate {up_to_date}")
         elif up_to_date[:2] != ("False", expected):
             wrong.append(f"the pod has another shape, and UpToDate is {up_to_date}, not {expected}")
@@ -455,16 +461,24 @@ class Walker:
 
     async def _settle(self) -> View:
         """Waits until nothing is amiss."""
-        begun = time.monotonic()
+        begun = restarted = time.monotonic()
+        operator = self._scene.operator
         while True:
             view = await self._look()
             wrong = amiss(view, self._scene)
-            if not wrong and view.pod is None and not view.spec.get("suspend") and not await self._pod_is_refused(view):
-                wrong = ["there is no pod, though the API server takes it"]
+            refused = _keeps_former(view.told(ConditionType.UP_TO_DATE)) or (
+                view.pod is None and not view.spec.get("suspend")
+            )
+            if not wrong and refused and not await self._pod_is_refused(view):
+                wrong = ["the API server takes the pod that is said to be refused"]
+            if operator is not self._scene.operator:
+                # Another walk killed it: an end that was not seen is waited for from its successor's start.
+                operator, restarted = self._scene.operator, time.monotonic()
             took = time.monotonic() - begun
             if not wrong:
                 break
-            if took > PATIENCE + (0.0 if self._scene.operator is self._first_operator else UNSEEN_END):
+            patience = PATIENCE + (0.0 if operator is self._first_operator else UNSEEN_END)
+            if time.monotonic() - restarted > patience:
                 raise AssertionError(
                     f"walk {self._walk.number}, spec {self._walk.taken}, after {took:.0f} s: {'; '.join(wrong)}\n"
                     f"spec {json.dumps(view.spec)}\nstatus {json.dumps(view.bot.get('status'))[:3000]}\n"
