@@ -167,6 +167,11 @@ class FaultProxy:
         if down:
             self.cut_watches()
 
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return sum(not _ended(request) for request in self._watching)
+
     def cut_watches(self) -> None:
         """Breaks every open watch, once."""
         for request in self._watching:

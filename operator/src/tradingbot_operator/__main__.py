@@ -20,6 +20,7 @@ def configure_logging(level: str) -> None:
         structlog.processors.format_exc_info,
     ]
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lower_what_is_tried_again)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
@@ -42,6 +43,13 @@ def configure_logging(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def lower_what_is_tried_again(record: logging.LogRecord) -> bool:
+    """A filter that drops nothing: kopf calls each call to the API server that it tries again an error."""
+    if record.name.startswith("kopf._cogs.clients.") and record.levelno == logging.ERROR:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def lease_lost(error: BaseException) -> BaseException | None:

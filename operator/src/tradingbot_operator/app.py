@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from random import Random, SystemRandom
 from typing import Any, Final
 
-import kopf
 import structlog
 
 from tradingbot_api import names
@@ -29,6 +28,7 @@ from tradingbot_operator.metrics import Metrics, Servers
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane
 from tradingbot_operator.settings import Settings
+from tradingbot_operator.watching import watch
 from tradingbot_operator.work_queue import WorkQueue
 
 START_RETRY_SECONDS: Final = 1.0
@@ -82,30 +82,20 @@ async def run(settings: Settings) -> None:
             return
         async with asyncio.TaskGroup() as group:
             ready = asyncio.Event()
-            kopf_stop = asyncio.Event()
             leading = group.create_task(operator.lead())
             background = [group.create_task(coroutine) for coroutine in (operator.resync.run(), operator.gauges())]
             watching = group.create_task(
-                kopf.operator(
-                    registry=handlers.register(operator.watcher, access),
-                    settings=handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
-                    clusterwide=not settings.namespaces,
-                    namespaces=settings.namespaces,
-                    stop_flag=kopf_stop,
-                    ready_flag=ready,
+                watch(
+                    lambda: handlers.register(operator.watcher, access),
+                    lambda: handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
+                    settings.namespaces,
+                    ready=ready,
+                    begun=listen,  # the order of our own end is ours
+                    failed=operator.resync.hurry,
                 )
             )
-            await asyncio.wait({group.create_task(ready.wait()), watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and watching.exception() is None:
-                # kopf took the signals for a moment, and was told to end.
-                stop.set()
-            # The order of our own end is ours.
-            listen()
-            state.started = True
-            stopping = group.create_task(stop.wait())
-            await asyncio.wait({stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not stop.is_set():
-                raise RuntimeError("watching ended by itself; see the log before this line")
+            state.started = await _unless(stop, ready.wait())
+            await stop.wait()
             log.info("stopping")
             state.started = False
             # First the work, then its Lease: the next one begins while this process still closes its watches.
@@ -115,9 +105,8 @@ async def run(settings: Settings) -> None:
             await leader.release()
             # kopf leaves its watch generators to the loop's shutdown, which reports each as an error.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            for task in background:
+            for task in (*background, watching):
                 task.cancel()
-            kopf_stop.set()
 
 
 async def _look_around(cluster: Cluster, operator: _Operator) -> None:
@@ -140,7 +129,7 @@ async def _retry(what: str, call: Any) -> None:
             await asyncio.sleep(max(START_RETRY_SECONDS, error.retry_after))
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
     """Awaits `work`, or gives it up when `stop` is set; whether it was done."""
     task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
