@@ -258,12 +258,14 @@ GTC = {"timeInForce": "GTC"}
         pytest.param({"type": "LIMIT", "price": +1000, **GTC}, "NEW", id="limit"),
         pytest.param({"type": "LIMIT", "price": +1000, "timeInForce": "IOC"}, "EXPIRED", id="IOC"),
         pytest.param({"type": "LIMIT", "price": +1000, "timeInForce": "FOK"}, "EXPIRED", id="FOK"),
+        pytest.param({"type": "LIMIT", "price": +1000, "icebergQty": "0.001", **GTC}, "NEW", id="iceberg"),
         pytest.param({"type": "LIMIT_MAKER", "price": +1000}, "NEW", id="limit maker"),
         pytest.param({"type": "MARKET"}, "FILLED", id="market"),
         pytest.param({"type": "STOP_LOSS", "stopPrice": -1000}, "NEW", id="stop loss"),
         pytest.param({"type": "STOP_LOSS_LIMIT", "stopPrice": -1000, "price": -1010, **GTC}, "NEW", id="stop limit"),
         pytest.param({"type": "TAKE_PROFIT", "stopPrice": +1000}, "NEW", id="take profit"),
         pytest.param({"type": "TAKE_PROFIT_LIMIT", "stopPrice": +1000, "price": +990, **GTC}, "NEW", id="profit limit"),
+        pytest.param({"type": "STOP_LOSS", "trailingDelta": 100}, "NEW", id="trailing"),
     ],
 )
 async def test_every_type_of_order_is_placed_and_found(
@@ -284,6 +286,17 @@ async def test_a_market_order_spends_a_sum(client: Any) -> None:
     answer = await client.create_order(symbol=SYMBOL, side="BUY", type="MARKET", quoteOrderQty="100")
     assert answer["status"] == "FILLED"
     assert 99 < Decimal(answer["cummulativeQuoteQty"]) <= 100
+
+
+async def test_an_order_is_replaced_by_another(client: Any) -> None:
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
+    placed = await client.create_order(price="40000", **order)
+    replaced = await client.cancel_replace_order(
+        cancelReplaceMode="STOP_ON_FAILURE", cancelOrderId=placed["orderId"], price="41000", **order
+    )
+    assert (replaced["cancelResult"], replaced["newOrderResult"]) == ("SUCCESS", "SUCCESS")
+    opened = await client.get_open_orders(symbol=SYMBOL)
+    assert [one["orderId"] for one in opened] == [replaced["newOrderResponse"]["orderId"]]
 
 
 async def test_an_oto_is_placed_found_and_cancelled(client: Any) -> None:

@@ -102,12 +102,16 @@ async def no_orders(client: Any) -> None:
         pytest.param(("limit", "buy", 49_000.0, {"timeInForce": "IOC"}), "expired", id="IOC"),
         pytest.param(("limit", "buy", 49_000.0, {"timeInForce": "FOK"}), "expired", id="FOK"),
         pytest.param(("limit", "sell", 51_000.0, {"postOnly": True}), "open", id="limit maker"),
+        pytest.param(("limit", "sell", 51_000.0, {"icebergQty": "0.001"}), "open", id="iceberg"),
         pytest.param(("market", "sell", None, {}), "closed", id="market"),
         pytest.param(("market", "buy", None, {"cost": 100}), "closed", id="market by cost"),
         pytest.param(("market", "sell", None, {"stopLossPrice": 49_000}), "open", id="stop loss"),
         pytest.param(("limit", "sell", 48_900.0, {"stopLossPrice": 49_000}), "open", id="stop loss limit"),
         pytest.param(("market", "sell", None, {"takeProfitPrice": 51_000}), "open", id="take profit"),
         pytest.param(("limit", "sell", 51_000.0, {"takeProfitPrice": 51_000}), "open", id="take profit limit"),
+        pytest.param(
+            ("market", "sell", None, {"trailingPercent": 1, "stopLossOrTakeProfit": "stopLoss"}), "open", id="trailing"
+        ),
     ],
 )
 async def test_every_type_of_order_is_placed_and_found(client: Any, order: tuple[Any, ...], status: str) -> None:
@@ -126,7 +130,10 @@ async def test_every_type_of_order_is_placed_and_found(client: Any, order: tuple
 @pytest.mark.usefixtures("no_orders")
 async def test_an_order_is_tested_edited_and_cancelled(client: Any) -> None:
     assert (await client.create_order(PAIR, "limit", "buy", 0.01, 40_000, {"test": True}))["id"] is None
-    edited = await client.create_order(PAIR, "limit", "buy", 0.01, 40_000)
+    placed = await client.create_order(PAIR, "limit", "buy", 0.01, 40_000)
+    edited = await client.edit_order(placed["id"], PAIR, "limit", "buy", 0.02, 41_000)
+    assert (edited["price"], edited["amount"], edited["status"]) == (41_000, 0.02, "open")
+    assert (await client.fetch_order(placed["id"], PAIR))["status"] == "canceled"
     assert (await client.cancel_order(edited["id"], PAIR))["status"] == "canceled"
     with pytest.raises(ccxt.OrderNotFound):
         await client.cancel_order(edited["id"], PAIR)

@@ -115,6 +115,7 @@ GTC: Final = {"time_in_force": "GTC"}
         pytest.param("LIMIT", {"price": 50_100.0, "side": "BUY", **GTC}, "FILLED", id="limit that takes"),
         pytest.param("LIMIT", {"price": 51_000.0, "time_in_force": "IOC"}, "EXPIRED", id="IOC"),
         pytest.param("LIMIT", {"price": 51_000.0, "time_in_force": "FOK"}, "EXPIRED", id="FOK"),
+        pytest.param("LIMIT", {"price": 51_000.0, "iceberg_qty": 0.001, **GTC}, "NEW", id="iceberg"),
         pytest.param("LIMIT_MAKER", {"price": 51_000.0}, "NEW", id="limit maker"),
         pytest.param("MARKET", {}, "FILLED", id="market"),
         pytest.param("MARKET", {"quantity": None, "quote_order_qty": 100.0}, "FILLED", id="market by quote"),
@@ -126,6 +127,7 @@ GTC: Final = {"time_in_force": "GTC"}
         pytest.param(
             "TAKE_PROFIT_LIMIT", {"stop_price": 51_000.0, "price": 51_000.0, **GTC}, "NEW", id="take profit limit"
         ),
+        pytest.param("STOP_LOSS", {"trailing_delta": 100}, "NEW", id="trailing"),
     ],
 )
 async def test_every_type_of_order_is_placed_and_found(
@@ -149,7 +151,14 @@ async def test_an_order_is_tested_replaced_amended_and_cancelled(rest: Rest) -> 
     order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC", "quantity": 0.01}
     await rest.order_test(price=40_000.0, **order)
     placed = await rest.new_order(price=40_000.0, **order)
-    new = placed
+    replaced = await rest.order_cancel_replace(
+        price=41_000.0, cancel_replace_mode="STOP_ON_FAILURE", cancel_order_id=placed.order_id, **order
+    )
+    new = replaced.new_order_response
+    assert (replaced.cancel_result, replaced.new_order_result, new.price) == ("SUCCESS", "SUCCESS", "41000.00000000")
+    amended = await rest.order_amend_keep_priority(symbol=SYMBOL, order_id=new.order_id, new_qty=0.005)
+    assert (amended.amended_order.order_id, amended.amended_order.qty) == (new.order_id, "0.00500000")
+    assert [one.new_qty for one in await rest.order_amendments(symbol=SYMBOL, order_id=new.order_id)] == ["0.00500000"]
     assert (await rest.delete_order(symbol=SYMBOL, order_id=new.order_id)).status == "CANCELED"
     with pytest.raises(BadRequestError) as refused:
         await rest.delete_order(symbol=SYMBOL, order_id=new.order_id)
@@ -191,6 +200,13 @@ WORKING: Final = {
             | {f"pending_{name}": value for name, value in PAIR.items()},
             3,
             id="OTOCO",
+        ),
+        pytest.param("order_list_opo", WORKING | {"pending_type": "MARKET", "pending_side": "SELL"}, 2, id="OPO"),
+        pytest.param(
+            "order_list_opoco",
+            WORKING | {"pending_side": "SELL"} | {f"pending_{name}": value for name, value in PAIR.items()},
+            3,
+            id="OPOCO",
         ),
     ],
 )

@@ -67,6 +67,12 @@ class SpotScene:
         """The id of an OCO that waits."""
         return int((await self.sender.signed("POST", "/api/v3/orderList/oco", **_OCO))["orderListId"])
 
+    async def trailing(self) -> int:
+        """The id of an order that follows the price for a strategy."""
+        more = {"trailingDelta": 100, "strategyId": 1, "strategyType": 1_000_000}
+        order = {"symbol": SYMBOL, "side": "SELL", "type": "STOP_LOSS", "quantity": "0.001"} | more
+        return int((await self.sender.signed("POST", "/api/v3/order", **order))["orderId"])
+
     async def prevented(self) -> int:
         """The id of an order that its own account's order would have met, and was kept from it."""
         maker = await self.place(side="SELL", price=str(PRICE))
@@ -164,7 +170,7 @@ _FIXED: Final[dict[str, Json]] = {
     "GET /api/v3/referencePrice": _ONE,
     "GET /api/v3/referencePrice/calculation": _ONE,
     "POST /api/v3/order": _LIMIT | {"price": str(PRICE + 100)},
-    "POST /api/v3/order/test": _LIMIT | {"price": _FAR},
+    "POST /api/v3/order/test": _LIMIT | {"price": _FAR, "computeCommissionRates": "true"},
     "POST /api/v3/sor/order": _LIMIT | {"price": _FAR},
     "POST /api/v3/sor/order/test": _LIMIT | {"price": _FAR},
     "POST /api/v3/orderList/oco": _OCO,

@@ -9,6 +9,8 @@ from paper_exchange.core.errors import ExchangeError
 
 _SIGNED: Final = ("apiKey", "timestamp", "recvWindow", "signature")
 """What a request carries for its security; `apiKey` on the WebSocket API."""
+_EVERYWHERE: Final = "returnRateLimits"
+"""Any request of the WebSocket API may say whether its answer tells the limits."""
 _PEG: Final = ("pegPriceType", "pegOffsetValue", "pegOffsetType")
 _ORDER: Final = (
     *("symbol", "side", "type", "timeInForce", "quantity", "quoteOrderQty", "price", "newClientOrderId", "strategyId"),
@@ -97,7 +99,7 @@ def check_parameters(endpoint: tuple[str, str], params: Mapping[str, str], signe
     read = _PARAMETERS.get(" ".join(endpoint))
     if read is None:
         return
-    unread = sum(name not in read and not (signed and name in _SIGNED) for name in params)
+    unread = sum(name not in read and name != _EVERYWHERE and not (signed and name in _SIGNED) for name in params)
     if not unread:
         return
     if not read and not signed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from paper_exchange.core import requests
 from paper_exchange.core.units import text, to_decimal
 from paper_exchange.endpoint import Call, Route, Security, fixed
 from paper_exchange.keys import TRADE, USER_DATA
@@ -29,6 +30,8 @@ class Wallet:
             ("GET", "/sapi/v1/account/apiTradingStatus"): _route(self._trading_status, 1),
             ("GET", "/sapi/v1/account/apiRestrictions"): _route(self._restrictions, 1),
             ("GET", "/sapi/v1/asset/tradeFee"): _route(self._trade_fee, 1),
+            ("GET", "/sapi/v1/bnbBurn"): _route(self._bnb_burn, 1),
+            ("POST", "/sapi/v1/bnbBurn"): _route(self._set_bnb_burn, 1),
             ("GET", "/sapi/v1/capital/config/getall"): _route(self._coins, 10),
             ("POST", "/sapi/v3/asset/getUserAsset"): _route(self._assets, 5),
             ("GET", "/sapi/v1/margin/allPairs"): _route(_nothing, 1, Security.KEY),
@@ -69,6 +72,15 @@ class Wallet:
             }
             for symbol in symbols
         ]
+
+    def _bnb_burn(self, call: Call) -> Any:
+        """Whether BNB pays commissions; nothing is lent, so it pays no interest."""
+        return {"spotBNBBurn": self._exchange.accounts[call.uid].bnb_discount, "interestBNBBurn": False}
+
+    def _set_bnb_burn(self, call: Call) -> Any:
+        if "spotBNBBurn" in call.params:
+            self._exchange.set_bnb_discount(call.uid, requests.flag(call.params, "spotBNBBurn"))
+        return self._bnb_burn(call)
 
     def _coins(self, call: Call) -> Any:
         """Every coin that can be traded or is held."""
