@@ -93,6 +93,18 @@ def test_a_missing_parameter_is_named(absent: str) -> None:
         requests.new_order(params)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [pytest.param({"quantity": "180.00001"}, id="by base"), pytest.param({"quoteOrderQty": "10801000"}, id="by quote")],
+)
+def test_a_market_order_may_be_smaller_only_than_a_limit(desk: Desk, params: dict[str, str]) -> None:
+    desk.open(2, USDT="20000000")
+    desk.book([], [("60001", "500")])
+    with pytest.raises(ExchangeError, match="-1013 Filter failure: MARKET_LOT_SIZE"):
+        desk.place(2, "BUY", "MARKET", **params)
+    assert desk.place(2, "BUY", "MARKET", quantity="180", response="RESULT")["status"] == "FILLED"
+
+
 def test_a_market_order_is_measured_by_the_average_price(desk: Desk) -> None:
     with pytest.raises(ExchangeError, match="NOTIONAL"):
         desk.place(ALICE, "BUY", "MARKET", quantity="0.00008")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from paper_exchange.core.exchange import Exchange
@@ -55,6 +57,29 @@ def test_orders_lists_trades_and_balances_survive_and_go_on_working(tmp_path: Pa
     assert fresh.held(ALICE, "BTC")[1] == "0"
     newest = fresh.place(ALICE, "BUY", price="50000", quantity="0.1")["orderId"]
     assert newest == stop + 1
+
+
+def test_a_database_of_an_older_version_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    desk = Desk()
+    desk.open(ALICE, USDT="100000", BTC="5")
+    desk.book([("60000", "1")], [("60001", "1")])
+    order = desk.place(ALICE, "BUY", price="59500", quantity="0.1")["orderId"]
+    store.save(desk.exchange.take_changes())
+    store.close()
+    newer = {
+        "accounts": ["trade_group_id", "commission", "bnb_discount"],
+        "orders": ["iceberg_quantity", "visible", "trailing_delta", "trailing_time", "extreme", "prevented"],
+    }
+    with closing(sqlite3.connect(tmp_path / "exchange.sqlite", isolation_level=None)) as database:
+        database.execute("DROP TABLE prevented")
+        for table, fields in newer.items():
+            for field in fields:
+                database.execute(f"UPDATE {table} SET body = json_remove(body, '$.{field}')")
+    fresh = reopened(tmp_path, desk)
+    assert (fresh.status(order), fresh.held(ALICE, "USDT")) == (desk.status(order), ("94050", "5950"))
+    fresh.push("59400")
+    assert fresh.status(order)[0] == "FILLED"
 
 
 def test_a_key_is_found_again(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def market_quantity(state: State, market: MarketState, uid: int, request: NewOrd
         quantity += _whole_steps(left, price, step)
     if quantity < market.rules.min_quantity:
         raise filter_failure("LOT_SIZE")
+    if quantity > market.rules.max_market_quantity:
+        raise filter_failure("MARKET_LOT_SIZE")
     return quantity
 
 

@@ -33,6 +33,8 @@ def check_quantity(rules: SymbolRules, order: NewOrder | Order, average: int | N
         order.quantity % rules.step or not rules.min_quantity <= order.quantity <= rules.max_quantity
     ):
         raise filter_failure("LOT_SIZE")
+    if order.type is OrderType.MARKET and order.quantity > rules.max_market_quantity:
+        raise filter_failure("MARKET_LOT_SIZE")
     if order.iceberg_quantity and -(-order.quantity // order.iceberg_quantity) > rules.max_iceberg_parts:
         raise filter_failure("ICEBERG_PARTS")
     _check_notional(rules, order, average)

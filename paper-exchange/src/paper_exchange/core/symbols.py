@@ -35,6 +35,8 @@ class SymbolRules:
     min_quantity: int
     max_quantity: int
     min_notional: int
+    max_market_quantity: int
+    """On Binance it moves with the market; here it stands."""
     max_notional: int = 9_000_000 * 10**8
     multiplier_up: int = 5
     multiplier_down: Decimal = Decimal("0.2")
@@ -87,6 +89,12 @@ class SymbolRules:
                     "maxQty": text(self.max_quantity),
                     "stepSize": text(self.step),
                 },
+                {
+                    "filterType": "MARKET_LOT_SIZE",
+                    "minQty": text(0),
+                    "maxQty": text(self.max_market_quantity),
+                    "stepSize": text(0),
+                },
                 {"filterType": "ICEBERG_PARTS", "limit": self.max_iceberg_parts},
                 {
                     "filterType": "TRAILING_DELTA",
@@ -135,6 +143,7 @@ def _rules(base: str, quote: str, *, tick: str, step: str, max_price: str, max_q
         min_quantity=to_units(Decimal(step)),
         max_quantity=to_units(Decimal(max_quantity)),
         min_notional=5 * 10**8,
+        max_market_quantity=to_units(Decimal(max_quantity) / 50 // Decimal(step) * Decimal(step)),
     )
 
 
