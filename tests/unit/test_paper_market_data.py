@@ -21,7 +21,7 @@ from paper_exchange.market_data import MarketData
 from paper_exchange.store import Store
 from paper_exchange.tickers import Figures
 from paper_exchange.venue import Venue
-from support.paper import START_MS, SYMBOL
+from support.paper import START_MS, SYMBOL, Desk
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -72,6 +72,16 @@ def test_an_aggregate_is_what_one_taker_order_took_at_one_price() -> None:
         (12, 101, 5, 4, 4),
     ]
     assert [one.agg_id for one in trades.add([printed(5, 101, taker=7)])] == [13]  # another input is another order
+
+
+def test_a_trade_names_the_order_that_took() -> None:
+    desk = Desk()
+    desk.open(1, USDT="100000")
+    desk.book([("60000", "1")], [("60001", "1"), ("60002", "1")])
+    order_id = desk.place(1, "BUY", "MARKET", quantity="1.5")["orderId"]
+    desk.trade("60002")
+    outputs = desk.exchange.take_outputs()
+    assert [one.taker for one in outputs if isinstance(one, TradePrint)] == [order_id, order_id, 0]
 
 
 def test_a_tape_forgets_its_oldest_trades_and_finds_the_rest_by_id_and_time() -> None:

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
     )
+    serve.add_argument(
+        "--connection-limit", type=int, default=300, help="WebSockets per address in 5 minutes (default %(default)s)"
+    )
     add_commands(commands)
     return parser
 
@@ -88,6 +91,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
     from paper_exchange.market.events import MarketError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
+    from paper_exchange.server.connections import ConnectionLimits
 
     _log_to_stderr()
     settings = Options(
@@ -99,6 +103,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         control_port=options.control_port,
         data_dir=options.data_dir,
         weight_per_minute=options.weight_limit,
+        connections=ConnectionLimits(options.connection_limit),
     )
     try:
         server = PaperExchangeServer(settings)

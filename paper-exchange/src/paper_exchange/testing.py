@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from paper_exchange.server.app import Options, PaperExchangeServer
+from paper_exchange.server.app import Options, PaperExchangeServer, steady_clock_ms
 
 _START_SECONDS = 30.0
 
@@ -107,13 +107,20 @@ class PaperExchange:
             return json.loads(text)
 
 
+def _session() -> aiohttp.ClientSession:
+    """A client without a limit of its own: WebSockets that stay open must not keep a call waiting."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+
 @asynccontextmanager
-async def running_paper_exchange(options: Options | None = None) -> AsyncIterator[PaperExchange]:
-    """An exchange in this process and event loop."""
-    server = PaperExchangeServer(options or Options())
+async def running_paper_exchange(
+    options: Options | None = None, steady_ms: Callable[[], int] = steady_clock_ms
+) -> AsyncIterator[PaperExchange]:
+    """An exchange in this process and event loop; `steady_ms` is the clock on which its WebSockets age."""
+    server = PaperExchangeServer(options or Options(), steady_ms)
     await server.start()
     try:
-        async with aiohttp.ClientSession() as session:
+        async with _session() as session:
             yield PaperExchange(server.base_url, server.control_url, session, server=server)
     finally:
         await server.stop()
@@ -144,7 +151,7 @@ async def spawn_paper_exchange(
         if not line:
             raise RuntimeError(f"the paper exchange ended with {await process.wait()}; its log says why")
         listening = json.loads(line)
-        async with aiohttp.ClientSession() as session:
+        async with _session() as session:
             yield PaperExchange(listening["baseURL"], listening["controlURL"], session, process=process)
     finally:
         if process.returncode is None:

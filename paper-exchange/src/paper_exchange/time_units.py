@@ -19,6 +19,8 @@ _TIMES: Final = frozenset(
         "trailingTime",
         "openTime",
         "closeTime",
+        "authorizedSince",
+        "connectedSince",
         "T",
         "E",
     )

@@ -66,6 +66,8 @@ class Venue:
         self.listeners: list[MarketListener] = []
         self.first_fill_listeners: list[Callable[[Trade], None]] = []
         """Called with the trade by which an order of an account began to be filled."""
+        self.deleted_key_listeners: list[Callable[[ApiKey], None]] = []
+        """Called with a key that is one no longer."""
         self._sinks: dict[int, list[UserSink]] = {}
         self._shifts: dict[str, Decimal] = {}
         self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
@@ -204,6 +206,8 @@ class Venue:
             return False
         self.store.delete_key(api_key)
         del self.keys[api_key]
+        for hear in self.deleted_key_listeners:
+            hear(key)
         return True
 
     def subscribe(self, uid: int, sink: UserSink) -> Callable[[], None]:

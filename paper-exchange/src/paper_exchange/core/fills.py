@@ -13,12 +13,14 @@ from paper_exchange.core.triggers import meet
 from paper_exchange.core.units import product
 
 
-def print_trade(state: State, market: MarketState, price: int, quantity: int, buyer_is_maker: bool) -> TradePrint:
+def print_trade(
+    state: State, market: MarketState, price: int, quantity: int, buyer_is_maker: bool, *, taker: int = 0
+) -> TradePrint:
     """Publish a trade; orders that wait for its price are queued."""
     market.last = price
     market.record(state.now, quantity, product(price, quantity))
     market.reference.add(state.now, price)
-    trade = TradePrint(market.rules.symbol, market.next_trade_id, price, quantity, buyer_is_maker, state.now)
+    trade = TradePrint(market.rules.symbol, market.next_trade_id, price, quantity, buyer_is_maker, state.now, taker)
     state.outputs.append(trade)
     market.next_trade_id += 1
     meet(state, market, price)

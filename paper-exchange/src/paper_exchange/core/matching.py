@@ -43,7 +43,9 @@ def _match_level(state: State, market: MarketState, ladder: Ladder, price: int, 
         elif kindred(state, taker.uid, taker.stp, maker):
             prevent(state, market, taker, maker, wanted)
         else:
-            trade = print_trade(state, market, price, min(wanted, maker.shown), taker.side is Side.SELL)
+            trade = print_trade(
+                state, market, price, min(wanted, maker.shown), taker.side is Side.SELL, taker=taker.order_id
+            )
             fill(state, market, maker, trade, maker=True)
             fill(state, market, taker, trade, maker=False)
     return False
@@ -61,7 +63,7 @@ def _payable(state: State, market: MarketState, taker: Order, price: int) -> int
 
 def _take_outside(state: State, market: MarketState, taker: Order, price: int, quantity: int) -> None:
     market.ladder(taker.side.opposite).take(price, quantity)
-    trade = print_trade(state, market, price, quantity, taker.side is Side.SELL)
+    trade = print_trade(state, market, price, quantity, taker.side is Side.SELL, taker=taker.order_id)
     fill(state, market, taker, trade, maker=False)
 
 

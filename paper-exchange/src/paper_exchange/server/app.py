@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
@@ -20,12 +20,13 @@ from paper_exchange.gate import Gate
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import BookUpdate, MarketTrade
+from paper_exchange.server.connections import USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
 from paper_exchange.server.faults import Faults
-from paper_exchange.server.outbox import Outbox
 from paper_exchange.server.rest import RestApi
-from paper_exchange.server.streams import MarketStreams, StreamServer
-from paper_exchange.server.ws_api import WsApi
+from paper_exchange.server.stream_server import StreamServer
+from paper_exchange.server.streams import MarketStreams
+from paper_exchange.server.ws_api import Desk, WsApi
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
 from paper_exchange.wallet import Wallet
@@ -49,6 +50,7 @@ class Options:
     control_port: int = 0
     data_dir: Path | None = None
     weight_per_minute: int = 6000
+    connections: ConnectionLimits = USUAL
 
 
 class UnknownSymbolError(Exception):
@@ -62,11 +64,19 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def steady_clock_ms() -> int:
+    """Milliseconds on a clock that only goes forward."""
+    return time.monotonic_ns() // 1_000_000
+
+
 class PaperExchangeServer:
     """One exchange on its two ports, between `start` and `stop`."""
 
-    def __init__(self, options: Options) -> None:
-        """Open the store and the market; raises when either cannot be opened."""
+    def __init__(self, options: Options, steady_ms: Callable[[], int] = steady_clock_ms) -> None:
+        """Open the store and the market; raises when either cannot be opened.
+
+        `steady_ms` is the clock on which connections age; one that a test turns makes a day pass at once.
+        """
         unknown = [symbol for symbol in options.symbols if symbol not in SYMBOLS]
         if unknown or not options.symbols:
             raise UnknownSymbolError(
@@ -81,19 +91,22 @@ class PaperExchangeServer:
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
-        self._outboxes: set[Outbox] = set()
+        self._connections = Connections(steady_ms, options.connections)
         self._streams = MarketStreams(self.venue, api.market_data)
         gate = Gate(self.venue, limits)
         rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=self.faults, registry=registry)
-        ws_api = WsApi(self.venue, api, gate=gate, limits=limits, outboxes=self._outboxes)
-        streams = StreamServer(self._streams, options.symbols, self._outboxes)
+        ws_requests = Counter(
+            "paper_exchange_ws_requests", "WebSocket API requests", ["method", "status"], registry=registry
+        )
+        ws_api = WsApi(Desk(self.venue, api, gate, limits, ws_requests), self._connections)
+        streams = StreamServer(self._streams, options.symbols, self._connections, wall_clock_ms)
         public = web.Application(client_max_size=_LARGEST_BODY)
         public.router.add_get("/ws-api/v3", ws_api.handle)
         public.router.add_get("/ws", streams.handle)
         public.router.add_get("/ws/{streams:.*}", streams.handle)
         public.router.add_get("/stream", streams.handle)
         public.router.add_route("*", "/{path:.*}", rest.handle)
-        control = Control(self.venue, self.faults, registry, self._problem, self._drop_connections).application()
+        control = Control(self.venue, self.faults, registry, self._problem, self._connections.drop).application()
         self._runners = [
             (web.AppRunner(public, access_log=None, shutdown_timeout=2), options.port),
             (web.AppRunner(control, access_log=None, shutdown_timeout=2), options.control_port),
@@ -102,7 +115,7 @@ class PaperExchangeServer:
             lambda: 1.0 if self.faults.active() else 0.0
         )
         Gauge("paper_exchange_connections", "Open WebSockets", registry=registry).set_function(
-            lambda: float(len(self._outboxes))
+            lambda: float(len(self._connections))
         )
         self._pump_task: asyncio.Task[None] | None = None
         self._turned = 0.0
@@ -129,18 +142,11 @@ class PaperExchangeServer:
             self._pump_task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._pump_task
-        self._drop_connections()
+        self._connections.shut_down()
         for runner, _ in self._runners:
             await runner.cleanup()
         self.venue.save_prices()
         self._store.close()
-
-    def _drop_connections(self) -> int:
-        """Close every WebSocket after what waits to be sent on it; returns how many."""
-        dropped = list(self._outboxes)
-        for outbox in dropped:
-            outbox.end()
-        return len(dropped)
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""
@@ -167,6 +173,7 @@ class PaperExchangeServer:
             following = await self._feed_due(events, following, now)
             # The time up to which events were fed: a candle must not close before its last trades are in it.
             self._streams.tick(now)
+            self._connections.tick()
             if now - saved >= 1000:
                 saved = now
                 self.venue.save_prices()
