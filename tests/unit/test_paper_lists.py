@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from paper_exchange.core import list_requests
@@ -211,3 +213,118 @@ def test_legs_on_the_wrong_side_have_their_own_codes(side: str, above: str, belo
     with pytest.raises(ExchangeError) as refused:
         list_requests.new_oco(params)
     assert refused.value.code == code
+
+
+def pair(desk: Desk, **params: str) -> dict[str, Any]:
+    """An OCO of any kind for one BTC."""
+    return desk.exchange.place_list(
+        ALICE, list_requests.new_oco({"symbol": SYMBOL, "quantity": "1"} | params), desk.tick()
+    )
+
+
+BUY_PAIR = {"side": "BUY", "aboveType": "STOP_LOSS_LIMIT", "aboveStopPrice": "61000", "abovePrice": "61500"} | {
+    "aboveTimeInForce": "GTC",
+    "belowType": "LIMIT_MAKER",
+    "belowPrice": "59000",
+}
+
+
+def test_a_buying_pair_keeps_the_money_of_its_dearer_leg_aside(desk: Desk) -> None:
+    answer = pair(desk, **BUY_PAIR)
+    assert [one["type"] for one in answer["orderReports"]] == ["STOP_LOSS_LIMIT", "LIMIT_MAKER"]
+    assert desk.held(ALICE, "USDT") == ("38500", "61500")
+    desk.push("59000")
+    assert desk.held(ALICE, "USDT") == ("41000", "0")
+
+
+def test_a_triggered_stop_limit_leg_rests_alone_until_it_is_filled(desk: Desk) -> None:
+    pair(desk, **BUY_PAIR | {"abovePrice": "60000.5"})
+    desk.events(ALICE)
+    desk.trade("61000", seller_takes=False)
+    assert brief(desk.events(ALICE)) == ["EXPIRED 2 EXPIRED", "NEW 1 NEW", "outboundAccountPosition"]
+    assert not desk.exchange.lists[0].done
+    desk.trade("60000", "1")
+    assert brief(desk.events(ALICE)) == ["TRADE 1 FILLED", "list ALL_DONE", "outboundAccountPosition"]
+
+
+def test_a_take_profit_leg_expires_the_stop_when_it_is_triggered(desk: Desk) -> None:
+    pair(
+        desk,
+        side="SELL",
+        aboveType="TAKE_PROFIT",
+        aboveStopPrice="61000",
+        belowType="STOP_LOSS",
+        belowStopPrice="59000",
+    )
+    desk.trade("61000", seller_takes=False)
+    assert (desk.status(2)[0], desk.status(1)[2]) == ("FILLED", "OCO_TRIGGER")
+
+
+@pytest.mark.parametrize(
+    ("above", "refusal"),
+    [
+        pytest.param({"aboveStopPrice": "61000", "abovePrice": "59500"}, "The relationship", id="a limit below"),
+        pytest.param({"aboveStopPrice": "59900", "abovePrice": "61000"}, "would trigger", id="a trigger below"),
+    ],
+)
+def test_limit_and_trigger_of_a_take_profit_limit_leg_are_both_above_the_market(
+    desk: Desk, above: dict[str, str], refusal: str
+) -> None:
+    leg = {"side": "SELL", "aboveType": "TAKE_PROFIT_LIMIT", "aboveTimeInForce": "GTC"} | above
+    with pytest.raises(ExchangeError, match=f"-2010 .*{refusal}"):
+        pair(desk, belowType="STOP_LOSS", belowStopPrice="59000", **leg)
+    assert desk.exchange.orders == {}
+
+
+def test_a_leg_that_its_own_account_meets_takes_the_other_with_it(desk: Desk) -> None:
+    desk.oco(ALICE, "1", stop="59000", profit="60000.5")
+    desk.place(ALICE, "BUY", price="60000.5", quantity="0.1", selfTradePreventionMode="EXPIRE_MAKER")
+    assert (desk.status(2)[0], desk.status(1)) == ("EXPIRED_IN_MATCH", ("EXPIRED", "0", "OCO_TRIGGER"))
+    assert desk.exchange.lists[0].done
+    assert desk.held(ALICE, "BTC") == ("5", "0")
+
+
+def follow(desk: Desk, **params: str) -> dict[str, Any]:
+    """An OTO: sell 0.1 at a limit, then buy it back."""
+    request = {
+        "symbol": SYMBOL,
+        "workingType": "LIMIT",
+        "workingSide": "SELL",
+        "workingPrice": "60500",
+        "workingQuantity": "0.1",
+        "workingTimeInForce": "GTC",
+        "pendingType": "LIMIT",
+        "pendingSide": "BUY",
+        "pendingPrice": "59500",
+        "pendingQuantity": "0.1",
+        "pendingTimeInForce": "GTC",
+    }
+    if "pendingType" in params:
+        del request["pendingTimeInForce"]
+    return desk.exchange.place_list(ALICE, list_requests.new_oto(request | params), desk.tick())
+
+
+def test_a_pending_purchase_locks_money_when_the_sale_is_filled(desk: Desk) -> None:
+    follow(desk)
+    assert (desk.held(ALICE, "BTC"), desk.held(ALICE, "USDT")) == (("4.9", "0.1"), ("100000", "0"))
+    desk.trade("60501", "0.1", seller_takes=False)
+    assert [desk.status(one)[0] for one in (1, 2)] == ["FILLED", "NEW"]
+    assert desk.held(ALICE, "USDT") == ("100093.95", "5950")
+
+
+def test_a_pending_post_only_order_that_would_take_expires_as_rejected(desk: Desk) -> None:
+    request = {"pendingType": "LIMIT_MAKER", "pendingPrice": "60400"}
+    follow(desk, **request)
+    desk.book([("60399", "1")], [("60400", "1")])
+    desk.trade("60501", "0.1", seller_takes=False)
+    assert desk.status(2) == ("EXPIRED", "0", "REJECTED")
+    assert desk.exchange.lists[0].done
+
+
+def test_an_account_has_twenty_open_lists_of_a_symbol_at_most(desk: Desk) -> None:
+    for _ in range(20):
+        follow(desk, workingQuantity="0.01", pendingQuantity="0.01")
+    with pytest.raises(ExchangeError, match="-2010 Filter failure: MAX_NUM_ORDER_LISTS"):
+        follow(desk, workingQuantity="0.01", pendingQuantity="0.01")
+    desk.cancel(ALICE, 1)
+    follow(desk, workingQuantity="0.01", pendingQuantity="0.01")

@@ -9,12 +9,12 @@ from paper_exchange.core import reports, requests
 from paper_exchange.core.errors import bad_combination
 from paper_exchange.endpoint import (
     Call,
-    Params,
     Route,
     Security,
     by_symbol,
     day_period,
     fixed,
+    order_test_weight,
     read,
     response_type,
     trade,
@@ -24,6 +24,7 @@ from paper_exchange.limits import Limits
 from paper_exchange.market_data import MarketData
 from paper_exchange.order_changes import OrderChanges
 from paper_exchange.order_lists import OrderLists
+from paper_exchange.sor import Sor
 from paper_exchange.venue import Venue
 
 
@@ -40,10 +41,11 @@ class SpotApi:
             **AccountData(venue, limits).routes,
             **OrderLists(venue.exchange).routes,
             **OrderChanges(venue.exchange).routes,
+            **Sor(venue.exchange).routes,
             ("GET", "/api/v3/order"): read(self._order, fixed(4)),
             ("POST", "/api/v3/order"): trade(self._place, orders=1),
             ("DELETE", "/api/v3/order"): trade(self._cancel),
-            ("POST", "/api/v3/order/test"): Route(self._test, _test_weight, Security.TRADE),
+            ("POST", "/api/v3/order/test"): Route(self._test, order_test_weight, Security.TRADE),
             ("GET", "/api/v3/openOrders"): read(self._open_orders, by_symbol(6, 80)),
             ("DELETE", "/api/v3/openOrders"): trade(self._cancel_all),
             ("GET", "/api/v3/allOrders"): read(self._all_orders, fixed(20)),
@@ -125,7 +127,3 @@ class SpotApi:
         limit = call.limit(500, 1000)
         chosen = trades[:limit] if from_id is not None or start is not None else trades[-limit:]
         return [reports.my_trade(one) for one in chosen]
-
-
-def _test_weight(params: Params) -> int:
-    return 20 if params.get("computeCommissionRates") == "true" else 1

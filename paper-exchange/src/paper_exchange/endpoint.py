@@ -93,6 +93,11 @@ def trade(answer: Callable[[Call], Any], orders: int = 0) -> Route:
     return Route(answer, fixed(1), Security.TRADE, orders, trade=True)
 
 
+def order_test_weight(params: Params) -> int:
+    """The weight of testing an order: more with the commission it would cost."""
+    return 20 if params.get("computeCommissionRates") == "true" else 1
+
+
 def response_type(params: Params) -> str:
     """The form asked for of the answer to a new order, "" for the default."""
     asked = requests.text_of(params, "newOrderRespType")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from paper_exchange.core import list_requests, requests
 from paper_exchange.core.errors import ExchangeError, bad_combination
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.endpoint import Call, Params, Route, day_period, fixed, read, response_type, trade
-
-_DAY_MS: Final = 86_400_000
 
 
 class OrderLists:
@@ -69,10 +67,6 @@ class OrderLists:
         from_id = requests.integer(call.params, "fromId")
         if (start, end) != (None, None) and from_id is not None:
             raise bad_combination()
-        if from_id is not None and (start is not None or end is not None):
-            raise ExchangeError(-1128, "Combination of optional parameters invalid.")
-        if start is not None and end is not None and end - start > _DAY_MS:
-            raise ExchangeError(-1127, "More than 24 hours between startTime and endTime.")
         mine = [
             one
             for one in self._exchange.lists.values()

@@ -28,7 +28,7 @@ from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
-from paper_exchange.core.state import Changes, Output, State
+from paper_exchange.core.state import Changes, Output, State, generated_id
 from paper_exchange.core.triggers import wait
 from paper_exchange.core.units import SCALE
 
@@ -272,7 +272,8 @@ class Exchange(State):
             mine = self.open_orders(uid, symbol)
             if not mine:
                 raise unknown_order_on_cancel()
-            return [cancel_order(self, market, order, None) for order in mine if order.open]
+            ident = generated_id("cancel", self.next_execution_id)
+            return [cancel_order(self, market, order, ident) for order in mine if order.open]
 
     def _settle(self, market: MarketState) -> None:
         """Do what trades set off, until nothing is left to do."""
