@@ -84,8 +84,14 @@ async def bracket(client: Any, price: Decimal, distance: int = 300) -> dict[str,
 
 
 async def ask_price(client: Any) -> Decimal:
-    """What the market asks now."""
-    return Decimal((await client.get_orderbook_ticker(symbol=SYMBOL))["askPrice"])
+    """What the market asks now, once it trades there again after the push of an earlier test."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        ask = Decimal((await client.get_orderbook_ticker(symbol=SYMBOL))["askPrice"])
+        if abs(ask - Decimal((await client.get_symbol_ticker(symbol=SYMBOL))["price"])) < 50:
+            return ask
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 async def statuses(client: Any, answer: dict[str, Any]) -> list[str]:

@@ -200,12 +200,11 @@ class CandleBook:
 
     def _known(self, interval: str, offset_ms: int) -> list[Candle]:
         """The candles with trades of an interval in a time zone, with the second that is not over; oldest first."""
+        if interval == "1s":
+            return self._seconds.known()
         source = _source(interval, offset_ms)
-        if source == "1s":
-            known = self._seconds.known()
-        else:
-            known = self._longer[source].known()
-            known += _joined(source, 0, [known.pop(), self._seconds.forming.candle()])
+        known = self._longer[source].known()
+        known += _joined(source, 0, [known.pop(), self._seconds.forming.candle()])
         return known if source == interval else _joined(interval, offset_ms, known)
 
     def current(self, interval: str, now_ms: int, offset_ms: int = 0) -> Candle:
@@ -217,17 +216,12 @@ class CandleBook:
     def latest(self, interval: str, offset_ms: int = 0) -> Candle:
         """The last candle in which something was traded; IntervalUnknownError."""
         second = self._seconds.forming.candle()
-        source = _source(interval, offset_ms)
-        if source == "1s":
-            return second if interval == "1s" else _joined(interval, offset_ms, self._seconds.known())[-1]
-        forming = self._longer[source].forming.candle()
-        if source == interval:
-            return _joined(interval, offset_ms, [forming, second])[-1]
+        if interval == "1s":
+            return second
+        series = self._longer[_source(interval, offset_ms)]
         opened, _ = open_and_length(interval, second.open_time_ms, offset_ms)
-        closed = self._longer[source].closed
-        return _joined(interval, offset_ms, [*closed[bisect_left(closed, opened, key=_open_time) :], forming, second])[
-            -1
-        ]
+        before = series.closed[bisect_left(series.closed, opened, key=_open_time) :]
+        return _joined(interval, offset_ms, [*before, series.forming.candle(), second])[-1]
 
     def candles(
         self,
