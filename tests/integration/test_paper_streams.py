@@ -33,6 +33,7 @@ FIELDS = {
     "btcusdt@ticker_1d": WINDOW,
     "btcusdt@bookTicker": {"u", "s", "b", "B", "a", "A"},
     "btcusdt@avgPrice": {"e", "E", "s", "i", "w", "T"},
+    "btcusdt@referencePrice": {"e", "s", "r", "t"},
     "btcusdt@depth": {"e", "E", "s", "U", "u", "b", "a"},
     "btcusdt@depth@100ms": {"e", "E", "s", "U", "u", "b", "a"},
     "btcusdt@depth5": {"lastUpdateId", "bids", "asks"},

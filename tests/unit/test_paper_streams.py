@@ -21,6 +21,7 @@ SYMBOLS = ("BTCUSDT",)
         ("btcusdt@aggTrade", Stream("btcusdt@aggTrade", "BTCUSDT", Kind.AGG_TRADE)),
         ("btcusdt@bookTicker", Stream("btcusdt@bookTicker", "BTCUSDT", Kind.BOOK_TICKER)),
         ("btcusdt@avgPrice", Stream("btcusdt@avgPrice", "BTCUSDT", Kind.AVERAGE)),
+        ("btcusdt@referencePrice", Stream("btcusdt@referencePrice", "BTCUSDT", Kind.REFERENCE)),
         ("btcusdt@ticker", Stream("btcusdt@ticker", "BTCUSDT", Kind.TICKER)),
         ("btcusdt@ticker_4h", Stream("btcusdt@ticker_4h", "BTCUSDT", Kind.WINDOW_TICKER, interval="4h")),
         ("!miniTicker@arr", Stream("!miniTicker@arr", "", Kind.MINI_TICKER)),

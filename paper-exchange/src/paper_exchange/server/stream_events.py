@@ -19,6 +19,7 @@ _TIMES: Final[dict[str, tuple[str, ...]]] = {
     "trade": ("T",),
     "aggTrade": ("T",),
     "avgPrice": ("T",),
+    "referencePrice": ("t",),
     "executionReport": ("T", "O", "W", "D"),
     "listStatus": ("T",),
     "outboundAccountPosition": ("u",),
@@ -136,3 +137,8 @@ def average_event(symbol: str, average: dict[str, Any], now: int) -> Event:
         "w": average["price"],
         "T": average["closeTime"],
     }
+
+
+def reference_event(symbol: str, price: int | None, now: int) -> Event:
+    """The reference price in units; null while no trade of the window tells one."""
+    return {"e": "referencePrice", "s": symbol, "r": None if price is None else text(price), "t": now}

@@ -31,13 +31,13 @@ class Kind(Enum):
     TICKER = "ticker"
     WINDOW_TICKER = "ticker_"
     AVERAGE = "avgPrice"
+    REFERENCE = "referencePrice"
     DEPTH = "depth"
     PARTIAL_DEPTH = "depth5, depth10, depth20"
 
 
 _PLAIN: Final = {
-    kind.value: kind
-    for kind in (Kind.TRADE, Kind.AGG_TRADE, Kind.BOOK_TICKER, Kind.MINI_TICKER, Kind.TICKER, Kind.AVERAGE)
+    kind.value: kind for kind in Kind if kind not in (Kind.KLINE, Kind.WINDOW_TICKER, Kind.DEPTH, Kind.PARTIAL_DEPTH)
 }
 _LEVELS: Final = {"depth5": 5, "depth10": 10, "depth20": 20}
 _WINDOWS: Final = {f"ticker_{size}": size for size in ("1h", "4h", "1d")}

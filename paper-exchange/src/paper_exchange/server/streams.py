@@ -18,6 +18,7 @@ from paper_exchange.server.stream_events import (
     average_event,
     in_microseconds,
     kline_event,
+    reference_event,
     ticker_event,
     trade_event,
 )
@@ -169,6 +170,11 @@ class MarketStreams:
             if average != topic.told:
                 topic.told = average
                 self._publish(topic, average_event(stream.symbol, average, now))
+        elif stream.kind is Kind.REFERENCE:
+            price = self._venue.exchange.market(stream.symbol).reference.value(now)
+            if price != topic.told:
+                topic.told = price
+                self._publish(topic, reference_event(stream.symbol, price, now))
         elif stream.kind in _TICKERS:
             if stream.symbol:
                 self._publish(topic, self._ticker(stream, stream.symbol, now, rows))
