@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.state import TradePrint
 from paper_exchange.endpoint import Call
-from paper_exchange.limits import Limits
 from paper_exchange.market import open_market, tape
 from paper_exchange.market.events import MarketTrade
 from paper_exchange.market.tape import Tape
@@ -34,7 +33,7 @@ class Quotes:
         symbols = (SYMBOL, "ETHUSDT")
         market = open_market("synthetic", symbols, 1, self.now)
         self.venue = Venue(symbols, market, Store(None), lambda: self.now, CollectorRegistry())
-        self.data = MarketData(self.venue, Limits(6000))
+        self.data = MarketData(self.venue)
         self.outside: list[MarketTrade] = []
         for event, _ in zip(market.events(), range(400), strict=False):
             self.now = event.time_ms
@@ -192,7 +191,6 @@ def test_several_symbols_are_answered_in_a_list(quotes: Quotes) -> None:
         rows = quotes.get(path, symbol=None, symbols=both)
         assert [row["symbol"] for row in rows] == ["ETHUSDT", "BTCUSDT"]
     assert len(quotes.get("ticker/price", symbol=None)) == 2
-    assert len(quotes.get("exchangeInfo", symbol=None, symbols='["ETHUSDT"]')["symbols"]) == 1
 
 
 def test_an_average_price_names_its_last_trade(quotes: Quotes) -> None:

@@ -30,6 +30,7 @@ class AccountData:
                 self._prevented_matches, self._prevented_weight, Security.USER_DATA
             ),
             ("GET", "/api/v3/rateLimit/order"): _route(self._order_counts, 40),
+            ("GET", "/api/v3/myFilters"): _route(self._filters, 40),
         }
 
     def _account(self, call: Call) -> Any:
@@ -68,6 +69,20 @@ class AccountData:
 
     def _prevented_weight(self, params: Params) -> int:
         return 20 if "orderId" in params and params.get("symbol") in self._exchange.markets else 2
+
+    def _filters(self, call: Call) -> Any:
+        """The filters that an order of the account on a symbol must pass."""
+        rules = self._exchange.market(requests.required(call.params, "symbol")).rules
+        limits = self._exchange.accounts[call.uid].max_assets
+        return {
+            "exchangeFilters": self._exchange.rules.filters(),
+            "symbolFilters": rules.filters(),
+            "assetFilters": [
+                {"filterType": "MAX_ASSET", "asset": asset, "limit": text(limits[asset])}
+                for asset in (rules.base, rules.quote)
+                if asset in limits
+            ],
+        }
 
     def _order_counts(self, call: Call) -> Any:
         return self._limits.orders(call.uid, call.now)

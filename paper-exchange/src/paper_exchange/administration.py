@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, parse_terms
+from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, parse_status, parse_terms
 from paper_exchange.core import reports
 from paper_exchange.core.units import text
 from paper_exchange.keys import ApiKey
@@ -14,7 +14,7 @@ from paper_exchange.venue import Venue
 _TRADES_SHOWN: Final = 1000
 
 Place = Mapping[str, str]
-"""What a path names: `uid`, `key`."""
+"""What a path names: `uid`, `key`, `symbol`."""
 Body = Mapping[str, Any]
 
 ROUTES: Final[dict[str, tuple[str, str]]] = {
@@ -24,6 +24,7 @@ ROUTES: Final[dict[str, tuple[str, str]]] = {
     "change_account": ("PATCH", "/control/accounts/{uid}"),
     "deposit": ("POST", "/control/accounts/{uid}/deposits"),
     "reset_account": ("POST", "/control/accounts/{uid}/reset"),
+    "change_symbol": ("PATCH", "/control/symbols/{symbol}"),
     "create_key": ("POST", "/control/accounts/{uid}/keys"),
     "list_keys": ("GET", "/control/accounts/{uid}/keys"),
     "delete_key": ("DELETE", "/control/accounts/{uid}/keys/{key}"),
@@ -49,6 +50,7 @@ class Administration:
             "change_account": self._change_account,
             "deposit": self._deposit,
             "reset_account": self._reset_account,
+            "change_symbol": self._change_symbol,
             "create_key": self._create_key,
             "list_keys": self._list_keys,
             "delete_key": self._delete_key,
@@ -67,6 +69,7 @@ class Administration:
             "uid": uid,
             "canTrade": account.can_trade,
             "permissions": account.permissions,
+            "maxAssets": {asset: text(limit) for asset, limit in account.max_assets.items()},
             "balances": {
                 asset: {"free": text(balance.free), "locked": text(balance.locked)}
                 for asset, balance in account.balances.items()
@@ -89,8 +92,7 @@ class Administration:
 
     def _change_account(self, place: Place, body: Body) -> dict[str, Any]:
         uid = self._uid(place)
-        can_trade, permissions = parse_settings(body)
-        self._venue.exchange.change_account(uid, can_trade, permissions)
+        self._venue.exchange.change_account(uid, parse_settings(body))
         self._venue.commit()
         return self._summary(uid)
 
@@ -107,6 +109,16 @@ class Administration:
         self._venue.exchange.reset_account(uid, deposits, self._venue.now_ms())
         self._venue.commit()
         return self._summary(uid)
+
+    def _change_symbol(self, place: Place, body: Body) -> dict[str, Any]:
+        """What clients may do with a symbol until the next start; the market goes on whatever it is."""
+        market = self._venue.exchange.markets.get(place["symbol"])
+        if market is None:
+            raise NotFoundError(
+                f"symbol: no symbol {place['symbol']}; there are: {', '.join(self._venue.exchange.markets)}"
+            )
+        market.status = parse_status(body)
+        return {"symbol": market.rules.symbol, "status": market.status}
 
     def _create_key(self, place: Place, body: Body) -> dict[str, Any]:
         return self._venue.create_key(self._uid(place), parse_terms(body)).answer()

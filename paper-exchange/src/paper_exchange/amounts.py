@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 
+from paper_exchange.core.model import AccountSettings
+from paper_exchange.core.symbols import STATUSES
 from paper_exchange.core.units import to_units
 from paper_exchange.keys import PERMISSIONS, KeyTerms, read_public_key
 
@@ -19,13 +21,17 @@ class ControlInvalidError(Exception):
 
 def parse_deposits(deposits: object) -> dict[str, int]:
     """Units by asset from {"USDT": "10000"}; ControlInvalidError names the field."""
-    if not isinstance(deposits, dict) or not deposits:
-        raise ControlInvalidError(f'deposits: expected an object such as {{"USDT": "10000"}}, got {deposits!r}')
+    return _amounts("deposits", deposits)
+
+
+def _amounts(name: str, given: object) -> dict[str, int]:
+    if not isinstance(given, dict) or not given:
+        raise ControlInvalidError(f'{name}: expected an object such as {{"USDT": "10000"}}, got {given!r}')
     result: dict[str, int] = {}
-    for asset, amount in deposits.items():
+    for asset, amount in given.items():
         if not (isinstance(asset, str) and asset.isascii() and asset.isalnum() and asset == asset.upper()):
-            raise ControlInvalidError(f"deposits: expected an asset such as USDT, got {asset!r}")
-        result[asset] = positive_units(f"deposits.{asset}", amount)
+            raise ControlInvalidError(f"{name}: expected an asset such as USDT, got {asset!r}")
+        result[asset] = positive_units(f"{name}.{asset}", amount)
     return result
 
 
@@ -60,16 +66,25 @@ def parse_terms(body: Mapping[str, object]) -> KeyTerms:
     return KeyTerms(str(public_key or ""), permissions, addresses)
 
 
-def parse_settings(body: Mapping[str, object]) -> tuple[bool | None, list[str] | None]:
-    """What changes of an account: {"canTrade": false, "permissions": ["SPOT", "TRD_GRP_004"]}; None stays as it is."""
+def parse_settings(body: Mapping[str, object]) -> AccountSettings:
+    """Any of {"canTrade": false, "permissions": ["SPOT", "TRD_GRP_004"], "maxAssets": {"BTC": "2"}}."""
     can_trade = body.get("canTrade")
     if can_trade is not None and not isinstance(can_trade, bool):
         raise ControlInvalidError(f"canTrade: expected true or false, got {can_trade!r}")
-    given = body.get("permissions")
+    given, limits = body.get("permissions"), body.get("maxAssets")
     permissions = None if given is None else list(_texts("permissions", given, _is_group, "SPOT"))
-    if can_trade is None and permissions is None:
-        raise ControlInvalidError(f"body: expected canTrade, permissions or both, got {sorted(body)!r}")
-    return can_trade, permissions
+    if can_trade is None and given is None and limits is None:
+        raise ControlInvalidError(f"body: expected some of canTrade, permissions, maxAssets, got {sorted(body)!r}")
+    max_assets = limits if limits is None or limits == {} else _amounts("maxAssets", limits)
+    return AccountSettings(can_trade, permissions, max_assets)
+
+
+def parse_status(body: Mapping[str, object]) -> str:
+    """The trading status of a symbol from {"status": "HALT"}."""
+    status = body.get("status")
+    if not isinstance(status, str) or status not in STATUSES:
+        raise ControlInvalidError(f"status: expected one of {', '.join(STATUSES)}, got {status!r}")
+    return status
 
 
 def _texts(name: str, given: object, valid: Callable[[str], bool], example: str) -> tuple[str, ...]:

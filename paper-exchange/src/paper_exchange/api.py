@@ -19,6 +19,7 @@ from paper_exchange.endpoint import (
     response_type,
     trade,
 )
+from paper_exchange.exchange_info import ExchangeInfo
 from paper_exchange.execution_rules import ExecutionRules
 from paper_exchange.limits import Limits
 from paper_exchange.market_data import MarketData
@@ -34,10 +35,11 @@ class SpotApi:
     def __init__(self, venue: Venue, limits: Limits) -> None:
         self._venue = venue
         self._exchange = venue.exchange
-        self.market_data = MarketData(venue, limits)
+        self.market_data = MarketData(venue)
         self.routes: dict[tuple[str, str], Route] = {
             **self.market_data.routes,
             **ExecutionRules(venue).routes,
+            **ExchangeInfo(venue, limits).routes,
             **AccountData(venue, limits).routes,
             **OrderLists(venue.exchange).routes,
             **OrderChanges(venue.exchange).routes,

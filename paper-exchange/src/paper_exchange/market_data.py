@@ -9,10 +9,9 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import SCALE, text
 from paper_exchange.endpoint import Call, Params, Route, fixed, period
-from paper_exchange.limits import Limits
 from paper_exchange.market.events import Candle, IntervalUnknownError
 from paper_exchange.market.tape import AggTrade, Tape
-from paper_exchange.market_params import symbol_of, symbols_of, zone_offset
+from paper_exchange.market_params import check_status, symbol_of, zone_offset
 from paper_exchange.tickers import Tickers
 from paper_exchange.venue import Venue
 
@@ -20,15 +19,13 @@ from paper_exchange.venue import Venue
 class MarketData:
     """The public endpoints over one venue; answers are what json.dumps takes."""
 
-    def __init__(self, venue: Venue, limits: Limits) -> None:
+    def __init__(self, venue: Venue) -> None:
         self._venue = venue
         self._exchange = venue.exchange
-        self._limits = limits
         self.tickers = Tickers(venue)
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/api/v3/ping"): Route(lambda _: {}, fixed(1)),
             ("GET", "/api/v3/time"): Route(lambda call: {"serverTime": call.now}, fixed(1)),
-            ("GET", "/api/v3/exchangeInfo"): Route(self._exchange_info, fixed(20)),
             ("GET", "/api/v3/depth"): Route(self._depth, _depth_weight),
             ("GET", "/api/v3/trades"): Route(self._trades, fixed(25)),
             ("GET", "/api/v3/historicalTrades"): Route(self._historical_trades, fixed(25)),
@@ -37,16 +34,6 @@ class MarketData:
             ("GET", "/api/v3/uiKlines"): Route(self._klines, fixed(2)),
             ("GET", "/api/v3/avgPrice"): Route(self._average, fixed(2)),
             **self.tickers.routes,
-        }
-
-    def _exchange_info(self, call: Call) -> Any:
-        symbols = symbols_of(call.params, self._exchange)
-        return {
-            "timezone": "UTC",
-            "serverTime": call.now,
-            "rateLimits": self._limits.info(),
-            "exchangeFilters": [],
-            "symbols": [self._exchange.market(symbol).rules.info() for symbol in symbols],
         }
 
     def depth(self, symbol: str, limit: int) -> dict[str, Any]:
@@ -59,7 +46,9 @@ class MarketData:
         }
 
     def _depth(self, call: Call) -> Any:
-        return self.depth(symbol_of(call.params), call.limit(100, 5000))
+        symbol = symbol_of(call.params)
+        check_status(call.params, self._exchange.market(symbol))
+        return self.depth(symbol, call.limit(100, 5000))
 
     def _tape(self, call: Call) -> Tape:
         return self._venue.tapes[self._exchange.market(symbol_of(call.params)).rules.symbol]

@@ -7,8 +7,10 @@ import re
 from typing import Final
 
 from paper_exchange.core import requests
-from paper_exchange.core.errors import ExchangeError, illegal
+from paper_exchange.core.errors import ExchangeError, bad_combination, illegal
 from paper_exchange.core.exchange import Exchange
+from paper_exchange.core.market import MarketState
+from paper_exchange.core.symbols import STATUSES
 from paper_exchange.endpoint import Params
 
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -29,20 +31,40 @@ def symbol_of(params: Params) -> str:
 
 
 def symbols_of(params: Params, exchange: Exchange) -> list[str]:
-    """The symbols asked for by `symbol` or `symbols`, else all."""
+    """The symbols asked for by `symbol` or `symbols`, else all; `symbolStatus` refuses or leaves out the others."""
+    status = status_of(params)
     several = requests.text_of(params, "symbols")
     if requests.text_of(params, "symbol") is not None:
         if several is not None:
-            raise ExchangeError(-1128, "Combination of optional parameters invalid.")
-        return [exchange.market(symbol_of(params)).rules.symbol]
+            raise bad_combination()
+        market = exchange.market(symbol_of(params))
+        check_status(params, market)
+        return [market.rules.symbol]
     if several is None:
-        return list(exchange.markets)
+        return [symbol for symbol, market in exchange.markets.items() if status in (None, market.status)]
     names = listed(several)
     if not names:
         raise illegal("symbols", _SYMBOLS_PATTERN)
     if len(set(names)) < len(names):
         raise ExchangeError(-1151, "Symbol is present multiple times in the list.")
-    return [exchange.market(name).rules.symbol for name in names]
+    markets = [exchange.market(name) for name in names]
+    for market in markets:
+        check_status(params, market)
+    return [market.rules.symbol for market in markets]
+
+
+def status_of(params: Params) -> str | None:
+    """The parameter `symbolStatus`; -1122 for what is none."""
+    status = requests.text_of(params, "symbolStatus")
+    if status is not None and status not in STATUSES:
+        raise ExchangeError(-1122, "Invalid symbolStatus.")
+    return status
+
+
+def check_status(params: Params, market: MarketState) -> None:
+    """-1220 where a symbol is not in the status asked for."""
+    if status_of(params) not in (None, market.status):
+        raise ExchangeError(-1220, "The symbol's status does not match the requested symbolStatus.")
 
 
 def window_of(params: Params) -> int:

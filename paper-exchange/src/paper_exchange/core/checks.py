@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from paper_exchange.core.account_filters import check_assets, check_counts, check_may_place, check_position
 from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected, stp_not_allowed
-from paper_exchange.core.filters import check_static, check_trigger
+from paper_exchange.core.filters import check_market_lot, check_static, check_trigger
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.matching import offers
 from paper_exchange.core.model import OrderType, Side
@@ -29,18 +30,15 @@ def check_filters(
     """
     average = market.yardstick(state.now)
     requests = (*now, *later)
+    account = state.accounts[uid]
+    check_may_place(account, market)
     for request in requests:
         check_static(market.rules, request, average, sized or request in now)
+        check_assets(account, market, request, average or 0)
         if request.stp is not None and request.stp not in market.rules.stp_modes:
             raise stp_not_allowed()
-    mine = state.opened.get((uid, market.rules.symbol), {})
-    if all(request.type is OrderType.MARKET for request in requests):
-        return
-    if len(mine) + len(requests) > market.rules.max_orders:
-        raise filter_failure("MAX_NUM_ORDERS", engine=True)
-    algos = sum(request.type.conditional for request in requests)
-    if algos and algos + sum(one.untriggered for one in mine.values()) > market.rules.max_algo_orders:
-        raise filter_failure("MAX_NUM_ALGO_ORDERS", engine=True)
+    check_counts(state, market, uid, requests)
+    check_position(state, market, uid, requests)
 
 
 def check_entry(
@@ -115,8 +113,7 @@ def market_quantity(state: State, market: MarketState, uid: int, request: NewOrd
         quantity += _whole_steps(left, price, step)
     if quantity < market.rules.min_quantity:
         raise filter_failure("LOT_SIZE")
-    if quantity > market.rules.max_market_quantity:
-        raise filter_failure("MARKET_LOT_SIZE")
+    check_market_lot(market.rules, quantity)
     return quantity
 
 

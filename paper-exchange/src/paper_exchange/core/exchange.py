@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from paper_exchange.core import reports
+from paper_exchange.core.account_filters import check_may_cancel
 from paper_exchange.core.amending import amend
 from paper_exchange.core.checks import check_entry, check_filters, check_funds
 from paper_exchange.core.ending import cancel_order, expire_sibling
@@ -20,7 +21,7 @@ from paper_exchange.core.fills import print_trade
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.lists import activate, check_list, create_list
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Account, Order, OrderList, PreventedMatch, Trade
+from paper_exchange.core.model import Account, AccountSettings, Order, OrderList, PreventedMatch, Trade
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
 from paper_exchange.core.placing import check_order, place_order
@@ -87,22 +88,24 @@ class Exchange(State):
             self.tell(uid, reports.balance_update(asset, -amount, self.now))
             self.touch(uid, asset)
 
-    def change_account(self, uid: int, can_trade: bool | None, permissions: list[str] | None) -> None:
-        """What an account may do from now on; None leaves it as it is."""
+    def change_account(self, uid: int, settings: AccountSettings) -> None:
+        """What an account may do from now on."""
         account = self.accounts[uid]
-        if can_trade is not None:
-            account.can_trade = can_trade
-        if permissions is not None:
-            account.permissions = permissions
+        if settings.can_trade is not None:
+            account.can_trade = settings.can_trade
+        if settings.permissions is not None:
+            account.permissions = settings.permissions
+        if settings.max_assets is not None:
+            account.max_assets = settings.max_assets
         self.changes.accounts[uid] = account
 
     def reset_account(self, uid: int, deposits: dict[str, int], now: int) -> None:
         """Begin anew: nothing open, and these balances; history stays."""
-        for symbol in self.markets:
-            if self.open_orders(uid, symbol):
-                self.cancel_all(uid, symbol, now)
         account = self.accounts[uid]
         with self._input(now):
+            for order in self.open_orders(uid):
+                if order.open:
+                    cancel_order(self, self.markets[order.symbol], order, None)
             for asset in sorted({*account.balances, *deposits}):
                 delta = deposits.get(asset, 0) - account.balance(asset).free
                 if delta:
@@ -214,6 +217,7 @@ class Exchange(State):
         with self._input(now, market):
             if order_id is None and client_order_id is None:
                 raise neither("origClientOrderId", "orderId")
+            check_may_cancel(self.accounts[uid], market)
             target = CancelTarget(order_id, client_order_id, new_client_order_id, restriction)
             return cancel_target(self, market, uid, target)
 
@@ -259,6 +263,7 @@ class Exchange(State):
         with self._input(now, market):
             if list_id is None and client_list_id is None:
                 raise neither("listClientOrderId", "orderListId")
+            check_may_cancel(self.accounts[uid], market)
             group = self.find_list(uid, list_id, client_list_id)
             if group is None or group.done or group.symbol != symbol:
                 raise unknown_order_on_cancel()
@@ -269,6 +274,7 @@ class Exchange(State):
         """Cancel all open orders and lists of a symbol."""
         market = self.market(symbol)
         with self._input(now, market):
+            check_may_cancel(self.accounts[uid], market)
             mine = self.open_orders(uid, symbol)
             if not mine:
                 raise unknown_order_on_cancel()

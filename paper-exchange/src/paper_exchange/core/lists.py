@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from paper_exchange.core.account_filters import check_list_counts
 from paper_exchange.core.checks import crosses
 from paper_exchange.core.ending import end
 from paper_exchange.core.entering import accept, create
-from paper_exchange.core.errors import BAD_OCO_PRICES, ExchangeError, filter_failure, rejected
+from paper_exchange.core.errors import BAD_OCO_PRICES, ExchangeError, rejected
 from paper_exchange.core.filters import check_static, would_trigger
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.market import MarketState
@@ -23,9 +24,7 @@ def check_list(state: State, market: MarketState, uid: int, request: NewOrderLis
     same = state.list_by_client.get((uid, request.client_list_id or ""))
     if same is not None and not state.lists[same].done:
         raise rejected("Duplicate order sent.")
-    mine = state.opened.get((uid, market.rules.symbol), {})
-    if len({one.list_id for one in mine.values()} - {-1}) >= market.rules.max_lists:
-        raise filter_failure("MAX_NUM_ORDER_LISTS", engine=True)
+    check_list_counts(state, market, uid)
     if len(request.legs) != 2:
         return
     stop, profit = request.legs

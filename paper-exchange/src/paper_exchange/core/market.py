@@ -16,6 +16,7 @@ class MarketState:
 
     def __init__(self, rules: SymbolRules, next_trade_id: int) -> None:
         self.rules = rules
+        self.status = "TRADING"
         self.bids = Ladder(Side.BUY)
         self.asks = Ladder(Side.SELL)
         self.last: int | None = None
@@ -56,7 +57,7 @@ class MarketState:
         return self.reference.value(now) or self.average(now)
 
     def average(self, now: int) -> int | None:
-        """Volume-weighted price of the last minutes, else the last price."""
+        """Volume-weighted price of the last minutes, else (or over no minutes) the last price."""
         oldest = now // 1000 - self.rules.average_minutes * 60
         while self._traded and self._traded[0][0] <= oldest:
             _, base, quote = self._traded.popleft()

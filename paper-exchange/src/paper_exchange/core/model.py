@@ -235,6 +235,15 @@ class Balance:
     locked: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """What changes of an account; None stays as it is."""
+
+    can_trade: bool | None = None
+    permissions: list[str] | None = None
+    max_assets: dict[str, int] | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Account:
     """One account: its balances by asset, and what it may trade."""
@@ -244,6 +253,8 @@ class Account:
     update_time: int = 0
     can_trade: bool = True
     permissions: list[str] = field(default_factory=lambda: ["SPOT"])
+    max_assets: dict[str, int] = field(default_factory=dict)
+    """The most of an asset that one order may move (MAX_ASSET)."""
     trade_group_id: int = -1
     """Accounts of one group do not trade with each other; -1 is none."""
     commission: dict[str, CommissionRates] = field(default_factory=dict)

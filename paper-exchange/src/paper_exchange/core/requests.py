@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -26,9 +26,6 @@ _CLIENT_ID_PATTERN: Final = "^[a-zA-Z0-9-_]{1,36}$"
 _CLIENT_ID = re.compile(r"[a-zA-Z0-9\-_]{1,36}")
 _INTEGER_PATTERN: Final = "^[0-9]{1,20}$"
 _INTEGER = re.compile(r"[0-9]{1,20}")
-_UNSUPPORTED: Final = {
-    "pegPriceType": "Pegged orders are not supported for this symbol.",
-}
 
 _LEAST_STRATEGY_TYPE: Final = 1_000_000
 
@@ -106,11 +103,11 @@ def integer(params: Params, name: str) -> int | None:
     return number
 
 
-def flag(params: Params, name: str) -> bool:
-    """true or false; false when absent."""
+def flag(params: Params, name: str, absent: bool = False) -> bool:
+    """true or false, in any case of letters."""
     value = text_of(params, name)
     if value is None:
-        return False
+        return absent
     if value.lower() not in ("true", "false"):
         raise illegal(name, "^(true|false)$")
     return value.lower() == "true"
@@ -153,15 +150,27 @@ def _stp(params: Params) -> StpMode | None:
     return None if value is None else _choice(StpMode, value, stp_not_allowed())
 
 
+def _refuse_peg(params: Params, name: Callable[[str], str]) -> None:
+    """No symbol takes pegged orders; what is no peg is told first."""
+    price_type, offset_type = text_of(params, name("pegPriceType")), text_of(params, name("pegOffsetType"))
+    if price_type not in (None, "PRIMARY_PEG", "MARKET_PEG"):
+        raise ExchangeError(-1210, "Invalid pegPriceType.")
+    if offset_type not in (None, "PRICE_LEVEL"):
+        raise ExchangeError(-1211, "Invalid pegOffsetType.")
+    if price_type is not None:
+        raise ExchangeError(-1013, "Pegged orders are not supported for this symbol.")
+    for lone in ("pegOffsetType", "pegOffsetValue"):
+        if text_of(params, name(lone)) is not None:
+            raise not_required(name(lone))
+
+
 def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_quantity: int) -> NewOrder:
     """One order whose parameters begin with `prefix` ("" for a single order), with the rules per type."""
 
     def name(suffix: str) -> str:
         return prefix + suffix[0].upper() + suffix[1:] if prefix else suffix
 
-    for absent, message in _UNSUPPORTED.items():
-        if text_of(params, name(absent)) is not None:
-            raise ExchangeError(-1013, message)
+    _refuse_peg(params, name)
     kind_text = required(params, name("type"))
     kind = _choice(OrderType, kind_text, ExchangeError(-1116, "Invalid orderType."))
     price = _units(params, name("price"))
@@ -187,6 +196,9 @@ def parse_order(params: Params, prefix: str, side: Side, quantity: int, quote_qu
             if text_of(params, absent) is not None:
                 raise not_required(absent)
     iceberg_quantity = _units(params, name("icebergQty"))
+    if iceberg_quantity and tif is not TimeInForce.GTC and prefix in ("above", "below"):
+        text = f"Parameter '{name('icebergQty')}' is not supported if"
+        raise ExchangeError(-1160, f"{text} `aboveTimeInForce`/`belowTimeInForce` is not GTC.")
     if iceberg_quantity and (not kind.priced or tif is not TimeInForce.GTC):
         raise not_required(name("icebergQty"))
     order_id_name = name("clientOrderId") if prefix else "newClientOrderId"

@@ -13,7 +13,7 @@ from paper_exchange.core.errors import ExchangeError, bad_symbol, neither, no_su
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Account, Order, OrderList, OrderType, PreventedMatch, Trade
 from paper_exchange.core.reports import Json
-from paper_exchange.core.symbols import SymbolRules
+from paper_exchange.core.symbols import ExchangeRules, SymbolRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class State:
         # Public trades and executions are not stored: identifiers that grow faster than they are used (100 trades,
         # 10,000 executions a second) stay unique and rising over restarts.
         self.markets = {rules.symbol: MarketState(rules, start_ms // 10) for rules in symbols}
+        self.rules = ExchangeRules()
         self.accounts: dict[int, Account] = {}
         self.orders: dict[int, Order] = {}
         self.lists: dict[int, OrderList] = {}
