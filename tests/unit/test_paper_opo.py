@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.store import Store
-from support.paper import SYMBOL, Desk, brief
+from support.paper import SYMBOL, Desk, brief, units
 
 ALICE, RICH = 1, 2
 """An account with quote only, and one that has base to pay commission from."""
@@ -32,21 +33,19 @@ def desk() -> Desk:
 
 def opo(desk: Desk, uid: int, quantity: str = "0.5", limit: str = "60001", **params: str) -> dict[str, Any]:
     """Buy at a limit, then sell all of it at 61000."""
-    request = list_requests.new_opo(
-        {
-            "symbol": SYMBOL,
-            "workingType": "LIMIT",
-            "workingSide": "BUY",
-            "workingPrice": limit,
-            "workingQuantity": quantity,
-            "workingTimeInForce": "GTC",
-            "pendingType": "LIMIT_MAKER",
-            "pendingSide": "SELL",
-            "pendingPrice": "61000",
-            **params,
-        }
-    )
-    return desk.exchange.place_list(uid, request, desk.tick())
+    order = {
+        "symbol": SYMBOL,
+        "workingType": "LIMIT",
+        "workingSide": "BUY",
+        "workingPrice": limit,
+        "workingQuantity": quantity,
+        "workingTimeInForce": "GTC",
+        "pendingType": "LIMIT_MAKER",
+        "pendingSide": "SELL",
+        "pendingPrice": "61000",
+    }
+    wanted = {name: value for name, value in (order | params).items() if value}
+    return desk.exchange.place_list(uid, list_requests.new_opo(wanted), desk.tick())
 
 
 def opoco(desk: Desk, uid: int, quantity: str = "0.5", limit: str = "60001") -> dict[str, Any]:
@@ -150,6 +149,14 @@ def test_a_sale_that_the_filters_refuse_expires_as_rejected_when_its_turn_comes(
     assert desk.status(2) == ("EXPIRED", "0", "REJECTED")
     assert desk.exchange.lists[0].done
     assert desk.held(ALICE, "BTC") == ("0.0000999", "0")
+
+
+def test_a_sale_at_market_is_cut_to_what_the_market_takes_at_once(desk: Desk) -> None:
+    market = desk.exchange.market(SYMBOL)
+    market.rules = replace(market.rules, max_market_quantity=units("0.3"))
+    opo(desk, ALICE, pendingType="MARKET", pendingPrice="")
+    assert (desk.status(1)[:2], desk.status(2)[:2]) == (("FILLED", "0.5"), ("FILLED", "0.3"))
+    assert desk.held(ALICE, "BTC") == ("0.1995", "0")
 
 
 def test_the_price_of_a_sale_is_checked_at_once(desk: Desk) -> None:

@@ -99,12 +99,14 @@ def activate(state: State, market: MarketState, group: OrderList) -> None:
 def _size(state: State, market: MarketState, group: OrderList, pending: list[Order]) -> bool:
     """Give the pending orders the quantity that the working order received, in whole lots; False where it fits none."""
     received = release_kept(state, market, group)
-    quantity = min(received // market.rules.step * market.rules.step, market.rules.max_quantity)
+    rules = market.rules
+    most = min(rules.max_market_quantity if one.type is OrderType.MARKET else rules.max_quantity for one in pending)
+    quantity = min(received // rules.step * rules.step, most)
     for one in pending:
         one.quantity = quantity
     try:
         for one in pending:
-            check_static(market.rules, one, market.yardstick(state.now))
+            check_static(rules, one, market.yardstick(state.now))
     except ExchangeError:
         return False
     return True
