@@ -97,7 +97,13 @@ class RestDesk:
 
     def send(self, method: str, path: str, query: str = "", *, address: str = "10.0.0.1", **headers: str) -> Reply:
         """A request as it stands."""
-        return self.rest.respond(Sent(method, path, query, headers=headers, address=address))
+        return self.receive(Sent(method, path, query, headers=headers, address=address))
+
+    def receive(self, sent: Sent) -> Reply:
+        """A request as it was received, and what it changed stored."""
+        reply = self.rest.respond(sent)
+        self.venue.commit()
+        return reply
 
     def ask(
         self, method: str, path: str, *, key: ApiKey | None = None, address: str = "10.0.0.1", **params: Any

@@ -58,7 +58,7 @@ def signed(key: ApiKey, payload: str) -> str:
 def post(desk: RestDesk, query: str, body: str = "", key: ApiKey | None = None) -> Reply:
     """A new order as raw query and body."""
     headers = {"x-mbx-apikey": (key or desk.key).api_key}
-    return desk.rest.respond(Sent("POST", "/api/v3/order", query, body, headers))
+    return desk.receive(Sent("POST", "/api/v3/order", query, body, headers))
 
 
 @pytest.mark.parametrize("kind", ["ED25519", "RSA"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from paper_exchange.core.model import (
     Account,
@@ -67,18 +67,18 @@ class Store:
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO accounts VALUES (?, ?)",
-                [(account.uid, json.dumps(asdict(account))) for account in changes.accounts.values()],
+                [(account.uid, _encoded(account)) for account in changes.accounts.values()],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO orders VALUES (?, ?)",
-                [(order.order_id, json.dumps(asdict(order))) for order in changes.orders.values()],
+                [(order.order_id, _encoded(order)) for order in changes.orders.values()],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO lists VALUES (?, ?)",
-                [(group.list_id, json.dumps(asdict(group))) for group in changes.lists.values()],
+                [(group.list_id, _encoded(group)) for group in changes.lists.values()],
             )
             self._db.executemany(
-                "INSERT INTO trades (body) VALUES (?)", [(json.dumps(asdict(trade)),) for trade in changes.trades]
+                "INSERT INTO trades (body) VALUES (?)", [(_encoded(trade),) for trade in changes.trades]
             )
             self._db.executemany(
                 "INSERT INTO prevented (body) VALUES (?)",
@@ -143,6 +143,19 @@ def decode_key(row: dict[str, Any]) -> ApiKey:
         given["public_key"], tuple(given.get("permissions", PERMISSIONS)), tuple(given.get("addresses", ()))
     )
     return ApiKey(row["api_key"], row["uid"], row["secret"], row["created_ms"], terms)
+
+
+def _encoded(row: Account | Order | OrderList | Trade) -> str:
+    return _ENCODER.encode(row)
+
+
+def _fields(row: Account | Balance | Order | OrderList | Trade) -> dict[str, Any]:
+    """The fields of a dataclass as they are, without the copies that `asdict` makes."""
+    return {name: getattr(row, name) for name in _NAMES[type(row)]}
+
+
+_NAMES: Final = {kind: [one.name for one in fields(kind)] for kind in (Account, Balance, Order, OrderList, Trade)}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_fields)
 
 
 class _Transaction:

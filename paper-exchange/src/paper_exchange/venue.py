@@ -122,9 +122,11 @@ class Venue:
 
     def keep(self) -> None:
         """Store what the last input changed: nobody hears of it before."""
-        changes = self.exchange.take_changes()
+        changes = self.exchange.changes
         if changes:
+            # Taken only when it is stored: what the disk refused now is stored with the next input.
             self.store.save(changes)
+            self.exchange.take_changes()
             self._trades.inc(len(changes.trades))
             for fill in _first_fills(changes):
                 for hear in self.first_fill_listeners:

@@ -20,6 +20,7 @@ from paper_exchange.gate import Gate, Request
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
 from paper_exchange.server.faults import Faults
+from paper_exchange.server.group_commit import GroupCommit
 from paper_exchange.time_units import in_microseconds as told_in_microseconds
 from paper_exchange.time_units import wants_microseconds
 from paper_exchange.venue import Venue
@@ -27,6 +28,7 @@ from paper_exchange.venue import Venue
 _log = structlog.get_logger(__name__)
 _NOT_FOUND: Final = "<html><body><h1>404 Not Found</h1></body></html>"
 _SCHEMA = re.compile(r"[0-9]+:[0-9]+")
+_UNKNOWN: Final = {"code": -1000, "msg": "An unknown error occurred while processing the request."}
 _REMOVED: Final = "/api/v3/userDataStream"
 _GONE: Final = "<html><body><h1>410 Gone</h1>Use userDataStream.subscribe.signature on /ws-api/v3.</body></html>"
 """Listen keys were removed on 2026-02-20; Binance answers 410 with HTML."""
@@ -64,6 +66,7 @@ class RestApi:
         self._gate = gate
         self._limits = limits
         self._faults = faults
+        self._stored = GroupCommit(venue.commit)
         self._requests = Counter(
             "paper_exchange_requests", "REST requests by path and status", ["path", "status"], registry=registry
         )
@@ -76,6 +79,12 @@ class RestApi:
             response = web.Response(text=_GONE, status=410, content_type="text/html")
         else:
             reply = self.respond(sent)
+            # What is refused may have changed something too; what only reads may have seen what is not stored.
+            try:
+                await self._stored.done()
+            except Exception:
+                _log.exception("storing failed", path=sent.path)
+                reply = Reply(500, _UNKNOWN, {})
             page = isinstance(reply.body, str)
             response = web.Response(
                 text=reply.body if page else json.dumps(reply.body, separators=(",", ":")),
@@ -88,7 +97,7 @@ class RestApi:
         return response
 
     def respond(self, sent: Sent) -> Reply:
-        """The reply to a request; what it changed is stored and told by then."""
+        """The reply to a request; it may be sent when what was done until now is committed."""
         fault = self._faults.active()
         if fault and sent.path.startswith("/api"):
             retry = {"Retry-After": str(self._faults.retry_after())} if fault.status in (418, 429) else {}
@@ -102,9 +111,7 @@ class RestApi:
                 headers["Retry-After"] = str(max(1, -(-(error.retry_at - self._venue.now_ms()) // 1000)))
         except Exception:
             _log.exception("request failed", path=sent.path)
-            status, body = 500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}
-        finally:
-            self._venue.commit()
+            status, body = 500, _UNKNOWN
         used = str(self._limits.used_weight(sent.address, self._venue.now_ms()))
         return Reply(status, body, headers | {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used})
 
