@@ -36,6 +36,8 @@ _DEPOSITS: Final = ({"USDT": "50000", "BTC": "2"}, {"USDT": "9000", "BTC": "0.5"
 _LIST_PATHS: Final = {kind: f"/api/v3/orderList/{kind}" for kind in ("oco", "oto", "otoco", "opo", "opoco")}
 _DEEP_EVERY: Final = 25
 """After so many operations all orders, trades and lists are compared, not only the open ones."""
+_KEPT: Final = 3
+"""Orders and lists that are over and stay in memory: few, so that most are found in the store."""
 _CUT_SECONDS: Final = 30.0
 
 
@@ -88,7 +90,7 @@ class World:
 
     def _open(self, price: Decimal) -> None:
         self.store = Store(self._directory)
-        self.venue = Venue((SYMBOL,), _Market(price), self.store, lambda: self.now, CollectorRegistry())
+        self.venue = Venue((SYMBOL,), _Market(price), self.store, lambda: self.now, CollectorRegistry(), kept=_KEPT)
         self.api = SpotApi(self.venue, Limits(1_000_000))
 
     def _listen(self) -> None:

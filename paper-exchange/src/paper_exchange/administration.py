@@ -79,15 +79,12 @@ class Administration:
     def _show_account(self, place: Place, _body: Body) -> dict[str, Any]:
         uid = self._uid(place)
         exchange = self._venue.exchange
-        trades = sorted(
-            (trade for (owner, _), rows in exchange.trades.items() if owner == uid for trade in rows),
-            key=lambda trade: (trade.time, trade.trade_id),
-        )
+        trades = self._venue.store.history.trades(uid, None, limit=_TRADES_SHOWN)
         lists = [group for group in exchange.lists.values() if group.uid == uid and not group.done]
         return self._summary(uid) | {
             "openOrders": [reports.order_status(order) for order in exchange.open_orders(uid)],
             "openOrderLists": [exchange.list_body(group) for group in lists],
-            "trades": [reports.my_trade(trade) for trade in trades[-_TRADES_SHOWN:]],
+            "trades": [reports.my_trade(trade) for trade in trades],
         }
 
     def _change_account(self, place: Place, body: Body) -> dict[str, Any]:

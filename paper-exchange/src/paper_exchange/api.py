@@ -41,7 +41,7 @@ class SpotApi:
             **ExecutionRules(venue).routes,
             **ExchangeInfo(venue, limits).routes,
             **AccountData(venue, limits).routes,
-            **OrderLists(venue.exchange).routes,
+            **OrderLists(venue.exchange, venue.store.history).routes,
             **OrderChanges(venue.exchange).routes,
             **Sor(venue.exchange).routes,
             ("GET", "/api/v3/order"): read(self._order, fixed(4)),
@@ -100,15 +100,9 @@ class SpotApi:
         symbol = self._exchange.market(requests.required(call.params, "symbol")).rules.symbol
         start, end = day_period(call.params)
         from_id = requests.integer(call.params, "orderId")
-        orders = [
-            order
-            for order in self._exchange.history(call.uid, symbol)
-            if (from_id is None or order.order_id >= from_id)
-            and (start is None or order.time >= start)
-            and (end is None or order.time <= end)
-        ]
-        limit = call.limit(500, 1000)
-        chosen = orders[:limit] if from_id is not None or start is not None else orders[-limit:]
+        chosen = self._venue.store.history.orders(
+            call.uid, symbol, limit=call.limit(500, 1000), from_id=from_id, start=start, end=end
+        )
         return [reports.order_status(order) for order in chosen]
 
     def _my_trades(self, call: Call) -> Any:
@@ -118,14 +112,13 @@ class SpotApi:
         from_id = requests.integer(call.params, "fromId")
         if (start, end) != (None, None) and (order_id, from_id) != (None, None):
             raise bad_combination()
-        trades = [
-            trade
-            for trade in self._exchange.trades.get((call.uid, symbol), [])
-            if (order_id is None or trade.order_id == order_id)
-            and (from_id is None or trade.trade_id >= from_id)
-            and (start is None or trade.time >= start)
-            and (end is None or trade.time <= end)
-        ]
-        limit = call.limit(500, 1000)
-        chosen = trades[:limit] if from_id is not None or start is not None else trades[-limit:]
+        chosen = self._venue.store.history.trades(
+            call.uid,
+            symbol,
+            limit=call.limit(500, 1000),
+            order_id=order_id,
+            from_id=from_id,
+            start=start,
+            end=end,
+        )
         return [reports.my_trade(one) for one in chosen]

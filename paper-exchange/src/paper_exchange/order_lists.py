@@ -10,13 +10,15 @@ from paper_exchange.core.errors import ExchangeError, bad_combination
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.endpoint import Call, Params, Route, day_period, fixed, read, response_type, trade
+from paper_exchange.history import History
 
 
 class OrderLists:
-    """The endpoints over one exchange."""
+    """The endpoints over one exchange and what it stored."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, history: History) -> None:
         self._exchange = exchange
+        self._history = history
         self.routes: dict[tuple[str, str], Route] = {
             ("POST", "/api/v3/order/oco"): trade(self._placing(list_requests.old_oco), orders=2),
             ("POST", "/api/v3/orderList/oco"): trade(self._placing(list_requests.new_oco), orders=2),
@@ -67,14 +69,5 @@ class OrderLists:
         from_id = requests.integer(call.params, "fromId")
         if (start, end) != (None, None) and from_id is not None:
             raise bad_combination()
-        mine = [
-            one
-            for one in self._exchange.lists.values()
-            if one.uid == call.uid
-            and (from_id is None or one.list_id >= from_id)
-            and (start is None or one.time >= start)
-            and (end is None or one.time <= end)
-        ]
-        limit = call.limit(500, 1000)
-        chosen = mine[:limit] if from_id is not None or start is not None else mine[-limit:]
+        chosen = self._history.lists(call.uid, limit=call.limit(500, 1000), from_id=from_id, start=start, end=end)
         return [self._exchange.list_body(one) for one in chosen]

@@ -9,22 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
-from paper_exchange.core.model import (
-    Account,
-    Amendment,
-    Balance,
-    Order,
-    OrderList,
-    OrderStatus,
-    OrderType,
-    PreventedMatch,
-    Side,
-    StpMode,
-    TimeInForce,
-    Trade,
-)
+from paper_exchange.core.model import Account, Balance, Order, OrderList, PreventedMatch, StpMode, Trade
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.state import Changes
+from paper_exchange.history import INDEXES, History
 from paper_exchange.keys import PERMISSIONS, ApiKey, KeyTerms
 
 _SCHEMA = """
@@ -56,7 +44,8 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + INDEXES)
+        self.history = History(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -82,7 +71,7 @@ class Store:
             )
             self._db.executemany(
                 "INSERT INTO prevented (body) VALUES (?)",
-                [(json.dumps(asdict(match)),) for match in changes.prevented],
+                [(_encoded(match),) for match in changes.prevented],
             )
 
     def save_key(self, key: ApiKey) -> None:
@@ -107,18 +96,6 @@ class Store:
     def api_keys(self) -> list[ApiKey]:
         """Every key."""
         return [decode_key(row) for row in self._rows("keys", "api_key")]
-
-    def orders(self) -> list[Order]:
-        """Every order by id."""
-        return [_order(row) for row in self._rows("orders", "order_id")]
-
-    def lists(self) -> list[OrderList]:
-        """Every list by id."""
-        return [OrderList(**row) for row in self._rows("lists", "list_id")]
-
-    def trades(self) -> list[Trade]:
-        """Every trade in the order it happened."""
-        return [Trade(**row) for row in self._rows("trades", "number")]
 
     def prevented(self) -> list[PreventedMatch]:
         """Every prevented match in the order it happened."""
@@ -145,16 +122,18 @@ def decode_key(row: dict[str, Any]) -> ApiKey:
     return ApiKey(row["api_key"], row["uid"], row["secret"], row["created_ms"], terms)
 
 
-def _encoded(row: Account | Order | OrderList | Trade) -> str:
+def _encoded(row: Account | Order | OrderList | PreventedMatch | Trade) -> str:
     return _ENCODER.encode(row)
 
 
-def _fields(row: Account | Balance | Order | OrderList | Trade) -> dict[str, Any]:
+def _fields(row: Any) -> dict[str, Any]:
     """The fields of a dataclass as they are, without the copies that `asdict` makes."""
-    return {name: getattr(row, name) for name in _NAMES[type(row)]}
+    kind = type(row)
+    names = _NAMES.get(kind) or _NAMES.setdefault(kind, [one.name for one in fields(kind)])
+    return {name: getattr(row, name) for name in names}
 
 
-_NAMES: Final = {kind: [one.name for one in fields(kind)] for kind in (Account, Balance, Order, OrderList, Trade)}
+_NAMES: Final[dict[type, list[str]]] = {}
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_fields)
 
 
@@ -181,18 +160,3 @@ def _account(row: dict[str, Any]) -> Account:
 def _rates(kinds: dict[str, Any]) -> CommissionRates:
     parts = {name: Rates(**kinds[name]) for name in ("standard", "special", "tax")}
     return CommissionRates(**parts, discount=kinds["discount"])
-
-
-def _order(row: dict[str, Any]) -> Order:
-    """An order from its stored fields."""
-    return Order(
-        **row
-        | {
-            "side": Side(row["side"]),
-            "type": OrderType(row["type"]),
-            "time_in_force": TimeInForce(row["time_in_force"]),
-            "status": OrderStatus(row["status"]),
-            "stp": StpMode(row["stp"]),
-            "amendments": [Amendment(**one) for one in row.get("amendments", ())],
-        }
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from prometheus_client import CollectorRegistry, Counter
 
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.model import Trade
+from paper_exchange.core.model import Order, OrderList, Trade
 from paper_exchange.core.state import Changes, TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
@@ -51,12 +51,27 @@ class Venue:
         store: Store,
         now_ms: Callable[[], int],
         registry: CollectorRegistry,
+        *,
+        kept: int = 10_000,
     ) -> None:
+        """`kept` orders and lists that are over stay in memory; of others the store tells."""
         self.now_ms = now_ms
         self.store = store
         start = self.started_ms = now_ms()
         self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
-        self.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades(), store.prevented())
+        history = store.history
+        lists = history.open_lists()
+        self.exchange.restore(
+            store.accounts(),
+            history.open_orders(lists),
+            lists,
+            history.last_trades(),
+            store.prevented(),
+            history.last_ids(),
+        )
+        self.exchange.ended = history
+        self._over: deque[Order | OrderList] = deque()
+        self._kept = kept
         self.keys = {key.api_key: key for key in store.api_keys()}
         self.candles: dict[str, CandleBook] = {}
         self.tapes = {s: Tape(start // 10) for s in self.exchange.markets}
@@ -127,6 +142,7 @@ class Venue:
             # Taken only when it is stored: what the disk refused now is stored with the next input.
             self.store.save(changes)
             self.exchange.take_changes()
+            self._forget(changes)
             self._trades.inc(len(changes.trades))
             for fill in _first_fills(changes):
                 for hear in self.first_fill_listeners:
@@ -156,6 +172,14 @@ class Venue:
                     listener.on_book(symbol)
                 state.bids.dirty.clear()
                 state.asks.dirty.clear()
+
+    def _forget(self, changes: Changes) -> None:
+        """What was over longest leaves the memory, once it is stored."""
+        self.exchange.trades.clear()
+        self._over.extend(one for one in changes.orders.values() if one.list_id < 0 and not one.open)
+        self._over.extend(one for one in changes.lists.values() if one.done)
+        while len(self._over) > self._kept:
+            self.exchange.forget(self._over.popleft())
 
     def _on_print(self, trade: TradePrint) -> None:
         self.candles[trade.symbol].add(

@@ -288,8 +288,8 @@ class Exchange(State):
             if what == "activate":
                 activate(self, market, self.lists[ident])
                 continue
-            order = self.orders[ident]
-            if order.live and order.untriggered:
+            order = self.orders.get(ident)
+            if order is not None and order.live and order.untriggered:
                 expire_sibling(self, market, order)
                 work(self, market, order)
 
@@ -302,8 +302,12 @@ class Exchange(State):
         lists: Iterable[OrderList],
         trades: Iterable[Trade],
         prevented: Iterable[PreventedMatch] = (),
+        last_ids: tuple[int, int] = (0, -1),
     ) -> None:
-        """Take over what was stored, each in order of its id; open orders go back to their places."""
+        """Take over what was stored and is still at work, each in order of its id; orders go back to their places.
+
+        `last_ids` are the highest ids of orders and lists that were given.
+        """
         self.accounts = {account.uid: account for account in accounts}
         for trade in trades:
             self.trades.setdefault((trade.uid, trade.symbol), []).append(trade)
@@ -317,11 +321,11 @@ class Exchange(State):
         for group in lists:
             self.lists[group.list_id] = group
             self.list_by_client[(group.uid, group.client_list_id)] = group.list_id
-        self.next_list_id = max(self.lists, default=-1) + 1
+        self.next_list_id = max(last_ids[1], max(self.lists, default=-1)) + 1
         for order in orders:
             self.index(order)
             self.sequence = max(self.sequence, order.sequence)
-        self.next_order_id = max(self.orders, default=0) + 1
+        self.next_order_id = max(last_ids[0], max(self.orders, default=0)) + 1
         for order in self.orders.values():
             self._restore_order(order)
 

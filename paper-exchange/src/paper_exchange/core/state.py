@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Final
+from typing import Final, Protocol
 
 from paper_exchange.core import reports
 from paper_exchange.core.errors import ExchangeError, bad_symbol, neither, no_such_order
@@ -58,6 +58,22 @@ class Changes:
 _ARCHIVED_AFTER_MS: Final = 90 * 86_400_000
 
 
+class Ended(Protocol):
+    """Finds orders and lists that are over and no longer in memory."""
+
+    def order_of_id(self, order_id: int) -> Order | None:
+        """An order, whoever owns it."""
+
+    def order_named(self, uid: int, symbol: str, client_order_id: str) -> Order | None:
+        """The newest order that an account gave a name."""
+
+    def list_of_id(self, list_id: int) -> OrderList | None:
+        """A list, whoever owns it."""
+
+    def list_named(self, uid: int, client_list_id: str) -> OrderList | None:
+        """The newest list that an account gave a name."""
+
+
 class State:
     """Accounts, orders, lists, trades and markets, each found by the ids that lead to it."""
 
@@ -91,7 +107,8 @@ class State:
         self.changes = Changes()
         self.touched: dict[int, set[str]] = {}
         """Assets whose balances the input may have changed, by account."""
-        self._history: dict[tuple[int, str], list[int]] = {}
+        self.ended: Ended | None = None
+        """Asked for what was forgotten."""
 
     # -- questions ---------------------------------------------------------------------------------------------
 
@@ -106,10 +123,6 @@ class State:
         """Open orders by id, of one symbol or all."""
         symbols = [symbol] if symbol is not None else list(self.markets)
         return [order for one in symbols for order in self.opened.get((uid, one), {}).values()]
-
-    def history(self, uid: int, symbol: str) -> list[Order]:
-        """Every order of an account and symbol by id."""
-        return [self.orders[order_id] for order_id in self._history.get((uid, symbol), [])]
 
     def find_order(self, uid: int, symbol: str, order_id: int | None, client_order_id: str | None) -> Order:
         """An order by either id; -2013 when it does not exist, -2039 when the ids do not belong together."""
@@ -130,20 +143,34 @@ class State:
     def find(self, uid: int, symbol: str, order_id: int | None, client_order_id: str | None) -> Order | None:
         if order_id is None:
             order_id = self.by_client.get((uid, symbol, client_order_id or ""), -1)
-        order = self.orders.get(order_id)
+            order = self.orders.get(order_id)
+            if order is None and self.ended is not None:
+                order = self.ended.order_named(uid, symbol, client_order_id or "")
+        else:
+            order = self.orders.get(order_id)
+            if order is None and self.ended is not None:
+                order = self.ended.order_of_id(order_id)
         return order if order is not None and order.uid == uid and order.symbol == symbol else None
 
     def find_list(self, uid: int, list_id: int | None, client_list_id: str | None) -> OrderList | None:
         """A list by either id, or None; of both ids, the second must be that of the list with the first."""
         if list_id is None:
-            list_id = self.list_by_client.get((uid, client_list_id or ""), -1)
-        group = self.lists.get(list_id)
+            group = self.lists.get(self.list_by_client.get((uid, client_list_id or ""), -1))
+            if group is None and self.ended is not None:
+                group = self.ended.list_named(uid, client_list_id or "")
+        else:
+            group = self.lists.get(list_id)
+            if group is None and self.ended is not None:
+                group = self.ended.list_of_id(list_id)
         if group is None or group.uid != uid or client_list_id not in (None, group.client_list_id):
             return None
         return group
 
     def members(self, group: OrderList) -> list[Order]:
         """The orders of a list in the order of their ids."""
+        if group.list_id not in self.lists and self.ended is not None:
+            found = (self.ended.order_of_id(order_id) for order_id in group.order_ids)
+            return [order for order in found if order is not None]
         return [self.orders[order_id] for order_id in group.order_ids]
 
     def list_body(self, group: OrderList, time: int | None = None) -> Json:
@@ -171,10 +198,22 @@ class State:
     def index(self, order: Order) -> None:
         key = (order.uid, order.symbol)
         self.orders[order.order_id] = order
-        self._history.setdefault(key, []).append(order.order_id)
         self.by_client[(*key, order.client_order_id)] = order.order_id
         if order.open:
             self.opened.setdefault(key, {})[order.order_id] = order
+
+    def forget(self, over: Order | OrderList) -> None:
+        """An order that is over and in no list, or a list that is done and its orders, leave the memory."""
+        if isinstance(over, OrderList):
+            self.lists.pop(over.list_id, None)
+            if self.list_by_client.get((over.uid, over.client_list_id)) == over.list_id:
+                del self.list_by_client[(over.uid, over.client_list_id)]
+        for order_id in over.order_ids if isinstance(over, OrderList) else (over.order_id,):
+            order = self.orders.pop(order_id, None)
+            if order is not None:
+                name = (order.uid, order.symbol, order.client_order_id)
+                if self.by_client.get(name) == order_id:
+                    del self.by_client[name]
 
     def rename(self, order: Order, client_order_id: str) -> None:
         """From now on an order has another client order id; the old one finds nothing."""
