@@ -80,7 +80,9 @@ class World:
         self._asks: dict[Decimal, Decimal] = {}
         self.heard: dict[int, list[Json]] = {}
         self._open(Decimal(FIRST_PRICE))
-        self.uids = [self.venue.create_account({a: units(v) for a, v in one.items()}).uid for one in _DEPOSITS]
+        keys = [self.venue.create_account({a: units(v) for a, v in one.items()}) for one in _DEPOSITS]
+        self.uids = [key.uid for key in keys]
+        self._keys = {key.uid: key.api_key for key in keys}
         self.ledgers: dict[int, Ledger] = {}
         for uid, deposits in zip(self.uids, _DEPOSITS, strict=True):
             held = {asset: units(amount) for asset, amount in deposits.items()}
@@ -107,7 +109,7 @@ class World:
         route = self.api.routes.get((method, path))
         if route is None:
             raise ExchangeError(0, "there is no such endpoint yet", status=404)
-        return route.answer(Call(params, uid, self.now))
+        return route.answer(Call(params, uid, self.now, self._keys.get(uid, "")))
 
     # -- operations --------------------------------------------------------------------------------------------
 
