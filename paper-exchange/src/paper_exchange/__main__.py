@@ -24,8 +24,10 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
+  paper-exchange account withdraw 100000001 --amount BTC=0.5
   paper-exchange account reset 100000001 --deposit USDT=10000
   paper-exchange key create 100000001 --read-only --ip 127.0.0.1
+  paper-exchange reset --deposit USDT=10000
 """
 
 

@@ -23,11 +23,13 @@ ROUTES: Final[dict[str, tuple[str, str]]] = {
     "show_account": ("GET", "/control/accounts/{uid}"),
     "change_account": ("PATCH", "/control/accounts/{uid}"),
     "deposit": ("POST", "/control/accounts/{uid}/deposits"),
+    "withdraw": ("POST", "/control/accounts/{uid}/withdrawals"),
     "reset_account": ("POST", "/control/accounts/{uid}/reset"),
     "change_symbol": ("PATCH", "/control/symbols/{symbol}"),
     "create_key": ("POST", "/control/accounts/{uid}/keys"),
     "list_keys": ("GET", "/control/accounts/{uid}/keys"),
     "delete_key": ("DELETE", "/control/accounts/{uid}/keys/{key}"),
+    "reset": ("POST", "/control/reset"),
 }
 """Method and path of each action on the control port."""
 
@@ -49,11 +51,13 @@ class Administration:
             "show_account": self._show_account,
             "change_account": self._change_account,
             "deposit": self._deposit,
+            "withdraw": self._withdraw,
             "reset_account": self._reset_account,
             "change_symbol": self._change_symbol,
             "create_key": self._create_key,
             "list_keys": self._list_keys,
             "delete_key": self._delete_key,
+            "reset": self._reset,
         }
 
     def _create_account(self, _place: Place, body: Body) -> dict[str, Any]:
@@ -99,6 +103,32 @@ class Administration:
             self._venue.exchange.deposit(uid, asset, amount, self._venue.now_ms())
         self._venue.commit()
         return self._summary(uid)
+
+    def _withdraw(self, place: Place, body: Body) -> dict[str, Any]:
+        uid = self._uid(place)
+        amounts = parse_deposits(body.get("withdrawals"), "withdrawals")
+        account = self._venue.exchange.accounts[uid]
+        for asset, amount in amounts.items():
+            free = account.balances[asset].free if asset in account.balances else 0
+            if amount > free:
+                raise ControlInvalidError(
+                    f"withdrawals.{asset}: expected at most {text(free)}, which is free, got {text(amount)}; "
+                    "cancel orders that lock more"
+                )
+        for asset, amount in amounts.items():
+            self._venue.exchange.withdraw(uid, asset, amount, self._venue.now_ms())
+        self._venue.commit()
+        return self._summary(uid)
+
+    def _reset(self, _place: Place, body: Body) -> dict[str, Any]:
+        drop = body.get("dropAccounts", False)
+        if not isinstance(drop, bool):
+            raise ControlInvalidError(f"dropAccounts: expected true or false, got {drop!r}")
+        if drop and "deposits" in body:
+            raise ControlInvalidError("deposits: expected none with dropAccounts, for no account is left to take them")
+        deposits = {} if drop else parse_deposits(body.get("deposits"))
+        self._venue.reset(deposits, drop_accounts=drop)
+        return {"accounts": len(self._venue.exchange.accounts)}
 
     def _reset_account(self, place: Place, body: Body) -> dict[str, Any]:
         uid = self._uid(place)

@@ -19,9 +19,9 @@ class ControlInvalidError(Exception):
     code = "ControlInvalid"
 
 
-def parse_deposits(deposits: object) -> dict[str, int]:
+def parse_deposits(deposits: object, name: str = "deposits") -> dict[str, int]:
     """Units by asset from {"USDT": "10000"}; ControlInvalidError names the field."""
-    return _amounts("deposits", deposits)
+    return _amounts(name, deposits)
 
 
 def _amounts(name: str, given: object) -> dict[str, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OPTIONS: Final = {
     "deposits": "--deposit",
+    "withdrawals": "--amount",
     "publicKey": "--public-key",
     "ipAddresses": "--ip",
     "permissions": "--permission",
@@ -27,6 +28,29 @@ _OPTIONS: Final = {
     "key": "KEY",
 }
 """The option behind a field that the exchange finds fault with."""
+
+_EXAMPLES: Final = {
+    name: "examples:\n" + "".join(f"  paper-exchange {line}\n" for line in lines)
+    for name, lines in {
+        "create_account": (
+            "account create --deposit USDT=10000 --deposit BTC=1",
+            "account create --deposit USDT=10000 --public-key public.pem --data-dir ./exchange --output json",
+        ),
+        "list_accounts": ("account list", "account list --data-dir ./exchange --output json"),
+        "show_account": ("account show 100000001", "account show 100000001 --output json"),
+        "deposit": ("account deposit 100000001 --deposit BTC=0.5 --deposit BNB=3",),
+        "withdraw": ("account withdraw 100000001 --amount BTC=0.5",),
+        "reset_account": ("account reset 100000001 --deposit USDT=10000",),
+        "change_account": ("account set 100000001 --can-trade no", "account set 100000001 --permission SPOT"),
+        "create_key": ("key create 100000001", "key create 100000001 --read-only --ip 127.0.0.1"),
+        "list_keys": ("key list 100000001",),
+        "delete_key": ("key delete 100000001 KEY",),
+        "reset": (
+            "reset --deposit USDT=10000 --deposit BTC=1",
+            "reset --drop-accounts --data-dir ./exchange",
+        ),
+    }.items()
+}
 
 Commands = argparse._SubParsersAction
 
@@ -42,6 +66,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     deposit = _action(actions, "deposit", "deposit", "pay into an account")
     _take_uid(deposit)
     _take_deposits(deposit)
+    withdraw = _action(actions, "withdraw", "withdraw", "pay out of what is free of an account")
+    _take_uid(withdraw)
+    withdraw.add_argument("--amount", action="append", type=_deposit, required=True, metavar="ASSET=AMOUNT")
     reset = _action(actions, "reset", "reset_account", "cancel all that is open and set the balances")
     _take_uid(reset)
     _take_deposits(reset)
@@ -58,6 +85,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _take_uid(delete)
     delete.add_argument("key", metavar="KEY", help="the API key")
 
+    reset = _action(commands, "reset", "reset", "wipe orders, lists and trades, as the Testnet does about monthly")
+    what = reset.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--deposit", action="append", type=_deposit, metavar="ASSET=AMOUNT", help="what each account has then"
+    )
+    what.add_argument("--drop-accounts", action="store_true", help="wipe accounts and keys too")
+
 
 def _group(commands: Commands[argparse.ArgumentParser], name: str, told: str) -> Commands[argparse.ArgumentParser]:
     group = commands.add_parser(name, help=told, allow_abbrev=False)
@@ -65,7 +99,14 @@ def _group(commands: Commands[argparse.ArgumentParser], name: str, told: str) ->
 
 
 def _action(actions: Commands[argparse.ArgumentParser], name: str, action: str, told: str) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=told, allow_abbrev=False)
+    parser = actions.add_parser(
+        name,
+        help=told,
+        description=f"{told[0].upper()}{told[1:]}.",
+        epilog=_EXAMPLES[action],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.set_defaults(administer=action)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--control-url", default="http://127.0.0.1:8081", help="a running exchange (%(default)s)")
@@ -125,6 +166,10 @@ def _body(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[
     body: dict[str, Any] = {}
     if given.get("deposit"):
         body["deposits"] = dict(options.deposit)
+    if given.get("amount"):
+        body["withdrawals"] = dict(options.amount)
+    if given.get("drop_accounts"):
+        body["dropAccounts"] = True
     if given.get("public_key"):
         try:
             body["publicKey"] = options.public_key.read_text()

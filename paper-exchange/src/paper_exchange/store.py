@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from paper_exchange.core.model import Account, Balance, Order, OrderList, PreventedMatch, StpMode, Trade
 from paper_exchange.core.rates import CommissionRates, Rates
@@ -30,6 +31,10 @@ CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NU
 """
 
 
+class DirectoryInUseError(OSError):
+    """Another process has the directory open."""
+
+
 class Store:
     """The database; each call is one transaction, on disk for any crash of the process when it returns.
 
@@ -37,9 +42,14 @@ class Store:
     """
 
     def __init__(self, directory: Path | None) -> None:
-        """Open the file in a directory, which is made when needed, or keep all in memory when it is None."""
+        """Open the file in a directory, which is made when needed, or keep all in memory when it is None.
+
+        DirectoryInUseError where another process has it: two would not know of each other's orders.
+        """
+        self._lock: IO[str] | None = None
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(directory)
         path = ":memory:" if directory is None else str(directory / "exchange.sqlite")
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -48,8 +58,10 @@ class Store:
         self.history = History(self._db)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let others have the directory."""
         self._db.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def save(self, changes: Changes) -> None:
         """Store everything an input changed, all or nothing."""
@@ -83,6 +95,12 @@ class Store:
         """Forget a key."""
         with self._transaction():
             self._db.execute("DELETE FROM keys WHERE api_key = ?", (api_key,))
+
+    def wipe(self, *, drop_accounts: bool) -> None:
+        """Forget all orders, lists and trades, and, where they are dropped, all accounts and keys."""
+        with self._transaction():
+            for table in ("orders", "lists", "trades", *(("accounts", "keys") if drop_accounts else ())):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608, they are ours
 
     def save_prices(self, prices: Mapping[str, int]) -> None:
         """Store the last price of each symbol, in units."""
@@ -120,6 +138,20 @@ def decode_key(row: dict[str, Any]) -> ApiKey:
         given["public_key"], tuple(given.get("permissions", PERMISSIONS)), tuple(given.get("addresses", ()))
     )
     return ApiKey(row["api_key"], row["uid"], row["secret"], row["created_ms"], terms)
+
+
+def _locked(directory: Path) -> IO[str]:
+    """A file of the directory, locked for as long as it is open or its process lives."""
+    file = (directory / "exchange.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DirectoryInUseError(
+            f"expected a directory that no exchange has open, got {str(directory)!r}; "
+            "ask the running one by --control-url, or stop it"
+        ) from None
+    return file
 
 
 def _encoded(row: Account | Order | OrderList | PreventedMatch | Trade) -> str:

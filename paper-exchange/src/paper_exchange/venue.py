@@ -199,6 +199,21 @@ class Venue:
         """Store where each symbol trades, for the next start."""
         self.store.save_prices({s: state.last for s, state in self.exchange.markets.items() if state.last})
 
+    def reset(self, deposits: Mapping[str, int], *, drop_accounts: bool = False) -> None:
+        """Begin anew, as the Testnet does about monthly: no orders, lists and trades; accounts with these balances.
+
+        Accounts and keys stay unless they are dropped; owners of open orders are told of their end.
+        """
+        for uid in list(self.exchange.accounts):
+            self.exchange.reset_account(uid, dict(deposits), self.now_ms())
+        self.commit()
+        self.store.wipe(drop_accounts=drop_accounts)
+        self.exchange.forget_all()
+        self._over.clear()
+        if drop_accounts:
+            self.exchange.accounts.clear()
+            self.keys.clear()
+
     # -- accounts ----------------------------------------------------------------------------------------------
 
     def create_account(self, deposits: Mapping[str, int], terms: KeyTerms = ANY_USE) -> ApiKey:
