@@ -312,3 +312,25 @@ async def test_bad_input_names_its_option(arguments: tuple[str, ...], option: st
     assert result.returncode == 2
     assert f"argument {option}:" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+async def test_a_reset_ends_what_is_open_and_keeps_the_keys() -> None:
+    async with running_paper_exchange(Options(symbols=(SYMBOL,))) as exchange:
+        account = await exchange.create_account(USDT="10000")
+        order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
+        _, before, _ = await call(exchange, account, "POST", "/api/v3/order", price="40000", **order)
+        async with exchange.session.post(
+            f"{exchange.control_url}/control/reset", json={"deposits": {"USDT": "500"}}
+        ) as answer:
+            assert await answer.json() == {"accounts": 1}
+        lost, told, _ = await call(
+            exchange, account, "GET", "/api/v3/order", symbol=SYMBOL, orderId=str(before["orderId"])
+        )
+        assert (lost, told["code"]) == (400, -2013)
+        _, held, _ = await call(exchange, account, "GET", "/api/v3/account", omitZeroBalances="true")
+        assert [(one["free"], one["locked"]) for one in held["balances"]] == [("500.00000000", "0.00000000")]
+        _, after, _ = await call(exchange, account, "POST", "/api/v3/order", price="40000", **order)
+        assert after["orderId"] > before["orderId"]
+        async with exchange.session.post(f"{exchange.control_url}/control/reset", json={"deposits": {}}) as answer:
+            assert answer.status == 400
+            assert "deposits" in (await answer.json())["error"]
