@@ -29,6 +29,7 @@ _log = structlog.get_logger(__name__)
 _NOT_FOUND: Final = "<html><body><h1>404 Not Found</h1></body></html>"
 _SCHEMA = re.compile(r"[0-9]+:[0-9]+")
 _UNKNOWN: Final = {"code": -1000, "msg": "An unknown error occurred while processing the request."}
+_UNREADABLE: Final = {"code": -1102, "msg": "A mandatory parameter was not sent, was empty/null, or malformed."}
 _REMOVED: Final = "/api/v3/userDataStream"
 _GONE: Final = "<html><body><h1>410 Gone</h1>Use userDataStream.subscribe.signature on /ws-api/v3.</body></html>"
 """Listen keys were removed on 2026-02-20; Binance answers 410 with HTML."""
@@ -74,7 +75,11 @@ class RestApi:
 
     async def handle(self, request: web.Request) -> web.Response:
         """One HTTP request."""
-        sent = await _received(request)
+        try:
+            sent = await _received(request)
+        except web.RequestPayloadError:
+            # A body that is not what its Content-Encoding or its chunks say.
+            return web.json_response(_UNREADABLE, status=400)
         if sent.path == _REMOVED and not self._faults.active():
             response = web.Response(text=_GONE, status=410, content_type="text/html")
         else:
