@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from campaigns.paper_ledger import BrokenPromiseError, Json, Ledger, needed_locks, promise, units
+from campaigns.paper_ledger import BrokenPromiseError, Json, Ledger, promise, units
 from campaigns.paper_operations import FIRST_PRICE, SYMBOL, Operation, draw
 from paper_exchange.api import SpotApi
 from paper_exchange.core.errors import ExchangeError
@@ -228,11 +228,7 @@ class World:
             ledger.compare_orders(rows, only_open=True)
             balances = self.call("GET", "/api/v3/account", uid, {})["balances"]
             ledger.compare_balances(balances)
-            needed = needed_locks(rows)
-            locked = {row["asset"]: units(row["locked"]) for row in balances if units(row["locked"])}
-            promise(
-                locked == {a: v for a, v in needed.items() if v}, "locked is what orders need", locked, needed, rows
-            )
+            ledger.compare_locks(rows, balances)
             ledger.compare_lists(self.call("GET", "/api/v3/openOrderList", uid, {}), only_open=True)
             if deep:
                 every = symbol | {"limit": "1000"}
