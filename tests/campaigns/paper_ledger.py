@@ -88,6 +88,10 @@ class Ledger:
         promise(event["I"] > self.last_execution, "execution ids rise", self.last_execution, event)
         self.last_execution = event["I"]
         execution, status, ident = event["x"], event["X"], event["i"]
+        if execution == "REJECTED":
+            # A replacement that is refused after the cancel: it never was an order.
+            promise(status == "REJECTED" and ident not in self.orders, "only what is new is rejected", event)
+            return
         promise(status in _AFTER.get(execution, ()), "the status fits the execution", event)
         before = self.orders.get(ident)
         own_id = event["C"] if execution == "CANCELED" else event["c"]

@@ -192,11 +192,11 @@ def test_amendments_are_listed_and_survive_a_restart(tmp_path: Path) -> None:
     amend(desk, 1, "0.5", "b")
     store.save(desk.exchange.take_changes())
     again = Exchange([SYMBOLS[SYMBOL]], desk.now)
-    again.restore(store.accounts(), store.orders(), store.lists(), store.trades())
-    store.close()
+    store.restore(again)
     assert again.orders[1].amendments == desk.exchange.orders[1].amendments
     assert again.find_order(ALICE, SYMBOL, None, "b").quantity == units("0.5")
     assert again.find(ALICE, SYMBOL, None, "a") is None
+    store.close()
 
 
 def test_orders_stored_before_there_were_amendments_are_read(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_orders_stored_before_there_were_amendments_are_read(tmp_path: Path) -> 
         del row["amendments"]
         db.execute("UPDATE orders SET body = ?", (json.dumps(row),))
     store = Store(tmp_path)
-    assert [order.amendments for order in store.orders()] == [[]]
+    assert [order.amendments for order in store.history.open_orders([])] == [[]]
     store.close()
 
 

@@ -188,7 +188,7 @@ def test_what_was_received_stays_locked_over_a_restart(tmp_path: Path) -> None:
     desk.trade("59994", "0.2")
     store.save(desk.exchange.take_changes())
     desk.exchange = Exchange([SYMBOLS[SYMBOL]], desk.now)
-    desk.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades())
+    store.restore(desk.exchange)
     store.close()
     desk.book([("59990", "1")], [("60001", "1")])
     desk.trade("59994", "0.3")

@@ -21,11 +21,7 @@ def reopened(directory: Path, desk: Desk) -> Desk:
     fresh = Desk()
     fresh.now = desk.now
     fresh.exchange = Exchange([SYMBOLS[SYMBOL]], desk.now)
-    history = store.history
-    lists = history.open_lists()
-    fresh.exchange.restore(
-        store.accounts(), history.open_orders(lists), lists, history.last_trades(), history.last_ids()
-    )
+    store.restore(fresh.exchange)
     fresh.book([("60000", "1"), ("59990", "2")], [("60001", "1"), ("60010", "2")])
     fresh.trade("60000")
     store.close()

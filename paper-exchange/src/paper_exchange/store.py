@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, Final
 
+from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.model import Account, Balance, Order, OrderList, PreventedMatch, StpMode, Trade
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.state import Changes
@@ -85,6 +86,20 @@ class Store:
                 "INSERT INTO prevented (body) VALUES (?)",
                 [(_encoded(match),) for match in changes.prevented],
             )
+
+    def restore(self, exchange: Exchange) -> None:
+        """Give an exchange all accounts and what is still at work; of what is over it can ask `history`."""
+        lists = self.history.open_lists()
+        orders = self.history.open_orders(lists)
+        exchange.restore(
+            self.accounts(),
+            orders,
+            lists,
+            self.history.last_trades(),
+            prevented=self.prevented(),
+            last_ids=self.history.last_ids(),
+        )
+        exchange.ended = self.history
 
     def save_key(self, key: ApiKey) -> None:
         """Store a key."""

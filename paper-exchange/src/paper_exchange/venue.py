@@ -59,17 +59,7 @@ class Venue:
         self.store = store
         start = self.started_ms = now_ms()
         self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
-        history = store.history
-        lists = history.open_lists()
-        self.exchange.restore(
-            store.accounts(),
-            history.open_orders(lists),
-            lists,
-            history.last_trades(),
-            store.prevented(),
-            history.last_ids(),
-        )
-        self.exchange.ended = history
+        store.restore(self.exchange)
         self._over: deque[Order | OrderList] = deque()
         self._kept = kept
         self.keys = {key.api_key: key for key in store.api_keys()}

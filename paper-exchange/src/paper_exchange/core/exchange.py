@@ -301,6 +301,7 @@ class Exchange(State):
         orders: Iterable[Order],
         lists: Iterable[OrderList],
         trades: Iterable[Trade],
+        *,
         prevented: Iterable[PreventedMatch] = (),
         last_ids: tuple[int, int] = (0, -1),
     ) -> None:
