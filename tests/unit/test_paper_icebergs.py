@@ -98,6 +98,6 @@ def test_the_shown_part_survives_a_restart(tmp_path: Path, desk: Desk) -> None:
     store = Store(tmp_path)
     store.save(desk.exchange.take_changes())
     fresh = Exchange([SYMBOLS[SYMBOL]], desk.now)
-    fresh.restore(store.accounts(), store.orders(), store.lists(), store.trades())
+    store.restore(fresh)
     store.close()
     assert fresh.market(SYMBOL).asks.levels(1) == [(units("60000"), units("0.1"))]

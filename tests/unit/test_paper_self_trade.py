@@ -196,7 +196,7 @@ def test_a_prevented_match_is_found_again_after_a_restart(tmp_path: Path, desk: 
     store.close()
     again = Store(tmp_path)
     fresh = Exchange([market.rules for market in desk.exchange.markets.values()], desk.now)
-    fresh.restore(again.accounts(), again.orders(), again.lists(), again.trades(), again.prevented())
+    again.restore(fresh)
     again.close()
     assert fresh.prevented == desk.exchange.prevented
     assert fresh.market(SYMBOL).next_prevented_id == 1

@@ -132,7 +132,7 @@ def test_a_trailing_stop_follows_on_after_a_restart(tmp_path: Path, desk: Desk) 
     fresh = Desk()
     fresh.now = desk.now
     fresh.exchange = Exchange([SYMBOLS[SYMBOL]], desk.now)
-    fresh.exchange.restore(store.accounts(), store.orders(), store.lists(), store.trades())
+    store.restore(fresh.exchange)
     store.close()
     fresh.book([("36000", "10")], [("42000", "10")])
     fresh.trade("40590.01")
