@@ -62,6 +62,7 @@ class Venue:
         store.restore(self.exchange)
         self._over: deque[Order | OrderList] = deque()
         self._kept = kept
+        self._forgotten = 0
         self.keys = {key.api_key: key for key in store.api_keys()}
         self.candles: dict[str, CandleBook] = {}
         self.tapes = {s: Tape(start // 10) for s in self.exchange.markets}
@@ -170,6 +171,9 @@ class Venue:
         self._over.extend(one for one in changes.lists.values() if one.done)
         while len(self._over) > self._kept:
             self.exchange.forget(self._over.popleft())
+            self._forgotten += 1
+            if self._forgotten % self._kept == 0:
+                self.exchange.forget_triggers()
 
     def _on_print(self, trade: TradePrint) -> None:
         self.candles[trade.symbol].add(

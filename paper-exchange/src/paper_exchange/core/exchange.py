@@ -29,8 +29,7 @@ from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
-from paper_exchange.core.state import Changes, Output, State, generated_id
-from paper_exchange.core.triggers import wait
+from paper_exchange.core.triggers import Changes, Output, State, forget_ended, generated_id, wait
 from paper_exchange.core.units import SCALE
 
 
@@ -292,6 +291,11 @@ class Exchange(State):
             if order is not None and order.live and order.untriggered:
                 expire_sibling(self, market, order)
                 work(self, market, order)
+
+    def forget_triggers(self) -> None:
+        """Drop the stop prices of orders that are over."""
+        for market in self.markets.values():
+            forget_ended(self, market)
 
     # -- restart -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from paper_exchange.core.filters import triggers_rising
@@ -37,9 +37,18 @@ def meet(state: State, market: MarketState, price: int) -> None:
             market.todo.append(("trigger", order.order_id))
 
 
+def forget_ended(state: State, market: MarketState) -> None:
+    """Stop prices of orders that are over no longer wait to be met: far ones might never be."""
+    for heap in (market.rising, market.falling):
+        heap[:] = [entry for entry in heap if entry[1] in state.orders and state.orders[entry[1]].live]
+        heapify(heap)
+
+
 def _reached(state: State, market: MarketState, order_id: int) -> None:
     """A stop price is met: the order triggers, a trailing one begins to follow."""
-    order = state.orders[order_id]
+    order = state.orders.get(order_id)
+    if order is None or not order.live:
+        return
     if order.trailing_delta:
         market.trailing[order_id] = order
     else:
