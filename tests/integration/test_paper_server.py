@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
 
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange, spawn_paper_exchange
@@ -178,6 +179,15 @@ async def test_probes_and_metrics_are_on_the_control_port(exchange: PaperExchang
     assert 'paper_exchange_requests_total{path="/api/v3/ping",status="503"} 1.0' in text
     assert "paper_exchange_faults_active 1.0" in text
     await exchange.clear_faults()
+    assert "process_resident_memory_bytes" in text
+    for family in text_string_to_metric_families(text):
+        # By the rules of Prometheus: base units and what is counted in the name, a word on each.
+        assert family.name.startswith(("paper_exchange_", "process_")), family.name
+        assert family.documentation, family.name
+        if family.type == "counter":
+            assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples), family.name
+        elif family.type == "histogram":
+            assert family.name.endswith(("_seconds", "_bytes")), family.name
 
 
 async def test_a_book_kept_from_the_depth_stream_equals_the_exchanges(exchange: PaperExchange) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.model import Order, OrderList, Trade
@@ -76,6 +76,7 @@ class Venue:
         """Called with a key that is one no longer."""
         self._sinks: dict[int, list[UserSink]] = {}
         self._shifts: dict[str, Decimal] = {}
+        self._stored = Histogram("paper_exchange_store_seconds", "Time that a transaction took", registry=registry)
         self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
         self._orders = Counter("paper_exchange_order_events", "Order events", ["execution"], registry=registry)
         last_prices = store.prices()
@@ -131,7 +132,8 @@ class Venue:
         changes = self.exchange.changes
         if changes:
             # Taken only when it is stored: what the disk refused now is stored with the next input.
-            self.store.save(changes)
+            with self._stored.time():
+                self.store.save(changes)
             self.exchange.take_changes()
             self._forget(changes)
             self._trades.inc(len(changes.trades))

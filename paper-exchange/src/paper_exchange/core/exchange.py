@@ -29,7 +29,8 @@ from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
-from paper_exchange.core.triggers import Changes, Output, State, forget_ended, generated_id, wait
+from paper_exchange.core.state import Changes, Output, State, generated_id
+from paper_exchange.core.triggers import forget_ended, wait
 from paper_exchange.core.units import SCALE
 
 

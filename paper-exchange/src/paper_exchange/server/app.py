@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
@@ -114,6 +114,13 @@ class PaperExchangeServer:
         Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
             lambda: 1.0 if self.faults.active() else 0.0
         )
+        Gauge("paper_exchange_accounts", "Accounts", registry=registry).set_function(
+            lambda: float(len(self.venue.exchange.accounts))
+        )
+        Gauge("paper_exchange_open_orders", "Open orders of all accounts", registry=registry).set_function(
+            lambda: float(sum(len(orders) for orders in self.venue.exchange.opened.values()))
+        )
+        ProcessCollector(registry=registry)
         Gauge("paper_exchange_connections", "Open WebSockets", registry=registry).set_function(
             lambda: float(len(self._connections))
         )
