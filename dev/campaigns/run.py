@@ -4,6 +4,7 @@ make test-exhaustive CAMPAIGN=faults SHARD=1/4
 make test-exhaustive CAMPAIGN=faults CASES=kill-after:3,reset:2@delete
 make test-exhaustive CAMPAIGN=specs SHARD=1/8
 make test-exhaustive CAMPAIGN=walks
+make test-exhaustive CAMPAIGN=fuzz
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
+import fuzz  # noqa: E402
 import specs  # noqa: E402
 import walks  # noqa: E402
 from book import Book  # noqa: E402
@@ -126,7 +128,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults", "specs", "walks"])
+    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz"])
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
@@ -136,7 +138,7 @@ def main() -> int:
     if options.campaign == "walks":
         return walks.campaign(options)
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
-        chosen = specs.campaign if options.campaign == "specs" else campaign
+        chosen = {"specs": specs.campaign, "fuzz": fuzz.campaign}.get(options.campaign, campaign)
         return asyncio.run(chosen(options, Path(folder)))
 
 

@@ -124,10 +124,12 @@ class Fuzzer:
                 return b""
             with suppress(TimeoutError, ConnectionError):
                 await writer.drain()
-                while part := await asyncio.wait_for(reader.read(65536), _READ_SECONDS):
-                    told += part
-                    if b"\r\n\r\n" in told and b"HTTP/1.1 101" not in told and b"Upgrade" not in sent:
-                        break
+                # In all, for a stream never falls silent.
+                async with asyncio.timeout(_READ_SECONDS):
+                    while part := await reader.read(65536):
+                        told += part
+                        if b"\r\n\r\n" in told and b"HTTP/1.1 101" not in told and b"Upgrade" not in sent:
+                            break
         except ConnectionError:
             pass
         finally:
