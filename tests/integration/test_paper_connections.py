@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -58,19 +59,18 @@ async def ping_of(talk: Talk) -> bytes:
 async def test_who_does_not_answer_a_ping_within_a_minute_is_disconnected(
     exchange: PaperExchange, clock: TurnedClock, path: str
 ) -> None:
+    method = "ping" if path == "/ws-api/v3" else "LIST_SUBSCRIPTIONS"
     async with connected(exchange, path, autoping=False) as silent, connected(exchange, path) as answering:
         for _ in range(3):
             clock.now_ms += 20_000
             assert await ping_of(silent) == str(clock.now_ms).encode()
-            reading = asyncio.create_task(answering.closed())  # which reads, and so answers pings
             await silent.socket.pong(b"unsolicited")
-            await asyncio.sleep(0)
-            reading.cancel()
-        answered = asyncio.create_task(answering.closed())
+            # The first answer comes after the ping, the second after the pong has come back.
+            await answering.ask(method)
+            await answering.ask(method)
         clock.now_ms += 20_000
         assert await silent.closed() == (1008, "Pong timeout")
-        assert not answered.done()
-        answered.cancel()
+        assert "error" not in await answering.ask(method)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -221,9 +221,40 @@ async def test_nothing_that_a_client_sends_stops_the_server(exchange: PaperExcha
                 await (talk.socket.send_bytes(frame) if isinstance(frame, bytes) else talk.socket.send_str(frame))
                 answer = await talk.next()
                 assert "error" in answer, (path, frame[:100], answer)
-            for junk in (b"\x81\x7e", b"\xff" * 50):  # what is no WebSocket frame costs the connection alone
+        # What is no WebSocket frame costs the connection alone; the server may wait for the rest of it.
+        async with connected(exchange, path, timeout=aiohttp.ClientWSTimeout(ws_close=0.2)) as talk:
+            for junk in (b"\x81\x7e", b"\xff" * 50):
                 transport = talk.socket.get_extra_info("socket")
                 assert transport is not None
                 os.write(transport.fileno(), junk)
     async with connected(exchange, "/ws-api/v3") as talk:
         assert (await talk.ask("time"))["status"] == 200
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws-api/v3"])
+async def test_a_spoiled_frame_is_answered_and_never_breaks_the_server(
+    exchange: PaperExchange, clock: TurnedClock, path: str
+) -> None:
+    random = Random(7)
+    owner = await trader(exchange, USDT="100000", BTC="1")
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
+    frames = [
+        {"method": "SUBSCRIBE", "params": ["btcusdt@kline_1d@+08:00", "!ticker_1h@arr"], "id": 1},
+        {"method": "SET_PROPERTY", "params": ["combined", False], "id": "two"},
+        {"method": "order.place", "params": owner.key.signed(**order, price="60000"), "id": 3},
+        {"method": "klines", "params": {"symbol": SYMBOL, "interval": "1m", "timeZone": "5:45", "limit": 2}, "id": 4},
+        {"method": "userDataStream.subscribe.signature", "params": owner.key.signed(), "id": 5},
+    ]
+    async with connected(exchange, path) as talk:
+        for _ in range(400):
+            text = json.dumps(random.choice(frames))
+            for _ in range(random.randrange(1, 4)):
+                at = random.randrange(len(text))
+                text = text[:at] + random.choice(["", '"', "\\", "{", "]", ",", "0", "-", "é"]) + text[at + 1 :]
+            clock.now_ms += 1000
+            await talk.socket.send_str(text)
+            answer = await talk.until(lambda frame: bool({"id", "error"} & set(frame)))
+            assert answer.get("status", 200) < 500, text
+        talk.events.clear()
+    async with connected(exchange, path) as talk:
+        assert (await talk.ask("LIST_SUBSCRIPTIONS" if path == "/ws" else "time"))["id"] == 1

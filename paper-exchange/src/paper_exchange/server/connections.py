@@ -67,7 +67,7 @@ class Connection:
             return
         if self._queue.qsize() >= _QUEUED_MESSAGES or self._bytes + len(data) > self._queued_bytes:
             _log.warning("a client does not read; cut off", queued_bytes=self._bytes)
-            self._ended_ms = self.opened_ms
+            self._ended_ms = self.opened_ms  # long ago: it is not waited for
             self._cut()
             return
         self._bytes += len(data)
