@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,9 +18,12 @@ from binance_common.configuration import (
 from binance_common.errors import BadRequestError, UnauthorizedError
 from binance_sdk_spot.spot import Spot
 from binance_sdk_spot.websocket_api.models import OutboundAccountPosition
+from pydantic import BaseModel
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.signing import Sender
+from support.spot_scene import SpotScene
 from support.still_market import write_still_market
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -221,6 +225,83 @@ async def test_every_order_list_is_placed_found_and_cancelled(
     gone = await rest.delete_order_list(symbol=SYMBOL, order_list_id=placed.order_list_id)
     assert (gone.list_order_status, len(gone.order_reports)) == ("ALL_DONE", legs)
     assert placed.order_list_id in [one.order_list_id for one in await rest.all_order_list()]
+
+
+METHODS: Final = {
+    "account_commission": "GET /api/v3/account/commission",
+    "agg_trades": "GET /api/v3/aggTrades",
+    "all_order_list": "GET /api/v3/allOrderList",
+    "all_orders": "GET /api/v3/allOrders",
+    "avg_price": "GET /api/v3/avgPrice",
+    "delete_open_orders": "DELETE /api/v3/openOrders",
+    "delete_order": "DELETE /api/v3/order",
+    "delete_order_list": "DELETE /api/v3/orderList",
+    "depth": "GET /api/v3/depth",
+    "exchange_info": "GET /api/v3/exchangeInfo",
+    "execution_rules": "GET /api/v3/executionRules",
+    "get_account": "GET /api/v3/account",
+    "get_open_orders": "GET /api/v3/openOrders",
+    "get_order": "GET /api/v3/order",
+    "get_order_list": "GET /api/v3/orderList",
+    "get_trades": "GET /api/v3/trades",
+    "historical_block_trades": "GET /api/v3/historicalBlockTrades",
+    "historical_trades": "GET /api/v3/historicalTrades",
+    "klines": "GET /api/v3/klines",
+    "my_allocations": "GET /api/v3/myAllocations",
+    "my_filters": "GET /api/v3/myFilters",
+    "my_prevented_matches": "GET /api/v3/myPreventedMatches",
+    "my_trades": "GET /api/v3/myTrades",
+    "new_order": "POST /api/v3/order",
+    "open_order_list": "GET /api/v3/openOrderList",
+    "order_amend_keep_priority": "PUT /api/v3/order/amend/keepPriority",
+    "order_amendments": "GET /api/v3/order/amendments",
+    "order_cancel_replace": "POST /api/v3/order/cancelReplace",
+    "order_list_oco": "POST /api/v3/orderList/oco",
+    "order_list_oto": "POST /api/v3/orderList/oto",
+    "order_list_otoco": "POST /api/v3/orderList/otoco",
+    "order_test": "POST /api/v3/order/test",
+    "ping": "GET /api/v3/ping",
+    "rate_limit_order": "GET /api/v3/rateLimit/order",
+    "reference_price": "GET /api/v3/referencePrice",
+    "reference_price_calculation": "GET /api/v3/referencePrice/calculation",
+    "ticker": "GET /api/v3/ticker",
+    "ticker24hr": "GET /api/v3/ticker/24hr",
+    "ticker_book_ticker": "GET /api/v3/ticker/bookTicker",
+    "ticker_price": "GET /api/v3/ticker/price",
+    "ticker_trading_day": "GET /api/v3/ticker/tradingDay",
+    "time": "GET /api/v3/time",
+    "ui_klines": "GET /api/v3/uiKlines",
+}
+UNKNOWN: Final = {"delete_order_list": {"order_reports.selfTradePreventionMode"}}
+"""Fields that the client's models forgot; the documentation shows them."""
+
+
+@pytest.mark.usefixtures("no_orders")
+@pytest.mark.parametrize("method", METHODS)
+async def test_the_clients_models_know_each_field_and_type_of_an_answer(
+    exchange: PaperExchange, account: TestAccount, rest: Rest, method: str
+) -> None:
+    params = await SpotScene(Sender(exchange, account)).params(METHODS[method])
+    data = await getattr(rest, method)(**{snake(name): value for name, value in params.items()})
+    assert unknown_fields(data) == UNKNOWN.get(method, set())
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?=[A-Z])", "_", name).lower()
+
+
+def unknown_fields(data: Any, path: str = "") -> set[str]:
+    """Fields of an answer that its model does not have; the model itself refuses a wrong type."""
+    if isinstance(data, list):
+        return set().union(*(unknown_fields(one, path) for one in data))
+    if getattr(data, "actual_instance", None) is not None:
+        return unknown_fields(data.actual_instance, path)
+    if not isinstance(data, BaseModel):
+        return set()
+    parts = {name: getattr(data, name) for name in type(data).model_fields}
+    more = parts.pop("additional_properties", None) or {}
+    where = f"{path}." if path else ""
+    return {where + name for name in more}.union(*(unknown_fields(v, where + n) for n, v in parts.items()))
 
 
 async def test_a_wrong_secret_and_a_wrong_key_are_recognised(exchange: PaperExchange, account: TestAccount) -> None:

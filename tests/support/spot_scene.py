@@ -158,6 +158,7 @@ _ONE: Final = {"symbol": SYMBOL}
 _FIXED: Final[dict[str, Json]] = {
     "GET /api/v3/exchangeInfo": _ONE,
     "GET /api/v3/depth": _ONE,
+    "GET /api/v3/historicalBlockTrades": _ONE | {"fromId": 1},
     "GET /api/v3/klines": _ONE | {"interval": "1m", "limit": 5},
     "GET /api/v3/uiKlines": _ONE | {"interval": "1m", "limit": 5},
     "GET /api/v3/avgPrice": _ONE,

@@ -26,7 +26,7 @@ COSTS: dict[str, list[tuple[dict[str, str], int]]] = {
     "GET /api/v3/depth": [(ONE | {"limit": limit}, cost) for limit, cost in DEPTHS],
     "GET /api/v3/trades": [(ONE, 25)],
     "GET /api/v3/historicalTrades": [(ONE, 25)],
-    "GET /api/v3/historicalBlockTrades": [(ONE, 25)],
+    "GET /api/v3/historicalBlockTrades": [(ONE | {"fromId": "1"}, 25)],
     "GET /api/v3/aggTrades": [(ONE, 4)],
     "GET /api/v3/klines": [(ONE | {"interval": "1m"}, 2)],
     "GET /api/v3/uiKlines": [(ONE | {"interval": "1m"}, 2)],

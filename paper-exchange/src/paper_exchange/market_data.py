@@ -29,6 +29,7 @@ class MarketData:
             ("GET", "/api/v3/depth"): Route(self._depth, _depth_weight),
             ("GET", "/api/v3/trades"): Route(self._trades, fixed(25)),
             ("GET", "/api/v3/historicalTrades"): Route(self._historical_trades, fixed(25)),
+            ("GET", "/api/v3/historicalBlockTrades"): Route(self._block_trades, fixed(25)),
             ("GET", "/api/v3/aggTrades"): Route(self._agg_trades, fixed(4)),
             ("GET", "/api/v3/klines"): Route(self._klines, fixed(2)),
             ("GET", "/api/v3/uiKlines"): Route(self._klines, fixed(2)),
@@ -59,6 +60,12 @@ class MarketData:
     def _historical_trades(self, call: Call) -> Any:
         found = self._tape(call).trades(call.limit(500, 1000), requests.integer(call.params, "fromId"))
         return [_trade(one) for one in found]
+
+    def _block_trades(self, call: Call) -> Any:
+        """None: nobody trades blocks here."""
+        self._exchange.market(symbol_of(call.params))
+        requests.required(call.params, "fromId")
+        return []
 
     def _agg_trades(self, call: Call) -> Any:
         tape = self._tape(call)

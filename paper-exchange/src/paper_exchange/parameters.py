@@ -9,8 +9,6 @@ from paper_exchange.core.errors import ExchangeError
 
 _SIGNED: Final = ("apiKey", "timestamp", "recvWindow", "signature")
 """What a request carries for its security; `apiKey` on the WebSocket API."""
-_EVERYWHERE: Final = "returnRateLimits"
-"""Any request of the WebSocket API may say whether its answer tells the limits."""
 _PEG: Final = ("pegPriceType", "pegOffsetValue", "pegOffsetType")
 _ORDER: Final = (
     *("symbol", "side", "type", "timeInForce", "quantity", "quoteOrderQty", "price", "newClientOrderId", "strategyId"),
@@ -48,6 +46,7 @@ _READ: Final[dict[str, tuple[str, ...]]] = {
     "GET /api/v3/depth": ("symbol", "limit", "symbolStatus"),
     "GET /api/v3/trades": ("symbol", "limit"),
     "GET /api/v3/historicalTrades": ("symbol", "limit", "fromId"),
+    "GET /api/v3/historicalBlockTrades": ("symbol", "limit", "fromId"),
     "GET /api/v3/aggTrades": ("symbol", "fromId", *_PERIOD),
     "GET /api/v3/klines": ("symbol", "interval", "timeZone", *_PERIOD),
     "GET /api/v3/uiKlines": ("symbol", "interval", "timeZone", *_PERIOD),
@@ -99,7 +98,7 @@ def check_parameters(endpoint: tuple[str, str], params: Mapping[str, str], signe
     read = _PARAMETERS.get(" ".join(endpoint))
     if read is None:
         return
-    unread = sum(name not in read and name != _EVERYWHERE and not (signed and name in _SIGNED) for name in params)
+    unread = sum(name not in read and not (signed and name in _SIGNED) for name in params)
     if not unread:
         return
     if not read and not signed:
