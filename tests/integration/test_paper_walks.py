@@ -39,7 +39,9 @@ def test_no_random_walk_breaks_a_promise() -> None:
         "CANCELED",
         "EXPIRED",
         "TRADE_PREVENTION",
+        "REPLACED",
         "listStatus",
         "balanceUpdate",
     } <= executions.keys()
-    assert {"order", "oco", "oto", "otoco", "cancel", "cancel list", "cancel all", "restart", "push"} <= done.keys()
+    lists = {"oco", "oto", "otoco", "opo", "opoco", "cancel list"}
+    assert lists | {"order", "cancel", "cancel all", "replace", "amend", "restart", "push"} <= done.keys()

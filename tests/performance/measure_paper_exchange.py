@@ -291,7 +291,7 @@ order = {"symbol": "BTCUSDT", "type": "LIMIT", "timeInForce": "GTC", "quantity":
 told, begun = [f"{mib()} MiB before"], time.process_time()
 for number in range(1_000_000):
     now[0] += 1
-    trader = {"side": "SELL", "price": "1000000"} if number % 2 else {"side": "BUY", "price": "30000"}
+    trader = {"side": "SELL", "price": "90000"} if number % 2 else {"side": "BUY", "price": "30000"}
     if number % 10 == 9:
         trader = {"side": "BUY", "price": "90000", "timeInForce": "IOC"}
     place(Call(order | trader, uid, now[0]))
