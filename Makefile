@@ -6,8 +6,8 @@ SHELL := /usr/bin/env bash
 MAKEFLAGS += --no-print-directory
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tradingbot
-# uv on the PATH is used as it is; otherwise dev/setup puts the pinned one into the cache.
-export PATH := $(PATH):$(CACHE)/uv/bin
+# What is on the PATH is used as it is; otherwise dev/setup puts it into the cache.
+export PATH := $(PATH):$(CACHE)/uv/bin:$(CACHE)/prometheus/usr/bin
 UV := uv
 RUN := $(UV) run --frozen --no-sync
 GENERATED := crds/tradingbots.yaml charts/tradingbot-operator/crds/tradingbots.yaml docs/api.md

@@ -208,7 +208,8 @@ class Session:
                 with suppress(ExchangeError, StoreError):
                     await self.manager.drain(PositionPolicy.HOLD)
                 while self.manager.naked:
-                    await self.manager.tick()
+                    with suppress(AuthRejectedError):
+                        await self.manager.tick()
                     await asyncio.sleep(LEAVE_TICK_SECONDS)
                     await self.manager.idle()
 

@@ -15,6 +15,7 @@ import structlog
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import (
     AmbiguousError,
+    AuthRejectedError,
     ExchangeError,
     NotFoundError,
     OrderArchivedError,
@@ -354,7 +355,10 @@ class OrderManager:
             return await self._compare()
 
     async def tick(self) -> None:
-        """Do what is due: resolve unknown intents, restore protection. Call about each second; never raises."""
+        """Do what is due: resolve unknown intents, restore protection. Call about each second.
+
+        AuthRejectedError where the keys are refused: nothing can be done with them, and people must be told.
+        """
         if self._lock.locked():
             return  # an action is under way and looks after the same things
         async with self._lock:
@@ -366,6 +370,8 @@ class OrderManager:
                     await self._collect_fills()
                 self._update_protection()
                 await self._repair()
+            except AuthRejectedError:
+                raise
             except (ExchangeError, StoreFailedError) as error:
                 self._log.warning("repair failed", error=str(error))
             finally:
