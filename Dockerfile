@@ -24,10 +24,10 @@ COPY bot/pyproject.toml bot/
 COPY paper-exchange/pyproject.toml paper-exchange/
 
 # Imports all modules of a package, so that byte code is written for what a start needs and for nothing else: the root
-# file system is read-only later, and a start that compiles takes seconds.
+# file system is read-only later, and a start that compiles takes seconds. Not what needs an extra that no image has.
 ENV IMPORT_ALL="import importlib, pkgutil, sys; \
 p = importlib.import_module(sys.argv[1]); \
-[importlib.import_module(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if '.lab' not in m.name]"
+[importlib.import_module(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not any(part in m.name for part in ('.lab', 'pytest_plugin'))]"
 
 # The dependencies stand in a layer of their own: a change of our code does not install them again.
 FROM builder AS operator-venv

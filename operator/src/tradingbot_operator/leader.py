@@ -101,6 +101,10 @@ class Leader:
         """Whether nobody else can hold the Lease now, whatever happened to this process meanwhile."""
         return self._clock() < self._valid_until
 
+    def lapsed(self) -> bool:
+        """Whether this process led and does no more: it is about to end, and what it knows may be old."""
+        return self._lease is not None and not self.valid()
+
     def check(self) -> None:
         """LeaseLostError unless `valid`: asked just before anything is sent that only the leader may say."""
         if not self.valid():

@@ -35,6 +35,7 @@ class SafeModeLane:
 
     A standby carries a tightening too, as the leader may be dead, stopped or blind, and so does a leader that has not
     heard the bot yet: with the epoch of nobody, of which a bot takes the tightening alone. A standby writes nothing.
+    A former leader says nothing: it may have been stopped for long, and its wish be one of then.
     A release is left to the leader's next step, which asks the API server first whether it is still wished.
     """
 
@@ -104,7 +105,7 @@ class SafeModeLane:
         """Tells the bot as a standby, until it is told, the wish ends, or there is no process to tell."""
         loop = asyncio.get_running_loop()
         begun, delay = loop.time(), FIRST_RETRY_SECONDS
-        while not self._leader.valid() and loop.time() - begun < GIVE_UP_SECONDS:
+        while not (self._leader.valid() or self._leader.lapsed()) and loop.time() - begun < GIVE_UP_SECONDS:
             latest, pod = self._bots.get(bot.key), self._pods.get(bot.key)
             if latest is None or not latest.safe_mode or pod is None or pod.owner_uid != latest.uid:
                 return
