@@ -127,5 +127,7 @@ def test_every_field_that_kubectl_explain_shows_has_a_description(kubectl: Kubec
 
 
 def test_columns_of_kubectl_get(kubectl: Kubectl, namespace: str) -> None:
+    (base,) = (case for case in cases("accepted") if case.id == "the-base")
+    assert apply(kubectl, namespace, base.manifest | {"metadata": {"name": "columns"}}).returncode == 0
     heading = kubectl("get", "tradingbots", "--namespace", namespace).stdout.splitlines()[0].split()
     assert heading == ["NAME", "SYMBOL", "PHASE", "SAFE", "CIRCUIT", "SYNCED", "POSITION", "PNL", "AGE"]
