@@ -137,3 +137,13 @@ def brief(events: list[dict[str, Any]]) -> list[str]:
 
 def _levels(levels: Levels) -> list[tuple[int, int]]:
     return [(units(price), units(quantity)) for price, quantity in levels]
+
+
+def desk_of(uid: int) -> Desk:
+    """A desk whose account has both assets, and a book around 60000; its events so far are taken."""
+    desk = Desk()
+    desk.open(uid, USDT="100000", BTC="5")
+    desk.book([("60000", "1"), ("59990", "2")], [("60001", "1"), ("60010", "2")])
+    desk.trade("60000")
+    desk.events(uid)
+    return desk

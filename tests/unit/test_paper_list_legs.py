@@ -9,7 +9,7 @@ import pytest
 from paper_exchange.core import list_requests
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.requests import AmendTarget
-from support.paper import SYMBOL, Desk, brief, units
+from support.paper import SYMBOL, Desk, brief, desk_of, units
 
 ALICE = 1
 LIMIT = {"aboveType": "LIMIT_MAKER", "abovePrice": "61000"}
@@ -19,13 +19,7 @@ TRAILING = {"belowType": "STOP_LOSS", "belowTrailingDelta": "100"}
 
 @pytest.fixture
 def desk() -> Desk:
-    """An account with both assets and a book around 60000."""
-    desk = Desk()
-    desk.open(ALICE, USDT="100000", BTC="5")
-    desk.book([("60000", "1"), ("59990", "2")], [("60001", "1"), ("60010", "2")])
-    desk.trade("60000")
-    desk.events(ALICE)
-    return desk
+    return desk_of(ALICE)
 
 
 def sell_pair(desk: Desk, **params: str) -> dict[str, Any]:

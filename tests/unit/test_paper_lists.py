@@ -8,20 +8,14 @@ import pytest
 
 from paper_exchange.core import list_requests
 from paper_exchange.core.errors import ExchangeError
-from support.paper import SYMBOL, Desk, brief
+from support.paper import SYMBOL, Desk, brief, desk_of
 
 ALICE = 1
 
 
 @pytest.fixture
 def desk() -> Desk:
-    """An account with both assets and a book around 60000."""
-    desk = Desk()
-    desk.open(ALICE, USDT="100000", BTC="5")
-    desk.book([("60000", "1"), ("59990", "2")], [("60001", "1"), ("60010", "2")])
-    desk.trade("60000")
-    desk.events(ALICE)
-    return desk
+    return desk_of(ALICE)
 
 
 def test_an_oco_locks_its_quantity_once(desk: Desk) -> None:

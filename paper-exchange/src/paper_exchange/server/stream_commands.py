@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from paper_exchange.server.ws_frames import is_id
+
 METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-_LONGEST_ID: Final = 36
 _PARAMETERS: Final = {"LIST_SUBSCRIPTIONS": 0, "SET_PROPERTY": 2, "GET_PROPERTY": 1}
 
 
@@ -49,7 +50,7 @@ def parse_command(frame: str | bytes) -> Command:
         raise CommandRefusedError(
             2, f"Invalid request: unknown variant `{name}`, expected one of {expected} at {place}", id_known=False
         )
-    if not _is_id(request):
+    if "id" not in request or not is_id(request["id"]):
         raise CommandRefusedError(2, "Invalid request: request ID must be an unsigned integer", id_known=False)
     ident = request["id"]
     params = request.get("params", [])
@@ -77,16 +78,6 @@ def combined_property(command: Command) -> bool | None:
     if not isinstance(wanted, bool):
         raise CommandRefusedError(1, "Invalid value type: expected Boolean", command.ident)
     return wanted
-
-
-def _is_id(request: dict[str, Any]) -> bool:
-    """Whether there is an id: a signed number of 64 bits, a text of at most 36 characters, or null."""
-    if "id" not in request:
-        return False
-    ident = request["id"]
-    if isinstance(ident, str):
-        return len(ident) <= _LONGEST_ID
-    return ident is None or (type(ident) is int and -(2**63) <= ident < 2**63)
 
 
 def _end(text: str, part: str) -> str:

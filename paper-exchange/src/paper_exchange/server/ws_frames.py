@@ -49,7 +49,7 @@ def parse_request(frame: str | bytes) -> ApiRequest:
     if "id" not in request:
         raise RequestRefusedError(missing("id"))
     ident = request["id"]
-    if not _is_id(ident):
+    if not is_id(ident):
         raise RequestRefusedError(ExchangeError(-1130, "Data sent for parameter 'id' is not valid."))
     method = request.get("method")
     if type(method) is not str or not method:
@@ -84,7 +84,8 @@ def failure(ident: int | str | None, error: ExchangeError, now_ms: int) -> dict[
     return {"id": ident, "status": error.status, "error": told}
 
 
-def _is_id(ident: Any) -> bool:
+def is_id(ident: Any) -> bool:
+    """Whether it can be a request's id: a signed number of 64 bits, a text of at most 36 characters, or null."""
     if type(ident) is str:
         return len(ident) <= _LONGEST_ID
     return ident is None or (type(ident) is int and -(2**63) <= ident < 2**63)
