@@ -44,29 +44,34 @@ class ReferencePrice:
         self._window = bucket_count * bucket_width_ms
         self._buckets: deque[list[int]] = deque()
         """[open time, number of trades, sum of their prices]."""
+        self._count = self._total = 0
+        """Trades of all buckets and their prices: a mean is asked for with every order."""
 
     def add(self, time: int, price: int) -> None:
         """A trade happened."""
         opened = time - time % self._width
-        if self._buckets and self._buckets[-1][0] == opened:
-            self._buckets[-1][1] += 1
-            self._buckets[-1][2] += price
-        else:
+        if not self._buckets or self._buckets[-1][0] != opened:
             self._forget(time)
-            self._buckets.append([opened, 1, price])
+            self._buckets.append([opened, 0, 0])
+        self._buckets[-1][1] += 1
+        self._buckets[-1][2] += price
+        self._count += _EXTRA
+        self._total += price * _EXTRA
 
     def value(self, now: int) -> int | None:
         """The reference price, of the oldest bucket only the part inside the window; None without trades."""
         self._forget(now)
-        cutoff = now - self._window
-        count = total = 0
-        for opened, trades, prices in self._buckets:
-            inside = min(self._width, opened + self._width - cutoff)
-            count += trades * _EXTRA * inside // self._width
-            total += prices * _EXTRA * inside // self._width
+        if not self._buckets:
+            return None
+        opened, trades, prices = self._buckets[0]
+        inside = min(self._width, opened + self._width - (now - self._window))
+        count = self._count - trades * _EXTRA + trades * _EXTRA * inside // self._width
+        total = self._total - prices * _EXTRA + prices * _EXTRA * inside // self._width
         return total // count if count else None
 
     def _forget(self, now: int) -> None:
         """Drop the buckets that closed before the window began."""
         while self._buckets and self._buckets[0][0] + self._width <= now - self._window:
-            self._buckets.popleft()
+            _, trades, prices = self._buckets.popleft()
+            self._count -= trades * _EXTRA
+            self._total -= prices * _EXTRA
