@@ -40,6 +40,8 @@ KEYS: Final = "binance"
 DUST: Final = Decimal(10)
 """Value in the quote asset below which nothing can be sold, and so nothing be protected."""
 QUIET_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 10.0
+"""Within which a refused write is tried again, unless it is no longer needed."""
 PRICE_SECONDS: Final = 5.0
 """A price only tells dust from a position."""
 UNPROTECTED_SECONDS: Final = 12.0
@@ -574,17 +576,16 @@ class Life:
         """
         No write takes effect for a while once stable; `figures` writes of a status are their 60 seconds' due.
 
-        What the API server refuses with a conflict changes nothing and is tried again, later each time.
+        What the API server refuses with a conflict changes nothing; it is tried again, later each time.
         """
-        settled = len(self.proxy.mutations)
+        settled, since = len(self.proxy.mutations), time.monotonic()
 
         async def still() -> bool:
-            nonlocal settled
-            before, settled = settled, len(self.proxy.mutations)
-            if before == settled and self.proxy.mutations[-1].status != 409:
-                return True
-            await asyncio.sleep(QUIET_SECONDS)
-            return False
+            nonlocal settled, since
+            if settled != len(self.proxy.mutations):
+                settled, since = len(self.proxy.mutations), time.monotonic()
+            refused = self.proxy.mutations[-1].status == 409
+            return time.monotonic() - since > (RETRY_SECONDS if refused else QUIET_SECONDS)
 
         # What is told of the last change may come a moment later; then nothing more.
         await asyncio.sleep(QUIET_SECONDS / 2)
