@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -128,6 +129,9 @@ async def _run(server: PaperExchangeServer, settings: Options) -> int:
         loop.add_signal_handler(number, stopping.set)
     try:
         await server.start()
+        # Modules and the market's history stay: a collection that went through them all would hold every answer up.
+        gc.collect()
+        gc.freeze()
     except OSError as error:
         log.error("cannot listen; choose another --host, --port or --control-port", error=str(error))
         return 1

@@ -55,6 +55,8 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        # 40 MB of log: moving it to the file waits for the disk, so it is done seldom.
+        self._db.execute("PRAGMA wal_autocheckpoint=10000")
         self._db.executescript(_SCHEMA + INDEXES)
         self.history = History(self._db)
 
