@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -61,18 +62,29 @@ class StandingMarket:
 class RestDesk:
     """An exchange with a standing market; requests are signed with the key of the first account unless told."""
 
-    def __init__(self, symbols: Sequence[str] = (SYMBOL,), limits: Limits | None = None) -> None:
+    def __init__(
+        self, symbols: Sequence[str] = (SYMBOL,), limits: Limits | None = None, directory: Path | None = None
+    ) -> None:
         self.now = START_MS
+        self._symbols, self._directory = symbols, directory
+        self._open(limits or Limits(6000))
+        self.key = self.account(USDT="1000000", BTC="100")
+
+    def restart(self) -> None:
+        """End, and begin anew with what is stored in the directory; the market stands where it stood at first."""
+        self.venue.store.close()
+        self._open(Limits(6000))
+
+    def _open(self, limits: Limits) -> None:
         registry = CollectorRegistry()
-        self.venue = Venue(symbols, StandingMarket(), Store(None), self.read_clock, registry)
-        self.limits = limits or Limits(6000)
+        self.venue = Venue(self._symbols, StandingMarket(), Store(self._directory), self.read_clock, registry)
+        self.limits = limits
         api = SpotApi(self.venue, self.limits)
         api.routes |= Wallet(self.venue).routes
         self.api = api
         gate = Gate(self.venue, self.limits)
         faults = Faults(time.monotonic)
         self.rest = RestApi(self.venue, api, gate=gate, limits=self.limits, faults=faults, registry=registry)
-        self.key = self.account(USDT="1000000", BTC="100")
         self.book(PRICE, "60001")
         self.trade(PRICE)
 

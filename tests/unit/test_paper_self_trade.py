@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 
 from paper_exchange.core import reports
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.model import StpMode
+from paper_exchange.core.model import PreventedMatch, StpMode
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.keys import ApiKey
 from paper_exchange.store import Store
 from support.paper import SYMBOL, Desk, units
+from support.paper_rest import RestDesk
 from support.vectors import vectors
 
 MAKER, TAKER = 1, 2
@@ -170,7 +173,7 @@ def test_a_transfer_needs_both(desk: Desk, maker_mode: str, told: str) -> None:
         desk.exchange.set_trade_group(uid, 3)
     desk.place(MAKER, "BUY", price="2", quantity="1", selfTradePreventionMode=maker_mode)
     desk.place(TAKER, "SELL", price="2", quantity="1", selfTradePreventionMode="TRANSFER")
-    (match,) = desk.exchange.prevented[TAKER, SYMBOL]
+    (match,) = desk.exchange.prevented
     assert match.mode == told
     moved = "20001" if told == "TRANSFER" else "20000"
     assert desk.held(MAKER, "BTC") == (moved, "0")
@@ -188,7 +191,7 @@ def test_fill_or_kill_does_not_count_what_it_must_not_take(desk: Desk) -> None:
     assert (answer["status"], answer["expiryReason"]) == ("EXPIRED", "UNFILLED_FOK_ORDER_EXPIRED")
 
 
-def test_a_prevented_match_is_found_again_after_a_restart(tmp_path: Path, desk: Desk) -> None:
+def test_what_a_prevented_match_left_of_an_order_is_there_after_a_restart(tmp_path: Path, desk: Desk) -> None:
     desk.place(MAKER, "BUY", price="2", quantity="3")
     desk.place(MAKER, "SELL", price="2", quantity="1", selfTradePreventionMode="DECREMENT")
     store = Store(tmp_path)
@@ -198,7 +201,75 @@ def test_a_prevented_match_is_found_again_after_a_restart(tmp_path: Path, desk: 
     fresh = Exchange([market.rules for market in desk.exchange.markets.values()], desk.now)
     again.restore(fresh)
     again.close()
-    assert fresh.prevented == desk.exchange.prevented
     assert fresh.market(SYMBOL).next_prevented_id == 1
     assert fresh.market(SYMBOL).bids.levels(1) == [(units("2"), units("2"))]
     assert fresh.locks == desk.exchange.locks
+
+
+# -- questions -------------------------------------------------------------------------------------------------
+
+
+def meet(desk: RestDesk, key: ApiKey) -> tuple[int, int]:
+    """Two orders of an account that must not trade with each other, maker and taker, by id."""
+    maker = desk.place(key, side="SELL", price="60000.5").body
+    taker = desk.place(key, price="60000.5", timeInForce="IOC").body
+    assert taker["preventedMatches"][0]["makerOrderId"] == maker["orderId"]
+    return maker["orderId"], taker["orderId"]
+
+
+def told(desk: RestDesk, key: ApiKey, **params: Any) -> list[int]:
+    """The ids of the prevented matches that an account is told of."""
+    reply = desk.ask("GET", "/api/v3/myPreventedMatches", key=key, symbol=SYMBOL, **params)
+    assert reply.status == 200, reply.body
+    return [row["preventedMatchId"] for row in reply.body]
+
+
+def test_prevented_matches_are_found_by_id_and_by_order_and_after_a_restart(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+    mine, other = desk.key, desk.account(USDT="100000", BTC="10")
+    orders = [meet(desk, mine) for _ in range(3)]
+    meet(desk, other)
+    for _ in range(2):
+        assert told(desk, mine, preventedMatchId=1) == [1]
+        assert [told(desk, mine, orderId=order) for pair in orders for order in pair] == [[0], [0], [1], [1], [2], [2]]
+        assert told(desk, mine, preventedMatchId=3) == told(desk, other, orderId=orders[0][0]) == []
+        assert told(desk, other, preventedMatchId=3) == [3]
+        desk.restart()
+    meet(desk, mine)
+    assert told(desk, mine, preventedMatchId=4) == [4]
+
+
+def test_prevented_matches_of_an_order_are_told_page_by_page() -> None:
+    desk = RestDesk()
+    for number in range(3):
+        desk.place(side="SELL", price=f"60000.{number + 1}")
+    taker = desk.place(price="60000.9", quantity="0.03", timeInForce="IOC").body
+    assert [one["preventedMatchId"] for one in taker["preventedMatches"]] == [0, 1, 2]
+    assert told(desk, desk.key, orderId=taker["orderId"], limit=2) == [0, 1]
+    assert told(desk, desk.key, orderId=taker["orderId"], fromPreventedMatchId=1) == [1, 2]
+
+
+def test_both_accounts_of_a_group_are_told_of_their_prevented_match() -> None:
+    desk = RestDesk()
+    other = desk.account(USDT="100000", BTC="10")
+    for key in (desk.key, other):
+        desk.venue.exchange.set_trade_group(key.uid, 7)
+    maker = desk.place(side="SELL", price="60000.5").body["orderId"]
+    taker = desk.place(other, price="60000.5").body["orderId"]
+    assert told(desk, desk.key, orderId=maker) == told(desk, other, orderId=taker) == [0]
+
+
+def test_a_reset_forgets_prevented_matches() -> None:
+    desk = RestDesk()
+    maker, _ = meet(desk, desk.key)
+    desk.venue.reset({"USDT": units("1")})
+    assert told(desk, desk.key, orderId=maker) == []
+
+
+def test_prevented_matches_do_not_fill_the_memory() -> None:
+    desk = RestDesk()
+    for _ in range(20):
+        meet(desk, desk.key)
+        desk.now += 10_000
+    gc.collect()
+    assert sum(isinstance(one, PreventedMatch) for one in gc.get_objects()) < 5

@@ -58,14 +58,10 @@ class AccountData:
         from_id = requests.integer(call.params, "fromPreventedMatchId") or 0
         if match_id is None and order_id is None:
             raise neither("preventedMatchId", "orderId")
-        found = [
-            match
-            for match in self._exchange.prevented.get((call.uid, symbol), [])
-            if match.match_id >= from_id
-            and (match_id is None or match.match_id == match_id)
-            and (order_id is None or order_id in (match.taker_order_id, match.maker_order_id))
-        ]
-        return [reports.my_prevented_match(match) for match in found[: call.limit(500, 1000)]]
+        found = self._venue.store.history.prevented(
+            call.uid, symbol, limit=call.limit(500, 1000), match_id=match_id, order_id=order_id, from_id=from_id
+        )
+        return [reports.my_prevented_match(match) for match in found]
 
     def _prevented_weight(self, params: Params) -> int:
         return 20 if "orderId" in params and params.get("symbol") in self._exchange.markets else 2

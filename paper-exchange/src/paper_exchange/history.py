@@ -1,4 +1,4 @@
-"""Questions about orders, lists and trades that may be over for long: answered from the store, not from memory."""
+"""Questions about orders, lists and trades, also prevented ones, that may be over for long: the store answers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paper_exchange.core.model import (
     OrderList,
     OrderStatus,
     OrderType,
+    PreventedMatch,
     Side,
     StpMode,
     TimeInForce,
@@ -28,6 +29,9 @@ CREATE INDEX IF NOT EXISTS lists_of ON lists (body ->> 'uid', list_id);
 CREATE INDEX IF NOT EXISTS lists_open ON lists (list_id) WHERE NOT body ->> 'done';
 CREATE INDEX IF NOT EXISTS trades_of ON trades (body ->> 'uid', body ->> 'symbol', number);
 CREATE INDEX IF NOT EXISTS trades_in ON trades (body ->> 'order_id', number);
+CREATE INDEX IF NOT EXISTS prevented_of ON prevented (body ->> 'symbol', body ->> 'match_id');
+CREATE INDEX IF NOT EXISTS prevented_takers ON prevented (body ->> 'taker_order_id');
+CREATE INDEX IF NOT EXISTS prevented_makers ON prevented (body ->> 'maker_order_id');
 """
 """Over the stored objects themselves, so that a file of an older version has them too once it is opened."""
 
@@ -64,6 +68,11 @@ class History:
         (order_id,) = self._db.execute("SELECT ifnull(max(order_id), 0) FROM orders").fetchone()
         (list_id,) = self._db.execute("SELECT ifnull(max(list_id), -1) FROM lists").fetchone()
         return order_id, list_id
+
+    def last_prevented(self, symbol: str) -> int:
+        """The highest id of a prevented match of a symbol, or -1."""
+        query = "SELECT ifnull(max(body ->> 'match_id'), -1) FROM prevented WHERE body ->> 'symbol' = ?"
+        return int(self._db.execute(query, (symbol,)).fetchone()[0])
 
     def last_trades(self) -> list[Trade]:
         """The newest trades, from which the ids of the next ones follow."""
@@ -154,6 +163,31 @@ class History:
         }
         forward = from_id is not None or start is not None
         return [Trade(**row) for row in self._many("trades", "number", wanted, limit, forward)]
+
+    def prevented(
+        self, uid: int, symbol: str, *, limit: int, match_id: int | None, order_id: int | None, from_id: int
+    ) -> list[PreventedMatch]:
+        """Prevented matches in which an account was taker or maker, by id: one of them, or those of an order."""
+        if match_id is not None:
+            which = "body ->> 'symbol' = :symbol AND body ->> 'match_id' = :match_id"
+        else:
+            # The + keeps SQLite from going through all matches of the symbol instead.
+            orders = "(body ->> 'taker_order_id' = :order_id OR body ->> 'maker_order_id' = :order_id)"
+            which = f"{orders} AND +(body ->> 'symbol') = :symbol"
+        rows = self._db.execute(
+            f"SELECT body FROM prevented WHERE {which} AND body ->> 'match_id' >= :from_id"  # noqa: S608, all of it is ours
+            " AND :uid IN (body ->> 'taker_uid', body ->> 'maker_uid') ORDER BY number LIMIT :limit",
+            {
+                "uid": uid,
+                "symbol": symbol,
+                "limit": limit,
+                "match_id": match_id,
+                "order_id": order_id,
+                "from_id": from_id,
+            },
+        )
+        found = (json.loads(body) for (body,) in rows)
+        return [PreventedMatch(**row | {"mode": StpMode(row["mode"])}) for row in found]
 
     def _many(self, table: str, key: str, wanted: _Wanted, limit: int, forward: bool) -> list[dict[str, Any]]:
         where = {condition: value for condition, value in wanted.items() if value is not None}

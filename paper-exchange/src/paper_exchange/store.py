@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.model import Account, Balance, Order, OrderList, PreventedMatch, StpMode, Trade
+from paper_exchange.core.model import Account, Balance, Order, OrderList, PreventedMatch, Trade
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.state import Changes
 from paper_exchange.history import INDEXES, History
@@ -93,14 +93,9 @@ class Store:
         """Give an exchange all accounts and what is still at work; of what is over it can ask `history`."""
         lists = self.history.open_lists()
         orders = self.history.open_orders(lists)
-        exchange.restore(
-            self.accounts(),
-            orders,
-            lists,
-            self.history.last_trades(),
-            prevented=self.prevented(),
-            last_ids=self.history.last_ids(),
-        )
+        exchange.restore(self.accounts(), orders, lists, self.history.last_trades(), last_ids=self.history.last_ids())
+        for symbol, market in exchange.markets.items():
+            market.next_prevented_id = self.history.last_prevented(symbol) + 1
         exchange.ended = self.history
 
     def save_key(self, key: ApiKey) -> None:
@@ -114,9 +109,9 @@ class Store:
             self._db.execute("DELETE FROM keys WHERE api_key = ?", (api_key,))
 
     def wipe(self, *, drop_accounts: bool) -> None:
-        """Forget all orders, lists and trades, and, where they are dropped, all accounts and keys."""
+        """Forget all orders, lists, trades and prevented ones, and, where they are dropped, all accounts and keys."""
         with self._transaction():
-            for table in ("orders", "lists", "trades", *(("accounts", "keys") if drop_accounts else ())):
+            for table in ("orders", "lists", "trades", "prevented", *(("accounts", "keys") if drop_accounts else ())):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608, they are ours
 
     def save_prices(self, prices: Mapping[str, int]) -> None:
@@ -131,10 +126,6 @@ class Store:
     def api_keys(self) -> list[ApiKey]:
         """Every key."""
         return [decode_key(row) for row in self._rows("keys", "api_key")]
-
-    def prevented(self) -> list[PreventedMatch]:
-        """Every prevented match in the order it happened."""
-        return [PreventedMatch(**row | {"mode": StpMode(row["mode"])}) for row in self._rows("prevented", "number")]
 
     def prices(self) -> dict[str, int]:
         """The last known price of each symbol, in units."""

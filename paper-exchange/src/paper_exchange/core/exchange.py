@@ -21,7 +21,7 @@ from paper_exchange.core.fills import print_trade
 from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.lists import activate, check_list, create_list
 from paper_exchange.core.market import MarketState
-from paper_exchange.core.model import Account, AccountSettings, Order, OrderList, PreventedMatch, Trade
+from paper_exchange.core.model import Account, AccountSettings, Order, OrderList, Trade
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
 from paper_exchange.core.placing import check_order, place_order
@@ -44,6 +44,7 @@ class Exchange(State):
         """One input: time never runs back; at its end comes what its trades set off, then balances are told once."""
         self.now = max(now, self.now)
         self.fills = []
+        self.prevented = []
         try:
             yield
             if market is not None:
@@ -307,7 +308,6 @@ class Exchange(State):
         lists: Iterable[OrderList],
         trades: Iterable[Trade],
         *,
-        prevented: Iterable[PreventedMatch] = (),
         last_ids: tuple[int, int] = (0, -1),
     ) -> None:
         """Take over what was stored and is still at work, each in order of its id; orders go back to their places.
@@ -320,10 +320,6 @@ class Exchange(State):
             if trade.symbol in self.markets:
                 market = self.markets[trade.symbol]
                 market.next_trade_id = max(market.next_trade_id, trade.trade_id + 1)
-        for match in prevented:
-            self.keep_prevented(match)
-            if match.symbol in self.markets:
-                self.markets[match.symbol].next_prevented_id = match.match_id + 1
         for group in lists:
             self.lists[group.list_id] = group
             self.list_by_client[(group.uid, group.client_list_id)] = group.list_id

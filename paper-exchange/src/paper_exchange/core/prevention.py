@@ -48,7 +48,7 @@ def prevent(state: State, market: MarketState, taker: Order, maker: Order, wante
         time=state.now,
     )
     market.next_prevented_id += 1
-    state.keep_prevented(match)
+    state.prevented.append(match)
     state.changes.prevented.append(match)
     if match.maker_quantity:
         _lose(state, market, maker, match, match.maker_quantity)

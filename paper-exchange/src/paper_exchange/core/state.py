@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Final, Protocol
 
 from paper_exchange.core import reports
@@ -86,8 +85,6 @@ class State:
         self.orders: dict[int, Order] = {}
         self.lists: dict[int, OrderList] = {}
         self.trades: dict[tuple[int, str], list[Trade]] = {}
-        self.prevented: dict[tuple[int, str], list[PreventedMatch]] = {}
-        """Prevented matches by account and symbol, in order of their ids."""
         self.next_order_id = 1
         self.next_list_id = 0
         self.next_execution_id = start_ms * 10
@@ -103,6 +100,8 @@ class State:
         self.now = start_ms
         self.fills: list[Trade] = []
         """Fills since the input began."""
+        self.prevented: list[PreventedMatch] = []
+        """Prevented matches since then."""
         self.outputs: list[Output] = []
         self.changes = Changes()
         self.touched: dict[int, set[str]] = {}
@@ -186,11 +185,9 @@ class State:
         body = reports.result(order)
         if response == "FULL":
             body |= reports.fills(fill for fill in self.fills if fill.order_id == order.order_id)
-        mine = self.prevented.get((order.uid, order.symbol), [])
-        # Only the newest can be of this order: it is new.
-        matches = list(takewhile(lambda one: one.taker_order_id == order.order_id, reversed(mine)))
+        matches = [one for one in self.prevented if one.taker_order_id == order.order_id]
         if matches:
-            body |= reports.prevented_matches(matches[::-1])
+            body |= reports.prevented_matches(matches)
         return body
 
     # -- changes -----------------------------------------------------------------------------------------------
@@ -231,11 +228,6 @@ class State:
         account.update_time = self.now
         self.changes.accounts[uid] = account
         self.touched.setdefault(uid, set()).add(asset)
-
-    def keep_prevented(self, match: PreventedMatch) -> None:
-        """Let both parties find a prevented match."""
-        for uid in {match.taker_uid, match.maker_uid}:
-            self.prevented.setdefault((uid, match.symbol), []).append(match)
 
     def report(
         self,
