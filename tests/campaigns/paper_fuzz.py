@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
@@ -254,7 +255,20 @@ class Fuzzer:
 
 async def fuzz(numbers: Iterable[int], directory: Path, at_once: int = 8) -> Fuzz:
     """Cases by number against an exchange of their own, while another client trades on it."""
-    async with spawn_paper_exchange(directory, symbols="BTCUSDT") as exchange:
+    with TemporaryFile() as log:
+        found = await _fuzz(numbers, directory, at_once, log)
+        log.seek(0)
+        # Each line of the log is JSON; a trace of an error that nobody expected is not.
+        found.findings += [
+            f"the log has {line.decode(errors='replace')[:500]}"
+            for line in log
+            if not line.startswith(b"{") or b'"level": "error"' in line
+        ][:20]
+    return found
+
+
+async def _fuzz(numbers: Iterable[int], directory: Path, at_once: int, log: IO[bytes]) -> Fuzz:
+    async with spawn_paper_exchange(directory, symbols="BTCUSDT", log=log) as exchange:
         assert exchange.process is not None
         fuzzer = Fuzzer(exchange, await exchange.create_account(USDT="1000000", BTC="10"))
         other = asyncio.create_task(_other_client(exchange, fuzzer.found))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -189,6 +190,24 @@ async def test_everybody_is_told_that_the_server_shuts_down() -> None:
     assert (plain["e"], list(plain)) == ("serverShutdown", ["e", "E"])
     assert (wrapped["stream"], wrapped["data"]["e"]) == ("!serverShutdown", "serverShutdown")
     assert (list(api), api["event"]["e"]) == (["event"], "serverShutdown")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_who_leaves_before_the_handshake_is_no_error_of_the_server(
+    exchange: PaperExchange, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = urlsplit(exchange.base_url)
+    handshake = (
+        f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port)) as leaving:
+        # The server's loop is this test's: it finds the request and the end together.
+        leaving.sendall(handshake.encode())
+        leaving.shutdown(socket.SHUT_RDWR)
+    async with connected(exchange, path) as other:
+        await other.ask("ping" if path == "/ws-api/v3" else "LIST_SUBSCRIPTIONS")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_nothing_that_a_client_sends_stops_the_server(exchange: PaperExchange, clock: TurnedClock) -> None:

@@ -77,16 +77,19 @@ def _port(value: str) -> int:
 def _log_to_stderr() -> None:
     import structlog
 
+    common = (structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True))
+    last = (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*common, *last],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
+    libraries = logging.StreamHandler(sys.stderr)
+    without_record = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=common, processors=[without_record, *last])
+    )
+    logging.basicConfig(handlers=[libraries], level=logging.WARNING)
 
 
 def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 
@@ -128,9 +128,18 @@ async def running_paper_exchange(
 
 @asynccontextmanager
 async def spawn_paper_exchange(
-    data_dir: Path, *, symbols: str = "BTCUSDT,ETHUSDT,BNBUSDT", market: str = "synthetic", seed: int = 1, port: int = 0
+    data_dir: Path,
+    *,
+    symbols: str = "BTCUSDT,ETHUSDT,BNBUSDT",
+    market: str = "synthetic",
+    seed: int = 1,
+    port: int = 0,
+    log: IO[bytes] | None = None,
 ) -> AsyncIterator[PaperExchange]:
-    """An exchange as a process of its own, ended with SIGTERM unless it was killed."""
+    """An exchange as a process of its own, ended with SIGTERM unless it was killed; `log` is where it writes its log.
+
+    Without `log` it writes where the caller writes its errors.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -143,6 +152,7 @@ async def spawn_paper_exchange(
         f"--market={market}",
         f"--seed={seed}",
         stdout=asyncio.subprocess.PIPE,
+        stderr=log,
         env=dict(os.environ),
     )
     try:

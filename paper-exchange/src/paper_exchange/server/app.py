@@ -23,6 +23,7 @@ from paper_exchange.market.events import BookUpdate, MarketTrade
 from paper_exchange.server.connections import USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
 from paper_exchange.server.faults import Faults
+from paper_exchange.server.http_log import http_logger
 from paper_exchange.server.rest import RestApi
 from paper_exchange.server.stream_server import StreamServer
 from paper_exchange.server.streams import MarketStreams
@@ -108,8 +109,8 @@ class PaperExchangeServer:
         public.router.add_route("*", "/{path:.*}", rest.handle)
         control = Control(self.venue, self.faults, registry, self._problem, self._connections.drop).application()
         self._runners = [
-            (web.AppRunner(public, access_log=None, shutdown_timeout=2), options.port),
-            (web.AppRunner(control, access_log=None, shutdown_timeout=2), options.control_port),
+            (web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2), port)
+            for application, port in ((public, options.port), (control, options.control_port))
         ]
         Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
             lambda: 1.0 if self.faults.active() else 0.0
