@@ -29,27 +29,28 @@ class Ladder:
         """Keep the sorted prices in step with what is at `price`."""
         self.dirty.add(price)
         key = price * self._sign
-        present = self._available.get(price, 0) > 0 or price in self.own
-        at = bisect_left(self._keys, key)
-        known = at < len(self._keys) and self._keys[at] == key
-        if present and not known:
-            self._keys.insert(at, key)
-        elif known and not present:
-            del self._keys[at]
+        keys = self._keys
+        at = bisect_left(keys, key)
+        known = at < len(keys) and keys[at] == key
+        if known is not (price in self._available or price in self.own):
+            if known:
+                del keys[at]
+            else:
+                keys.insert(at, key)
 
     def set_level(self, price: int, quantity: int) -> None:
         """The market reports a level: a changed one is whole again, a repeated one stays as we left it."""
         if self._reported.get(price, 0) == quantity:
             return
-        known = price in self._available or price in self.own
+        known = price in self._available
         if quantity:
-            self._reported[price] = quantity
-            self._available[price] = quantity
+            self._reported[price] = self._available[price] = quantity
         else:
             self._reported.pop(price, None)
             self._available.pop(price, None)
-        for order in self.own.get(price, ()):
-            order.ahead = min(order.ahead, quantity)
+        if price in self.own:
+            for order in self.own[price]:
+                order.ahead = min(order.ahead, quantity)
         if known and quantity:
             self.dirty.add(price)
         else:
