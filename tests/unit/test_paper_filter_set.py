@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paper_exchange.administration import Administration
 from paper_exchange.core.symbols import SYMBOLS, ExchangeRules
 from paper_exchange.server.rest import Reply
 from support.paper import SYMBOL, units
@@ -216,6 +218,24 @@ def test_a_symbol_takes_what_its_status_lets_it(desk: RestDesk, status: str, pla
     desk.venue.exchange.market(SYMBOL).status = status
     assert desk.send("GET", "/api/v3/exchangeInfo").body["symbols"][0]["status"] == status
     assert statuses(desk, order_id) == (placed, cancelled)
+
+
+def test_a_symbol_has_its_status_after_a_restart_and_a_reset_until_it_is_changed(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+
+    def change(status: str) -> None:
+        Administration(desk.venue).actions["change_symbol"]({"symbol": SYMBOL}, {"status": status})
+
+    change("HALT")
+    desk.restart()
+    assert desk.send("GET", "/api/v3/exchangeInfo").body["symbols"][0]["status"] == "HALT"
+    assert desk.place().body["msg"] == "Market is closed."
+    desk.venue.reset({"USDT": units("1000")})
+    desk.restart()
+    assert desk.place().body["msg"] == "Market is closed."
+    change("TRADING")
+    desk.restart()
+    assert desk.place().status == 200
 
 
 def test_an_account_that_may_not_trade_neither_places_nor_cancels(desk: RestDesk) -> None:

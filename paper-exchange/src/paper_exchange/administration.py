@@ -138,14 +138,12 @@ class Administration:
         return self._summary(uid)
 
     def _change_symbol(self, place: Place, body: Body) -> dict[str, Any]:
-        """What clients may do with a symbol until the next start; the market goes on whatever it is."""
-        market = self._venue.exchange.markets.get(place["symbol"])
-        if market is None:
-            raise NotFoundError(
-                f"symbol: no symbol {place['symbol']}; there are: {', '.join(self._venue.exchange.markets)}"
-            )
-        market.status = parse_status(body)
-        return {"symbol": market.rules.symbol, "status": market.status}
+        symbol = place["symbol"]
+        if symbol not in self._venue.exchange.markets:
+            raise NotFoundError(f"symbol: no symbol {symbol}; there are: {', '.join(self._venue.exchange.markets)}")
+        status = parse_status(body)
+        self._venue.change_status(symbol, status)
+        return {"symbol": symbol, "status": status}
 
     def _create_key(self, place: Place, body: Body) -> dict[str, Any]:
         return self._venue.create_key(self._uid(place), parse_terms(body)).answer()

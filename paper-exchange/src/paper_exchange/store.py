@@ -1,4 +1,4 @@
-"""What survives a restart: accounts, keys, orders, lists, trades and last prices, in one SQLite file."""
+"""What survives a restart: accounts, keys, orders, lists, trades and how symbols stood, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS prevented (
     number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS statuses (symbol TEXT PRIMARY KEY, status TEXT NOT NULL) STRICT;
 """
 
 
@@ -90,12 +91,14 @@ class Store:
             )
 
     def restore(self, exchange: Exchange) -> None:
-        """Give an exchange all accounts and what is still at work; of what is over it can ask `history`."""
+        """Give an exchange its accounts, what is still at work and how symbols stand; `history` tells the rest."""
         lists = self.history.open_lists()
         orders = self.history.open_orders(lists)
         exchange.restore(self.accounts(), orders, lists, self.history.last_trades(), last_ids=self.history.last_ids())
+        statuses = dict(self._db.execute("SELECT symbol, status FROM statuses").fetchall())
         for symbol, market in exchange.markets.items():
             market.next_prevented_id = self.history.last_prevented(symbol) + 1
+            market.status = statuses.get(symbol, market.status)
         exchange.ended = self.history
 
     def save_key(self, key: ApiKey) -> None:
@@ -118,6 +121,11 @@ class Store:
         """Store the last price of each symbol, in units."""
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO prices VALUES (?, ?)", list(prices.items()))
+
+    def save_status(self, symbol: str, status: str) -> None:
+        """Store what clients may do with a symbol."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO statuses VALUES (?, ?)", (symbol, status))
 
     def accounts(self) -> list[Account]:
         """Every account."""

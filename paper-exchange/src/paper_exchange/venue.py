@@ -210,6 +210,11 @@ class Venue:
             self.exchange.accounts.clear()
             self.keys.clear()
 
+    def change_status(self, symbol: str, status: str) -> None:
+        """What clients may do with a symbol until it is changed again; the market goes on whatever it is."""
+        self.store.save_status(symbol, status)
+        self.exchange.market(symbol).status = status
+
     # -- accounts ----------------------------------------------------------------------------------------------
 
     def create_account(self, deposits: Mapping[str, int], terms: KeyTerms = ANY_USE) -> ApiKey:
