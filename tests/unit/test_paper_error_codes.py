@@ -97,7 +97,7 @@ def banned(desk: RestDesk) -> Reply:
 
 
 def too_many_orders(desk: RestDesk) -> Reply:
-    desk.limits.count_orders(desk.key.uid, 100, desk.now)
+    desk.limits.count_orders(desk.venue.exchange.accounts[desk.key.uid], 100, desk.now)
     return desk.place()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.core.units import text
 from paper_exchange.limits import MAKER_CREDIT, Limits
 from paper_exchange.server.rest import Reply
 from support.paper import SYMBOL
@@ -104,11 +105,11 @@ def test_exchange_info_tells_all_limits() -> None:
 # -- new orders ------------------------------------------------------------------------------------------------
 
 
-def unfilled(desk: RestDesk) -> int:
-    """The account's unfilled orders of the day."""
+def unfilled(desk: RestDesk, window: int = 1) -> int:
+    """The account's unfilled orders of the day, or of the ten seconds (0)."""
     rows = desk.ask("GET", "/api/v3/rateLimit/order").body
     assert [row["interval"] for row in rows] == ["SECOND", "DAY"]
-    return int(rows[1]["count"])
+    return int(rows[window]["count"])
 
 
 class Table:
@@ -203,6 +204,33 @@ def test_too_many_unfilled_orders_are_refused_until_the_ten_seconds_are_over() -
     desk.now += 10_000
     again = desk.place().headers
     assert (again["X-MBX-ORDER-COUNT-10S"], again["X-MBX-ORDER-COUNT-1D"]) == ("1", "101")
+
+
+def test_unfilled_orders_count_on_after_a_restart(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+    placed = [desk.place(price=str(50_000 + number)) for number in range(7)]
+    assert desk.place(quantity="100").body["code"] == -2010
+    desk.restart()
+    assert (unfilled(desk), unfilled(desk, window=0)) == (8, 8)
+    order = desk.venue.exchange.orders[placed[-1].body["orderId"]]
+    desk.trade("50006", text(order.quantity))
+    desk.venue.keep()
+    desk.restart()
+    assert unfilled(desk) == 8 - MAKER_CREDIT
+    desk.now += 10_000
+    desk.restart()
+    again = desk.place().headers
+    assert (again["X-MBX-ORDER-COUNT-10S"], again["X-MBX-ORDER-COUNT-1D"]) == ("1", "4")
+    desk.now += 24 * 60 * MINUTE
+    desk.restart()
+    assert desk.place().headers["X-MBX-ORDER-COUNT-1D"] == "1"
+
+
+def test_a_restart_ends_bans(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path, limits=Limits(50))
+    assert [desk.send("GET", "/api/v3/exchangeInfo").status for _ in range(13)][-1] == 418
+    desk.restart()
+    assert desk.send("GET", "/api/v3/exchangeInfo").status == 200
 
 
 def test_an_order_that_the_engine_refuses_counts_and_one_that_never_reached_it_does_not() -> None:

@@ -81,7 +81,7 @@ class AccountData:
         }
 
     def _order_counts(self, call: Call) -> Any:
-        return self._limits.orders(call.uid, call.now)
+        return self._limits.orders(self._exchange.accounts[call.uid], call.now)
 
 
 def _route(answer: Callable[[Call], Any], weight: int) -> Route:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from paper_exchange.auth import check_time, unauthorized
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.core.model import Account, Trade
 from paper_exchange.endpoint import Call, Route, Security
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
@@ -41,7 +42,7 @@ class Gate:
     def __init__(self, venue: Venue, limits: Limits) -> None:
         self._venue = venue
         self._limits = limits
-        venue.first_fill_listeners.append(lambda fill: limits.credit_fill(fill.uid, fill.maker, fill.time))
+        venue.first_fill_listeners.append(self._on_first_fill)
 
     def answer(self, request: Request) -> Any:
         """The endpoint's answer, or an ExchangeError; what it costs is counted either way."""
@@ -71,20 +72,29 @@ class Gate:
         except ExchangeError as error:
             self._limits.charge(address, weight, now)
             if route.orders and excess is None and error.code in _FROM_ENGINE:
-                request.counted(*self._limits.count_orders(uid, route.orders, now))
+                request.counted(*self._limits.count_orders(self._counting(uid), route.orders, now))
             raise
         if not route.trade:
             self._limits.charge(address, weight, now)
         if route.orders:
-            request.counted(*self._limits.count_orders(uid, route.orders, now))
+            request.counted(*self._limits.count_orders(self._counting(uid), route.orders, now))
         return result
 
     def _excess(self, request: Request, uid: int, now: int) -> ExchangeError | None:
         """The refusal of the order limit: raised, unless the endpoint has a use for it."""
         try:
-            self._limits.refuse_orders(uid, request.route.orders, now)
+            self._limits.refuse_orders(self._venue.exchange.accounts[uid], request.route.orders, now)
         except ExchangeError as error:
             if not request.route.beyond_limit(request.params):
                 raise
             return error
         return None
+
+    def _on_first_fill(self, fill: Trade) -> None:
+        self._limits.credit_fill(self._counting(fill.uid), fill.maker, fill.time)
+
+    def _counting(self, uid: int) -> Account:
+        """An account whose count of orders changes: it will be stored."""
+        exchange = self._venue.exchange
+        account = exchange.changes.accounts[uid] = exchange.accounts[uid]
+        return account

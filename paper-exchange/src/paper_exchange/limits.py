@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.core.model import Account
 
 ORDERS_10S: Final = 100
 ORDERS_DAY: Final = 200_000
@@ -63,6 +64,19 @@ class _Window:
         return self.row() | {"count": self.used(who, now_ms)}
 
 
+class _OrderWindow(_Window):
+    """One interval of which the accounts themselves keep what they have used: it is stored with them."""
+
+    def used(self, who: Account, now_ms: int) -> int:
+        index, used = who.new_orders.get(self.interval, (-1, 0))
+        return used if index == now_ms // self.length else 0
+
+    def add(self, who: Account, amount: int, now_ms: int) -> int:
+        used = max(0, self.used(who, now_ms) + amount)
+        who.new_orders[self.interval] = (now_ms // self.length, used)
+        return used
+
+
 @dataclass(slots=True)
 class _Ban:
     """The last ban of an address: it is over at `until`, and lasted `length`."""
@@ -80,8 +94,8 @@ class Limits:
         self._maker_credit = maker_credit
         self._weight = _Window("REQUEST_WEIGHT", "MINUTE", 1, _MINUTE, weight_per_minute)
         self._raw = _Window("RAW_REQUESTS", "MINUTE", 5, 5 * _MINUTE, raw_requests)
-        self._orders_10s = _Window("ORDERS", "SECOND", 10, 10 * _SECOND, ORDERS_10S)
-        self._orders_day = _Window("ORDERS", "DAY", 1, _DAY, ORDERS_DAY)
+        self._orders_10s = _OrderWindow("ORDERS", "SECOND", 10, 10 * _SECOND, ORDERS_10S)
+        self._orders_day = _OrderWindow("ORDERS", "DAY", 1, _DAY, ORDERS_DAY)
         self._refusals = _Window("", "MINUTE", 1, _MINUTE, REFUSALS_BEFORE_BAN)
         self._bans: dict[str, _Ban] = {}
 
@@ -123,10 +137,10 @@ class Limits:
 
     # -- accounts ----------------------------------------------------------------------------------------------
 
-    def refuse_orders(self, uid: int, orders: int, now_ms: int) -> None:
+    def refuse_orders(self, account: Account, orders: int, now_ms: int) -> None:
         """429 when an account may not place this many new orders now."""
         for window in (self._orders_10s, self._orders_day):
-            if window.used(uid, now_ms) + orders > window.limit:
+            if window.used(account, now_ms) + orders > window.limit:
                 raise ExchangeError(
                     -1015,
                     f"Too many new orders; current limit is {window.limit} orders per {_interval(window)}.",
@@ -134,17 +148,17 @@ class Limits:
                     retry_at=now_ms + window.left(now_ms),
                 )
 
-    def count_orders(self, uid: int, orders: int, now_ms: int) -> tuple[int, int]:
+    def count_orders(self, account: Account, orders: int, now_ms: int) -> tuple[int, int]:
         """Count new orders of an account: unfilled in these ten seconds and on this day (UTC)."""
-        return self._orders_10s.add(uid, orders, now_ms), self._orders_day.add(uid, orders, now_ms)
+        return self._orders_10s.add(account, orders, now_ms), self._orders_day.add(account, orders, now_ms)
 
-    def credit_fill(self, uid: int, maker: bool, now_ms: int) -> None:
+    def credit_fill(self, account: Account, maker: bool, now_ms: int) -> None:
         """The first fill of an order: it counts no longer, however long ago it was placed."""
-        self.count_orders(uid, -self._maker_credit if maker else -TAKER_CREDIT, now_ms)
+        self.count_orders(account, -self._maker_credit if maker else -TAKER_CREDIT, now_ms)
 
-    def orders(self, uid: int, now_ms: int) -> list[dict[str, Any]]:
+    def orders(self, account: Account, now_ms: int) -> list[dict[str, Any]]:
         """The order limits and their use, as `GET /api/v3/rateLimit/order` tells them."""
-        return [window.row_of(uid, now_ms) for window in (self._orders_10s, self._orders_day)]
+        return [window.row_of(account, now_ms) for window in (self._orders_10s, self._orders_day)]
 
     def info(self) -> list[dict[str, Any]]:
         """The limits, as exchangeInfo tells them."""

@@ -261,6 +261,8 @@ class Account:
     """Rates by symbol, under "" those of every other."""
     bnb_discount: bool = False
     """Pay commissions in BNB where that is possible."""
+    new_orders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By the interval of an order limit: the number of its last window, and the unfilled orders counted in that."""
 
     def rates(self, symbol: str) -> CommissionRates:
         """What trading a symbol costs this account."""

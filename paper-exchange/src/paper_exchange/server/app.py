@@ -153,6 +153,7 @@ class PaperExchangeServer:
         self._connections.shut_down()
         for runner, _ in self._runners:
             await runner.cleanup()
+        self.venue.keep()
         self.venue.save_prices()
         self._store.close()
 

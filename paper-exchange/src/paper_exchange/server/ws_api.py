@@ -176,8 +176,9 @@ class _Talk:
     def _with_limits(self, answer: dict[str, Any], show: bool | None, uid: int | None) -> dict[str, Any]:
         """An answer with the limits it used, unless the client does not want them."""
         if self._show_limits if show is None else show:
-            limits, now = self._desk.limits, self._desk.venue.now_ms()
-            orders = limits.orders(uid, now) if uid is not None else []
+            limits, venue = self._desk.limits, self._desk.venue
+            now = venue.now_ms()
+            orders = limits.orders(venue.exchange.accounts[uid], now) if uid is not None else []
             answer["rateLimits"] = [*orders, limits.weight(self._address, now)]
         return answer
 
