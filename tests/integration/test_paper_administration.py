@@ -123,6 +123,22 @@ async def test_commands_pay_in_reset_and_bar_an_account(exchange: PaperExchange)
     assert {one["uid"]: one["canTrade"] for one in accounts}[account["uid"]] is False
 
 
+async def test_an_account_is_told_of_the_group_and_the_rates_that_it_was_given(exchange: PaperExchange) -> None:
+    account = await exchange.create_account(USDT="1")
+    await exchange.change_account(
+        account.uid, tradeGroupId=7, commission={SYMBOL: {"standard": {"taker": "0.0004"}, "discount": "0.5"}}
+    )
+    key = {"apiKey": account.api_key, "secretKey": account.secret_key}
+    assert (await signed(exchange, key, "GET", "/api/v3/account"))[1]["tradeGroupId"] == 7
+    told = (await signed(exchange, key, "GET", "/api/v3/account/commission", symbol=SYMBOL))[1]
+    standard = told["standardCommission"]
+    assert (standard["maker"], standard["taker"], told["discount"]["discount"]) == (
+        "0.00100000",
+        "0.00040000",
+        "0.50000000",
+    )
+
+
 async def test_commands_work_on_the_directory_of_an_exchange_that_does_not_run(tmp_path: Path) -> None:
     where = ("--data-dir", str(tmp_path))
     uid = str((await asyncio.to_thread(command, "account", "create", "--deposit", "USDT=50", *where))["uid"])
@@ -148,6 +164,24 @@ async def test_commands_work_on_the_directory_of_an_exchange_that_does_not_run(t
         pytest.param("PATCH", "accounts/{uid}", {"permissions": ["MOON"]}, (400, "permissions"), id="unknown group"),
         pytest.param("PATCH", "accounts/{uid}", {"maxAssets": {"BTC": 1}}, (400, "maxAssets.BTC"), id="no amount"),
         pytest.param("PATCH", "accounts/{uid}", {}, (400, "body"), id="nothing"),
+        pytest.param("PATCH", "accounts/{uid}", {"canTrade": True, "trade": 1}, (400, "body"), id="unknown setting"),
+        pytest.param("PATCH", "accounts/{uid}", {"tradeGroupId": "7"}, (400, "tradeGroupId"), id="no number"),
+        pytest.param("PATCH", "accounts/{uid}", {"tradeGroupId": -2}, (400, "tradeGroupId"), id="number below none"),
+        pytest.param("PATCH", "accounts/{uid}", {"commission": "0"}, (400, "commission"), id="no rates"),
+        pytest.param("PATCH", "accounts/{uid}", {"commission": {"X": {}}}, (400, "commission"), id="no such symbol"),
+        *(
+            pytest.param(
+                "PATCH", "accounts/{uid}", {"commission": {"default": rates}}, (400, where), id=f"{where} {rates}"
+            )
+            for rates, where in (
+                ({"vip": {}}, "commission.default"),
+                ({"tax": {"all": "0"}}, "commission.default.tax"),
+                ({"tax": {"buyer": 0}}, "commission.default.tax.buyer"),
+                ({"discount": "1.1"}, "commission.default.discount"),
+                ({"special": {"seller": "0.000000001"}}, "commission.default.special.seller"),
+                ({"tax": {"maker": "1"}, "special": {"seller": "0.1"}}, "commission.default"),
+            )
+        ),
         pytest.param("PATCH", "symbols/NOSUCH", {"status": "HALT"}, (404, "symbol"), id="unknown symbol"),
         pytest.param("PATCH", "symbols/BTCUSDT", {"status": "ASLEEP"}, (400, "status"), id="unknown status"),
     ],

@@ -48,6 +48,54 @@ def accounts(directory: Path) -> list[dict[str, Any]]:
         store.close()
 
 
+def test_a_trade_group_and_commissions_are_set_and_stored(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ("account", "set", "100000001", "--data-dir", str(directory))
+    rates = ("standard.maker=0.0002", "BTCUSDT.tax.buyer=0.01", "BTCUSDT.standard.taker=0", "discount=0.5")
+    run(capsys, *place, "--trade-group", "7", *(one for rate in rates for one in ("--commission", rate)))
+    (account,) = accounts(directory)
+    assert account["tradeGroupId"] == 7
+    nothing = dict.fromkeys(("maker", "taker", "buyer", "seller"), "0.00000000")
+    usual = nothing | {"maker": "0.00100000", "taker": "0.00100000"}
+    assert account["commission"] == {
+        "default": {
+            "standard": usual | {"maker": "0.00020000"},
+            "special": nothing,
+            "tax": nothing,
+            "discount": "0.50000000",
+        },
+        "BTCUSDT": {
+            "standard": usual | {"taker": "0.00000000"},
+            "special": nothing,
+            "tax": nothing | {"buyer": "0.01000000"},
+            "discount": "0.75000000",
+        },
+    }
+    run(capsys, *place, "--trade-group", "none")
+    (account,) = accounts(directory)
+    assert (account["tradeGroupId"], len(account["commission"])) == (-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        pytest.param(("--trade-group", "-3"), "--trade-group", id="no group"),
+        pytest.param(("--trade-group", "all"), "--trade-group: expected a whole number such as 7, or none", id="word"),
+        pytest.param(("--commission", "maker=0.1"), "--commission: expected [SYMBOL.]PART.SIDE=RATE", id="no part"),
+        pytest.param(
+            ("--commission", "tax.buyer=2"), "--commission: commission.default.tax.buyer: expected", id="rate"
+        ),
+        pytest.param(("--commission", "X.discount=1"), "--commission: commission: expected an object", id="symbol"),
+    ],
+)
+def test_a_wrong_setting_names_its_option(
+    directory: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], told: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["account", "set", "100000001", "--data-dir", str(directory), *option])
+    assert told in capsys.readouterr().err
+    assert accounts(directory)[0]["commission"] == {}
+
+
 def test_what_is_withdrawn_is_gone(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("100000001", "--data-dir", str(directory))
     told = run(capsys, "account", "withdraw", *place, "--amount", "USDT=499.5")
@@ -96,7 +144,16 @@ def test_a_directory_that_an_exchange_has_open_is_left_alone(
 
 @pytest.mark.parametrize(
     "command",
-    ["account create", "account deposit", "account withdraw", "account reset", "key create", "key delete", "reset"],
+    [
+        "account create",
+        "account deposit",
+        "account withdraw",
+        "account reset",
+        "account set",
+        "key create",
+        "key delete",
+        "reset",
+    ],
 )
 def test_the_help_of_a_command_shows_how_it_is_used(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.model import Account
+from paper_exchange.core.model import Account, AccountSettings
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.requests import new_order
 from paper_exchange.core.symbols import SYMBOLS
@@ -45,6 +45,11 @@ def published() -> dict[str, Any]:
     return found
 
 
+def charge(desk: Desk, uid: int, rates: CommissionRates) -> None:
+    """Let an account pay these rates, whatever it trades."""
+    desk.exchange.change_account(uid, AccountSettings(commission={"": rates}))
+
+
 def fees(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """Commission and asset of each fill."""
     return [(fill["commission"], fill["commissionAsset"]) for fill in answer["fills"]]
@@ -69,7 +74,7 @@ def test_commission_is_what_the_published_example_computes(
     parts = {kind: Rates(**{who: units(rate) for who, rate in rates[kind].items()}) for kind in kinds}
     # The example multiplies by its discount of 0.25; so does this rate, at another value.
     given = CommissionRates(**{"standard": Rates(), **parts}, discount=units(rates["discount"]))
-    desk.exchange.set_commission(ALICE, given)
+    charge(desk, ALICE, given)
     desk.exchange.set_bnb_discount(ALICE, in_bnb)
     order = published["order"]
     answer = desk.place(ALICE, order["side"], order["type"], quantity=order["quantity"])
@@ -126,8 +131,8 @@ def test_rates_of_a_symbol_come_before_those_of_the_account() -> None:
 
 def test_maker_and_buyer_pay_their_own_rates(desk: Desk) -> None:
     desk.open(2, BTC="1")
-    desk.exchange.set_commission(ALICE, CommissionRates(Rates(maker=units("0.001"), buyer=units("0.002"))))
-    desk.exchange.set_commission(2, CommissionRates(Rates(taker=units("0.01"), seller=units("0.02"))))
+    charge(desk, ALICE, CommissionRates(Rates(maker=units("0.001"), buyer=units("0.002"))))
+    charge(desk, 2, CommissionRates(Rates(taker=units("0.01"), seller=units("0.02"))))
     desk.place(ALICE, "BUY", price="35000", quantity="1")
     desk.book([], [("35000.01", "1")])
     desk.place(2, "SELL", price="35000", quantity="1")
@@ -137,8 +142,8 @@ def test_maker_and_buyer_pay_their_own_rates(desk: Desk) -> None:
 
 
 def test_rates_groups_and_the_discount_survive_a_restart(tmp_path: Path, desk: Desk) -> None:
-    desk.exchange.set_commission(ALICE, CommissionRates(tax=Rates(buyer=7)), SYMBOL)
-    desk.exchange.set_trade_group(ALICE, 4)
+    rates = {SYMBOL: CommissionRates(tax=Rates(buyer=7))}
+    desk.exchange.change_account(ALICE, AccountSettings(commission=rates, trade_group_id=4))
     desk.exchange.set_bnb_discount(ALICE, True)
     store = Store(tmp_path)
     store.save(desk.exchange.take_changes())

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from paper_exchange.administration import Administration
 from paper_exchange.core import reports
 from paper_exchange.core.exchange import Exchange
-from paper_exchange.core.model import PreventedMatch, StpMode
+from paper_exchange.core.model import AccountSettings, PreventedMatch, StpMode
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.keys import ApiKey
@@ -33,7 +34,7 @@ def desk() -> Desk:
     desk.exchange = Exchange([rules], desk.now)
     for uid in (MAKER, TAKER):
         desk.open(uid, USDT="20000", BTC="20000")
-        desk.exchange.set_commission(uid, CommissionRates(standard=Rates()))
+        desk.exchange.change_account(uid, AccountSettings(commission={"": CommissionRates(standard=Rates())}))
     return desk
 
 
@@ -77,7 +78,7 @@ def test_orders_that_must_not_trade_end_as_published(desk: Desk, row: dict[str, 
     taker_uid = TAKER if row["id"] == "H" else MAKER
     if grouped:
         for uid in {MAKER, taker_uid}:
-            desk.exchange.set_trade_group(uid, 1)
+            desk.exchange.change_account(uid, AccountSettings(trade_group_id=1))
     answers = []
     for order in as_published(row):
         uid = taker_uid if order["role"] == "taker" else MAKER
@@ -122,7 +123,7 @@ def reports_of(desk: Desk, uid: int) -> list[dict[str, Any]]:
 
 
 def test_a_prevented_trade_is_told_to_those_who_lose_by_it(desk: Desk) -> None:
-    desk.exchange.set_trade_group(MAKER, 7)
+    desk.exchange.change_account(MAKER, AccountSettings(trade_group_id=7))
     maker = desk.place(MAKER, "BUY", price="2", quantity="6")["orderId"]
     desk.events(MAKER)
     taker = desk.place(MAKER, "SELL", price="1", quantity="2", selfTradePreventionMode="DECREMENT")["orderId"]
@@ -170,7 +171,7 @@ def test_makers_expire_one_by_one_until_a_stranger_is_met(desk: Desk) -> None:
 )
 def test_a_transfer_needs_both(desk: Desk, maker_mode: str, told: str) -> None:
     for uid in (MAKER, TAKER):
-        desk.exchange.set_trade_group(uid, 3)
+        desk.exchange.change_account(uid, AccountSettings(trade_group_id=3))
     desk.place(MAKER, "BUY", price="2", quantity="1", selfTradePreventionMode=maker_mode)
     desk.place(TAKER, "SELL", price="2", quantity="1", selfTradePreventionMode="TRANSFER")
     (match,) = desk.exchange.prevented
@@ -249,11 +250,12 @@ def test_prevented_matches_of_an_order_are_told_page_by_page() -> None:
     assert told(desk, desk.key, orderId=taker["orderId"], fromPreventedMatchId=1) == [1, 2]
 
 
-def test_both_accounts_of_a_group_are_told_of_their_prevented_match() -> None:
-    desk = RestDesk()
+def test_accounts_that_were_given_a_group_do_not_trade_and_both_are_told_of_the_match(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
     other = desk.account(USDT="100000", BTC="10")
     for key in (desk.key, other):
-        desk.venue.exchange.set_trade_group(key.uid, 7)
+        Administration(desk.venue).actions["change_account"]({"uid": str(key.uid)}, {"tradeGroupId": 7})
+    desk.restart()
     maker = desk.place(side="SELL", price="60000.5").body["orderId"]
     taker = desk.place(other, price="60000.5").body["orderId"]
     assert told(desk, desk.key, orderId=maker) == told(desk, other, orderId=taker) == [0]

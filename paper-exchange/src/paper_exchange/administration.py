@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
-from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, parse_status, parse_terms
+from paper_exchange.amounts import (
+    DEFAULT_RATES,
+    ControlInvalidError,
+    parse_deposits,
+    parse_settings,
+    parse_status,
+    parse_terms,
+)
 from paper_exchange.core import reports
+from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.units import text
 from paper_exchange.keys import ApiKey
 from paper_exchange.venue import Venue
@@ -74,6 +83,8 @@ class Administration:
             "canTrade": account.can_trade,
             "permissions": account.permissions,
             "maxAssets": {asset: text(limit) for asset, limit in account.max_assets.items()},
+            "tradeGroupId": account.trade_group_id,
+            "commission": {symbol or DEFAULT_RATES: _rates(rates) for symbol, rates in account.commission.items()},
             "balances": {
                 asset: {"free": text(balance.free), "locked": text(balance.locked)}
                 for asset, balance in account.balances.items()
@@ -170,3 +181,8 @@ class Administration:
 
 def _known(keys: list[ApiKey]) -> str:
     return ", ".join(f"{key.api_key[:8]}..." for key in keys[:10]) or "none"
+
+
+def _rates(rates: CommissionRates) -> dict[str, Any]:
+    parts = {name: {who: text(rate) for who, rate in asdict(part).items()} for name, part in rates.parts().items()}
+    return {**parts, "discount": text(rates.discount)}

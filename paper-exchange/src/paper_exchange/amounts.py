@@ -1,16 +1,23 @@
-"""What people give to make an account, money and keys: checked, and turned into what the exchange keeps."""
+"""What people give to make and change an account, its money and keys: checked, and turned into what is kept."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
+from typing import Any, Final
 
 from paper_exchange.core.model import AccountSettings
-from paper_exchange.core.symbols import STATUSES
-from paper_exchange.core.units import to_units
+from paper_exchange.core.rates import CommissionRates
+from paper_exchange.core.symbols import STATUSES, SYMBOLS
+from paper_exchange.core.units import SCALE, to_units
 from paper_exchange.keys import PERMISSIONS, KeyTerms, read_public_key
+
+DEFAULT_RATES: Final = "default"
+"""The name of the rates of all symbols that have none of their own."""
+_SETTINGS: Final = ("canTrade", "permissions", "maxAssets", "tradeGroupId", "commission")
 
 
 class ControlInvalidError(Exception):
@@ -37,15 +44,20 @@ def _amounts(name: str, given: object) -> dict[str, int]:
 
 def positive_units(name: str, amount: object) -> int:
     """Units of a decimal text above 0; ControlInvalidError names the field."""
-    try:
-        units = to_units(Decimal(amount)) if isinstance(amount, str) else 0
-    except (InvalidOperation, ValueError, OverflowError):
-        units = 0
-    if units <= 0:
+    units = _units(amount)
+    if units is None or units <= 0:
         raise ControlInvalidError(
             f'{name}: expected a decimal text above 0 with at most 8 decimals such as "10000.5", got {amount!r}'
         )
     return units
+
+
+def _units(amount: object) -> int | None:
+    """Units of a decimal text, None for anything else."""
+    try:
+        return to_units(Decimal(amount)) if isinstance(amount, str) else None
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
 
 
 def parse_terms(body: Mapping[str, object]) -> KeyTerms:
@@ -67,16 +79,63 @@ def parse_terms(body: Mapping[str, object]) -> KeyTerms:
 
 
 def parse_settings(body: Mapping[str, object]) -> AccountSettings:
-    """Any of {"canTrade": false, "permissions": ["SPOT", "TRD_GRP_004"], "maxAssets": {"BTC": "2"}}."""
+    """Any of {"canTrade": false, "permissions": ["SPOT", "TRD_GRP_004"], "maxAssets": {"BTC": "2"}, "tradeGroupId": 7,
+    "commission": {"default": {"standard": {"maker": "0.0002"}}}}."""
+    if not _members("body", body, _SETTINGS):
+        raise ControlInvalidError(f"body: expected an object with some of {', '.join(_SETTINGS)}, got none")
     can_trade = body.get("canTrade")
     if can_trade is not None and not isinstance(can_trade, bool):
         raise ControlInvalidError(f"canTrade: expected true or false, got {can_trade!r}")
     given, limits = body.get("permissions"), body.get("maxAssets")
     permissions = None if given is None else list(_texts("permissions", given, _is_group, "SPOT"))
-    if can_trade is None and given is None and limits is None:
-        raise ControlInvalidError(f"body: expected some of canTrade, permissions, maxAssets, got {sorted(body)!r}")
     max_assets = limits if limits is None or limits == {} else _amounts("maxAssets", limits)
-    return AccountSettings(can_trade, permissions, max_assets)
+    group, rates = body.get("tradeGroupId"), body.get("commission")
+    if group is not None and (type(group) is not int or not -1 <= group < 2**63):
+        raise ControlInvalidError(f"tradeGroupId: expected a whole number such as 7, or -1 for none, got {group!r}")
+    commission = None if rates is None else _commission(rates)
+    return AccountSettings(can_trade, permissions, max_assets, group, commission)
+
+
+def _commission(given: object) -> dict[str, CommissionRates]:
+    """Rates by symbol, under "" those of every other; what is left out is as it is for a new account."""
+    by_symbol = _members("commission", given, (DEFAULT_RATES, *SYMBOLS))
+    return {
+        "" if symbol == DEFAULT_RATES else symbol: _rates(f"commission.{symbol}", one)
+        for symbol, one in by_symbol.items()
+    }
+
+
+def _rates(name: str, given: object) -> CommissionRates:
+    usual = CommissionRates()
+    changed: dict[str, Any] = {}
+    for kind, value in _members(name, given, (*usual.parts(), "discount")).items():
+        where = f"{name}.{kind}"
+        if kind == "discount":
+            changed[kind] = _share(where, value)
+        else:
+            part = _members(where, value, ("maker", "taker", "buyer", "seller"))
+            shares = {who: _share(f"{where}.{who}", share) for who, share in part.items()}
+            changed[kind] = replace(usual.parts()[kind], **shares)
+    rates = replace(usual, **changed)
+    if max(rates.full(maker=maker, buyer=buyer) for maker in (True, False) for buyer in (True, False)) > SCALE:
+        raise ControlInvalidError(f"{name}: expected rates that are together at most 1, got {given!r}")
+    return rates
+
+
+def _share(name: str, given: object) -> int:
+    units = _units(given)
+    if units is None or not 0 <= units <= SCALE:
+        raise ControlInvalidError(
+            f'{name}: expected a decimal text from 0 to 1 with at most 8 decimals such as "0.001", got {given!r}'
+        )
+    return units
+
+
+def _members(name: str, given: object, known: Sequence[str]) -> dict[str, object]:
+    """An object that has none but known members."""
+    if not isinstance(given, dict) or not all(member in known for member in given):
+        raise ControlInvalidError(f"{name}: expected an object with some of {', '.join(known)}, got {given!r}")
+    return given
 
 
 def parse_status(body: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -23,6 +24,8 @@ _OPTIONS: Final = {
     "publicKey": "--public-key",
     "ipAddresses": "--ip",
     "permissions": "--permission",
+    "tradeGroupId": "--trade-group",
+    "commission": "--commission",
     "body": "--can-trade",
     "uid": "UID",
     "key": "KEY",
@@ -41,7 +44,11 @@ _EXAMPLES: Final = {
         "deposit": ("account deposit 100000001 --deposit BTC=0.5 --deposit BNB=3",),
         "withdraw": ("account withdraw 100000001 --amount BTC=0.5",),
         "reset_account": ("account reset 100000001 --deposit USDT=10000",),
-        "change_account": ("account set 100000001 --can-trade no", "account set 100000001 --permission SPOT"),
+        "change_account": (
+            "account set 100000001 --can-trade no",
+            "account set 100000001 --trade-group 7 --permission SPOT",
+            "account set 100000001 --commission standard.maker=0.0002 --commission BTCUSDT.standard.taker=0",
+        ),
         "create_key": ("key create 100000001", "key create 100000001 --read-only --ip 127.0.0.1"),
         "list_keys": ("key list 100000001",),
         "delete_key": ("key delete 100000001 KEY",),
@@ -51,6 +58,8 @@ _EXAMPLES: Final = {
         ),
     }.items()
 }
+
+_RATE: Final = re.compile(r"(?:([A-Z0-9]+)\.)?((?:standard|special|tax)\.(?:maker|taker|buyer|seller)|discount)=(.+)")
 
 Commands = argparse._SubParsersAction
 
@@ -72,10 +81,21 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     reset = _action(actions, "reset", "reset_account", "cancel all that is open and set the balances")
     _take_uid(reset)
     _take_deposits(reset)
-    change = _action(actions, "set", "change_account", "what an account may do")
+    change = _action(actions, "set", "change_account", "what an account may do, and what it pays")
     _take_uid(change)
     change.add_argument("--can-trade", choices=("yes", "no"), help="whether it may place and cancel orders")
     change.add_argument("--permission", action="append", metavar="GROUP", help="SPOT, TRD_GRP_004, ...; replaces all")
+    change.add_argument(
+        "--trade-group", type=_trade_group, metavar="NUMBER", help="whom it must not trade with, or none"
+    )
+    change.add_argument(
+        "--commission",
+        action="append",
+        type=_rate,
+        metavar="[SYMBOL.]PART.SIDE=RATE",
+        help="PART: standard, special or tax; SIDE: maker, taker, buyer or seller; or [SYMBOL.]discount=RATE, what BNB "
+        "pays of the standard part; replaces all, what is not given is as for a new account",
+    )
     actions = _group(commands, "key", "keys of an account")
     create = _action(actions, "create", "create_key", "make one more key")
     _take_uid(create)
@@ -142,6 +162,24 @@ def _deposit(value: str) -> tuple[str, str]:
     return asset.upper(), amount
 
 
+def _trade_group(value: str) -> int:
+    if value == "none":
+        return -1
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number such as 7, or none, got {value!r}")
+    return int(value)
+
+
+def _rate(value: str) -> tuple[list[str], str]:
+    """The path to a rate, and the rate."""
+    match = _RATE.fullmatch(value)
+    if match is None:
+        expected = "standard.maker=0.0002, BTCUSDT.tax.buyer=0.01 or discount=0.75"
+        raise argparse.ArgumentTypeError(f"expected [SYMBOL.]PART.SIDE=RATE such as {expected}, got {value!r}")
+    symbol, name, rate = match.groups()
+    return [symbol or "default", *name.split(".")], rate
+
+
 def bad(parser: argparse.ArgumentParser, option: str, error: object) -> Never:
     """End with code 2: this option was wrong."""
     parser.error(f"argument {option}: {error}")
@@ -183,6 +221,13 @@ def _body(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[
         body["canTrade"] = options.can_trade == "yes"
     if given.get("permission"):
         body["permissions"] = options.permission
+    if given.get("trade_group") is not None:
+        body["tradeGroupId"] = options.trade_group
+    for path, rate in given.get("commission") or ():
+        inner = body.setdefault("commission", {})
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = rate
     return body
 
 

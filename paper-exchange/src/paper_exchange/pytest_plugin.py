@@ -52,6 +52,10 @@ class ServedExchange:
         """Pay into an account."""
         self.control("POST", f"/control/accounts/{uid}/deposits", deposits=_texts(deposits))
 
+    def change_account(self, uid: int, **settings: Any) -> None:
+        """What an account may do and pays, for example `change_account(uid, canTrade=False, tradeGroupId=7)`."""
+        self.control("PATCH", f"/control/accounts/{uid}", **settings)
+
     def account(self, uid: int) -> dict[str, Any]:
         """Balances, open orders, open lists and trades as the exchange has them."""
         return self.control("GET", f"/control/accounts/{uid}")

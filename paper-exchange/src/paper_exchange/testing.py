@@ -59,6 +59,10 @@ class PaperExchange:
         body = {"deposits": {asset: str(amount) for asset, amount in deposits.items()}}
         await self._control("POST", f"/control/accounts/{uid}/deposits", body)
 
+    async def change_account(self, uid: int, **settings: Any) -> None:
+        """What an account may do and pays, for example `change_account(uid, canTrade=False, tradeGroupId=7)`."""
+        await self._control("PATCH", f"/control/accounts/{uid}", settings)
+
     async def create_key(self, uid: int) -> TestAccount:
         """One more key of an account, as after a rotation."""
         made = await self._control("POST", f"/control/accounts/{uid}/keys", {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 from paper_exchange.core import reports
 from paper_exchange.core.account_filters import check_may_cancel
@@ -25,7 +26,6 @@ from paper_exchange.core.model import Account, AccountSettings, Order, OrderList
 from paper_exchange.core.money import restore_lock
 from paper_exchange.core.outside import fill_crossed, forget_pushed, sweep, trade_with_resting
 from paper_exchange.core.placing import check_order, place_order
-from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.replacing import cancel_target, replace_order
 from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
@@ -90,14 +90,12 @@ class Exchange(State):
             self.touch(uid, asset)
 
     def change_account(self, uid: int, settings: AccountSettings) -> None:
-        """What an account may do from now on."""
+        """What holds for an account from now on."""
         account = self.accounts[uid]
-        if settings.can_trade is not None:
-            account.can_trade = settings.can_trade
-        if settings.permissions is not None:
-            account.permissions = settings.permissions
-        if settings.max_assets is not None:
-            account.max_assets = settings.max_assets
+        for one in fields(settings):
+            value = getattr(settings, one.name)
+            if value is not None:
+                setattr(account, one.name, value)
         self.changes.accounts[uid] = account
 
     def reset_account(self, uid: int, deposits: dict[str, int], now: int) -> None:
@@ -113,16 +111,6 @@ class Exchange(State):
                     account.balance(asset).free += delta
                     self.tell(uid, reports.balance_update(asset, delta, self.now))
                     self.touch(uid, asset)
-
-    def set_trade_group(self, uid: int, trade_group_id: int) -> None:
-        """From now on the account's orders do not trade with others of the group; -1 is none."""
-        self.accounts[uid].trade_group_id = trade_group_id
-        self.changes.accounts[uid] = self.accounts[uid]
-
-    def set_commission(self, uid: int, rates: CommissionRates, symbol: str = "") -> None:
-        """What trading costs an account from now on, for a symbol or for all that have no rates of their own."""
-        self.accounts[uid].commission[symbol] = rates
-        self.changes.accounts[uid] = self.accounts[uid]
 
     def set_bnb_discount(self, uid: int, enabled: bool) -> None:
         """Whether BNB pays the account's commissions from now on."""

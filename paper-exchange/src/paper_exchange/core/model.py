@@ -237,11 +237,13 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """What changes of an account; None stays as it is."""
+    """What changes of an account, under the names that the account has for it; None stays as it is."""
 
     can_trade: bool | None = None
     permissions: list[str] | None = None
     max_assets: dict[str, int] | None = None
+    trade_group_id: int | None = None
+    commission: dict[str, CommissionRates] | None = None
 
 
 @dataclass(slots=True, eq=False)
