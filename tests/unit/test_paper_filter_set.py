@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paper_exchange.administration import Administration
 from paper_exchange.core.symbols import SYMBOLS, ExchangeRules
 from paper_exchange.server.rest import Reply
 from support.paper import SYMBOL, units
@@ -192,66 +190,6 @@ def test_production_filters_are_all_told() -> None:
     production = {"PRICE_FILTER", "LOT_SIZE", "ICEBERG_PARTS", "MARKET_LOT_SIZE", "TRAILING_DELTA"}
     production |= {"PERCENT_PRICE_BY_SIDE", "NOTIONAL", "MAX_NUM_ORDERS", "MAX_NUM_ORDER_LISTS"}
     assert sorted(told) == sorted(production | {"MAX_NUM_ALGO_ORDERS", "MAX_NUM_ORDER_AMENDS"})
-
-
-# -- who may trade what ----------------------------------------------------------------------------------------
-
-
-def statuses(desk: RestDesk, order_id: int) -> tuple[str, str]:
-    """What is said to a new order, and to a cancel."""
-    placed = desk.place()
-    cancelled = desk.ask("DELETE", "/api/v3/order", symbol=SYMBOL, orderId=order_id)
-    return placed.body.get("msg", "placed"), cancelled.body.get("msg", "cancelled")
-
-
-@pytest.mark.parametrize(
-    ("status", "placed", "cancelled"),
-    [
-        pytest.param("HALT", "Market is closed.", "Market is closed.", id="halted"),
-        pytest.param("BREAK", "Market is closed.", "Market is closed.", id="in a break"),
-        pytest.param("CANCEL_ONLY", "Market is closed.", "cancelled", id="cancel only"),
-        pytest.param("TRADING", "placed", "cancelled", id="trading"),
-    ],
-)
-def test_a_symbol_takes_what_its_status_lets_it(desk: RestDesk, status: str, placed: str, cancelled: str) -> None:
-    order_id = desk.place().body["orderId"]
-    desk.venue.exchange.market(SYMBOL).status = status
-    assert desk.send("GET", "/api/v3/exchangeInfo").body["symbols"][0]["status"] == status
-    assert statuses(desk, order_id) == (placed, cancelled)
-
-
-def test_a_symbol_has_its_status_after_a_restart_and_a_reset_until_it_is_changed(tmp_path: Path) -> None:
-    desk = RestDesk(directory=tmp_path)
-
-    def change(status: str) -> None:
-        Administration(desk.venue).actions["change_symbol"]({"symbol": SYMBOL}, {"status": status})
-
-    change("HALT")
-    desk.restart()
-    assert desk.send("GET", "/api/v3/exchangeInfo").body["symbols"][0]["status"] == "HALT"
-    assert desk.place().body["msg"] == "Market is closed."
-    desk.venue.reset({"USDT": units("1000")})
-    desk.restart()
-    assert desk.place().body["msg"] == "Market is closed."
-    change("TRADING")
-    desk.restart()
-    assert desk.place().status == 200
-
-
-def test_an_account_that_may_not_trade_neither_places_nor_cancels(desk: RestDesk) -> None:
-    order_id = desk.place().body["orderId"]
-    desk.venue.exchange.accounts[desk.key.uid].can_trade = False
-    told = "This account may not place or cancel orders."
-    assert statuses(desk, order_id) == (told, told)
-    assert desk.ask("GET", "/api/v3/account").body["canTrade"] is False
-
-
-def test_an_account_trades_symbols_of_its_groups(desk: RestDesk) -> None:
-    use(desk, permission_sets=(("TRD_GRP_004", "TRD_GRP_005"),))
-    assert desk.place().body == {"code": -2010, "msg": "This symbol is not permitted for this account."}
-    desk.venue.exchange.accounts[desk.key.uid].permissions = ["SPOT", "TRD_GRP_005"]
-    assert desk.place().status == 200
-    assert desk.ask("GET", "/api/v3/account").body["permissions"] == ["SPOT", "TRD_GRP_005"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paper_exchange.core.errors import ExchangeError, filter_failure, rejected
+from paper_exchange.core.errors import ExchangeError, filter_failure
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Account, Order, OrderType, Side
 from paper_exchange.core.requests import NewOrder
@@ -20,14 +20,14 @@ MAY_NOT_TRADE = "This account may not place or cancel orders."
 NOT_PERMITTED = "This symbol is not permitted for this account."
 
 
-def check_may_place(account: Account, market: MarketState) -> None:
-    """-2010 unless the symbol trades, and the account may trade it."""
+def check_may_trade(account: Account, market: MarketState, code: int = -2010) -> None:
+    """Refuse to place or amend with the code for it, unless the symbol trades and the account may trade it."""
     if not account.can_trade:
-        raise rejected(MAY_NOT_TRADE)
+        raise ExchangeError(code, MAY_NOT_TRADE)
     if market.status != "TRADING":
-        raise rejected(MARKET_CLOSED)
+        raise ExchangeError(code, MARKET_CLOSED)
     if not all(any(group in account.permissions for group in groups) for groups in market.rules.permission_sets):
-        raise rejected(NOT_PERMITTED)
+        raise ExchangeError(code, NOT_PERMITTED)
 
 
 def check_may_cancel(account: Account, market: MarketState) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from paper_exchange.core import reports
+from paper_exchange.core.account_filters import check_may_trade
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.filters import check_quantity
 from paper_exchange.core.market import MarketState
@@ -14,9 +16,12 @@ from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget
 from paper_exchange.core.state import State, generated_id
 
+_REJECTED: Final = -2038
+
 
 def amend(state: State, market: MarketState, uid: int, target: AmendTarget) -> Json:
     """Reduce an order, and the other of its pair with it, or refuse with -2038; a filter refuses with -1013."""
+    check_may_trade(state.accounts[uid], market, _REJECTED)
     order = state.find(uid, market.rules.symbol, target.order_id, target.client_order_id)
     if order is None or not order.open or target.client_order_id not in (None, order.client_order_id):
         raise _refused("Unknown order sent.")
@@ -54,7 +59,7 @@ def _check(state: State, market: MarketState, order: Order, quantity: int, ident
 
 
 def _refused(message: str) -> ExchangeError:
-    return ExchangeError(-2038, message)
+    return ExchangeError(_REJECTED, message)
 
 
 def _reduce(state: State, market: MarketState, order: Order, quantity: int, ident: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from paper_exchange.core.account_filters import check_assets, check_counts, check_may_place, check_position
+from paper_exchange.core.account_filters import check_assets, check_counts, check_position
 from paper_exchange.core.errors import INSUFFICIENT_BALANCE, WOULD_MATCH, filter_failure, rejected, stp_not_allowed
 from paper_exchange.core.filters import check_market_lot, check_static, check_trigger
 from paper_exchange.core.market import MarketState
@@ -31,7 +31,6 @@ def check_filters(
     average = market.yardstick(state.now)
     requests = (*now, *later)
     account = state.accounts[uid]
-    check_may_place(account, market)
     for request in requests:
         check_static(market.rules, request, average, sized or request in now)
         check_assets(account, market, request, average or 0)

@@ -183,9 +183,9 @@ class Exchange(State):
         market = self.market(request.symbol)
         with self._input(now, market):
             first = (request.working,) if request.working else request.legs
-            check_list(self, market, uid, request)
             later = request.legs if request.working else ()
             check_filters(self, market, uid, first, later, sized=not request.pays)
+            check_list(self, market, uid, request)
             check_entry(self, market, uid, first, later)
             check_funds(self, market, uid, first, first[0].quantity)
             return create_list(self, market, uid, request, response)
@@ -206,7 +206,6 @@ class Exchange(State):
         with self._input(now, market):
             if order_id is None and client_order_id is None:
                 raise neither("origClientOrderId", "orderId")
-            check_may_cancel(self.accounts[uid], market)
             target = CancelTarget(order_id, client_order_id, new_client_order_id, restriction)
             return cancel_target(self, market, uid, target)
 

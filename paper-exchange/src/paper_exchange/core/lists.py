@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from paper_exchange.core.account_filters import check_list_counts
+from paper_exchange.core.account_filters import check_list_counts, check_may_trade
 from paper_exchange.core.checks import crosses
 from paper_exchange.core.ending import end
 from paper_exchange.core.entering import accept, create
@@ -20,7 +20,8 @@ from paper_exchange.core.units import product
 
 
 def check_list(state: State, market: MarketState, uid: int, request: NewOrderList) -> None:
-    """What concerns a list as a whole: its id, its number and the relation of the prices of a pair."""
+    """What concerns a list as a whole: who may trade, its id, its number and the relation of the prices of a pair."""
+    check_may_trade(state.accounts[uid], market)
     same = state.list_by_client.get((uid, request.client_list_id or ""))
     if same is not None and not state.lists[same].done:
         raise rejected("Duplicate order sent.")

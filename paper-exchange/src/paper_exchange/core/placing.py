@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paper_exchange.core.account_filters import check_may_trade
 from paper_exchange.core.checks import check_entry, check_funds, market_quantity
 from paper_exchange.core.entering import accept, create
 from paper_exchange.core.market import MarketState
@@ -12,6 +13,7 @@ from paper_exchange.core.state import State
 
 def check_order(state: State, market: MarketState, uid: int, request: NewOrder) -> int:
     """Refuse an order that passed the filters, or tell its quantity."""
+    check_may_trade(state.accounts[uid], market)
     check_entry(state, market, uid, (request,))
     quantity = market_quantity(state, market, uid, request)
     check_funds(state, market, uid, (request,), quantity)

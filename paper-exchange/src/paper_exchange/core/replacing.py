@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from paper_exchange.core import reports
+from paper_exchange.core.account_filters import check_may_cancel
 from paper_exchange.core.ending import cancel_order
 from paper_exchange.core.entering import make
 from paper_exchange.core.errors import (
@@ -33,6 +34,7 @@ _REJECT_REASONS: Final = {
 
 def cancel_target(state: State, market: MarketState, uid: int, target: CancelTarget) -> Json:
     """Cancel an order, and with it the list it belongs to; -2011 where it is not open or stands otherwise."""
+    check_may_cancel(state.accounts[uid], market)
     order = state.find(uid, market.rules.symbol, target.order_id, target.client_order_id)
     if order is None or not order.open:
         raise unknown_order_on_cancel()
