@@ -82,6 +82,30 @@ def test_a_banned_address_gets_418_with_the_seconds_to_wait_from_every_endpoint(
     assert desk.send("GET", "/api/v3/ping").status == 200
 
 
+def test_endpoints_of_sapi_have_limits_of_their_own_and_ban_nobody() -> None:
+    desk = RestDesk(limits=Limits(50))
+    heavy = [desk.ask("GET", "/sapi/v1/spot/delist-schedule") for _ in range(140)]
+    assert [reply.status for reply in heavy] == [200] * 120 + [429] * 20
+    assert heavy[-1].headers == {"X-SAPI-USED-IP-WEIGHT-1M": "12000", "Retry-After": "60"}
+    assert (heavy[-1].body["code"], "12000 request weight per 1 MINUTE" in heavy[-1].body["msg"]) == (-1003, True)
+    assert desk.ask("GET", "/sapi/v1/bnbBurn").headers == {"X-SAPI-USED-IP-WEIGHT-1M": "1"}
+    assert desk.ask("POST", "/sapi/v1/bnbBurn").headers == {"X-SAPI-USED-IP-WEIGHT-1M": "1"}
+    assert desk.ask("GET", "/sapi/v1/spot/delist-schedule", address="10.0.0.2").status == 200
+    assert desk.send("GET", "/api/v3/ping").headers["X-MBX-USED-WEIGHT-1M"] == "1"
+    assert [desk.send("GET", "/api/v3/exchangeInfo").status for _ in range(13)][-1] == 418
+    assert desk.ask("GET", "/sapi/v1/bnbBurn").status == 200
+    desk.now += MINUTE
+    assert desk.ask("GET", "/sapi/v1/spot/delist-schedule").headers == {"X-SAPI-USED-IP-WEIGHT-1M": "100"}
+
+
+def test_what_sapi_refuses_costs_its_weight_there() -> None:
+    desk = RestDesk()
+    reply = desk.send("GET", "/sapi/v1/capital/config/getall")
+    assert (reply.status, reply.headers) == (401, {"X-SAPI-USED-IP-WEIGHT-1M": "10"})
+    assert desk.send("GET", "/sapi/v1/nowhere").status == 404
+    assert desk.send("GET", "/api/v3/ping").headers["X-MBX-USED-WEIGHT-1M"] == "1"
+
+
 def test_raw_requests_are_limited_over_five_minutes() -> None:
     limits = Limits(10**9, raw_requests=300)
     for _ in range(300):

@@ -59,6 +59,11 @@ class Route:
     """Whether the endpoint answers although the account may place no more orders now."""
 
 
+def is_sapi(path: str) -> bool:
+    """Whether it is a path of /sapi, which has limits of its own."""
+    return path.startswith("/sapi/")
+
+
 def fixed(weight: int) -> Callable[[Params], int]:
     """The same weight whatever is asked."""
     return lambda _: weight

@@ -9,7 +9,7 @@ from typing import Any, Final
 from paper_exchange.auth import check_time, unauthorized
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.model import Account, Trade
-from paper_exchange.endpoint import Call, Route, Security
+from paper_exchange.endpoint import Call, Route, Security, is_sapi
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
 from paper_exchange.parameters import check_parameters
@@ -49,7 +49,10 @@ class Gate:
         route, address = request.route, request.address
         now = self._venue.now_ms()
         weight = route.weight(request.params)
-        self._limits.admit(address, weight, now)
+        if is_sapi(request.endpoint[1]):
+            self._limits.admit_sapi((address, *request.endpoint), weight, now)
+        else:
+            self._limits.admit(address, weight, now)
         uid, api_key, excess = 0, "", None
         try:
             if route.security is not Security.NONE:
@@ -70,15 +73,21 @@ class Gate:
                 check_time(request.params, now)
             result = route.answer(Call(request.params, uid, now, api_key, excess))
         except ExchangeError as error:
-            self._limits.charge(address, weight, now)
+            self._charge(request, weight, now)
             if route.orders and excess is None and error.code in _FROM_ENGINE:
                 request.counted(*self._limits.count_orders(self._counting(uid), route.orders, now))
             raise
         if not route.trade:
-            self._limits.charge(address, weight, now)
+            self._charge(request, weight, now)
         if route.orders:
             request.counted(*self._limits.count_orders(self._counting(uid), route.orders, now))
         return result
+
+    def _charge(self, request: Request, weight: int, now: int) -> None:
+        if is_sapi(request.endpoint[1]):
+            self._limits.charge_sapi((request.address, *request.endpoint), weight, now)
+        else:
+            self._limits.charge(request.address, weight, now)
 
     def _excess(self, request: Request, uid: int, now: int) -> ExchangeError | None:
         """The refusal of the order limit: raised, unless the endpoint has a use for it."""

@@ -1,4 +1,4 @@
-"""How often somebody may ask: requests and weight per address with its bans, new orders per account.
+"""How often somebody may ask: requests and weight per address with its bans, new orders per account, /sapi apart.
 
 All intervals are fixed windows of the clock: the minute's weight is forgotten when the next minute begins.
 """
@@ -14,6 +14,8 @@ from paper_exchange.core.model import Account
 ORDERS_10S: Final = 100
 ORDERS_DAY: Final = 200_000
 RAW_REQUESTS: Final = 300_000
+SAPI_WEIGHT: Final = 12_000
+"""Of one address, for each endpoint of /sapi by itself; all that are here are limited by address."""
 TAKER_CREDIT: Final = 1
 MAKER_CREDIT: Final = 5
 """What the first fill of an order takes off the account's count, as in the examples of Binance's documentation."""
@@ -96,6 +98,7 @@ class Limits:
         self._raw = _Window("RAW_REQUESTS", "MINUTE", 5, 5 * _MINUTE, raw_requests)
         self._orders_10s = _OrderWindow("ORDERS", "SECOND", 10, 10 * _SECOND, ORDERS_10S)
         self._orders_day = _OrderWindow("ORDERS", "DAY", 1, _DAY, ORDERS_DAY)
+        self._sapi = _Window("REQUEST_WEIGHT", "MINUTE", 1, _MINUTE, SAPI_WEIGHT)
         self._refusals = _Window("", "MINUTE", 1, _MINUTE, REFUSALS_BEFORE_BAN)
         self._bans: dict[str, _Ban] = {}
 
@@ -134,6 +137,21 @@ class Limits:
     def weight(self, address: str, now_ms: int) -> dict[str, Any]:
         """The weight limit and its use, as the WebSocket API adds it to answers."""
         return self._weight.row_of(address, now_ms)
+
+    # -- endpoints of /sapi, `who` is an address and one of them ------------------------------------------------
+
+    def admit_sapi(self, who: tuple[str, ...], weight: int, now_ms: int) -> None:
+        """429 when an address may not spend its weight on an endpoint now; nobody is banned, and bans do not count."""
+        if self._sapi.used(who, now_ms) + weight > self._sapi.limit:
+            raise _too_much(self._sapi, now_ms)
+
+    def charge_sapi(self, who: tuple[str, ...], weight: int, now_ms: int) -> None:
+        """Count weight against an address and endpoint."""
+        self._sapi.add(who, weight, now_ms)
+
+    def sapi_weight(self, who: tuple[str, ...], now_ms: int) -> int:
+        """What an address has used of an endpoint's weight in this minute."""
+        return self._sapi.used(who, now_ms)
 
     # -- accounts ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from paper_exchange.api import SpotApi
 from paper_exchange.auth import check_signature, check_time, find_key, split_signature
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.endpoint import is_sapi
 from paper_exchange.gate import Gate, Request
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
@@ -117,15 +118,25 @@ class RestApi:
         except Exception:
             _log.exception("request failed", path=sent.path)
             status, body = 500, _UNKNOWN
-        used = str(self._limits.used_weight(sent.address, self._venue.now_ms()))
-        return Reply(status, body, headers | {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used})
+        return Reply(status, body, headers | self._used_weight(sent))
+
+    def _used_weight(self, sent: Sent) -> dict[str, str]:
+        """The headers that tell the used weight."""
+        now = self._venue.now_ms()
+        if is_sapi(sent.path):
+            return {
+                "X-SAPI-USED-IP-WEIGHT-1M": str(self._limits.sapi_weight((sent.address, sent.method, sent.path), now))
+            }
+        used = str(self._limits.used_weight(sent.address, now))
+        return {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used}
 
     def _answer(self, sent: Sent, headers: dict[str, str]) -> tuple[int, Any]:
         route = self._api.routes.get((sent.method, sent.path))
         if route is None:
-            now = self._venue.now_ms()
-            self._limits.admit(sent.address, 1, now)
-            self._limits.charge(sent.address, 1, now)
+            if not is_sapi(sent.path):
+                now = self._venue.now_ms()
+                self._limits.admit(sent.address, 1, now)
+                self._limits.charge(sent.address, 1, now)
             page = "text/html" in sent.headers.get("accept", "")
             return 404, _NOT_FOUND if page else {"status": 404, "error": "Not Found", "path": sent.path}
 
