@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from paper_exchange.store import Store
 from paper_exchange.tickers import Figures
 from paper_exchange.venue import Venue
 from support.paper import START_MS, SYMBOL, Desk
+from support.paper_rest import START_MS as MIDNIGHT_MS
+from support.paper_rest import RestDesk
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -144,11 +147,30 @@ def test_tickers_of_all_windows_agree_where_all_history_is_within(quotes: Quotes
         rolling = quotes.get(path, **params)
         for field in ("openPrice", "highPrice", "lowPrice", "lastPrice", "volume", "quoteVolume", "count", "lastId"):
             assert rolling[field] == day[field], (params, field)
-    assert quotes.get("ticker", windowSize="7d")["openTime"] % HOUR_MS == 0
     minute = quotes.get("ticker", windowSize="1m")
     assert minute["openTime"] == (quotes.now - 60_000) // 60_000 * 60_000
     assert minute["closeTime"] == quotes.now
     assert minute["count"] < day["count"]
+
+
+def test_a_window_of_any_length_begins_with_a_minute_and_holds_every_trade_since() -> None:
+    desk, random = RestDesk(), Random(7)
+    trades: list[tuple[int, int]] = []
+    for minute in range(0, 9 * 24 * 60, 3):
+        desk.now = MIDNIGHT_MS + minute * 60_000 + random.randrange(60_000)
+        trades.append((desk.now, 60_000 + random.randrange(1_000)))
+        desk.trade(str(trades[-1][1]), "1")
+    end = desk.now
+    for desk.now in (end, end + 61_234, end + 59 * 60_000, end + 3 * HOUR_MS, end + 30 * HOUR_MS):
+        for size, minutes in (("7m", 7), ("59m", 59), ("23h", 1380), ("1d", 1440), ("2d", 2880), ("7d", 10_080)):
+            told = desk.send("GET", "/api/v3/ticker", f"symbol={SYMBOL}&windowSize={size}").body
+            opened = (desk.now - minutes * 60_000) // 60_000 * 60_000
+            prices = [price for time, price in trades if opened <= time]
+            assert (told["openTime"], told["closeTime"], told["count"]) == (opened, desk.now, len(prices))
+            if prices:
+                shown = [Decimal(told[name]) for name in ("openPrice", "highPrice", "lowPrice", "lastPrice", "volume")]
+                assert shown == [prices[0], max(prices), min(prices), prices[-1], len(prices)]
+                assert Decimal(told["quoteVolume"]) == sum(prices)
 
 
 def test_a_mini_ticker_has_the_same_figures_in_fewer_fields(quotes: Quotes) -> None:

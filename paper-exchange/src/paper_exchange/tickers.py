@@ -17,7 +17,8 @@ from paper_exchange.market_params import listed, symbols_of, window_of, zone_off
 from paper_exchange.venue import Venue
 
 _MINUTE_MS, _HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-_MINUTES_OF_A_DAY: Final = DAY_MS // _MINUTE_MS + 2
+_MINUTES_OF_AN_HOUR: Final = 60
+_HOURS_OF_A_WEEK: Final = 7 * 24 + 1
 _MINI: Final = (
     "symbol",
     "openPrice",
@@ -82,9 +83,11 @@ class Tickers:
     # -- figures -----------------------------------------------------------------------------------------------
 
     def window(self, symbol: str, start_ms: int, now: int) -> Figures:
-        """The figures since a time, as far as there are candles: to the minute, before a day ago to the hour."""
-        interval = "1m" if now - start_ms <= DAY_MS + _MINUTE_MS else "1h"
-        return Figures.of(self._venue.candles[symbol].candles(interval, now, start_ms, None, _MINUTES_OF_A_DAY))
+        """The figures of the minutes that begin since a time, at most a week ago, as far as there are candles."""
+        book = self._venue.candles[symbol]
+        whole = -(-start_ms // _HOUR_MS) * _HOUR_MS
+        minutes = book.candles("1m", now, start_ms, whole - 1, _MINUTES_OF_AN_HOUR)
+        return Figures.of([*minutes, *book.candles("1h", now, whole, None, _HOURS_OF_A_WEEK)])
 
     def day(self, symbol: str, now: int) -> dict[str, Any]:
         """The figures of the last 24 hours."""
@@ -102,9 +105,8 @@ class Tickers:
         }
 
     def rolling(self, symbol: str, window_ms: int, now: int) -> dict[str, Any]:
-        """The figures of a window that begins with a minute, as those of Binance, or an hour where it is longer."""
-        unit = _MINUTE_MS if window_ms <= DAY_MS else _HOUR_MS
-        start = (now - window_ms) // unit * unit
+        """The figures of a window that begins with a minute, as those of Binance."""
+        start = (now - window_ms) // _MINUTE_MS * _MINUTE_MS
         return _row(symbol, self.window(symbol, start, now), start, now)
 
     def best(self, symbol: str) -> tuple[str, str, str, str]:

@@ -14,8 +14,8 @@ KEPT = 1_000
 """Candles with trades that each interval keeps: as many as Binance answers at once."""
 _SLACK = 100
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
-_KEPT_OF = {"1m": _DAY // _MINUTE + 2}
-"""The figures of the last 24 hours are made of minutes."""
+_KEPT_OF = {"1m": 7 * _DAY // _MINUTE + 2}
+"""The windows of tickers, at most a week, begin with minutes."""
 _MONDAY = 4 * _DAY  # weeks begin on Mondays; 1970-01-01 was a Thursday
 FIXED_INTERVALS_MS = {
     "1s": _SECOND,
