@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.keys import ApiKey, KeyTerms
 from paper_exchange.store import Store
-from support.paper import SYMBOL, Desk
+from support.paper import SYMBOL, Desk, units
+from support.paper_rest import PRICE, RestDesk
 
 ALICE = 1
 
@@ -91,3 +95,72 @@ def test_a_key_is_found_again(tmp_path: Path) -> None:
     again = Store(tmp_path)
     assert (again.api_keys(), again.prices()) == ([key], {SYMBOL: 42})
     again.close()
+
+
+# -- places in the queue ---------------------------------------------------------------------------------------
+
+
+def partly_filled(desk: RestDesk, order_id: int) -> None:
+    """An outsider takes a part of the order, and all that is ahead of it."""
+    desk.trade(PRICE, "5.01")
+
+
+def amended(desk: RestDesk, order_id: int) -> None:
+    """The owner makes the order smaller."""
+    body = {"symbol": SYMBOL, "orderId": order_id, "newQty": "0.02"}
+    assert desk.ask("PUT", "/api/v3/order/amend/keepPriority", **body).status == 200
+
+
+def decremented(desk: RestDesk, order_id: int) -> None:
+    """An order of the same account would have met it."""
+    desk.trade(PRICE, "5")
+    desk.book(PRICE, "60001", "0.001")
+    desk.place(side="SELL", price=PRICE, quantity="0.011", timeInForce="IOC", selfTradePreventionMode="DECREMENT")
+
+
+def filled_in_turn(desk: RestDesk) -> list[int]:
+    """The orders that a large trade of outsiders fills, in the order of their first fills."""
+    before = desk.now
+    desk.now += 1
+    desk.trade(PRICE, "20")
+    trades = desk.ask("GET", "/api/v3/myTrades", symbol=SYMBOL).body
+    return list(dict.fromkeys(trade["orderId"] for trade in trades if trade["time"] > before))
+
+
+@pytest.mark.parametrize("change", [partly_filled, amended, decremented])
+def test_orders_of_one_price_are_filled_in_their_order_after_a_restart(
+    tmp_path: Path, change: Callable[[RestDesk, int], None]
+) -> None:
+    desk = RestDesk(directory=tmp_path)
+    first, second = [desk.place(price=PRICE, quantity="0.03").body["orderId"] for _ in range(2)]
+    change(desk, first)
+    desk.restart()
+    assert filled_in_turn(desk) == [first, second]
+
+
+def test_an_iceberg_that_queued_anew_is_behind_after_a_restart(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+    iceberg = desk.place(price=PRICE, quantity="0.03", icebergQty="0.01").body["orderId"]
+    other = desk.place(price=PRICE, quantity="0.03").body["orderId"]
+    desk.trade(PRICE, "5.01")
+    desk.restart()
+    assert filled_in_turn(desk) == [other, iceberg]
+
+
+def test_what_was_traded_ahead_of_an_order_is_not_ahead_of_it_again_after_a_restart(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+    order_id = desk.place(price=PRICE).body["orderId"]
+    desk.trade(PRICE, "3")
+    desk.venue.save_market()
+    desk.restart()
+    desk.trade(PRICE, "2.004")
+    assert 0 < desk.venue.exchange.orders[order_id].executed < units("0.005")
+
+
+def test_nothing_is_ahead_of_an_order_whose_level_the_market_left_meanwhile(tmp_path: Path) -> None:
+    desk = RestDesk(directory=tmp_path)
+    desk.book("59000", "60001")
+    order_id = desk.place(price="59000").body["orderId"]
+    desk.restart()
+    desk.trade("59000", "0.004")
+    assert desk.venue.exchange.orders[order_id].executed == units("0.004")

@@ -191,8 +191,10 @@ class Venue:
         for listener in self.listeners:
             listener.on_print(trade)
 
-    def save_prices(self) -> None:
-        """Store where each symbol trades, for the next start."""
+    def save_market(self) -> None:
+        """Store where each symbol trades and where orders stand in their queues, for the next start."""
+        self.exchange.keep_places()
+        self.keep()
         self.store.save_prices({s: state.last for s, state in self.exchange.markets.items() if state.last})
 
     def reset(self, deposits: Mapping[str, int], *, drop_accounts: bool = False) -> None:

@@ -281,6 +281,13 @@ class Exchange(State):
                 expire_sibling(self, market, order)
                 work(self, market, order)
 
+    def keep_places(self) -> None:
+        """Have those orders stored that came forward in their queues since the last time."""
+        for market in self.markets.values():
+            for ladder in (market.bids, market.asks):
+                self.changes.orders |= {ident: order for ident, order in ladder.moved.items() if order.live}
+                ladder.moved.clear()
+
     def forget_triggers(self) -> None:
         """Drop the stop prices of orders that are over."""
         for market in self.markets.values():

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
 from paper_exchange.core.model import Order, Side
+from paper_exchange.core.units import LARGEST
 
 
 class Ladder:
@@ -24,6 +25,8 @@ class Ladder:
         self._keys: list[int] = []
         self.dirty: set[int] = set()
         """Prices whose shown quantity changed since the set was last emptied."""
+        self.moved: dict[int, Order] = {}
+        """Orders, by id, that came forward behind the outside quantity since this was last emptied."""
 
     def _touch(self, price: int) -> None:
         """Keep the sorted prices in step with what is at `price`."""
@@ -49,8 +52,7 @@ class Ladder:
             self._reported.pop(price, None)
             self._available.pop(price, None)
         if price in self.own:
-            for order in self.own[price]:
-                order.ahead = min(order.ahead, quantity)
+            self.come_forward(price, at_most=quantity)
         if known and quantity:
             self.dirty.add(price)
         else:
@@ -62,6 +64,9 @@ class Ladder:
         for price in list(self._reported):
             if price not in wanted:
                 self.set_level(price, 0)
+        for price in self.own.keys() - wanted.keys():
+            # What was ahead of an order before a restart, and was not reported since.
+            self.come_forward(price, at_most=0)
         for price, quantity in wanted.items():
             self.set_level(price, quantity)
 
@@ -80,9 +85,16 @@ class Ladder:
             self._available[price] = left
         else:
             del self._available[price]
-        for order in self.own.get(price, ()):
-            order.ahead = max(0, order.ahead - quantity)
+        self.come_forward(price, quantity)
         self._touch(price)
+
+    def come_forward(self, price: int, gone: int = 0, at_most: int = LARGEST) -> None:
+        """Outside quantity at a price is gone, or no more than this is left: our orders have less of it ahead."""
+        for order in self.own.get(price, ()):
+            ahead = min(max(0, order.ahead - gone), at_most)
+            if ahead != order.ahead:
+                order.ahead = ahead
+                self.moved[order.order_id] = order
 
     def add(self, order: Order) -> None:
         """An order of ours comes to rest, behind what is there."""

@@ -38,8 +38,7 @@ def trade_with_resting(state: State, market: MarketState, price: int, quantity: 
             if part:
                 left -= part
                 _fill_maker(state, market, maker, part)
-        for maker in ladder.own.get(level, ()):
-            maker.ahead = max(0, maker.ahead - consumed)
+        ladder.come_forward(level, consumed)
         if level == price:
             left += consumed
     return left

@@ -153,8 +153,7 @@ class PaperExchangeServer:
         self._connections.shut_down()
         for runner, _ in self._runners:
             await runner.cleanup()
-        self.venue.keep()
-        self.venue.save_prices()
+        self.venue.save_market()
         self._store.close()
 
     def _problem(self) -> str | None:
@@ -185,7 +184,7 @@ class PaperExchangeServer:
             self._connections.tick()
             if now - saved >= 1000:
                 saved = now
-                self.venue.save_prices()
+                self.venue.save_market()
             self._turned = time.monotonic()
             wait = _TICK_SECONDS
             if following is not None:
