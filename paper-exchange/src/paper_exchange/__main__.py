@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   paper-exchange serve --data-dir ./exchange
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
+  paper-exchange serve --market live
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
   paper-exchange account withdraw 100000001 --amount BTC=0.5
@@ -56,7 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--control-port", type=_port, default=8081, help="control port, 0 = any (default %(default)s)")
     serve.add_argument("--data-dir", type=Path, help="where accounts and orders are kept; in memory when absent")
     serve.add_argument("--symbols", default="BTCUSDT,ETHUSDT,BNBUSDT", help=f"some of {','.join(SYMBOLS)}")
-    serve.add_argument("--market", default="synthetic", help="synthetic or capture:DIR (default %(default)s)")
+    serve.add_argument(
+        "--market",
+        default="synthetic",
+        help="synthetic, capture:DIR, live or live:BASE_URL[,STREAM_URL] (default %(default)s)",
+    )
+    serve.add_argument(
+        "--stale-after",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="of a live market: how old the last word of a book may be before orders are refused (default %(default)s)",
+    )
     serve.add_argument("--seed", type=int, default=1, help="which synthetic market (default %(default)s)")
     serve.add_argument(
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
@@ -72,6 +84,16 @@ def _port(value: str) -> int:
     if not value.isdigit() or int(value) > 65535:
         raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {value!r}")
     return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 3600, got {value!r}")
+    return seconds
 
 
 def _log_to_stderr() -> None:
@@ -98,6 +120,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from paper_exchange.market.events import MarketError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
     from paper_exchange.server.connections import ConnectionLimits
+    from paper_exchange.server.live import LiveTimes
 
     _log_to_stderr()
     settings = Options(
@@ -110,6 +133,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         data_dir=options.data_dir,
         weight_per_minute=options.weight_limit,
         connections=ConnectionLimits(options.connection_limit),
+        live=LiveTimes(stale=options.stale_after),
     )
     try:
         server = PaperExchangeServer(settings)
@@ -125,6 +149,8 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 async def _run(server: PaperExchangeServer, settings: Options) -> int:
     import structlog
 
+    from paper_exchange.market.events import MarketError
+
     log = structlog.get_logger("paper_exchange")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -137,6 +163,9 @@ async def _run(server: PaperExchangeServer, settings: Options) -> int:
         gc.freeze()
     except OSError as error:
         log.error("cannot listen; choose another --host, --port or --control-port", error=str(error))
+        return 1
+    except MarketError as error:
+        log.error("the market cannot be followed; is --market right, and can it be reached?", error=str(error))
         return 1
     listening = {"event": "listening", "baseURL": server.base_url, "controlURL": server.control_url}
     sys.stdout.write(json.dumps(listening) + "\n")

@@ -80,12 +80,17 @@ class Venue:
         self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
         self._orders = Counter("paper_exchange_order_events", "Order events", ["execution"], registry=registry)
         last_prices = store.prices()
+        self._statuses = {symbol: state.status for symbol, state in self.exchange.markets.items()}
+        self._unknown: set[str] = set()
         for symbol in self.exchange.markets:
             if market is not None:
-                self._seed(symbol, market.history(symbol), last_prices.get(symbol))
+                self.seed(symbol, market.history(symbol), last_prices.get(symbol))
 
-    def _seed(self, symbol: str, history: list[Candle], last_price: int | None) -> None:
-        """Begin where the symbol's price ended before a restart: the new market is shifted to that price."""
+    def seed(self, symbol: str, history: list[Candle], last_price: int | None) -> None:
+        """Begin with what was before the market's first event.
+
+        Where the symbol's price before a restart is given, the new market is shifted to that price.
+        """
         shift = Decimal(0) if last_price is None else to_decimal(last_price) - history[-1].close
         if min(candle.low for candle in history) + shift <= 0:
             shift = Decimal(0)
@@ -215,7 +220,19 @@ class Venue:
     def change_status(self, symbol: str, status: str) -> None:
         """What clients may do with a symbol until it is changed again; the market goes on whatever it is."""
         self.store.save_status(symbol, status)
-        self.exchange.market(symbol).status = status
+        self._statuses[symbol] = status
+        self._put_status(symbol)
+
+    def set_known(self, symbol: str, known: bool) -> None:
+        """Whether the outside market of a symbol is known: while it is not, orders can be cancelled only."""
+        (self._unknown.discard if known else self._unknown.add)(symbol)
+        self._put_status(symbol)
+
+    def _put_status(self, symbol: str) -> None:
+        """What was said of the symbol holds, unless nobody may trade on a book that is old."""
+        status = self._statuses[symbol]
+        unknown = symbol in self._unknown and status == "TRADING"
+        self.exchange.market(symbol).status = "CANCEL_ONLY" if unknown else status
 
     # -- accounts ----------------------------------------------------------------------------------------------
 

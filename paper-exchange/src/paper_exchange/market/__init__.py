@@ -27,5 +27,6 @@ def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> 
     if kind == "capture" and directory:
         return CaptureMarket(Path(directory), symbols, randomness, start_ms)
     raise MarketSpecInvalidError(
-        f"market: expected `synthetic` or `capture:DIR`, got {spec!r}; for a recording, name its directory"
+        f"market: expected `synthetic`, `capture:DIR` or `live:BASE_URL`, got {spec!r}; "
+        "for a recording, name its directory"
     )

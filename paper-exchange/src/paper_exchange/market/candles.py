@@ -173,14 +173,14 @@ class CandleBook:
     """
 
     def __init__(self, symbol: str, history: Sequence[Candle], next_trade_id: int = 0) -> None:
-        """`history` holds at least one 1 s candle, oldest first, as `Market.history` gives them.
+        """`history` holds at least one 1 s candle, oldest first, as `Market.history` gives them; minutes may precede.
 
         Its trades get the ids before `next_trade_id`, where there are enough of them.
         """
         self.symbol = symbol
         numbered = list(_numbered(history, next_trade_id))
         self._seconds = _Series("1s", numbered[0])
-        self._seconds.merge(numbered[-KEPT:])
+        self._seconds.merge(candle for candle in numbered[-KEPT:] if candle.interval_ms == _SECOND)
         minutes = _Series("1m", numbered[0])
         minutes.merge(numbered[:-1])
         by_minute = minutes.known()

@@ -17,11 +17,11 @@ from paper_exchange.market.events import (
     BookUpdate,
     Candle,
     CaptureInvalidError,
-    Level,
     MarketEvent,
     MarketTrade,
     SymbolUnknownError,
 )
+from paper_exchange.market.local_book import BookGapError, LocalBook
 from paper_exchange.market.profiles import profile_of
 from paper_exchange.market.synthetic import synthetic_history
 
@@ -77,51 +77,33 @@ class CaptureMarket:
 
 
 def replay(symbol: str, files: Sequence[Path], start_ms: int) -> Iterator[MarketEvent]:
-    """Events of one symbol since its depth snapshot, shifted so that the snapshot is at `start_ms`.
-
-    The rules for the book are Binance's (web-socket-streams.md, "How to manage a local order book correctly"):
-    depth events up to the snapshot's id are dropped, the first that counts spans the id after it, and each
-    one begins where the last ended; after a gap only a newer snapshot can go on.
-    """
+    """Events of one symbol since its depth snapshot, shifted so that the snapshot is at `start_ms`."""
     name = symbol.lower()
-    diffs_before: list[dict[str, Any]] = []
-    book_id: int | None = None
+    book = LocalBook()
     shift_ms = 0
     for place, received_ms, message in _messages(files):
         try:
             data = message.get("data", message)
             if "lastUpdateId" in data:
-                if book_id is None:
+                if book.update_id is None:
                     shift_ms = start_ms - received_ms
-                elif data["lastUpdateId"] <= book_id:
-                    continue
-                book_id = data["lastUpdateId"]
-                yield BookUpdate(symbol, received_ms + shift_ms, _levels(data["bids"]), _levels(data["asks"]), True)
-                diffs, diffs_before = diffs_before, []
+                changes = book.snapshot(data)
             elif message["stream"] == f"{name}@depth@100ms":
-                diffs = [data]
-            elif message["stream"] == f"{name}@trade":
-                if book_id is not None:
-                    yield MarketTrade(symbol, received_ms + shift_ms, Decimal(data["p"]), Decimal(data["q"]), data["m"])
+                changes = book.event(data)
+            elif message["stream"] == f"{name}@trade" and book.update_id is not None:
+                yield MarketTrade(symbol, received_ms + shift_ms, Decimal(data["p"]), Decimal(data["q"]), data["m"])
                 continue
             else:
                 continue
-            if book_id is None:
-                diffs_before += diffs
-                continue
-            for diff in diffs:
-                if diff["u"] <= book_id:
-                    continue
-                if diff["U"] > book_id + 1:
-                    raise CaptureInvalidError(
-                        f"{place}: expected a depth event that begins at update {book_id + 1}, got {diff['U']}; "
-                        "cut the recording here, or add a depth snapshot after the gap"
-                    )
-                book_id = diff["u"]
-                yield BookUpdate(symbol, received_ms + shift_ms, _levels(diff["b"]), _levels(diff["a"]), False)
+            for change in changes:
+                yield BookUpdate(symbol, received_ms + shift_ms, change.bids, change.asks, change.snapshot)
+        except BookGapError as error:
+            raise CaptureInvalidError(
+                f"{place}: {error}; cut the recording here, or add a depth snapshot after the gap"
+            ) from error
         except (KeyError, TypeError, ArithmeticError, ValueError) as error:
             raise CaptureInvalidError(f"{place}: expected a Binance stream message, got another: {error!r}") from error
-    if book_id is None:
+    if book.update_id is None:
         raise CaptureInvalidError(f"capture: expected a REST depth snapshot of {symbol} in its files, found none")
 
 
@@ -140,15 +122,3 @@ def _messages(files: Sequence[Path]) -> Iterator[tuple[str, int, dict[str, Any]]
             raise CaptureInvalidError(
                 f"{path.name}:{number}: expected gzipped lines `<received ns> <JSON>`, got {error}"
             ) from error
-
-
-def _levels(raw: Sequence[Sequence[str]]) -> tuple[Level, ...]:
-    return tuple((_units(price), _units(quantity)) for price, quantity in raw)
-
-
-def _units(text: str) -> int:
-    """Units of a decimal text with at most 8 decimals, faster than by a Decimal; ValueError otherwise."""
-    whole, _, part = text.partition(".")
-    if len(part) > 8:
-        raise ValueError(f"{text} has more than 8 decimals")
-    return int(whole + part.ljust(8, "0"))

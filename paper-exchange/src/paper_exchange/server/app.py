@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from random import Random
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -19,11 +20,13 @@ from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.gate import Gate
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
-from paper_exchange.market.events import BookUpdate, MarketTrade
+from paper_exchange.market.events import BookUpdate, Market, MarketTrade
+from paper_exchange.market.live import upstream_of
 from paper_exchange.server.connections import USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
 from paper_exchange.server.faults import Faults
 from paper_exchange.server.http_log import http_logger
+from paper_exchange.server.live import USUAL_TIMES, LiveFeed, LiveTimes
 from paper_exchange.server.rest import RestApi
 from paper_exchange.server.stream_server import StreamServer
 from paper_exchange.server.streams import MarketStreams
@@ -52,6 +55,7 @@ class Options:
     data_dir: Path | None = None
     weight_per_minute: int = 6000
     connections: ConnectionLimits = USUAL
+    live: LiveTimes = USUAL_TIMES
 
 
 class UnknownSymbolError(Exception):
@@ -85,7 +89,22 @@ class PaperExchangeServer:
             )
         self._options = options
         registry = CollectorRegistry()
-        self._market = open_market(options.market, options.symbols, options.seed, wall_clock_ms())
+        upstream = upstream_of(options.market)
+        self._market: Market | None = None
+        self.live: LiveFeed | None = None
+        """What follows another exchange, where the market is one that is followed."""
+        if upstream is None:
+            self._market = open_market(options.market, options.symbols, options.seed, wall_clock_ms())
+        else:
+            self.live = LiveFeed(
+                upstream,
+                options.symbols,
+                options.live,
+                steady_ms=steady_ms,
+                wall_ms=wall_clock_ms,
+                rng=Random(),  # noqa: S311, it only spreads reconnects
+                registry=registry,
+            )
         self._store = Store(options.data_dir)
         self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry)
         self.faults = Faults(time.monotonic)
@@ -107,7 +126,14 @@ class PaperExchangeServer:
         public.router.add_get("/ws/{streams:.*}", streams.handle)
         public.router.add_get("/stream", streams.handle)
         public.router.add_route("*", "/{path:.*}", rest.handle)
-        control = Control(self.venue, self.faults, registry, self._problem, self._connections.drop).application()
+        control = Control(
+            self.venue,
+            self.faults,
+            registry,
+            healthy=self._problem,
+            ready=self._not_ready,
+            drop_connections=self._connections.drop,
+        ).application()
         self._runners = [
             (web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2), port)
             for application, port in ((public, options.port), (control, options.control_port))
@@ -125,13 +151,16 @@ class PaperExchangeServer:
         Gauge("paper_exchange_connections", "Open WebSockets", registry=registry).set_function(
             lambda: float(len(self._connections))
         )
-        self._pump_task: asyncio.Task[None] | None = None
+        self._market_tasks: list[asyncio.Task[None]] = []
         self._turned = 0.0
         self.base_url = ""
         self.control_url = ""
 
     async def start(self) -> None:
-        """Listen on both ports and let the market run."""
+        """Listen on both ports and let the market run; MarketError when one that is to be followed is not reached."""
+        if self.live is not None:
+            for symbol, history in (await self.live.open()).items():
+                self.venue.seed(symbol, history, None)
         urls = []
         for runner, port in self._runners:
             await runner.setup()
@@ -142,14 +171,19 @@ class PaperExchangeServer:
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
         self._turned = time.monotonic()
-        self._pump_task = asyncio.create_task(self._run_market())
+        parts = [self._pump()]
+        if self.live is not None:
+            parts.append(self.live.run(self.venue.feed, self.venue.set_known))
+        self._market_tasks = [asyncio.create_task(self._run_market(part)) for part in parts]
 
     async def stop(self) -> None:
         """Stop the market, close every connection, then the store."""
-        if self._pump_task is not None:
-            self._pump_task.cancel()
+        for task in self._market_tasks:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._pump_task
+                await task
+        if self.live is not None:
+            await self.live.close()
         self._connections.shut_down()
         for runner, _ in self._runners:
             await runner.cleanup()
@@ -158,22 +192,26 @@ class PaperExchangeServer:
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""
-        if self._pump_task is None or self._pump_task.done():
+        if not self._market_tasks or any(task.done() for task in self._market_tasks):
             return "the market does not run"
         if time.monotonic() - self._turned > _STUCK_SECONDS:
             return "the market is stuck"
         return None
 
-    async def _run_market(self) -> None:
-        """The pump; its failure is logged, and the probes tell of it."""
+    def _not_ready(self) -> str | None:
+        """Why clients had better wait, or None."""
+        return self._problem() or (self.live.problem() if self.live is not None else None)
+
+    async def _run_market(self, part: Coroutine[Any, Any, None]) -> None:
+        """A part of the market; its failure is logged, and the probes tell of it."""
         try:
-            await self._pump()
+            await part
         except Exception:
             _log.exception("the market stopped")
 
     async def _pump(self) -> None:
-        """Feed the market's events when their time has come; when there are no more, only time goes on."""
-        events = self._market.events()
+        """Feed the market's events when their time has come; when there are none or no more, only time goes on."""
+        events = self._market.events() if self._market is not None else iter(())
         following = next(events, None)
         saved = 0
         while True:

@@ -25,7 +25,9 @@ class Control:
         venue: Venue,
         faults: Faults,
         registry: CollectorRegistry,
+        *,
         healthy: Callable[[], str | None],
+        ready: Callable[[], str | None],
         drop_connections: Callable[[], int],
     ) -> None:
         self._venue = venue
@@ -33,6 +35,7 @@ class Control:
         self._faults = faults
         self._registry = registry
         self._healthy = healthy
+        self._ready = ready
         self._drop_connections = drop_connections
 
     def application(self) -> web.Application:
@@ -40,8 +43,8 @@ class Control:
         app = web.Application(middlewares=[_errors])
         app.add_routes(
             [
-                web.get("/healthz", self._health),
-                web.get("/readyz", self._health),
+                web.get("/healthz", self._probe(self._healthy)),
+                web.get("/readyz", self._probe(self._ready)),
                 web.get("/metrics", self._metrics),
                 *(web.route(method, path, self._administer(name)) for name, (method, path) in ROUTES.items()),
                 web.post("/control/faults", self._start_fault),
@@ -53,9 +56,12 @@ class Control:
         )
         return app
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        problem = self._healthy()
-        return web.Response(text=problem or "ok", status=503 if problem else 200)
+    def _probe(self, problem_of: Callable[[], str | None]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(_request: web.Request) -> web.Response:
+            problem = problem_of()
+            return web.Response(text=problem or "ok", status=503 if problem else 200)
+
+        return handler
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
