@@ -1,4 +1,4 @@
-"""Measures the paper exchange: orders over loopback, events to subscribers, a recording through the core, memory.
+"""Measures the paper exchange: orders over loopback, events to subscribers, recordings through the core, memory.
 
 make bench-paper-exchange; a part alone: python tests/performance/measure_paper_exchange.py orders
 The machine's load stands beside each figure: on a busy one look at the processor times, not at the clock.
@@ -205,6 +205,12 @@ async def measure_capture() -> None:
     print(await _child(code) + f"; {load()}")
 
 
+async def measure_archive() -> None:
+    """A day of BTCUSDT's trades as Binance archives it, generated, through the core."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(await _child(_ARCHIVE.replace("FOLDER", repr(folder))) + f"; {load()}")
+
+
 async def measure_memory() -> None:
     """Memory with 100 symbols, and after a million orders."""
     print(await _child(_SYMBOLS) + f"; {load()}")
@@ -241,6 +247,44 @@ used, took = time.process_time() - begun, time.monotonic() - clock
 lines = sum(1 for path in Path(folder).glob("btcusdt_*.gz") for _ in gzip.open(path))
 print(f"capture through the core: {lines / used:.0f} lines/s of processor time ({lines} lines, {events} events of them "
       f"for the core, {used:.2f} s; {took:.2f} s by the clock), unzipping and parsing included", end="")
+"""
+
+_ARCHIVE = """
+import random, time, zipfile
+from pathlib import Path
+from paper_exchange.market import open_market
+from paper_exchange.store import Store
+from paper_exchange.venue import Venue
+from prometheus_client import CollectorRegistry
+rows, rng, name = 2_000_000, random.Random(1), "BTCUSDT-trades-2024-08-08"
+packed = zipfile.ZipFile(Path(FOLDER, f"{name}.zip"), "w", zipfile.ZIP_DEFLATED)
+with packed, packed.open(f"{name}.csv", "w") as csv:
+    price, written, day = 5_500_000, 0, 1_723_075_200_000
+    while written < rows:
+        sold, milliseconds = rng.random() < 0.5, written * 86_400_000 // rows
+        price += int(rng.gauss(0, 120)) if rng.random() < 0.3 else 0
+        for number in range(min(rows - written, 1 + int(rng.expovariate(1 / 1.5)))):
+            at = (price - number if sold else price + 1 + number) / 100
+            quantity = (1 + int(rng.expovariate(1 / 1500))) / 1e5
+            amounts = f"{at:.8f},{quantity:.8f},{at * quantity:.8f}"
+            csv.write(f"{written},{amounts},{day + milliseconds},{sold},True\\n".encode())
+            written += 1
+def mib():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(row for row in status if row.startswith("VmRSS")).split()[1]) // 1024
+now = [1_700_000_040_000]
+market = open_market(f"archive:{FOLDER}", ("BTCUSDT",), 1, now[0])
+venue = Venue(("BTCUSDT",), market, Store(None), lambda: now[0], CollectorRegistry())
+told, begun, clock, events = [mib()], time.process_time(), time.monotonic(), 0
+for event in market.events():
+    now[0] = event.time_ms
+    venue.feed(event)
+    events += 1
+    if events % 500_000 == 0:
+        told.append(mib())
+used, took = time.process_time() - begun, time.monotonic() - clock
+print(f"archive through the core: {rows / used:.0f} rows/s of processor time ({rows} rows, {events} events, "
+      f"{used:.0f} s; {took:.0f} s by the clock); MiB at the start and after each 500,000 events: {told}", end="")
 """
 
 _SYMBOLS = """
@@ -308,6 +352,7 @@ PARTS: dict[str, Callable[[], Awaitable[None]]] = {
     "orders": measure_orders,
     "events": measure_events,
     "capture": measure_capture,
+    "archive": measure_archive,
     "memory": measure_memory,
 }
 

@@ -159,5 +159,5 @@ def test_an_unknown_symbol_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("spec", ["", "capture", "capture:", "synthetic:1", "replay:here"])
 def test_an_unknown_spec_is_refused_with_the_forms_there_are(spec: str) -> None:
-    with pytest.raises(MarketSpecInvalidError, match="expected `synthetic`, `capture:DIR` or `live:BASE_URL`"):
+    with pytest.raises(MarketSpecInvalidError, match="expected `synthetic`, `capture:DIR`, `archive:DIR` or `live"):
         open_market(spec, SYMBOLS, 1, START_MS)

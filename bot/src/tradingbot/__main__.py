@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     paper = run.add_argument_group("on an embedded paper exchange")
     paper.add_argument("--paper", action="store_true", help="start a paper exchange and an account for this run")
     paper.add_argument("--symbol", default="BTCUSDT", help="what to trade (default %(default)s)")
-    paper.add_argument("--market", default="synthetic", help="synthetic or capture:DIR (default %(default)s)")
+    paper.add_argument(
+        "--market", default="synthetic", help="synthetic, capture:DIR or archive:DIR (default %(default)s)"
+    )
     paper.add_argument("--seed", type=int, default=7, help="which synthetic market (default %(default)s)")
     paper.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this long")
 

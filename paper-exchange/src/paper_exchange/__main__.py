@@ -24,6 +24,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --data-dir ./exchange
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
   paper-exchange serve --market live
+  paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
   paper-exchange account withdraw 100000001 --amount BTC=0.5
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--market",
         default="synthetic",
-        help="synthetic, capture:DIR, live or live:BASE_URL[,STREAM_URL] (default %(default)s)",
+        help="synthetic, capture:DIR, archive:DIR, live or live:BASE_URL[,STREAM_URL] (default %(default)s)",
     )
     serve.add_argument(
         "--stale-after",

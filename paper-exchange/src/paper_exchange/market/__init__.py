@@ -1,4 +1,4 @@
-"""Where market data comes from: generated, or replayed from a recording."""
+"""Where market data comes from: generated, or replayed from a recording or an archive."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from paper_exchange.market.archive import ArchiveMarket
 from paper_exchange.market.capture import CaptureMarket
 from paper_exchange.market.events import Market, MarketSpecInvalidError
 from paper_exchange.market.synthetic import SyntheticMarket
 
 
 def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> Market:
-    """The market that `spec` names, `synthetic` or `capture:DIR`, beginning at `start_ms` (ms UTC).
+    """The market that `spec` names, `synthetic`, `capture:DIR` or `archive:DIR`, beginning at `start_ms` (ms UTC).
 
     The same arguments give the same market, and a symbol's data do not depend on the other symbols.
     MarketError says what is wrong with the spec, the symbols or the recording.
@@ -26,7 +27,9 @@ def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> 
     kind, _, directory = spec.partition(":")
     if kind == "capture" and directory:
         return CaptureMarket(Path(directory), symbols, randomness, start_ms)
+    if kind == "archive" and directory:
+        return ArchiveMarket(Path(directory), symbols, randomness, start_ms)
     raise MarketSpecInvalidError(
-        f"market: expected `synthetic`, `capture:DIR` or `live:BASE_URL`, got {spec!r}; "
+        f"market: expected `synthetic`, `capture:DIR`, `archive:DIR` or `live:BASE_URL`, got {spec!r}; "
         "for a recording, name its directory"
     )

@@ -102,3 +102,9 @@ class CaptureInvalidError(MarketError):
     """A recording cannot be read, or its book cannot be followed."""
 
     code = "CaptureInvalid"
+
+
+class ArchiveInvalidError(MarketError):
+    """An archive cannot be read."""
+
+    code = "ArchiveInvalid"

@@ -8,16 +8,14 @@ from decimal import Decimal
 from heapq import merge
 from random import Random
 
-from paper_exchange.core.units import to_units
-from paper_exchange.market.events import BookUpdate, Candle, Level, MarketEvent, MarketTrade
+from paper_exchange.market.book import Changes, GeneratedBook
+from paper_exchange.market.events import BookUpdate, Candle, MarketEvent, MarketTrade
 from paper_exchange.market.profiles import Profile, profile_of
 
 HISTORY_SECONDS = 30_600
 """8.5 h: more than 500 candles of one second as well as of one minute."""
 
 BOOK_INTERVAL_MS = 100
-LEVELS = 30
-LEVEL_SPACING = 0.00008  # of the price: 30 levels reach 0.24 % away, an order of 500 USDT stays within one or two
 TRADES_PER_SECOND = 5
 # Chosen so that EMA 12/26 on closed 1 s candles crosses each 10 to 40 s, and that a stop of 0.1 % or a target of
 # 0.2 % is hit within tens of seconds to a few minutes. Figures are of the log-price and per second.
@@ -63,7 +61,7 @@ class SyntheticMarket:
     def events(self) -> Iterator[MarketEvent]:
         """Endless events of all symbols in order of time."""
         streams = [
-            SyntheticBook(symbol, profile, self._randomness(symbol)).events(self._start_ms)
+            SyntheticSymbol(symbol, profile, self._randomness(symbol)).events(self._start_ms)
             for symbol, profile in self._profiles.items()
         ]
         return merge(*streams, key=lambda event: event.time_ms)
@@ -74,23 +72,16 @@ class SyntheticMarket:
         return synthetic_history(profile, self._randomness(f"{symbol}/history"), profile.price, self._start_ms)
 
 
-class SyntheticBook:
+class SyntheticSymbol:
     """The book and trades of one symbol, in whole ticks and steps."""
 
     def __init__(self, symbol: str, profile: Profile, rng: Random) -> None:
         self._symbol = symbol
         self._rng = rng
         self._tick, self._step = profile.tick, profile.step
-        self._tick_units, self._step_units = to_units(profile.tick), to_units(profile.step)
         self._home = int(profile.price / profile.tick)
-        self._gap = max(1, round(self._home * LEVEL_SPACING))
-        self._level_steps = float(profile.level_value / profile.price / profile.step)
         self._price = LogPrice(rng)
-        self._bids: dict[int, int] = {}
-        self._asks: dict[int, int] = {}
-        self._shown_bids: dict[int, int] = {}
-        self._shown_asks: dict[int, int] = {}
-        self._bid = self._ask = 0
+        self._book = GeneratedBook(profile, rng)
 
     def events(self, start_ms: int) -> Iterator[MarketEvent]:
         """A snapshot at `start_ms`, then trades as they happen and a change of the book each 100 ms."""
@@ -107,17 +98,17 @@ class SyntheticBook:
 
     def _trades(self, time_ms: int, mid: float) -> Iterator[MarketTrade]:
         """The trades until the next change of the book, mostly on the side to which the price then moves."""
-        rng = self._rng
-        up = mid > self._ask
-        down = mid < self._bid
+        rng, book = self._rng, self._book
+        up = mid > book.ask
+        down = mid < book.bid
         buying = 0.75 if up else 0.25 if down else 0.5
         chance = TRADES_PER_SECOND * BOOK_INTERVAL_MS / 1000 / 2
         moments = sorted(rng.randrange(1, BOOK_INTERVAL_MS) for _ in range(2) if rng.random() < chance)
         for moment in moments:
             bought = rng.random() < buying
-            side, price = (self._asks, self._ask) if bought else (self._bids, self._bid)
+            side, price = (book.asks, book.ask) if bought else (book.bids, book.bid)
             # Never the whole level: that it goes is said by the book alone.
-            steps = min(max(1, int(rng.expovariate(8 / self._level_steps))), side[price] - 1)
+            steps = min(max(1, int(rng.expovariate(8 / book.level_steps))), side[price] - 1)
             if steps < 1:
                 continue
             side[price] -= steps
@@ -125,36 +116,9 @@ class SyntheticBook:
                 self._symbol, time_ms + moment, price * self._tick, steps * self._step, buyer_is_maker=not bought
             )
 
-    def _quote(self, bid: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
-        """Move the best bid to `bid` ticks and return the levels that changed, bids and asks."""
-        self._bid = bid
-        self._ask = bid + (1 if self._rng.random() < 0.8 else self._rng.randrange(2, 4))
-        below = range((bid - 1) // self._gap * self._gap, 0, -self._gap)
-        above = range((self._ask // self._gap + 1) * self._gap, 2**63, self._gap)
-        bids = self._side(self._bids, self._bid, below)
-        asks = self._side(self._asks, self._ask, above)
-        changes = self._changes(self._shown_bids, bids), self._changes(self._shown_asks, asks)
-        self._bids, self._asks = bids, asks
-        self._shown_bids, self._shown_asks = dict(bids), dict(asks)
-        return changes
-
-    def _side(self, before: dict[int, int], best: int, grid: range) -> dict[int, int]:
-        """The levels of one side: the best and those on the grid behind it; one level of them is drawn anew."""
-        side = {best: before.get(best, 0)}
-        for tick in grid[:LEVELS]:
-            side[tick] = before.get(tick, 0)
-        redrawn = grid[self._rng.randrange(min(LEVELS, len(grid)))]
-        thin = self._level_steps / 5
-        for tick, steps in side.items():
-            if steps < thin or tick == redrawn:
-                side[tick] = max(2, int(self._level_steps * self._rng.uniform(0.4, 1.6)))
-        return side
-
-    def _changes(self, shown: dict[int, int], side: dict[int, int]) -> tuple[Level, ...]:
-        tick_units, step_units = self._tick_units, self._step_units
-        gone = [(tick * tick_units, 0) for tick in shown if tick not in side]
-        changed = [(tick * tick_units, steps * step_units) for tick, steps in side.items() if shown.get(tick) != steps]
-        return (*gone, *changed)
+    def _quote(self, bid: int) -> Changes:
+        """Move the best bid to `bid` ticks, and the best ask to one above it or a little more."""
+        return self._book.quote(bid, bid + (1 if self._rng.random() < 0.8 else self._rng.randrange(2, 4)))
 
 
 def synthetic_history(profile: Profile, rng: Random, last_price: Decimal, start_ms: int) -> list[Candle]:
