@@ -89,6 +89,15 @@ def test_the_users_pod_settings_are_taken_and_cannot_hide_the_pod_from_the_opera
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [{"priorityClassName": ""}, {"affinity": {}}, {"labels": {}}, {"tolerations": []}, {"nodeSelector": {}}],
+    ids=lambda empty: next(iter(empty)),
+)
+def test_an_empty_setting_asks_for_the_same_pod_as_an_absent_one(empty: dict[str, Any]) -> None:
+    assert pod(pod=empty) == pod()
+
+
 def test_fields_of_a_newer_crd_are_left_out_and_told_so_that_its_upgrade_stops_no_bot() -> None:
     newer = seen_bot(fresh="Default", risk={**SPEC["risk"], "fresh": {"a": 1}})
     assert desired.parse_spec(newer) == desired.parse_spec(seen_bot())

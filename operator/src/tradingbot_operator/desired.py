@@ -279,9 +279,9 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
         pod_spec["nodeSelector"] = dict(shape.node_selector)
     if shape.tolerations:
         pod_spec["tolerations"] = list(shape.tolerations)
-    if shape.affinity is not None:
+    if shape.affinity:
         pod_spec["affinity"] = shape.affinity
-    if shape.priority_class_name is not None:
+    if shape.priority_class_name:
         pod_spec["priorityClassName"] = shape.priority_class_name
     if shape.image_pull_secrets:
         pod_spec["imagePullSecrets"] = [{"name": item.name} for item in shape.image_pull_secrets]
