@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from campaigns.paper_ledger import needed_locks, units
+from paper_exchange.journal import replay
 from paper_exchange.server.app import wall_clock_ms
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
 
@@ -27,6 +28,7 @@ KILLS = 4
 TRADERS = 4
 FEWEST_ANSWERS = 40
 SYMBOL = "BTCUSDT"
+JOURNAL = "journal.jsonl"
 
 
 @dataclass
@@ -133,7 +135,7 @@ async def test_nothing_that_was_answered_is_lost_when_the_exchange_is_killed_und
     random = Random(SEED)
     traders: list[Trader] = []
     for round_number in range(KILLS + 1):
-        async with spawn_paper_exchange(tmp_path, symbols=SYMBOL) as exchange:
+        async with spawn_paper_exchange(tmp_path, symbols=SYMBOL, journal=tmp_path / JOURNAL) as exchange:
             if not traders:
                 traders = [Trader(await exchange.create_account(USDT="1000000", BTC="10")) for _ in range(TRADERS)]
             await asyncio.gather(*(check(exchange, trader) for trader in traders))
@@ -143,3 +145,8 @@ async def test_nothing_that_was_answered_is_lost_when_the_exchange_is_killed_und
     answered = sum(len(trader.placed) for trader in traders)
     print(f"{KILLS} kills, {answered} orders answered, {sum(len(one.unanswered) for one in traders)} without an answer")
     assert answered >= FEWEST_ANSWERS
+    again = replay(tmp_path / JOURNAL, lambda _: None)
+    print(f"journal: {again.starts} starts, {again.inputs} inputs, {again.outputs} events")
+    assert not again.difference
+    assert again.starts == KILLS + 1
+    assert again.outputs > answered

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from paper_exchange.api import SpotApi
 from paper_exchange.gate import Gate
+from paper_exchange.journal import Journal
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.limits import Limits
 from paper_exchange.market.events import BookUpdate, Candle, MarketTrade
@@ -63,21 +64,35 @@ class RestDesk:
     """An exchange with a standing market; requests are signed with the key of the first account unless told."""
 
     def __init__(
-        self, symbols: Sequence[str] = (SYMBOL,), limits: Limits | None = None, directory: Path | None = None
+        self,
+        symbols: Sequence[str] = (SYMBOL,),
+        limits: Limits | None = None,
+        directory: Path | None = None,
+        journal: Path | None = None,
     ) -> None:
         self.now = START_MS
+        self._journal_path = journal
         self._symbols, self._directory = symbols, directory
         self._open(limits or Limits(6000))
         self.key = self.account(USDT="1000000", BTC="100")
 
     def restart(self) -> None:
         """End, and begin anew with what is stored in the directory; the market stands where it stood at first."""
-        self.venue.store.close()
+        self.close()
         self._open(Limits(6000))
+
+    def close(self) -> None:
+        """End: the store and the journal are closed."""
+        self.venue.store.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _open(self, limits: Limits) -> None:
         registry = CollectorRegistry()
-        self.venue = Venue(self._symbols, StandingMarket(), Store(self._directory), self.read_clock, registry)
+        self.journal = Journal(self._journal_path) if self._journal_path else None
+        self.venue = Venue(
+            self._symbols, StandingMarket(), Store(self._directory), self.read_clock, registry, journal=self.journal
+        )
         self.limits = limits
         api = SpotApi(self.venue, self.limits)
         api.routes |= Wallet(self.venue).routes

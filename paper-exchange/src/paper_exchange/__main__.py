@@ -25,6 +25,8 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
   paper-exchange serve --market live
   paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
+  paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
+  paper-exchange replay ./journal.jsonl --events
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
   paper-exchange account withdraw 100000001 --amount BTC=0.5
@@ -40,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "serve":
         return _serve(parser, options)
+    if options.command == "replay":
+        return _replay(parser, options)
     return run(parser, options)
 
 
@@ -77,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--connection-limit", type=int, default=300, help="WebSockets per address in 5 minutes (default %(default)s)"
     )
+    serve.add_argument("--journal", type=Path, help="where each input of the engine is written")
+    replay = commands.add_parser("replay", help="apply a journal again, and compare the events", allow_abbrev=False)
+    replay.add_argument("journal", type=Path, metavar="JOURNAL", help="what `serve --journal` wrote")
+    replay.add_argument("--events", action="store_true", help="print each event as a line of JSON")
     add_commands(commands)
     return parser
 
@@ -132,6 +140,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         port=options.port,
         control_port=options.control_port,
         data_dir=options.data_dir,
+        journal=options.journal,
         weight_per_minute=options.weight_limit,
         connections=ConnectionLimits(options.connection_limit),
         live=LiveTimes(stale=options.stale_after),
@@ -143,8 +152,24 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except MarketError as error:
         bad(parser, "--market", error)
     except OSError as error:
-        bad(parser, "--data-dir", error)
+        bad(parser, "--journal" if options.journal and error.filename == str(options.journal) else "--data-dir", error)
     return uvloop.run(_run(server, settings))
+
+
+def _replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from paper_exchange.journal import JournalInvalidError, replay
+
+    def hear(line: str) -> None:
+        if options.events:
+            sys.stdout.write(line + "\n")
+
+    try:
+        done = replay(options.journal, hear)
+    except (JournalInvalidError, OSError) as error:
+        bad(parser, "JOURNAL", error)
+    told = f"{done.starts} starts, {done.inputs} inputs, {done.outputs} events"
+    sys.stderr.write(f"{told}; {done.difference or 'the same ones as were told then'}\n")
+    return int(bool(done.difference))
 
 
 async def _run(server: PaperExchangeServer, settings: Options) -> int:

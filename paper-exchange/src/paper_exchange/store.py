@@ -94,11 +94,15 @@ class Store:
         """Give an exchange its accounts, what is still at work and how symbols stand; `history` tells the rest."""
         lists = self.history.open_lists()
         orders = self.history.open_orders(lists)
-        exchange.restore(self.accounts(), orders, lists, self.history.last_trades(), last_ids=self.history.last_ids())
-        statuses = dict(self._db.execute("SELECT symbol, status FROM statuses").fetchall())
-        for symbol, market in exchange.markets.items():
-            market.next_prevented_id = self.history.last_prevented(symbol) + 1
-            market.status = statuses.get(symbol, market.status)
+        exchange.restore(
+            self.accounts(),
+            orders,
+            lists,
+            self.history.last_trades(),
+            last_ids=self.history.last_ids(),
+            last_prevented={symbol: self.history.last_prevented(symbol) for symbol in exchange.markets},
+            statuses=dict(self._db.execute("SELECT symbol, status FROM statuses").fetchall()),
+        )
         exchange.ended = self.history
 
     def save_key(self, key: ApiKey) -> None:

@@ -138,6 +138,7 @@ async def spawn_paper_exchange(
     market: str = "synthetic",
     seed: int = 1,
     port: int = 0,
+    journal: Path | None = None,
     log: IO[bytes] | None = None,
 ) -> AsyncIterator[PaperExchange]:
     """An exchange as a process of its own, ended with SIGTERM unless it was killed; `log` is where it writes its log.
@@ -155,6 +156,7 @@ async def spawn_paper_exchange(
         f"--symbols={symbols}",
         f"--market={market}",
         f"--seed={seed}",
+        *([f"--journal={journal}"] if journal else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
         env=dict(os.environ),

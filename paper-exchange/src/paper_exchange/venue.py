@@ -16,6 +16,7 @@ from paper_exchange.core.model import Order, OrderList, Trade
 from paper_exchange.core.state import Changes, TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_decimal, to_units
+from paper_exchange.journal import Journal
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.market.candles import CandleBook
 from paper_exchange.market.events import BookUpdate, Candle, Market, MarketTrade
@@ -53,12 +54,17 @@ class Venue:
         registry: CollectorRegistry,
         *,
         kept: int = 10_000,
+        journal: Journal | None = None,
     ) -> None:
         """`kept` orders and lists that are over stay in memory; of others the store tells."""
         self.now_ms = now_ms
         self.store = store
         start = self.started_ms = now_ms()
-        self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
+        self._journal = journal
+        if journal is None:
+            self.exchange = Exchange([SYMBOLS[symbol] for symbol in symbols], start)
+        else:
+            self.exchange = journal.exchange(symbols, start)
         store.restore(self.exchange)
         self._over: deque[Order | OrderList] = deque()
         self._kept = kept
@@ -149,6 +155,8 @@ class Venue:
     def tell(self) -> None:
         """Tell everybody what happened since the last time, user events and trades in their order."""
         traded: defaultdict[str, list[TradePrint]] = defaultdict(list)
+        if self._journal is not None:
+            self._journal.told(self.exchange.outputs)
         for output in self.exchange.take_outputs():
             if isinstance(output, UserEvent):
                 if output.payload["e"] == "executionReport":
@@ -211,10 +219,9 @@ class Venue:
             self.exchange.reset_account(uid, dict(deposits), self.now_ms())
         self.commit()
         self.store.wipe(drop_accounts=drop_accounts)
-        self.exchange.forget_all()
+        self.exchange.forget_all(drop_accounts=drop_accounts)
         self._over.clear()
         if drop_accounts:
-            self.exchange.accounts.clear()
             self.keys.clear()
 
     def change_status(self, symbol: str, status: str) -> None:
@@ -232,7 +239,7 @@ class Venue:
         """What was said of the symbol holds, unless nobody may trade on a book that is old."""
         status = self._statuses[symbol]
         unknown = symbol in self._unknown and status == "TRADING"
-        self.exchange.market(symbol).status = "CANCEL_ONLY" if unknown else status
+        self.exchange.change_status(symbol, "CANCEL_ONLY" if unknown else status)
 
     # -- accounts ----------------------------------------------------------------------------------------------
 

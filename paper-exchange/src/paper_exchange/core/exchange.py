@@ -7,7 +7,7 @@ queue, by trades through its price, and by a book that crosses it; triggers foll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -111,6 +111,10 @@ class Exchange(State):
                     account.balance(asset).free += delta
                     self.tell(uid, reports.balance_update(asset, delta, self.now))
                     self.touch(uid, asset)
+
+    def change_status(self, symbol: str, status: str) -> None:
+        """What clients may do with a symbol from now on; the market goes on whatever it is."""
+        self.market(symbol).status = status
 
     def set_bnb_discount(self, uid: int, enabled: bool) -> None:
         """Whether BNB pays the account's commissions from now on."""
@@ -303,11 +307,17 @@ class Exchange(State):
         trades: Iterable[Trade],
         *,
         last_ids: tuple[int, int] = (0, -1),
+        last_prevented: Mapping[str, int] | None = None,
+        statuses: Mapping[str, str] | None = None,
     ) -> None:
         """Take over what was stored and is still at work, each in order of its id; orders go back to their places.
 
-        `last_ids` are the highest ids of orders and lists that were given.
+        `last_ids` are the highest ids of orders and lists that were given, `last_prevented` of prevented matches by
+        symbol.
         """
+        for symbol, market in self.markets.items():
+            market.next_prevented_id = (last_prevented or {}).get(symbol, -1) + 1
+            market.status = (statuses or {}).get(symbol, market.status)
         self.accounts = {account.uid: account for account in accounts}
         for trade in trades:
             self.trades.setdefault((trade.uid, trade.symbol), []).append(trade)

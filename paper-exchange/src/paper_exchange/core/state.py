@@ -218,8 +218,10 @@ class State:
         order.client_order_id = client_order_id
         self.by_client[(order.uid, order.symbol, client_order_id)] = order.order_id
 
-    def forget_all(self) -> None:
+    def forget_all(self, *, drop_accounts: bool = False) -> None:
         """All orders and lists leave the memory; none may be open. Ids go on, so that no two are ever the same."""
+        if drop_accounts:
+            self.accounts.clear()
         for one in (self.orders, self.lists, self.by_client, self.list_by_client, self.trades):
             one.clear()
 

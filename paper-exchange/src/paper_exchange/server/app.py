@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.gate import Gate
+from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import BookUpdate, Market, MarketTrade
@@ -53,6 +54,7 @@ class Options:
     port: int = 0
     control_port: int = 0
     data_dir: Path | None = None
+    journal: Path | None = None
     weight_per_minute: int = 6000
     connections: ConnectionLimits = USUAL
     live: LiveTimes = USUAL_TIMES
@@ -106,7 +108,8 @@ class PaperExchangeServer:
                 registry=registry,
             )
         self._store = Store(options.data_dir)
-        self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry)
+        self._journal = Journal(options.journal) if options.journal else None
+        self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry, journal=self._journal)
         self.faults = Faults(time.monotonic)
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
@@ -189,6 +192,8 @@ class PaperExchangeServer:
             await runner.cleanup()
         self.venue.save_market()
         self._store.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""
