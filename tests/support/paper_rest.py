@@ -14,12 +14,13 @@ from urllib.parse import urlencode
 from prometheus_client import CollectorRegistry
 
 from paper_exchange.api import SpotApi
+from paper_exchange.faults.calls import CallFaults
+from paper_exchange.faults.engine import Engine
 from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.limits import Limits
 from paper_exchange.market.events import BookUpdate, Candle, MarketTrade
-from paper_exchange.server.faults import Faults
 from paper_exchange.server.rest import Reply, RestApi, Sent
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
@@ -98,7 +99,7 @@ class RestDesk:
         api.routes |= Wallet(self.venue).routes
         self.api = api
         gate = Gate(self.venue, self.limits)
-        faults = Faults(time.monotonic)
+        faults = CallFaults(Engine(1, time.monotonic, lambda _: None))
         self.rest = RestApi(self.venue, api, gate=gate, limits=self.limits, faults=faults, registry=registry)
         self.book(PRICE, "60001")
         self.trade(PRICE)

@@ -79,10 +79,13 @@ class Signer:
         """The parameters with key, time and signature."""
         full = {"apiKey": self.api_key, "timestamp": wall_clock_ms()} | params
         rendered = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in full.items()}
-        payload = "&".join(f"{name}={rendered[name]}" for name in sorted(rendered)).encode()
+        return full | {"signature": self.sign("&".join(f"{name}={rendered[name]}" for name in sorted(rendered)))}
+
+    def sign(self, payload: str) -> str:
+        """The signature of a text."""
         if self._private is not None:
-            return full | {"signature": base64.b64encode(self._private.sign(payload)).decode()}
-        return full | {"signature": hmac.new(self._secret.encode(), payload, hashlib.sha256).hexdigest()}
+            return base64.b64encode(self._private.sign(payload.encode())).decode()
+        return hmac.new(self._secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

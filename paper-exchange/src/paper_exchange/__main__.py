@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--connection-limit", type=int, default=300, help="WebSockets per address in 5 minutes (default %(default)s)"
     )
+    serve.add_argument(
+        "--fault-log", type=Path, help="where it is told what faults did, as JSON lines (default DATA_DIR/faults.jsonl)"
+    )
     serve.add_argument("--journal", type=Path, help="where each input of the engine is written")
     replay = commands.add_parser("replay", help="apply a journal again, and compare the events", allow_abbrev=False)
     replay.add_argument("journal", type=Path, metavar="JOURNAL", help="what `serve --journal` wrote")
@@ -144,6 +147,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         weight_per_minute=options.weight_limit,
         connections=ConnectionLimits(options.connection_limit),
         live=LiveTimes(stale=options.stale_after),
+        fault_log=options.fault_log,
     )
     try:
         server = PaperExchangeServer(settings)

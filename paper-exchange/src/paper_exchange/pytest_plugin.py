@@ -72,6 +72,14 @@ class ServedExchange:
         """Answer every REST call with a status for some seconds; nothing is executed."""
         self.control("POST", "/control/faults", kind="rest_status", status=status, seconds=seconds)
 
+    def start_fault(self, kind: str, **more: Any) -> int:
+        """Put a fault in force, for example `start_fault("lost_answer", count=1)`; returns its number."""
+        return int(self.control("POST", "/control/faults", kind=kind, **more)["id"])
+
+    def fault_record(self) -> list[dict[str, Any]]:
+        """What faults and steps of a scenario did, oldest first."""
+        return list(self.control("GET", "/control/faults/record")["rows"])
+
     def clear_faults(self) -> None:
         """End all faults."""
         self.control("DELETE", "/control/faults")

@@ -88,6 +88,14 @@ class PaperExchange:
         """Answer every REST call with a status for some seconds."""
         await self._control("POST", "/control/faults", {"kind": "rest_status", "status": status, "seconds": seconds})
 
+    async def start_fault(self, kind: str, **more: Any) -> int:
+        """Put a fault in force, for example `start_fault("lost_answer", count=1)`; returns its number."""
+        return int((await self._control("POST", "/control/faults", {"kind": kind} | more))["id"])
+
+    async def fault_record(self) -> list[dict[str, Any]]:
+        """What faults and steps of a scenario did, oldest first."""
+        return list((await self._control("GET", "/control/faults/record"))["rows"])
+
     async def clear_faults(self) -> None:
         """End all faults."""
         await self._control("DELETE", "/control/faults")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 from aiohttp import web
@@ -17,21 +17,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.faults.control import Faults
+from paper_exchange.faults.parsing import Known
 from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import BookUpdate, Market, MarketTrade
 from paper_exchange.market.live import upstream_of
-from paper_exchange.server.connections import USUAL, ConnectionLimits, Connections
+from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
-from paper_exchange.server.faults import Faults
 from paper_exchange.server.http_log import http_logger
 from paper_exchange.server.live import USUAL_TIMES, LiveFeed, LiveTimes
 from paper_exchange.server.rest import RestApi
 from paper_exchange.server.stream_server import StreamServer
 from paper_exchange.server.streams import MarketStreams
 from paper_exchange.server.ws_api import Desk, WsApi
+from paper_exchange.server.ws_methods import METHODS
+from paper_exchange.server.ws_session import SESSION_METHODS
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
 from paper_exchange.wallet import Wallet
@@ -58,12 +61,26 @@ class Options:
     weight_per_minute: int = 6000
     connections: ConnectionLimits = USUAL
     live: LiveTimes = USUAL_TIMES
+    fault_log: Path | None = None
+    """The file that tells what faults did; in the directory where there is one, unless named here."""
 
 
 class UnknownSymbolError(Exception):
     """A symbol that the exchange does not know."""
 
     code = "UnknownSymbol"
+
+
+def known_endpoints(api: SpotApi) -> list[str]:
+    """What faults may name: the endpoints of REST, the methods of the WebSocket API, and opening a connection."""
+    rest = [f"{method} {path}" for method, path in api.routes]
+    return [*rest, *METHODS, *SESSION_METHODS, *HANDSHAKES]
+
+
+def open_log(options: Options) -> IO[str] | None:
+    """The file that tells what faults did, to be gone on with."""
+    path = options.fault_log or (options.data_dir / "faults.jsonl" if options.data_dir else None)
+    return None if path is None else path.open("a", encoding="utf-8")
 
 
 def wall_clock_ms() -> int:
@@ -89,7 +106,7 @@ class PaperExchangeServer:
             raise UnknownSymbolError(
                 f"symbols: expected some of {', '.join(SYMBOLS)}, got {', '.join(unknown) or 'none'}"
             )
-        self._options = options
+        self.options = options
         registry = CollectorRegistry()
         upstream = upstream_of(options.market)
         self._market: Market | None = None
@@ -110,18 +127,28 @@ class PaperExchangeServer:
         self._store = Store(options.data_dir)
         self._journal = Journal(options.journal) if options.journal else None
         self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry, journal=self._journal)
-        self.faults = Faults(time.monotonic)
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
-        self._connections = Connections(steady_ms, options.connections)
+        applied = Counter("paper_exchange_faults_applied", "What faults befell, by kind", ["kind"], registry=registry)
+        self._fault_log = open_log(options)
+        self.faults = Faults(
+            Known(options.symbols, known_endpoints(api)),
+            seed=options.seed,
+            clock=time.monotonic,
+            now_ms=wall_clock_ms,
+            count=lambda kind: applied.labels(kind).inc(),
+            file=self._fault_log,
+        )
+        calls = self.faults.calls
+        self._connections = Connections(steady_ms, options.connections, calls)
         self._streams = MarketStreams(self.venue, api.market_data)
         gate = Gate(self.venue, limits)
-        rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=self.faults, registry=registry)
+        rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=calls, registry=registry)
         ws_requests = Counter(
             "paper_exchange_ws_requests", "WebSocket API requests", ["method", "status"], registry=registry
         )
-        ws_api = WsApi(Desk(self.venue, api, gate, limits, ws_requests), self._connections)
+        ws_api = WsApi(Desk(self.venue, api, gate, limits, ws_requests, calls), self._connections)
         streams = StreamServer(self._streams, options.symbols, self._connections, wall_clock_ms)
         public = web.Application(client_max_size=_LARGEST_BODY)
         public.router.add_get("/ws-api/v3", ws_api.handle)
@@ -142,7 +169,7 @@ class PaperExchangeServer:
             for application, port in ((public, options.port), (control, options.control_port))
         ]
         Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
-            lambda: 1.0 if self.faults.active() else 0.0
+            lambda: float(len(self.faults.engine.in_force()))
         )
         Gauge("paper_exchange_accounts", "Accounts", registry=registry).set_function(
             lambda: float(len(self.venue.exchange.accounts))
@@ -167,10 +194,10 @@ class PaperExchangeServer:
         urls = []
         for runner, port in self._runners:
             await runner.setup()
-            site = web.TCPSite(runner, self._options.host, port)
+            site = web.TCPSite(runner, self.options.host, port)
             await site.start()
             bound = runner.addresses[0][1]
-            host = "127.0.0.1" if self._options.host in ("0.0.0.0", "") else self._options.host  # noqa: S104, compared
+            host = "127.0.0.1" if self.options.host in ("0.0.0.0", "") else self.options.host  # noqa: S104, compared
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
         self._turned = time.monotonic()
@@ -194,6 +221,8 @@ class PaperExchangeServer:
         self._store.close()
         if self._journal is not None:
             self._journal.close()
+        if self._fault_log is not None:
+            self._fault_log.close()
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""

@@ -11,6 +11,10 @@ from typing import Final
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from paper_exchange.faults.calls import CallFaults
+from paper_exchange.faults.model import Subject
+from paper_exchange.server.disturbed import lost, refused
+
 _log = structlog.get_logger(__name__)
 
 PING_MS: Final = 20_000
@@ -21,6 +25,8 @@ _CLOSING_MS: Final = 5_000
 """How long a connection that was told to close may take, before it is cut."""
 _MAX_FRAME: Final = 1 << 20
 _QUEUED_MESSAGES: Final = 10_000
+HANDSHAKES: Final = ("GET /ws", "GET /stream", "GET /ws-api/v3")
+"""What opening a connection is called by faults; names of streams in the path are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,7 @@ class Connection:
             return
         if self._queue.qsize() >= _QUEUED_MESSAGES or self._bytes + len(data) > self._queued_bytes:
             _log.warning("a client does not read; cut off", queued_bytes=self._bytes)
-            self._ended_ms = self.opened_ms  # long ago: it is not waited for
-            self._cut()
+            self.cut()
             return
         self._bytes += len(data)
         self._queue.put_nowait((kind, data))
@@ -80,7 +85,9 @@ class Connection:
             self._close = code, reason
             self._queue.put_nowait((WSMsgType.CLOSE, b""))
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self._ended_ms = self.opened_ms  # long ago: it is not waited for
         if self._transport is not None:
             self._transport.abort()
 
@@ -137,7 +144,7 @@ class Connection:
         """Time passes: ping, and end what is too old, does not answer or does not close."""
         if self._ended_ms is not None:
             if now_ms - self._ended_ms >= _CLOSING_MS:
-                self._cut()
+                self.cut()
         elif now_ms - self.opened_ms >= LIFETIME_MS:
             self.end(now_ms)
         elif self._unanswered and now_ms - self._unanswered[0][0] >= PONG_MS:
@@ -151,9 +158,10 @@ class Connection:
 class Connections:
     """All open WebSockets of the server, on a clock of ms that only goes forward."""
 
-    def __init__(self, clock_ms: Callable[[], int], limits: ConnectionLimits) -> None:
+    def __init__(self, clock_ms: Callable[[], int], limits: ConnectionLimits, faults: CallFaults) -> None:
         self.clock_ms = clock_ms
         self._limits = limits
+        self._faults = faults
         self._open: set[Connection] = set()
         self._window = -1
         self._attempts: dict[tuple[str, str], int] = {}
@@ -162,8 +170,19 @@ class Connections:
         """How many are open."""
         return len(self._open)
 
-    def refuse(self, request: web.Request, what: str) -> web.Response | None:
-        """The answer to an address that opened too many of a kind lately, else None; call it once for each attempt."""
+    async def refuse(self, request: web.Request, endpoint: str) -> web.Response | None:
+        """The answer to an address that may not connect: it opened too many lately, or a fault is in force; else None.
+
+        Call it once for each attempt; `endpoint` is one of HANDSHAKES.
+        """
+        if self._faults.any:
+            before = self._faults.before(Subject(endpoint))
+            await asyncio.sleep(before.seconds)
+            if before.lost:
+                return await lost(request, cut=before.cut)
+            if before.refusal is not None:
+                return refused(before.refusal)
+        what = "WebSocket API" if endpoint == HANDSHAKES[2] else "streams"
         window = self.clock_ms() // ATTEMPTS_MS
         if window != self._window:
             self._window, self._attempts = window, {}
@@ -201,6 +220,12 @@ class Connections:
         now = self.clock_ms()
         for connection in list(self._open):
             connection.tick(now)
+
+    def cut(self) -> int:
+        """End all without a word; returns how many."""
+        for connection in self._open:
+            connection.cut()
+        return len(self._open)
 
     def drop(self) -> int:
         """Close all after what waits to be sent on them; returns how many."""

@@ -13,7 +13,7 @@ from paper_exchange.administration import ROUTES, Administration, NotFoundError
 from paper_exchange.amounts import ControlInvalidError, positive_units
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
-from paper_exchange.server.faults import FaultInvalidError, Faults
+from paper_exchange.faults.control import Faults
 from paper_exchange.venue import Venue
 
 
@@ -50,6 +50,9 @@ class Control:
                 web.post("/control/faults", self._start_fault),
                 web.get("/control/faults", self._list_faults),
                 web.delete("/control/faults", self._clear_faults),
+                web.get("/control/faults/record", self._record),
+                web.get("/control/faults/plan", self._plan),
+                web.delete("/control/faults/{id}", self._end_fault),
                 web.post("/control/trades", self._push_trade),
                 web.delete("/control/connections", self._drop),
             ]
@@ -80,11 +83,8 @@ class Control:
         return web.json_response({"closed": self._drop_connections()})
 
     async def _start_fault(self, request: web.Request) -> web.Response:
-        try:
-            self._faults.start(await _body(request))
-        except FaultInvalidError as error:
-            raise ControlInvalidError(str(error)) from error
-        return web.json_response({"faults": self._faults.describe()}, status=201)
+        begun = self._faults.start(await _body(request))
+        return web.json_response(self._faults.tell(begun) | {"faults": self._faults.describe()}, status=201)
 
     async def _list_faults(self, _request: web.Request) -> web.Response:
         return web.json_response({"faults": self._faults.describe()})
@@ -92,6 +92,20 @@ class Control:
     async def _clear_faults(self, _request: web.Request) -> web.Response:
         self._faults.clear()
         return web.json_response({"faults": []})
+
+    async def _end_fault(self, request: web.Request) -> web.Response:
+        asked = request.match_info["id"]
+        if not (asked.isascii() and asked.isdigit() and self._faults.stop(int(asked))):
+            known = ", ".join(str(one["id"]) for one in self._faults.describe()) or "none"
+            raise NotFoundError(f"id: no fault {asked} is in force; there are: {known}")
+        return web.json_response({"faults": self._faults.describe()})
+
+    async def _record(self, _request: web.Request) -> web.Response:
+        record = self._faults.record
+        return web.json_response({"rows": list(record.rows), "gone": record.written - len(record.rows)})
+
+    async def _plan(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._faults.record.plan())
 
     async def _push_trade(self, request: web.Request) -> web.Response:
         body = await _body(request)

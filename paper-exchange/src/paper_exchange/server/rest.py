@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ from paper_exchange.api import SpotApi
 from paper_exchange.auth import check_signature, check_time, find_key, split_signature
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.endpoint import is_sapi
+from paper_exchange.faults.calls import NONE, CallFaults, Disturbance
+from paper_exchange.faults.model import Subject
 from paper_exchange.gate import Gate, Request
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
-from paper_exchange.server.faults import Faults
+from paper_exchange.server.disturbed import lost, refused
 from paper_exchange.server.group_commit import GroupCommit
 from paper_exchange.time_units import in_microseconds as told_in_microseconds
 from paper_exchange.time_units import wants_microseconds
@@ -61,7 +64,7 @@ class RestApi:
     """The handler of every path under /api and /sapi."""
 
     def __init__(
-        self, venue: Venue, api: SpotApi, *, gate: Gate, limits: Limits, faults: Faults, registry: CollectorRegistry
+        self, venue: Venue, api: SpotApi, *, gate: Gate, limits: Limits, faults: CallFaults, registry: CollectorRegistry
     ) -> None:
         self._venue = venue
         self._api = api
@@ -81,36 +84,55 @@ class RestApi:
         except web.RequestPayloadError:
             # A body that is not what its Content-Encoding or its chunks say.
             return web.json_response(_UNREADABLE, status=400)
-        if sent.path == _REMOVED and not self._faults.active():
-            response = web.Response(text=_GONE, status=410, content_type="text/html")
-        else:
-            reply = self.respond(sent)
-            # What is refused may have changed something too; what only reads may have seen what is not stored.
-            try:
-                await self._stored.done()
-            except Exception:
-                _log.exception("storing failed", path=sent.path)
-                reply = Reply(500, _UNKNOWN, {})
-            page = isinstance(reply.body, str)
-            response = web.Response(
-                text=reply.body if page else json.dumps(reply.body, separators=(",", ":")),
-                status=reply.status,
-                headers=reply.headers,
-                content_type="text/html" if page else "application/json",
-            )
         path = sent.path if sent.path in self._paths else "other"
+        subject = self._subject(sent) if self._faults.any else None
+        end, answer = await self._end(sent, subject)
+        if end.lost:
+            self._requests.labels(path, "lost").inc()
+            return await lost(request, cut=end.cut)
+        response = refused(end.refusal) if end.refusal is not None else answer
         self._requests.labels(path, str(response.status)).inc()
         return response
 
-    def respond(self, sent: Sent) -> Reply:
+    async def _end(self, sent: Sent, subject: Subject | None) -> tuple[Disturbance, web.Response]:
+        """What faults make of the end of a request, and its answer where they leave it."""
+        before = NONE if subject is None else self._faults.before(subject)
+        if before.seconds:
+            await asyncio.sleep(before.seconds)
+        if before.ends:
+            return before, web.Response()
+        reply = self.respond(sent, before.skew_ms)
+        # What is refused may have changed something too; what only reads may have seen what is not stored.
+        try:
+            await self._stored.done()
+        except Exception:
+            _log.exception("storing failed", path=sent.path)
+            reply = Reply(500, _UNKNOWN, {})
+        after = NONE if subject is None else self._faults.after(subject, accepted=reply.status == 200)
+        if after.seconds:
+            await asyncio.sleep(after.seconds)
+        page = isinstance(reply.body, str)
+        return after, web.Response(
+            text=reply.body if page else json.dumps(reply.body, separators=(",", ":")),
+            status=reply.status,
+            headers=reply.headers,
+            content_type="text/html" if page else "application/json",
+        )
+
+    def _subject(self, sent: Sent) -> Subject:
+        """Whom and what a request is about, as far as can be seen before it is checked."""
+        key = self._venue.keys.get(sent.headers.get("x-mbx-apikey", ""))
+        params = dict(parse_qsl(sent.body)) | dict(parse_qsl(sent.query))
+        endpoint = f"{sent.method} {sent.path}"
+        return Subject(endpoint, uid=0 if key is None else key.uid, symbol=params.get("symbol", ""))
+
+    def respond(self, sent: Sent, skew_ms: int = 0) -> Reply:
         """The reply to a request; it may be sent when what was done until now is committed."""
-        fault = self._faults.active()
-        if fault and sent.path.startswith("/api"):
-            retry = {"Retry-After": str(self._faults.retry_after())} if fault.status in (418, 429) else {}
-            return Reply(fault.status, fault.body(), retry)
+        if sent.path == _REMOVED:
+            return Reply(410, _GONE)
         headers: dict[str, str] = {}
         try:
-            status, body = self._answer(sent, headers)
+            status, body = self._answer(sent, headers, skew_ms)
         except ExchangeError as error:
             status, body = error.status, error.told()
             if error.retry_at is not None:
@@ -130,7 +152,7 @@ class RestApi:
         used = str(self._limits.used_weight(sent.address, now))
         return {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used}
 
-    def _answer(self, sent: Sent, headers: dict[str, str]) -> tuple[int, Any]:
+    def _answer(self, sent: Sent, headers: dict[str, str], skew_ms: int) -> tuple[int, Any]:
         route = self._api.routes.get((sent.method, sent.path))
         if route is None:
             if not is_sapi(sent.path):
@@ -153,14 +175,15 @@ class RestApi:
             params,
             sent.address,
             key=lambda: find_key(self._venue.keys, api_key),
-            prove=lambda key: self._prove(key, sent, params),
+            prove=lambda key: self._prove(key, sent, params, skew_ms),
             counted=counted,
+            skew_ms=skew_ms,
         )
         answer = self._gate.answer(request)
         return 200, told_in_microseconds(answer) if in_microseconds else answer
 
-    def _prove(self, key: ApiKey, sent: Sent, params: dict[str, str]) -> None:
-        check_time(params, self._venue.now_ms())
+    def _prove(self, key: ApiKey, sent: Sent, params: dict[str, str], skew_ms: int) -> None:
+        check_time(params, self._venue.now_ms() + skew_ms)
         query, in_query = split_signature(sent.query)
         body, in_body = split_signature(sent.body)
         # Query and body are signed one after the other, without a separator, as they were received.

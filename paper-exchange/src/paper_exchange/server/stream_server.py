@@ -37,10 +37,10 @@ class StreamServer:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One connection: `/ws/<stream>/<stream>`, `/stream?streams=<stream>/<stream>`, or none and SUBSCRIBE."""
-        refusal = self._connections.refuse(request, "streams")
+        combined = request.path.startswith("/stream")
+        refusal = await self._connections.refuse(request, "GET /stream" if combined else "GET /ws")
         if refusal is not None:
             return refusal
-        combined = request.path.startswith("/stream")
         asked = _parameter(request, "streams") if combined else request.match_info.get("streams", "")
         try:
             microseconds = wants_microseconds(_parameter(request, "timeUnit") or None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -14,6 +16,8 @@ from prometheus_client import Counter
 from paper_exchange.api import SpotApi
 from paper_exchange.auth import unauthorized
 from paper_exchange.core.errors import ExchangeError
+from paper_exchange.faults.calls import NONE, CallFaults, Disturbance
+from paper_exchange.faults.model import Subject
 from paper_exchange.gate import Gate, Request
 from paper_exchange.keys import ApiKey
 from paper_exchange.limits import Limits
@@ -40,6 +44,7 @@ class Desk:
     gate: Gate
     limits: Limits
     requests: Counter
+    faults: CallFaults
 
 
 class WsApi:
@@ -53,7 +58,7 @@ class WsApi:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One connection until it closes; `timeUnit` and `returnRateLimits` in its address hold for all of it."""
-        refusal = self._connections.refuse(request, "WebSocket API")
+        refusal = await self._connections.refuse(request, "GET /ws-api/v3")
         if refusal is not None:
             return refusal
         try:
@@ -64,17 +69,21 @@ class WsApi:
         self._desk.limits.charge(address, _CONNECT_WEIGHT, self._desk.venue.now_ms())
         show_limits = request.query.get("returnRateLimits") != "false"
         async with self._connections.open(request) as connection:
-            talk = _Talk(self._desk, connection, address, microseconds=microseconds, show_limits=show_limits)
+            ban = partial(self._ban, connection)
+            talk = _Talk(self._desk, connection, address, ban, microseconds=microseconds, show_limits=show_limits)
             self._talks.add(talk)
             connection.farewell = talk.farewell
             try:
                 async for frame in connection.frames(self._connections.clock_ms):
-                    if talk.receive(frame) == _BANNED:
-                        connection.end(self._connections.clock_ms(), WSCloseCode.POLICY_VIOLATION)
+                    talk.receive(frame)
             finally:
                 self._talks.discard(talk)
+                talk.gone = True
                 talk.session.close()
         return connection.socket
+
+    def _ban(self, connection: Connection) -> None:
+        connection.end(self._connections.clock_ms(), WSCloseCode.POLICY_VIOLATION)
 
     def _on_key_deleted(self, key: ApiKey) -> None:
         for talk in list(self._talks):
@@ -85,32 +94,88 @@ class _Talk:
     """What is said on one connection."""
 
     def __init__(
-        self, desk: Desk, connection: Connection, address: str, *, microseconds: bool, show_limits: bool
+        self,
+        desk: Desk,
+        connection: Connection,
+        address: str,
+        ban: Callable[[], None],
+        *,
+        microseconds: bool,
+        show_limits: bool,
     ) -> None:
+        """`ban` closes the connection of a client that is banned."""
         self._desk = desk
         self._connection = connection
         self._address = address
+        self._ban = ban
         self._microseconds = microseconds
         self._show_limits = show_limits
         self._after: list[dict[str, Any]] | None = None
         """Events that wait for the answer to the request that caused them."""
+        self.gone = False
+        """Whether the connection is over: what a fault held up is not done any more."""
         self.session = Session(desk.venue, address, show_limits=show_limits, tell=self._on_event)
 
-    def receive(self, frame: str | bytes) -> int:
-        """One frame of the client: what it changed is stored, then it is answered, then all hear of it.
+    def receive(self, frame: str | bytes) -> None:
+        """One frame of the client, which faults may hold up, refuse, or leave without an answer."""
+        try:
+            request = parse_request(frame)
+        except RequestRefusedError as refused:
+            answer = failure(refused.ident, refused.error, self._desk.venue.now_ms())
+            self._finish("other", self._with_limits(answer, None, None))
+            return
+        faults = self._desk.faults
+        if not faults.any:
+            self._execute(request, None, NONE)
+            return
+        params = request.params
+        subject = Subject(request.method, uid=self.session.uid_of(params), symbol=params.get("symbol", ""))
+        before = faults.before(subject)
+        self._later(before.seconds, lambda: self._execute(request, subject, before))
 
-        Returns the status of the answer.
-        """
-        venue = self._desk.venue
+    def _execute(self, request: ApiRequest, subject: Subject | None, before: Disturbance) -> None:
+        """Do what is asked: what it changed is stored, then it is answered, then all hear of it."""
+        method = request.method if request.method in METHODS or request.method in self.session.methods else "other"
+        if before.ends:
+            self._end(method, request, before, {})
+            return
         self._after = []
-        method, answer = self._answer(frame)
+        self.session.skew_ms = before.skew_ms
+        answer = self._answer(request, before.skew_ms)
+        after = NONE
+        if subject is not None:
+            after = self._desk.faults.after(subject, accepted=answer["status"] == 200)
+        self._later(after.seconds, lambda: self._end(method, request, after, answer))
+        events, self._after = self._after, None
+        for event in events:
+            self._send(event)
+        self._desk.venue.tell()
+
+    def _end(self, method: str, request: ApiRequest, disturbance: Disturbance, answer: dict[str, Any]) -> None:
+        """Answer a request, as far as a fault lets it be answered."""
+        if disturbance.lost:
+            self._desk.requests.labels(method, "lost").inc()
+            if disturbance.cut:
+                self._connection.cut()
+            return
+        if disturbance.refusal is not None:
+            now = self._desk.venue.now_ms()
+            refusal = failure(request.ident, disturbance.refusal.error(now), now)
+            answer = self._with_limits(refusal, request.show_limits, None)
+        self._finish(method, answer)
+
+    def _finish(self, method: str, answer: dict[str, Any]) -> None:
         self._desk.requests.labels(method, str(answer["status"])).inc()
         self._send(answer)
-        after, self._after = self._after, None
-        for event in after:
-            self._send(event)
-        venue.tell()
-        return int(answer["status"])
+        if answer["status"] == _BANNED:
+            self._ban()
+
+    def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do it when a fault lets it be done; what comes meanwhile is done before."""
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, lambda: None if self.gone else do())
+        else:
+            do()
 
     def farewell(self) -> None:
         """The server shuts down."""
@@ -118,26 +183,20 @@ class _Talk:
 
     # -- answers -----------------------------------------------------------------------------------------------
 
-    def _answer(self, frame: str | bytes) -> tuple[str, dict[str, Any]]:
-        """The method, "other" for what is none, and the answer."""
+    def _answer(self, request: ApiRequest, skew_ms: int) -> dict[str, Any]:
         now = self._desk.venue.now_ms()
-        try:
-            request = parse_request(frame)
-        except RequestRefusedError as refused:
-            return "other", self._with_limits(failure(refused.ident, refused.error, now), None, None)
-        method = request.method if request.method in METHODS or request.method in self.session.methods else "other"
         if self.session.revoked():
-            return method, failure(None, unauthorized(), now)
+            return failure(None, unauthorized(), now)
         uids: list[int] = []
         try:
-            answer = success(request.ident, self._stored(lambda: self._result(request, uids)))
+            answer = success(request.ident, self._stored(lambda: self._result(request, uids, skew_ms)))
         except ExchangeError as error:
             answer = failure(request.ident, error, now)
         except Exception:
             _log.exception("WebSocket request failed", method=request.method)
             unknown = ExchangeError(-1000, "An unknown error occurred while processing the request.", status=500)
             answer = failure(request.ident, unknown, now)
-        return method, self._with_limits(answer, request.show_limits, uids[0] if uids else None)
+        return self._with_limits(answer, request.show_limits, uids[0] if uids else None)
 
     def _stored(self, result: Callable[[], Any]) -> Any:
         """A result, or a refusal, once what came of it is stored."""
@@ -147,7 +206,7 @@ class _Talk:
             self._desk.venue.keep()
         return in_microseconds(made) if self._microseconds else made
 
-    def _result(self, request: ApiRequest, uids: list[int]) -> Any:
+    def _result(self, request: ApiRequest, uids: list[int], skew_ms: int) -> Any:
         """What the method returns; `uids` gets the account whose orders were counted."""
         params = request.params
         # It is signed as every parameter is, but it is the frame's, not the endpoint's.
@@ -170,7 +229,15 @@ class _Talk:
             return key
 
         return self._desk.gate.answer(
-            Request(endpoint, route, read, self._address, key_of, lambda key: self.session.prove(key, params))
+            Request(
+                endpoint,
+                route,
+                read,
+                self._address,
+                key_of,
+                lambda key: self.session.prove(key, params),
+                skew_ms=skew_ms,
+            )
         )
 
     def _with_limits(self, answer: dict[str, Any], show: bool | None, uid: int | None) -> dict[str, Any]:

@@ -16,6 +16,17 @@ _ACTIVE: Final = 1000
 _LIFETIME: Final = 65_535
 """Subscriptions that a connection may have at once, and in all."""
 
+SESSION_METHODS: Final = (
+    "session.logon",
+    "session.status",
+    "session.logout",
+    "session.subscriptions",
+    "userDataStream.subscribe",
+    "userDataStream.subscribe.signature",
+    "userDataStream.unsubscribe",
+)
+"""The methods of a connection's own."""
+
 Tell = Callable[[int, dict[str, Any]], None]
 
 
@@ -41,6 +52,8 @@ class Session:
         self._key: ApiKey | None = None
         self._subscriptions: dict[int, _Subscription] = {}
         self._next = 0
+        self.skew_ms = 0
+        """How far the clock that the client sees is ahead, for the request at hand."""
         self.methods: dict[str, Callable[[dict[str, str]], Any]] = {
             "session.logon": self._log_on,
             "session.status": lambda _: self._status(),
@@ -59,9 +72,14 @@ class Session:
             return self._key
         return find_key(self._venue.keys, params.get("apiKey"))
 
+    def uid_of(self, params: dict[str, str]) -> int:
+        """The account that a request is for, 0 where its key is nobody's."""
+        key = self._venue.keys.get(params["apiKey"]) if "apiKey" in params else self._key
+        return 0 if key is None else key.uid
+
     def prove(self, key: ApiKey, params: dict[str, str]) -> None:
         """The time is always checked; the signature, over all other parameters by name, unless the session has it."""
-        check_time(params, self._venue.now_ms())
+        check_time(params, self._venue.now_ms() + self.skew_ms)
         if "apiKey" not in params and key is self._key:
             return
         signed = sorted((name, value) for name, value in params.items() if name != "signature")
@@ -106,7 +124,7 @@ class Session:
             "authorizedSince": self._authorized_ms if self._key is not None else None,
             "connectedSince": self._connected_ms,
             "returnRateLimits": self._show_limits,
-            "serverTime": self._venue.now_ms(),
+            "serverTime": self._venue.now_ms() + self.skew_ms,
             "userDataStream": bool(self._subscriptions),
         }
 
