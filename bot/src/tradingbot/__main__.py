@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tradingbot_api.bot_http import BotConfig
 EXAMPLES = """examples:
   tradingbot run --paper --symbol BTCUSDT        trade on an embedded paper exchange, nothing else needed
   tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
+  tradingbot sim --symbol BTCUSDT --hours 24     the same in minutes, on virtual time
   tradingbot check bot.yaml                      say whether a manifest can be used
   tradingbot strategies                          list the strategies and their parameters
 """
@@ -99,12 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--debug", action="store_true", help="log every candle and failed call")
     paper = run.add_argument_group("on an embedded paper exchange")
     paper.add_argument("--paper", action="store_true", help="start a paper exchange and an account for this run")
-    paper.add_argument("--symbol", default="BTCUSDT", help="what to trade (default %(default)s)")
-    paper.add_argument(
-        "--market", default="synthetic", help="synthetic, capture:DIR or archive:DIR (default %(default)s)"
-    )
-    paper.add_argument("--seed", type=int, default=7, help="which synthetic market (default %(default)s)")
+    _market_options(paper)
     paper.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this long")
+
+    sim = commands.add_parser(
+        "sim", help="run a bot on an embedded paper exchange on virtual time: the same seed gives the same orders"
+    )
+    sim.set_defaults(command=_sim)
+    _market_options(sim)
+    sim.add_argument("--hours", type=_hours, default=1.0, help="how long, virtually (default %(default)s)")
+    sim.add_argument(
+        "--journal", type=Path, metavar="FILE", help="each input of the exchange, for paper-exchange replay"
+    )
 
     check = commands.add_parser("check", help="check a manifest")
     check.set_defaults(command=_check)
@@ -113,6 +121,21 @@ def _parser() -> argparse.ArgumentParser:
     strategies = commands.add_parser("strategies", help="list the strategies")
     strategies.set_defaults(command=_strategies)
     return parser
+
+
+def _market_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--symbol", default="BTCUSDT", help="what to trade (default %(default)s)")
+    group.add_argument(
+        "--market", default="synthetic", help="synthetic, capture:DIR or archive:DIR (default %(default)s)"
+    )
+    group.add_argument("--seed", type=int, default=7, help="which synthetic market (default %(default)s)")
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours <= 24 * 366:
+        raise argparse.ArgumentTypeError(f"expected hours above 0 and at most a year's, got {text!r}")
+    return hours
 
 
 def _port(text: str) -> int:
@@ -194,9 +217,36 @@ async def run_until_signal(
     await app.run(listening)
 
 
-def _run_paper(options: argparse.Namespace) -> int:
+def _need_paper_exchange(what: str) -> None:
     if importlib.util.find_spec("paper_exchange") is None:
-        raise UsageError("--paper: the paper exchange is not installed: install tradingbot[lab]")
+        raise UsageError(f"{what}: the paper exchange is not installed: install tradingbot[lab]")
+
+
+def _sim(options: argparse.Namespace) -> int:
+    _need_paper_exchange("sim")
+    from paper_exchange.market.events import MarketError
+    from tradingbot.lab.sim import SimRun, run_sim
+
+    if options.market.startswith("live"):
+        raise UsageError(f"--market: expected a market that does not need the time of now, got {options.market!r}")
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        return run_sim(
+            SimRun(
+                symbol=options.symbol,
+                duration=timedelta(hours=options.hours),
+                market=options.market,
+                seed=options.seed,
+                journal=options.journal,
+            ),
+            Console(),
+        )
+    except MarketError as error:
+        raise UsageError(f"sim: {error}") from error
+
+
+def _run_paper(options: argparse.Namespace) -> int:
+    _need_paper_exchange("--paper")
     from tradingbot.lab.paper import PaperRun, run_paper
 
     logging.getLogger().setLevel(logging.ERROR)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 from tradingbot.applied import Applied, choose_at_start
+from tradingbot.clocks import Clocks
 from tradingbot.config import safe_mode_wish
 from tradingbot.control import Control
-from tradingbot.desk import CONFIG_FACT, Desk, utc_now
+from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
 from tradingbot.monitoring.health import ConditionClock, Problem, not_ready
@@ -75,17 +75,21 @@ class StartError(Exception):
 class BotApp:
     """One bot. `run` lasts until `stop`; the rest is the protocol with operator and probes."""
 
-    def __init__(self, options: Options, tell: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        tell: Callable[[str, dict[str, Any]], None] | None = None,
+        clocks: Clocks | None = None,
+    ) -> None:
         self._options = options
         self._tell = tell or (lambda _kind, _figures: None)
-        self._random = Random()  # noqa: S311 - spreads retries, guards nothing
         self._stop = asyncio.Event()
         self._cancelling: asyncio.Task[None] | None = None
         self._settled = False
         """The last session left in order, or nothing of this bot was on the exchange when it ended."""
         self._lag = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
-        self.desk = desk = Desk(options.config, operated=options.operated)
+        self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
         self._turned_at = desk.monotonic()
         clock = ConditionClock()
         self.feed = StatusFeed(lambda sequence: build_status(desk, clock, sequence), state_of, desk.monotonic)
@@ -215,7 +219,7 @@ class BotApp:
                 attempt = 0
             self.feed.wake()
             if attempt:
-                wait = max(0.2, full_jitter(attempt, 1.0, LONGEST_BACKOFF, self._random))
+                wait = max(0.2, full_jitter(attempt, 1.0, LONGEST_BACKOFF, self.desk.clocks.random))
             await self._pause(wait)
 
     async def _pause(self, seconds: float) -> None:
@@ -300,8 +304,8 @@ class BotApp:
             changed=self.feed.wake,
             tell=self._tell,
             monotonic=self.desk.monotonic,
-            wall=utc_now,
-            random=self._random,
+            wall=self.desk.clocks.utc,
+            random=self.desk.clocks.random,
         )
 
     def _forbidden(self) -> str | None:
@@ -351,7 +355,7 @@ class BotApp:
             self._lag = max(0.0, self.desk.monotonic() - before - REFRESH_SECONDS)
             self._turned_at = self.desk.monotonic()
             if self.desk.session is not None and (equity := self.desk.session.equity) is not None:
-                self.desk.risk.update_equity(equity, utc_now())
+                self.desk.risk.update_equity(equity, self.desk.clocks.utc())
             self._look_at_annotations()
             if self.desk.refresh():
                 self.feed.wake()

@@ -6,13 +6,14 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
 
 from tradingbot.applied import Applied, StartConfig
+from tradingbot.clocks import Clocks
 from tradingbot.gateway.port import CallCounts
 from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.recovery.circuit_breaker import BreakerPanel
@@ -41,7 +42,6 @@ from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import Session
 from tradingbot.state.store import Store, StoreError
 from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
-from tradingbot_api.clock import steady_clock
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Environment
 
@@ -57,11 +57,12 @@ TIGHTENED_FACT: Final = "tightened"
 class Desk:
     """State of one bot process. Whoever changes it calls `wake`, so that the change is told at once."""
 
-    def __init__(self, config: BotConfig, *, operated: bool) -> None:
+    def __init__(self, config: BotConfig, *, operated: bool, clocks: Clocks | None = None) -> None:
         self.identity = config.bot
         self.boot_id = uuid.uuid4().hex
         self.version = version("tradingbot")
-        self.monotonic = steady_clock
+        self.clocks = clocks or Clocks()
+        self.monotonic = self.clocks.monotonic
         self.wake: Callable[[], None] = lambda: None
         """Tells the status at once."""
         self.log = structlog.get_logger("bot").bind(bot=f"{config.bot.namespace}/{config.bot.name}")
@@ -78,7 +79,7 @@ class Desk:
         """The pod's annotation asks for safe mode."""
 
         self.safe_mode = SafeMode()
-        self.panel = BreakerPanel(self.monotonic, utc_now)
+        self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
         self.grants = GrantKeeper(operated, self.monotonic)
         self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())
 
@@ -117,7 +118,7 @@ class Desk:
 
     def refresh(self) -> bool:
         """Bring the causes of safe mode up to date; True when any began, ended or changed its level."""
-        now, safe, session = utc_now(), self.safe_mode, self.session
+        now, safe, session = self.clocks.utc(), self.safe_mode, self.session
         before = [(cause.id, cause.level) for cause in safe.causes]
         pauses = {pause.code for pause in self.risk.should_pause_trading(now, self.monotonic())}
         safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
@@ -297,11 +298,6 @@ class Desk:
 
     def _tightened_fact(self) -> dict[str, Any] | None:
         return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
-
-
-def utc_now() -> datetime:
-    """Aware UTC."""
-    return datetime.now(UTC)
 
 
 def _uncovered(session: Session) -> bool:

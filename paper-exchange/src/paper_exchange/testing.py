@@ -16,7 +16,9 @@ from typing import IO, Any
 
 import aiohttp
 
-from paper_exchange.server.app import Options, PaperExchangeServer, steady_clock_ms
+from paper_exchange.server.app import Options, PaperExchangeServer, steady_clock_ms, wall_clock_ms
+
+__all__ = ["Options", "PaperExchange", "TestAccount", "running_paper_exchange", "spawn_paper_exchange"]
 
 _START_SECONDS = 30.0
 
@@ -126,10 +128,15 @@ def _session() -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def running_paper_exchange(
-    options: Options | None = None, steady_ms: Callable[[], int] = steady_clock_ms
+    options: Options | None = None,
+    steady_ms: Callable[[], int] = steady_clock_ms,
+    wall_ms: Callable[[], int] = wall_clock_ms,
 ) -> AsyncIterator[PaperExchange]:
-    """An exchange in this process and event loop; `steady_ms` is the clock on which its WebSockets age."""
-    server = PaperExchangeServer(options or Options(), steady_ms)
+    """An exchange in this process and event loop.
+
+    `steady_ms` is the clock on which its WebSockets age, `wall_ms` the exchange's time.
+    """
+    server = PaperExchangeServer(options or Options(), steady_ms, wall_ms)
     await server.start()
     try:
         async with _session() as session:

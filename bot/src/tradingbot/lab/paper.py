@@ -68,12 +68,11 @@ def paper_settings(symbol: str, base_url: str) -> BotSettings:
 
 async def run_paper(run: PaperRun, console: Console) -> int:
     """Trade until Ctrl-C or the end of the duration; shows a live table, or lines where there is no terminal."""
-    structlog.configure(processors=[_drop])
+    structlog.configure(processors=[drop_log])
     with tempfile.TemporaryDirectory(prefix="tradingbot-paper-") as directory:
         folder = Path(directory)
         async with _exchange(run, folder) as (base_url, control_url):
             keys = folder / "keys"
-            keys.mkdir(mode=0o700)
             await _make_account(control_url, keys)
             config = BotConfig(
                 revision=1,
@@ -86,8 +85,9 @@ async def run_paper(run: PaperRun, console: Console) -> int:
     return 0
 
 
-def _drop(_logger: Any, _name: str, _event: Any) -> Any:
-    raise structlog.DropEvent  # the screen shows what happens; logs would tear the table
+def drop_log(_logger: Any, _name: str, _event: Any) -> Any:
+    """The screen shows what happens; logs would tear the table."""
+    raise structlog.DropEvent
 
 
 async def _show(app: BotApp, screen: Screen, duration: float | None) -> None:
@@ -155,8 +155,14 @@ async def _make_account(control_url: str, keys: Path) -> None:
     ):
         answer.raise_for_status()
         account = await answer.json()
-    for name, value in (("apiKey", account["apiKey"]), ("apiSecret", account["secretKey"])):
-        file = keys / name
+    write_keys(keys, account["apiKey"], account["secretKey"])
+
+
+def write_keys(folder: Path, api_key: str, secret_key: str) -> None:
+    """Keys as a Secret that is mounted has them."""
+    folder.mkdir(mode=0o700)
+    for name, value in (("apiKey", api_key), ("apiSecret", secret_key)):
+        file = folder / name
         file.touch(mode=0o600)
         file.write_text(value, encoding="utf-8")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tradingbot.desk import Desk, utc_now
+from tradingbot.desk import Desk
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.streams import StreamName
 from tradingbot.model import NO_LIST
@@ -163,7 +163,7 @@ def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskSta
 def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
     """The whole status as it is now; `clock` remembers since when conditions are as they are."""
     desk.refresh()
-    session, facts, now = desk.session, desk.facts(), utc_now()
+    session, facts, now = desk.session, desk.facts(), desk.clocks.utc()
     known = trading(session, desk.risk) if session else None
     quiet = session is not None and session.manager.entries_quiet
     counts = add_counts(desk.former_counts, session.exchange.counts) if session else desk.former_counts

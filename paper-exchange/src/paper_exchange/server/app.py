@@ -23,7 +23,7 @@ from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
-from paper_exchange.market.events import BookUpdate, Market, MarketTrade
+from paper_exchange.market.events import BookUpdate, Market, MarketError, MarketTrade
 from paper_exchange.market.live import upstream_of
 from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
@@ -41,7 +41,7 @@ from paper_exchange.wallet import Wallet
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.05
-_STUCK_SECONDS: Final = 10.0
+_STUCK_MS: Final = 10_000
 _BATCH: Final = 50
 _LARGEST_BODY: Final = 64 * 1024
 
@@ -65,7 +65,7 @@ class Options:
     """The file that tells what faults did; in the directory where there is one, unless named here."""
 
 
-class UnknownSymbolError(Exception):
+class UnknownSymbolError(MarketError):
     """A symbol that the exchange does not know."""
 
     code = "UnknownSymbol"
@@ -96,10 +96,16 @@ def steady_clock_ms() -> int:
 class PaperExchangeServer:
     """One exchange on its two ports, between `start` and `stop`."""
 
-    def __init__(self, options: Options, steady_ms: Callable[[], int] = steady_clock_ms) -> None:
+    def __init__(
+        self,
+        options: Options,
+        steady_ms: Callable[[], int] = steady_clock_ms,
+        wall_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
         """Open the store and the market; raises when either cannot be opened.
 
-        `steady_ms` is the clock on which connections age; one that a test turns makes a day pass at once.
+        `steady_ms` is the clock on which connections age, `wall_ms` the exchange's time; with one that a test turns a
+        day passes at once.
         """
         unknown = [symbol for symbol in options.symbols if symbol not in SYMBOLS]
         if unknown or not options.symbols:
@@ -113,20 +119,20 @@ class PaperExchangeServer:
         self.live: LiveFeed | None = None
         """What follows another exchange, where the market is one that is followed."""
         if upstream is None:
-            self._market = open_market(options.market, options.symbols, options.seed, wall_clock_ms())
+            self._market = open_market(options.market, options.symbols, options.seed, wall_ms())
         else:
             self.live = LiveFeed(
                 upstream,
                 options.symbols,
                 options.live,
                 steady_ms=steady_ms,
-                wall_ms=wall_clock_ms,
+                wall_ms=wall_ms,
                 rng=Random(),  # noqa: S311, it only spreads reconnects
                 registry=registry,
             )
         self._store = Store(options.data_dir)
         self._journal = Journal(options.journal) if options.journal else None
-        self.venue = Venue(options.symbols, self._market, self._store, wall_clock_ms, registry, journal=self._journal)
+        self.venue = Venue(options.symbols, self._market, self._store, wall_ms, registry, journal=self._journal)
         limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
@@ -135,8 +141,8 @@ class PaperExchangeServer:
         self.faults = Faults(
             Known(options.symbols, known_endpoints(api)),
             seed=options.seed,
-            clock=time.monotonic,
-            now_ms=wall_clock_ms,
+            clock=lambda: steady_ms() / 1000,
+            now_ms=wall_ms,
             count=lambda kind: applied.labels(kind).inc(),
             file=self._fault_log,
         )
@@ -149,7 +155,7 @@ class PaperExchangeServer:
             "paper_exchange_ws_requests", "WebSocket API requests", ["method", "status"], registry=registry
         )
         ws_api = WsApi(Desk(self.venue, api, gate, limits, ws_requests, calls), self._connections)
-        streams = StreamServer(self._streams, options.symbols, self._connections, wall_clock_ms)
+        streams = StreamServer(self._streams, options.symbols, self._connections, wall_ms)
         public = web.Application(client_max_size=_LARGEST_BODY)
         public.router.add_get("/ws-api/v3", ws_api.handle)
         public.router.add_get("/ws", streams.handle)
@@ -182,7 +188,7 @@ class PaperExchangeServer:
             lambda: float(len(self._connections))
         )
         self._market_tasks: list[asyncio.Task[None]] = []
-        self._turned = 0.0
+        self._steady_ms, self._turned_ms = steady_ms, 0
         self.base_url = ""
         self.control_url = ""
 
@@ -200,7 +206,7 @@ class PaperExchangeServer:
             host = "127.0.0.1" if self.options.host in ("0.0.0.0", "") else self.options.host  # noqa: S104, compared
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
-        self._turned = time.monotonic()
+        self._turned_ms = self._steady_ms()
         parts = [self._pump()]
         if self.live is not None:
             parts.append(self.live.run(self.venue.feed, self.venue.set_known))
@@ -228,7 +234,7 @@ class PaperExchangeServer:
         """What is wrong with the server, or None."""
         if not self._market_tasks or any(task.done() for task in self._market_tasks):
             return "the market does not run"
-        if time.monotonic() - self._turned > _STUCK_SECONDS:
+        if self._steady_ms() - self._turned_ms > _STUCK_MS:
             return "the market is stuck"
         return None
 
@@ -257,7 +263,7 @@ class PaperExchangeServer:
             if now - saved >= 1000:
                 saved = now
                 self.venue.save_market()
-            self._turned = time.monotonic()
+            self._turned_ms = self._steady_ms()
             wait = _TICK_SECONDS
             if following is not None:
                 wait = min(wait, max(0.0, (following.time_ms - self.venue.now_ms()) / 1000))
