@@ -99,7 +99,9 @@ async def test_depth_events_follow_on_each_other_and_tell_changes_only(exchange:
             events.append(await talk.next())
     for before, after in itertools.pairwise(events):
         assert after["U"] == before["u"] + 1
-        assert after["E"] - before["E"] >= (50 if speed else 950)
+        # At most one in each interval of the clock; a busy machine tells one late, and the next one in time.
+        every = 100 if speed else 1000
+        assert after["E"] // every > before["E"] // every
         assert after["u"] >= after["U"]
     for event in events:
         assert event["b"] or event["a"]
