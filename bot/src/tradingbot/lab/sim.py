@@ -6,7 +6,8 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
 
 from paper_exchange.testing import Options as ExchangeOptions
-from paper_exchange.testing import running_paper_exchange
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from paper_exchange.virtual_loop import VirtualLoop
 from tradingbot.app import BotApp, Options
 from tradingbot.clocks import Clocks
@@ -87,19 +88,25 @@ def _table(report: SimReport) -> Table:
     return table
 
 
-def simulate(run: SimRun, progress: Callable[[timedelta], None]) -> SimReport:
+Beside = Callable[[PaperExchange, TestAccount], Coroutine[Any, Any, None]]
+"""Runs beside the bot, on the same loop, until the end: what disturbs the exchange or looks at it."""
+
+
+def simulate(run: SimRun, progress: Callable[[timedelta], None], beside: Beside | None = None) -> SimReport:
     """Runs it to its end, in this thread; `progress` is told how much is simulated each virtual minute.
 
     ConfigError for a symbol that cannot be, MarketError for a market that cannot be had.
     """
     loop = VirtualLoop(Random(f"{run.seed}/network"), LATENCY)  # noqa: S311, to be repeated is the aim
     try:
-        return loop.run_until_complete(_simulate(loop, run, progress))
+        return loop.run_until_complete(_simulate(loop, run, progress, beside))
     finally:
         loop.close()
 
 
-async def _simulate(loop: VirtualLoop, run: SimRun, progress: Callable[[timedelta], None]) -> SimReport:
+async def _simulate(
+    loop: VirtualLoop, run: SimRun, progress: Callable[[timedelta], None], beside: Beside | None
+) -> SimReport:
     report, begun = SimReport(), time.monotonic()
     seconds = run.duration.total_seconds()
 
@@ -131,6 +138,7 @@ async def _simulate(loop: VirtualLoop, run: SimRun, progress: Callable[[timedelt
                 Options(config=config, credentials_dir=folder / "keys", state_dir=folder / "state"), tell, clocks
             )
             running = asyncio.create_task(app.run())
+            other = asyncio.create_task(beside(exchange, account) if beside else asyncio.sleep(seconds))
             while loop.time() < seconds and not running.done():
                 await asyncio.wait([running], timeout=min(_STEP_SECONDS, seconds - loop.time()))
                 progress(timedelta(seconds=min(seconds, loop.time())))
@@ -138,5 +146,8 @@ async def _simulate(loop: VirtualLoop, run: SimRun, progress: Callable[[timedelt
             app.stop()
             await running
             report.account = await exchange.account(account.uid)
+            other.cancel()
+            with suppress(asyncio.CancelledError):
+                await other
     report.simulated, report.took = timedelta(seconds=loop.time()), time.monotonic() - begun
     return report

@@ -1,0 +1,147 @@
+"""A simulated bot among random faults of its exchange: afterwards it trades again, and its books are the exchange's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any, Final
+
+import structlog
+
+from paper_exchange.core.model import Side
+from paper_exchange.core.units import SCALE
+from paper_exchange.testing import PaperExchange, TestAccount
+from tradingbot.lab.sim import SimReport, SimRun, simulate
+from tradingbot_api.bot_http import BotStatus
+
+SIMS: Final = 200
+"""Simulations of the campaign."""
+MINUTES: Final = 10
+CALM: Final = 240.0
+"""Seconds without faults at the end: what the longest ban and back-off need, and a reconciliation."""
+SYMBOL: Final = "BTCUSDT"
+_DUST: Final = Decimal(11)
+"""Value in quote that may be left: nothing as small can be sold."""
+_WATCH_SECONDS: Final = 0.25
+_KINDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("lost_answer", {}), ("lost_answer", {"cut": False}), ("lost_request", {}), ("lost_request", {"cut": False}),
+    ("error_after", {"code": -1007}), ("error_after", {"code": -1006}), ("error", {"code": -1000}),
+    ("error", {"code": -1001}), ("error", {"code": -1008}), ("order_refused", {"code": -2010}),
+    ("list_refused", {"code": -2010}), ("rate_limited", {}), ("banned", {}), ("maintenance", {}),
+    ("maintenance", {"form": 410}), ("maintenance", {"form": -1016}), ("delay", {"seconds": 2, "jitter": 5}),
+    ("answer_delay", {"seconds": 2, "jitter": 5}), ("clock_skew", {"milliseconds": 3000}),
+    ("clock_skew", {"milliseconds": -8000}),
+)  # fmt: skip
+_ENDPOINTS: Final = (
+    ["POST /api/v3/*"], ["GET *"], ["DELETE *"], ["POST /api/v3/orderList/*"], ["GET /api/v3/account"],
+    ["GET /api/v3/openOrders"],
+)  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What came of one simulation."""
+
+    seed: int
+    faults: dict[str, int] = field(default_factory=dict)
+    """How often each kind befell a call."""
+    trades: int = 0
+    unprotected: float = 0.0
+    """Seconds for which a position was longest without its stop, by the exchange's own books: bans and outages too."""
+    seconds: float = 0.0
+    violations: list[str] = field(default_factory=list)
+
+
+class _Beside:
+    """Disturbs the exchange, and looks at its books meanwhile."""
+
+    def __init__(self, seed: int, outcome: Outcome, minutes: float) -> None:
+        self._rng = Random(f"{seed}/faults")
+        self._outcome, self._until = outcome, minutes * 60 - CALM
+
+    async def __call__(self, exchange: PaperExchange, account: TestAccount) -> None:
+        watch = asyncio.create_task(self._watch(exchange, account.uid))
+        try:
+            await self._disturb(exchange)
+            await exchange.clear_faults()
+            record = await exchange.fault_record()
+            kinds = {row["fault"]: row["is"]["kind"] for row in record if "fault" in row}
+            self._outcome.faults = dict(Counter(kinds[row["applied"]] for row in record if "applied" in row))
+            await watch
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+
+    async def _disturb(self, exchange: PaperExchange) -> None:
+        rng, loop = self._rng, asyncio.get_running_loop()
+        while loop.time() < self._until:
+            await asyncio.sleep(rng.uniform(5, 40))
+            kind, parameters = rng.choice(_KINDS)
+            when: dict[str, Any] = {"for": rng.uniform(1, 45), "probability": rng.choice((0.2, 0.5, 1.0))}
+            if rng.random() < 0.5:
+                when["count"] = rng.choice((1, 2, 5))
+            if rng.random() < 0.5 and kind != "clock_skew":
+                when["endpoints"] = rng.choice(_ENDPOINTS)
+            await exchange.start_fault(kind, **parameters, **when)
+
+    async def _watch(self, exchange: PaperExchange, uid: int) -> None:
+        assert exchange.server is not None
+        books, loop = exchange.server.venue.exchange, asyncio.get_running_loop()
+        since: float | None = None
+        while True:
+            balance = books.accounts[uid].balance("BTC")
+            worth = Decimal(balance.free + balance.locked) * (books.market(SYMBOL).last or 0) / SCALE / SCALE
+            stopped = any(one.side is Side.SELL and one.stop_price for one in books.open_orders(uid, SYMBOL))
+            if worth <= _DUST or stopped:
+                since = None
+            else:
+                since = loop.time() if since is None else since
+                self._outcome.unprotected = max(self._outcome.unprotected, loop.time() - since)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+
+def sim_among_faults(seed: int, minutes: float = MINUTES) -> Outcome:
+    """One simulation; what it broke is in `violations`."""
+    outcome, errors = Outcome(seed), list[str]()
+
+    def keep_errors(_logger: Any, level: str, event: Any) -> Any:
+        if level in {"error", "exception", "critical"}:
+            errors.append(str(event)[:500])
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[keep_errors])
+    try:
+        run = SimRun(SYMBOL, timedelta(minutes=minutes), seed=seed)
+        report = simulate(run, lambda _: None, _Beside(seed, outcome, minutes))
+    finally:
+        structlog.reset_defaults()
+    outcome.trades, outcome.seconds = len(report.account["trades"]), report.took
+    outcome.violations = [f"logged {error}" for error in errors] + _amiss(report)
+    return outcome
+
+
+def _amiss(report: SimReport) -> list[str]:
+    """What is not as it must be after the calm."""
+    status, account = report.status, report.account
+    if status is None:
+        return ["there is no status"]
+    wrong = [f"{name} is {told}" for name, told in _conditions(status).items() if told[0] != "True"]
+    held = {asset: Decimal(row["free"]) + Decimal(row["locked"]) for asset, row in account["balances"].items()}
+    position = status.position.quantity if status.position else None
+    if position != held.get("BTC", Decimal(0)):
+        wrong.append(f"the position is {position}, and the exchange has {held.get('BTC')}")
+    known = {order["clientOrderId"] for order in account["openOrders"]}
+    if known != {order.client_order_id for order in status.open_orders}:
+        wrong.append(f"the exchange has {sorted(known)} open, and the bot knows {status.open_orders}")
+    return wrong
+
+
+def _conditions(status: BotStatus) -> dict[str, tuple[str, str]]:
+    wanted = ("BalanceSynced", "TradingAllowed", "Protected")
+    return {one.type: (one.status, one.reason) for one in status.conditions if one.type in wanted}
