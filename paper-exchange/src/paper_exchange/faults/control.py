@@ -7,6 +7,7 @@ from typing import IO, Any
 
 from paper_exchange.faults.calls import CallFaults
 from paper_exchange.faults.engine import Applied, Engine, InForce
+from paper_exchange.faults.line import Line
 from paper_exchange.faults.model import Fault
 from paper_exchange.faults.parsing import Known, parse_fault, write_fault
 from paper_exchange.faults.record import Record
@@ -34,6 +35,10 @@ class Faults:
         self.record.begin(seed)
         self.engine = Engine(seed, clock, self._applied)
         self.calls = CallFaults(self.engine)
+
+    def line(self) -> Line:
+        """What is between the exchange and a new connection."""
+        return Line(self.engine)
 
     def start(self, body: object) -> InForce:
         """Put {"kind": "lost_answer", "count": 1} in force; ControlInvalidError names the field."""

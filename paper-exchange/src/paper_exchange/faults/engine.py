@@ -77,7 +77,7 @@ class Engine:
     def __init__(self, seed: int, clock: Callable[[], float], hear: Callable[[Applied], None]) -> None:
         """`hear` is told of whatever a fault befell."""
         self._seed = seed
-        self._clock = clock
+        self.clock = clock
         self._hear = hear
         self._next = 1
         self._stages: dict[Stage, list[InForce]] = {stage: [] for stage in Stage}
@@ -88,7 +88,7 @@ class Engine:
             raise ControlInvalidError(f"faults: expected at most {_MOST} in force, got one more; end some")
         if fault.seed is None:
             fault = replace(fault, seed=self._seed * 1_000_003 + self._next)
-        begun = InForce(self._next, fault, self._clock())
+        begun = InForce(self._next, fault, self.clock())
         self._next += 1
         self._stages[fault.stage].append(begun)
         return begun
@@ -104,7 +104,7 @@ class Engine:
 
     def in_force(self) -> list[InForce]:
         """The faults that may still befall something, oldest first."""
-        now = self._clock()
+        now = self.clock()
         for stage, faults in self._stages.items():
             if any(one.over(now) for one in faults):
                 self._stages[stage] = [one for one in faults if not one.over(now)]
@@ -123,7 +123,7 @@ class Engine:
         return list(self._applied(stage, subject))
 
     def _applied(self, stage: Stage, subject: Subject) -> Iterator[Applied]:
-        now = self._clock()
+        now = self.clock()
         for one in list(self._stages[stage]):
             if one.over(now):
                 self._stages[stage].remove(one)

@@ -113,4 +113,10 @@ KINDS: Final[dict[str, Kind]] = {
     "delay": Kind(Stage.DELAY, _SECONDS),
     "answer_delay": Kind(Stage.ANSWER_DELAY, _SECONDS),
     "clock_skew": Kind(Stage.CLOCK, {"milliseconds": Field(whole(-86_400_000, 86_400_000))}),
+    "drop_events": Kind(Stage.EVENT),
+    "duplicate_events": Kind(Stage.EVENT),
+    "reorder_events": Kind(Stage.EVENT),
+    "delay_events": Kind(Stage.EVENT, _SECONDS),
+    "dead_stream": Kind(Stage.EVENT, streams=("user",)),
+    "cut_connection": Kind(Stage.EVENT),
 }

@@ -104,8 +104,8 @@ class PaperExchangeServer:
     ) -> None:
         """Open the store and the market; raises when either cannot be opened.
 
-        `steady_ms` is the clock on which connections age, `wall_ms` the exchange's time; with one that a test turns a
-        day passes at once.
+        `steady_ms` is the clock on which connections age and faults last, `wall_ms` the exchange's time; with one that
+        a test turns a day passes at once.
         """
         unknown = [symbol for symbol in options.symbols if symbol not in SYMBOLS]
         if unknown or not options.symbols:
@@ -147,7 +147,7 @@ class PaperExchangeServer:
             file=self._fault_log,
         )
         calls = self.faults.calls
-        self._connections = Connections(steady_ms, options.connections, calls)
+        self._connections = Connections(steady_ms, options.connections, self.faults)
         self._streams = MarketStreams(self.venue, api.market_data)
         gate = Gate(self.venue, limits)
         rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=calls, registry=registry)

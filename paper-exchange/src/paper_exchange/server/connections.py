@@ -11,7 +11,8 @@ from typing import Final
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from paper_exchange.faults.calls import CallFaults
+from paper_exchange.faults.control import Faults
+from paper_exchange.faults.line import Line
 from paper_exchange.faults.model import Subject
 from paper_exchange.server.disturbed import lost, refused
 
@@ -47,9 +48,15 @@ class Connection:
     """One WebSocket; messages keep their order, and a client that does not read is cut off."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, opened_ms: int, queued_bytes: int
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        opened_ms: int,
+        queued_bytes: int,
+        line: Line,
     ) -> None:
         self.socket = socket
+        self._line = line
         self.opened_ms = opened_ms
         self.farewell: Callable[[], None] = lambda: None
         """Tells the client that the server shuts down."""
@@ -67,6 +74,18 @@ class Connection:
     def send(self, text: bytes) -> None:
         """Queue a text message in UTF-8."""
         self._put(WSMsgType.TEXT, text)
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether an event may be sent as it is."""
+        return self._line.free
+
+    def send_event(self, text: bytes, subject: Subject) -> None:
+        """Queue an event, unless a fault does something else with it."""
+        for passing in self._line.carry(text, subject):
+            self.send(passing)
+        if self._line.cut:
+            self.cut()
 
     def _put(self, kind: WSMsgType, data: bytes) -> None:
         if self._ended_ms is not None:
@@ -141,7 +160,9 @@ class Connection:
     # -- time --------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> None:
-        """Time passes: ping, and end what is too old, does not answer or does not close."""
+        """Time passes: send what was late, ping, and end what is too old, does not answer or does not close."""
+        for passing in self._line.due():
+            self.send(passing)
         if self._ended_ms is not None:
             if now_ms - self._ended_ms >= _CLOSING_MS:
                 self.cut()
@@ -158,7 +179,7 @@ class Connection:
 class Connections:
     """All open WebSockets of the server, on a clock of ms that only goes forward."""
 
-    def __init__(self, clock_ms: Callable[[], int], limits: ConnectionLimits, faults: CallFaults) -> None:
+    def __init__(self, clock_ms: Callable[[], int], limits: ConnectionLimits, faults: Faults) -> None:
         self.clock_ms = clock_ms
         self._limits = limits
         self._faults = faults
@@ -175,8 +196,8 @@ class Connections:
 
         Call it once for each attempt; `endpoint` is one of HANDSHAKES.
         """
-        if self._faults.any:
-            before = self._faults.before(Subject(endpoint))
+        if self._faults.calls.any:
+            before = self._faults.calls.before(Subject(endpoint))
             await asyncio.sleep(before.seconds)
             if before.lost:
                 return await lost(request, cut=before.cut)
@@ -204,6 +225,7 @@ class Connections:
             transport if isinstance(transport, asyncio.Transport) else None,
             self.clock_ms(),
             self._limits.queued_bytes,
+            self._faults.line(),
         )
         self._open.add(connection)
         sender = asyncio.create_task(connection.run())

@@ -9,6 +9,7 @@ from typing import Any
 
 from paper_exchange.core.state import TradePrint
 from paper_exchange.core.units import text
+from paper_exchange.faults.model import Subject
 from paper_exchange.market.candles import open_and_length
 from paper_exchange.market.tape import AggTrade
 from paper_exchange.market_data import MarketData, agg_trade
@@ -44,7 +45,8 @@ class _Topic:
 
     stream: Stream
     due_ms: int
-    subscribers: set[Subscriber] = field(default_factory=set)
+    subscribers: dict[Subscriber, None] = field(default_factory=dict)
+    """In the order in which they came."""
     told_id: int = 0
     """Of a book: its last update that was told."""
     bids: set[int] = field(default_factory=set)
@@ -76,7 +78,7 @@ class MarketStreams:
         if topic is None:
             topic = self._topics[stream.name] = self._topic(stream, self._venue.now_ms())
             self._by_symbol[stream.symbol].append(topic)
-        topic.subscribers.add(subscriber)
+        topic.subscribers[subscriber] = None
 
     def _topic(self, stream: Stream, now: int) -> _Topic:
         topic = _Topic(stream, due_ms=_next(stream, now))
@@ -92,7 +94,7 @@ class MarketStreams:
         topic = self._topics.get(name)
         if topic is None:
             return
-        topic.subscribers.discard(subscriber)
+        topic.subscribers.pop(subscriber, None)
         if not topic.subscribers:
             del self._topics[name]
             self._by_symbol[topic.stream.symbol].remove(topic)
@@ -213,10 +215,10 @@ class MarketStreams:
         self._publish(topic, event)
 
     def _publish(self, topic: _Topic, event: Event | list[Event]) -> None:
-        send(topic.subscribers, topic.stream.name, event)
+        send(topic.subscribers, topic.stream.name, event, topic.stream.symbol)
 
 
-def send(subscribers: Iterable[Subscriber], name: str, event: Event | list[Event]) -> None:
+def send(subscribers: Iterable[Subscriber], name: str, event: Event | list[Event], symbol: str = "") -> None:
     """Send an event of a stream, to each subscriber in the form it wants; each form is made once."""
     forms: dict[tuple[bool, bool], bytes] = {}
     for subscriber in subscribers:
@@ -228,7 +230,11 @@ def send(subscribers: Iterable[Subscriber], name: str, event: Event | list[Event
             if subscriber.combined:
                 body = f'{{"stream":{json.dumps(name)},"data":{body}}}'
             message = forms[form] = body.encode()
-        subscriber.connection.send(message)
+        if subscriber.connection.undisturbed:
+            subscriber.connection.send(message)
+        else:
+            kind = "" if isinstance(event, list) else event.get("e", "")
+            subscriber.connection.send_event(message, Subject(stream=name, event=kind, symbol=symbol))
 
 
 def _next(stream: Stream, now: int) -> int:

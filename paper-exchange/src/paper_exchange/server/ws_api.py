@@ -110,7 +110,7 @@ class _Talk:
         self._ban = ban
         self._microseconds = microseconds
         self._show_limits = show_limits
-        self._after: list[dict[str, Any]] | None = None
+        self._after: list[tuple[dict[str, Any], Subject]] | None = None
         """Events that wait for the answer to the request that caused them."""
         self.gone = False
         """Whether the connection is over: what a fault held up is not done any more."""
@@ -147,8 +147,8 @@ class _Talk:
             after = self._desk.faults.after(subject, accepted=answer["status"] == 200)
         self._later(after.seconds, lambda: self._end(method, request, after, answer))
         events, self._after = self._after, None
-        for event in events:
-            self._send(event)
+        for event, about in events:
+            self._send_event(event, about)
         self._desk.venue.tell()
 
     def _end(self, method: str, request: ApiRequest, disturbance: Disturbance, answer: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class _Talk:
 
     def farewell(self) -> None:
         """The server shuts down."""
-        self._send_event({"e": "serverShutdown", "E": self._desk.venue.now_ms()})
+        self._tell({"e": "serverShutdown", "E": self._desk.venue.now_ms()}, 0)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -251,15 +251,23 @@ class _Talk:
 
     # -- events ------------------------------------------------------------------------------------------------
 
-    def _on_event(self, subscription_id: int, event: dict[str, Any]) -> None:
-        self._send_event(event, subscriptionId=subscription_id)
+    def _on_event(self, subscription_id: int, uid: int, event: dict[str, Any]) -> None:
+        self._tell(event, uid, subscriptionId=subscription_id)
 
-    def _send_event(self, event: dict[str, Any], **head: int) -> None:
+    def _tell(self, event: dict[str, Any], uid: int, **head: int) -> None:
         told = {**head, "event": event_in_microseconds(event) if self._microseconds else event}
+        subject = Subject(stream="user", event=event["e"], uid=uid, symbol=event.get("s", ""))
         if self._after is None:
-            self._send(told)
+            self._send_event(told, subject)
         else:
-            self._after.append(told)
+            self._after.append((told, subject))
+
+    def _send_event(self, told: dict[str, Any], subject: Subject) -> None:
+        message = json.dumps(told, separators=(",", ":")).encode()
+        if self._connection.undisturbed:
+            self._connection.send(message)
+        else:
+            self._connection.send_event(message, subject)
 
     def _send(self, body: dict[str, Any]) -> None:
         self._connection.send(json.dumps(body, separators=(",", ":")).encode())

@@ -27,7 +27,7 @@ SESSION_METHODS: Final = (
 )
 """The methods of a connection's own."""
 
-Tell = Callable[[int, dict[str, Any]], None]
+Tell = Callable[[int, int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Session:
     """What a connection may do without proving it again, and whose events it is told."""
 
     def __init__(self, venue: Venue, address: str, *, show_limits: bool, tell: Tell) -> None:
-        """`tell` is called with the id of a subscription and an event."""
+        """`tell` is called with the id of a subscription, its account and an event."""
         self._venue = venue
         self._address = address
         self._show_limits = show_limits
@@ -146,7 +146,7 @@ class Session:
             raise ExchangeError(-2042, "Maximum subscription ID reached for this connection.")
         ident = self._next
         self._next += 1
-        end = self._venue.subscribe(key.uid, lambda event: self._tell(ident, event))
+        end = self._venue.subscribe(key.uid, lambda event: self._tell(ident, key.uid, event))
         self._subscriptions[ident] = _Subscription(key, by_session, end)
         return {"subscriptionId": ident}
 
@@ -162,8 +162,9 @@ class Session:
 
     def _end(self, idents: list[int]) -> None:
         for ident in idents:
-            self._subscriptions.pop(ident).end()
-            self._tell(ident, {"e": "eventStreamTerminated", "E": self._venue.now_ms()})
+            ended = self._subscriptions.pop(ident)
+            ended.end()
+            self._tell(ident, ended.key.uid, {"e": "eventStreamTerminated", "E": self._venue.now_ms()})
 
     def close(self) -> None:
         """The connection is gone."""
