@@ -157,7 +157,11 @@ def test_an_unknown_symbol_is_refused_with_the_known_ones() -> None:
         open_market("synthetic", ("DOGEUSDT",), 1, START_MS)
 
 
-@pytest.mark.parametrize("spec", ["", "capture", "capture:", "synthetic:1", "replay:here"])
+@pytest.mark.parametrize(
+    "spec", ["", "capture", "capture:", "synthetic:1", "synthetic:", "synthetic:mad", "replay:here"]
+)
 def test_an_unknown_spec_is_refused_with_the_forms_there_are(spec: str) -> None:
-    with pytest.raises(MarketSpecInvalidError, match="expected `synthetic`, `capture:DIR`, `archive:DIR` or `live"):
+    with pytest.raises(
+        MarketSpecInvalidError, match=r"expected `synthetic`, `synthetic:calm.*`, `capture:DIR`, `archive:DIR` or `live"
+    ):
         open_market(spec, SYMBOLS, 1, START_MS)

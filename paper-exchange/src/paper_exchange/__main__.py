@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   paper-exchange serve --data-dir ./exchange
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
+  paper-exchange serve --market synthetic:crash
   paper-exchange serve --market live
   paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--market",
         default="synthetic",
-        help="synthetic, capture:DIR, archive:DIR, live or live:BASE_URL[,STREAM_URL] (default %(default)s)",
+        help="synthetic[:MOOD], capture:DIR, archive:DIR, live or live:BASE_URL[,STREAM_URL] (default %(default)s)",
     )
     serve.add_argument(
         "--stale-after",

@@ -19,7 +19,7 @@ from paper_exchange.core.units import to_decimal, to_units
 from paper_exchange.journal import Journal
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.market.candles import CandleBook
-from paper_exchange.market.events import BookUpdate, Candle, Market, MarketTrade
+from paper_exchange.market.events import Candle, Market, MarketEvent, MarketTrade, TradingStatus
 from paper_exchange.market.tape import AggTrade, Tape
 from paper_exchange.store import Store
 
@@ -87,6 +87,7 @@ class Venue:
         self._orders = Counter("paper_exchange_order_events", "Order events", ["execution"], registry=registry)
         last_prices = store.prices()
         self._statuses = {symbol: state.status for symbol, state in self.exchange.markets.items()}
+        self._halted: set[str] = set()
         self._unknown: set[str] = set()
         for symbol in self.exchange.markets:
             if market is not None:
@@ -113,10 +114,13 @@ class Venue:
 
     # -- inputs ------------------------------------------------------------------------------------------------
 
-    def feed(self, event: BookUpdate | MarketTrade) -> None:
+    def feed(self, event: MarketEvent) -> None:
         """One event of the outside market, at its own time."""
         shift = self._shifts[event.symbol]
-        if isinstance(event, MarketTrade):
+        if isinstance(event, TradingStatus):
+            (self._halted.discard if event.trading else self._halted.add)(event.symbol)
+            self._put_status(event.symbol)
+        elif isinstance(event, MarketTrade):
             self.exchange.on_trade(
                 event.symbol,
                 to_units(event.price + shift),
@@ -236,10 +240,13 @@ class Venue:
         self._put_status(symbol)
 
     def _put_status(self, symbol: str) -> None:
-        """What was said of the symbol holds, unless nobody may trade on a book that is old."""
+        """What was said of the symbol holds, unless the market halts, or nobody may trade on a book that is old."""
         status = self._statuses[symbol]
-        unknown = symbol in self._unknown and status == "TRADING"
-        self.exchange.change_status(symbol, "CANCEL_ONLY" if unknown else status)
+        if status == "TRADING" and symbol in self._halted:
+            status = "HALT"
+        elif status == "TRADING" and symbol in self._unknown:
+            status = "CANCEL_ONLY"
+        self.exchange.change_status(symbol, status)
 
     # -- accounts ----------------------------------------------------------------------------------------------
 

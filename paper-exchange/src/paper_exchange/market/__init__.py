@@ -9,11 +9,12 @@ from random import Random
 from paper_exchange.market.archive import ArchiveMarket
 from paper_exchange.market.capture import CaptureMarket
 from paper_exchange.market.events import Market, MarketSpecInvalidError
+from paper_exchange.market.moods import MOODS, USUAL
 from paper_exchange.market.synthetic import SyntheticMarket
 
 
 def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> Market:
-    """The market that `spec` names, `synthetic`, `capture:DIR` or `archive:DIR`, beginning at `start_ms` (ms UTC).
+    """The market that `spec` names, `synthetic[:MOOD]`, `capture:DIR` or `archive:DIR`, beginning at `start_ms` (ms).
 
     The same arguments give the same market, and a symbol's data do not depend on the other symbols.
     MarketError says what is wrong with the spec, the symbols or the recording.
@@ -22,14 +23,14 @@ def open_market(spec: str, symbols: Sequence[str], seed: int, start_ms: int) -> 
     def randomness(name: str) -> Random:
         return Random(f"{seed}/{name}")  # noqa: S311, a market to be repeated is the aim
 
-    if spec == "synthetic":
-        return SyntheticMarket(symbols, randomness, start_ms)
-    kind, _, directory = spec.partition(":")
-    if kind == "capture" and directory:
-        return CaptureMarket(Path(directory), symbols, randomness, start_ms)
-    if kind == "archive" and directory:
-        return ArchiveMarket(Path(directory), symbols, randomness, start_ms)
+    kind, colon, what = spec.partition(":")
+    if spec == "synthetic" or (kind == "synthetic" and what in MOODS):
+        return SyntheticMarket(symbols, randomness, start_ms, MOODS[what] if colon else USUAL)
+    if kind == "capture" and what:
+        return CaptureMarket(Path(what), symbols, randomness, start_ms)
+    if kind == "archive" and what:
+        return ArchiveMarket(Path(what), symbols, randomness, start_ms)
     raise MarketSpecInvalidError(
-        f"market: expected `synthetic`, `capture:DIR`, `archive:DIR` or `live:BASE_URL`, got {spec!r}; "
-        "for a recording, name its directory"
+        f"market: expected `synthetic`, `synthetic:{'|'.join(MOODS)}`, `capture:DIR`, `archive:DIR` or "
+        f"`live:BASE_URL`, got {spec!r}; for a recording, name its directory"
     )

@@ -22,11 +22,11 @@ class GeneratedBook:
     and one level of each side is with every change.
     """
 
-    def __init__(self, profile: Profile, rng: Random) -> None:
-        """The levels are as far apart, and hold as much, as fits the profile's price."""
+    def __init__(self, profile: Profile, rng: Random, spacing: float = LEVEL_SPACING) -> None:
+        """Levels hold the profile's `level_value` at its price, and are `spacing` times that price apart."""
         self._rng = rng
         self._tick_units, self._step_units = to_units(profile.tick), to_units(profile.step)
-        self._gap = max(1, round(int(profile.price / profile.tick) * LEVEL_SPACING))
+        self._gap = max(1, round(int(profile.price / profile.tick) * spacing))
         self.level_steps = float(profile.level_value / profile.price / profile.step)
         self.bids: dict[int, int] = {}
         self.asks: dict[int, int] = {}

@@ -35,6 +35,15 @@ class MarketTrade:
 
 
 @dataclass(frozen=True, slots=True)
+class TradingStatus:
+    """The outside market halts a symbol, or goes on with it."""
+
+    symbol: str
+    time_ms: int
+    trading: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Candle:
     """One candle; `interval_ms` is its own length, which varies for months. Taker volumes are those of buyers.
 
@@ -61,7 +70,7 @@ class Candle:
         return self.open_time_ms + self.interval_ms - 1
 
 
-MarketEvent = BookUpdate | MarketTrade
+MarketEvent = BookUpdate | MarketTrade | TradingStatus
 
 
 class Market(Protocol):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from heapq import merge
 from random import Random
 
-from paper_exchange.market.book import Changes, GeneratedBook
-from paper_exchange.market.events import BookUpdate, Candle, MarketEvent, MarketTrade
+from paper_exchange.market.book import LEVEL_SPACING, Changes, GeneratedBook
+from paper_exchange.market.events import BookUpdate, Candle, MarketEvent, MarketTrade, TradingStatus
+from paper_exchange.market.moods import USUAL, Mood
 from paper_exchange.market.profiles import Profile, profile_of
 
 HISTORY_SECONDS = 30_600
@@ -30,21 +32,23 @@ HOME_PULL = 1 / 3600  # towards the first price, so that an endless run stays wi
 class LogPrice:
     """Log-price relative to home (0): a walk in regimes (calm or lively, trending or not) and a swing around it."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, mood: Mood = USUAL) -> None:
         self._rng = rng
+        self._mood = mood
         self._walk = self._swing = 0.0
         self._remaining = self._drift = self._liveliness = 0.0
 
-    def advance(self, seconds: float) -> float:
-        """Move on by `seconds` and return the new log-price."""
-        rng = self._rng
+    def advance(self, seconds: float, push: float = 0.0) -> float:
+        """Move on by `seconds`, and by `push` on top; returns the new log-price."""
+        rng, mood = self._rng, self._mood
         self._remaining -= seconds
         if self._remaining <= 0:
             self._remaining = rng.uniform(*REGIME_SECONDS)
             self._liveliness = rng.uniform(0.6, 1.4)
-            self._drift = rng.choice((-1, 0, 0, 1)) * rng.uniform(*TREND)
-        noise = self._liveliness * math.sqrt(seconds)
-        self._walk += (self._drift - HOME_PULL * self._walk) * seconds + WALK_VOLATILITY * noise * rng.gauss(0, 1)
+            self._drift = rng.choice((-1, 0, 0, 1)) * rng.uniform(*TREND) * mood.regimes
+        noise = self._liveliness * math.sqrt(seconds) * mood.volatility
+        pull = HOME_PULL * mood.homing * self._walk
+        self._walk += (self._drift - pull) * seconds + WALK_VOLATILITY * noise * rng.gauss(0, 1) + push
         self._swing += SWING_VOLATILITY * noise * rng.gauss(0, 1) - SWING_PULL * self._swing * seconds
         return self._walk + self._swing
 
@@ -52,8 +56,11 @@ class LogPrice:
 class SyntheticMarket:
     """A market of generated symbols; a symbol's data do not depend on the other symbols."""
 
-    def __init__(self, symbols: Sequence[str], randomness: Callable[[str], Random], start_ms: int) -> None:
+    def __init__(
+        self, symbols: Sequence[str], randomness: Callable[[str], Random], start_ms: int, mood: Mood = USUAL
+    ) -> None:
         """`randomness` gives a new seeded generator for each name, the same one for the same name."""
+        self._mood = mood
         self._profiles = {symbol: profile_of(symbol) for symbol in symbols}
         self._randomness = randomness
         self._start_ms = start_ms
@@ -61,13 +68,13 @@ class SyntheticMarket:
     def events(self) -> Iterator[MarketEvent]:
         """Endless events of all symbols in order of time."""
         streams = [
-            SyntheticSymbol(symbol, profile, self._randomness(symbol)).events(self._start_ms)
+            SyntheticSymbol(symbol, profile, self._randomness(symbol), self._mood).events(self._start_ms)
             for symbol, profile in self._profiles.items()
         ]
         return merge(*streams, key=lambda event: event.time_ms)
 
     def history(self, symbol: str) -> list[Candle]:
-        """The candles before the start, ending at the symbol's first price."""
+        """The candles before the start, in the usual mood, ending at the symbol's first price."""
         profile = self._profiles[symbol]
         return synthetic_history(profile, self._randomness(f"{symbol}/history"), profile.price, self._start_ms)
 
@@ -75,22 +82,34 @@ class SyntheticMarket:
 class SyntheticSymbol:
     """The book and trades of one symbol, in whole ticks and steps."""
 
-    def __init__(self, symbol: str, profile: Profile, rng: Random) -> None:
+    def __init__(self, symbol: str, profile: Profile, rng: Random, mood: Mood) -> None:
         self._symbol = symbol
+        self._mood = mood
         self._rng = rng
         self._tick, self._step = profile.tick, profile.step
         self._home = int(profile.price / profile.tick)
-        self._price = LogPrice(rng)
-        self._book = GeneratedBook(profile, rng)
+        self._widest = round(self._home * mood.spread)
+        self._price = LogPrice(rng, mood)
+        level_value = round(profile.level_value * mood.level_value)
+        self._book = GeneratedBook(replace(profile, level_value=level_value), rng, LEVEL_SPACING * mood.level_spacing)
 
     def events(self, start_ms: int) -> Iterator[MarketEvent]:
-        """A snapshot at `start_ms`, then trades as they happen and a change of the book each 100 ms."""
+        """A snapshot at `start_ms`, then trades as they happen and a change of the book each 100 ms, unless halted."""
         bids, asks = self._quote(self._home)
         yield BookUpdate(self._symbol, start_ms, bids, asks, snapshot=True)
         time_ms = start_ms
+        trading = True
         while True:
             seconds = BOOK_INTERVAL_MS / 1000
-            mid = self._home * math.exp(self._price.advance(seconds))
+            elapsed_ms = time_ms - start_ms
+            mid = self._home * math.exp(self._price.advance(seconds, self._mood.push(elapsed_ms, BOOK_INTERVAL_MS)))
+            may_trade = not (self._mood.halts and self._mood.happens(elapsed_ms))
+            if may_trade is not trading:
+                trading = may_trade
+                yield TradingStatus(self._symbol, time_ms, trading)
+            if not trading:
+                time_ms += BOOK_INTERVAL_MS
+                continue
             yield from self._trades(time_ms, mid)
             time_ms += BOOK_INTERVAL_MS
             bids, asks = self._quote(int(mid))
@@ -118,6 +137,8 @@ class SyntheticSymbol:
 
     def _quote(self, bid: int) -> Changes:
         """Move the best bid to `bid` ticks, and the best ask to one above it or a little more."""
+        if self._widest:
+            return self._book.quote(bid, bid + self._rng.randrange(1, self._widest + 1))
         return self._book.quote(bid, bid + (1 if self._rng.random() < 0.8 else self._rng.randrange(2, 4)))
 
 

@@ -23,7 +23,7 @@ from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
-from paper_exchange.market.events import BookUpdate, Market, MarketError, MarketTrade
+from paper_exchange.market.events import Market, MarketError, MarketEvent
 from paper_exchange.market.live import upstream_of
 from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
@@ -271,10 +271,10 @@ class PaperExchangeServer:
 
     async def _feed_due(
         self,
-        events: Iterator[BookUpdate | MarketTrade],
-        following: BookUpdate | MarketTrade | None,
+        events: Iterator[MarketEvent],
+        following: MarketEvent | None,
         now: int,
-    ) -> BookUpdate | MarketTrade | None:
+    ) -> MarketEvent | None:
         """Feed events up to `now`; returns the first that is still to come."""
         fed = 0
         while following is not None and following.time_ms <= now:
