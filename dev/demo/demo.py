@@ -20,6 +20,7 @@ CLUSTER = ROOT / "dev/cluster/cluster"
 OPERATOR_NAMESPACE = "tradingbot-system"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
 FAULT_SECONDS = 12
+PROXY_PORT = 8001
 # A calm recording crosses its averages seldom.
 POSITION_SECONDS = 360
 # Binance takes no order below 5 USDT: what is worth less can be neither sold nor protected.
@@ -96,6 +97,7 @@ class Demo:
         self.market = market
         self.namespace = namespace
         self.exchange_control = f"/api/v1/namespaces/{namespace}/services/paper-exchange:control/proxy"
+        self.page = f"http://127.0.0.1:{PROXY_PORT}{self.exchange_control}/"
         self.bots = BOTS if market.startswith("synthetic") else ("btcusdt",)
         self.report: dict[str, Any] = {"market": market.split(":", 1)[0], "bots": list(self.bots), "seconds": {}}
         self.begun = time.monotonic()
@@ -192,6 +194,13 @@ class Demo:
         else:
             self.shell.show("kubectl", "apply", "-f", "examples/paper-exchange.yaml")
         self.shell.show("kubectl", "rollout", "status", "deployment/paper-exchange", "--timeout=90s")
+        kubeconfig, binaries = self.shell.environment["KUBECONFIG"], self.shell.environment["PATH"].split(":", 1)[0]
+        print(
+            "\nBook, trades, accounts and faults in the browser, while this command runs in another terminal:"
+            f"\n  KUBECONFIG={kubeconfig} {binaries}/kubectl proxy --port={PROXY_PORT}"
+            f"\n  {self.page}",
+            flush=True,
+        )
         created = self.shell.quiet(
             "kubectl", "exec", "deployment/paper-exchange", "--", "paper-exchange", "account", "create",
             "--deposit", "USDT=10000", "--control-url", "http://127.0.0.1:8081", "--output", "json",
@@ -378,6 +387,7 @@ class Demo:
   kubectl explain tradingbot.spec.risk
   kubectl logs {self.bots[0]}
   kubectl edit tradingbot {self.bots[0]}
+  kubectl proxy --port={PROXY_PORT}       # and in the browser: {self.page}
   make demo-down                  # removes the cluster and all that ran in it"""
         )
 

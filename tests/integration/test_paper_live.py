@@ -352,9 +352,12 @@ async def test_connections_are_replaced_before_their_end_without_a_gap(first: Pa
         await same_again(first, second)
 
 
-async def test_a_server_that_tells_to_stay_away_is_left_alone_as_long_as_it_says(first: PaperExchange) -> None:
+@pytest.mark.parametrize("calls_only", [pytest.param(False, id="connections"), pytest.param(True, id="calls")])
+async def test_a_server_that_tells_to_stay_away_is_left_alone_as_long_as_it_says(
+    first: PaperExchange, calls_only: bool
+) -> None:
     async with chained(first) as (proxy, _):
-        proxy.refuse = 429
+        proxy.refuse, proxy.refuse_calls_only = 429, calls_only
         await first.drop_connections()
         await until("it was refused", lambda: proxy.refused == 1)
         loop = asyncio.get_running_loop()

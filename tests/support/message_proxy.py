@@ -28,6 +28,8 @@ class MessageProxy:
     """Each message comes twice."""
     refuse: int = 0
     """The status of every call and connection, where it is not 0."""
+    refuse_calls_only: bool = False
+    """Whether connections are not refused."""
     redirect: str = ""
     """Where every call is sent instead."""
     refused: int = 0
@@ -43,7 +45,7 @@ class MessageProxy:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One call or connection."""
-        if self.refuse:
+        if self.refuse and not (self.refuse_calls_only and request.path == "/stream"):
             self.refused += 1
             return web.Response(status=self.refuse, headers={"Retry-After": "1"})
         async with aiohttp.ClientSession() as session:

@@ -169,6 +169,7 @@ class PaperExchangeServer:
             healthy=self._problem,
             ready=self._not_ready,
             drop_connections=self._connections.drop,
+            market=options.market,
         ).application()
         self._runners = [
             (web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2), port)
@@ -197,6 +198,7 @@ class PaperExchangeServer:
         if self.live is not None:
             for symbol, history in (await self.live.open()).items():
                 self.venue.seed(symbol, history, None)
+                self.venue.set_known(symbol, False)
         urls = []
         for runner, port in self._runners:
             await runner.setup()

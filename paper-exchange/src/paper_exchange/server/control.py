@@ -1,4 +1,4 @@
-"""The control port: probes, metrics, accounts, faults and outside trades, for operators and tests only."""
+"""The control port: the status page, probes, metrics, accounts, faults and outside trades, for operators and tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from paper_exchange.amounts import ControlInvalidError, positive_units
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
 from paper_exchange.faults.control import Faults
+from paper_exchange.overview import overview
+from paper_exchange.server.status_page import status_page
 from paper_exchange.venue import Venue
 
 
@@ -29,7 +31,9 @@ class Control:
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         drop_connections: Callable[[], int],
+        market: str,
     ) -> None:
+        """`market` is what the page calls the market."""
         self._venue = venue
         self._administration = Administration(venue)
         self._faults = faults
@@ -37,12 +41,15 @@ class Control:
         self._healthy = healthy
         self._ready = ready
         self._drop_connections = drop_connections
+        self._market = market
 
     def application(self) -> web.Application:
         """The routes of the control port."""
         app = web.Application(middlewares=[_errors])
         app.add_routes(
             [
+                web.get("/", status_page),
+                web.get("/control/overview", self._overview),
                 web.get("/healthz", self._probe(self._healthy)),
                 web.get("/readyz", self._probe(self._ready)),
                 web.get("/metrics", self._metrics),
@@ -65,6 +72,10 @@ class Control:
             return web.Response(text=problem or "ok", status=503 if problem else 200)
 
         return handler
+
+    async def _overview(self, request: web.Request) -> web.Response:
+        whole = {"market": self._market, "problem": self._ready(), "faults": self._faults.describe()}
+        return web.json_response(whole | overview(self._venue, request.query.get("symbol")))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -138,6 +149,11 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    # Browsers send this header: what another site's page does is not what who runs the exchange wants.
+    if request.method != "GET" and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        return web.json_response(
+            {"error": "the page of another site may change nothing here; use the control port's own page"}, status=403
+        )
     try:
         return await handler(request)
     except NotFoundError as error:
