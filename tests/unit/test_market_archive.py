@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -205,6 +205,24 @@ def test_a_candle_meets_its_low_before_its_high(tmp_path: Path) -> None:
         assert len(minute) == 60
         steps = {after.time_ms - before.time_ms for before, after in pairwise(minute)}
         assert steps == {1000}
+
+
+def test_a_recording_that_loops_begins_again_with_the_next_full_minute(tmp_path: Path) -> None:
+    rows = [trade_row(DAY_MS + ms, price) for ms, price in ((30_000, "60000.0"), (61_000, "59000.0"))]
+    write(tmp_path, "BTCUSDT-trades-2024-08-08.zip", rows)
+    market = open_market(f"archive:{tmp_path}", ("BTCUSDT",), 1, START_MS, loop=True)
+    again = MINUTE_MS + 120_000
+    looped = list(islice(market.events(), 8))
+    assert [(event.time_ms - MINUTE_MS, str(event.price)) for event in traded(looped)] == [
+        (30_000, "60000.0"),
+        (61_000, "59000.0"),
+        (120_000 + 30_000, "60000.0"),
+        (120_000 + 61_000, "59000.0"),
+    ]
+    books = [event for event in looped if isinstance(event, BookUpdate) and event.snapshot]
+    assert [one.time_ms for one in books] == [START_MS, again]
+    assert books[0].bids == books[1].bids
+    assert traded(open_market(f"archive:{tmp_path}", ("BTCUSDT",), 1, START_MS).events()) == traded(looped)[:2]
 
 
 GOOD = trade_row(DAY_MS + 30_000, "60000.0")

@@ -6,8 +6,9 @@ import gzip
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,13 @@ def test_the_whole_recording_replays_in_order() -> None:
     assert all(before.time_ms <= after.time_ms for before, after in pairwise(events))
     assert 640_000 < events[-1].time_ms - START_MS < 660_000
     assert sum(isinstance(event, MarketTrade) for event in events) > 19_000
+
+
+def test_a_capture_that_loops_begins_again_with_its_snapshot(tmp_path: Path) -> None:
+    write(tmp_path, [snapshot(10), trade("100.00"), depth(11, 12)])
+    market = open_market(f"capture:{tmp_path}", ("BTCUSDT",), 1, START_MS, loop=True)
+    again_ms = START_MS // 60_000 * 60_000 + 60_000
+    once, twice = list(islice(market.events(), 3)), list(islice(market.events(), 3, 6))
+    assert [event.time_ms - START_MS for event in once] == [0, 100, 200]
+    assert [event.time_ms - again_ms for event in twice] == [0, 100, 200]
+    assert [replace(event, time_ms=0) for event in once] == [replace(event, time_ms=0) for event in twice]

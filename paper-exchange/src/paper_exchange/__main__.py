@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="of a live market: how old the last word of a book may be before orders are refused (default %(default)s)",
     )
+    serve.add_argument(
+        "--at-end", choices=("halt", "loop"), default="halt", help="of a recording: stand still, or begin again"
+    )
     serve.add_argument("--seed", type=int, default=1, help="which synthetic market (default %(default)s)")
     serve.add_argument(
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
@@ -140,6 +143,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         symbols=tuple(symbol for symbol in options.symbols.split(",") if symbol),
         market=options.market,
         seed=options.seed,
+        loop=options.at_end == "loop",
         host=options.host,
         port=options.port,
         control_port=options.control_port,

@@ -54,11 +54,15 @@ class ArchiveMarket:
 
     def events(self) -> Iterator[MarketEvent]:
         """The recorded events, read as they are asked for; ArchiveInvalidError where a file cannot be followed."""
-        shift_ms = (self._start_ms // _MINUTE_MS - self._first_ms // _MINUTE_MS) * _MINUTE_MS
+        return self.play(self._start_ms)
+
+    def play(self, start_ms: int) -> Iterator[MarketEvent]:
+        """The recorded events, beginning at another time."""
+        shift_ms = (start_ms // _MINUTE_MS - self._first_ms // _MINUTE_MS) * _MINUTE_MS
         streams = []
         for symbol, recording in self._recordings.items():
             book = BookAround(symbol, recording.profile, self._randomness(f"{symbol}/book"))
-            streams.append(book.events(_shifted(recording.trades(), shift_ms), self._start_ms))
+            streams.append(book.events(_shifted(recording.trades(), shift_ms), start_ms))
         return merge(*streams, key=lambda event: event.time_ms)
 
     def history(self, symbol: str) -> list[Candle]:

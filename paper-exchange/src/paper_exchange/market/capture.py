@@ -64,7 +64,11 @@ class CaptureMarket:
 
     def events(self) -> Iterator[MarketEvent]:
         """The recorded events, read as they are asked for; CaptureInvalidError when they cannot be followed."""
-        streams = [replay(symbol, files, self._start_ms) for symbol, files in self._files.items()]
+        return self.play(self._start_ms)
+
+    def play(self, start_ms: int) -> Iterator[MarketEvent]:
+        """The recorded events, beginning at another time."""
+        streams = [replay(symbol, files, start_ms) for symbol, files in self._files.items()]
         return merge(*streams, key=lambda event: event.time_ms)
 
     def history(self, symbol: str) -> list[Candle]:

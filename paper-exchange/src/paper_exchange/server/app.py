@@ -53,6 +53,8 @@ class Options:
     symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     market: str = "synthetic"
     seed: int = 1
+    loop: bool = False
+    """Whether a recording begins again at its end."""
     host: str = "127.0.0.1"
     port: int = 0
     control_port: int = 0
@@ -119,7 +121,7 @@ class PaperExchangeServer:
         self.live: LiveFeed | None = None
         """What follows another exchange, where the market is one that is followed."""
         if upstream is None:
-            self._market = open_market(options.market, options.symbols, options.seed, wall_ms())
+            self._market = open_market(options.market, options.symbols, options.seed, wall_ms(), loop=options.loop)
         else:
             self.live = LiveFeed(
                 upstream,
