@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from paper_exchange.commands import add_commands, bad, run
 from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.market_commands import add_market_commands
 
 if TYPE_CHECKING:
     from paper_exchange.server.app import Options, PaperExchangeServer
@@ -28,6 +29,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
   paper-exchange replay ./journal.jsonl --events
+  paper-exchange market-stats synthetic:thin capture:./recording --seconds 600
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json
   paper-exchange account withdraw 100000001 --amount BTC=0.5
@@ -45,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _serve(parser, options)
     if options.command == "replay":
         return _replay(parser, options)
+    if "about_markets" in options:
+        return int(options.about_markets(parser, options))
     return run(parser, options)
 
 
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="apply a journal again, and compare the events", allow_abbrev=False)
     replay.add_argument("journal", type=Path, metavar="JOURNAL", help="what `serve --journal` wrote")
     replay.add_argument("--events", action="store_true", help="print each event as a line of JSON")
+    add_market_commands(commands)
     add_commands(commands)
     return parser
 
