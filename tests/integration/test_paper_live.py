@@ -6,8 +6,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from paper_exchange.core.state import TradePrint
+from paper_exchange.core.units import to_decimal
 from paper_exchange.market.live import UpstreamError
 from paper_exchange.market.tape import AggTrade
 from paper_exchange.server.app import Options, PaperExchangeServer
@@ -285,11 +287,32 @@ async def test_events_that_come_too_late_are_not_taken_though_they_keep_coming(f
         await same_again(first, second)
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, id="one"), pytest.param(8, id="several")])
-async def test_a_book_whose_events_were_dropped_is_read_anew(first: PaperExchange, count: int) -> None:
+async def test_streams_that_fail_in_every_way_give_no_book_and_no_trade_that_was_not_there(
+    first: PaperExchange,
+) -> None:
+    async with chained(first, LiveTimes(stale=0.5)) as (_, second):
+        theirs, ours = leader(first), follower(second)
+        changes = feed_of(second).resyncs.labels(SYMBOL)
+        mine: dict[str, Any] = {"streams": ["btcusdt@*"]}
+        for kind in ("drop_events", "duplicate_events", "reorder_events"):
+            await first.start_fault(kind, probability=0.1, **mine)
+        await first.start_fault("delay_events", probability=0.05, seconds=0.1, jitter=0.8, **mine)
+        await first.start_fault("cut_connection", probability=0.02, **mine)
+        await until("the book was lost and found", lambda: changes._value.get() >= 6)
+        await first.clear_faults()
+        await until("it is followed again", lambda: feed_of(second).problem() is None)
+        known = {ident: book for ident, book in ours.books.items() if ident in theirs.books}
+        assert known
+        assert known == {ident: theirs.books[ident] for ident in known}
+        told = iter(theirs.trades)
+        assert all(trade in told for trade in ours.trades)
+        await same_again(first, second)
+
+
+async def test_a_book_whose_events_were_dropped_is_read_anew(first: PaperExchange) -> None:
     async with chained(first, LiveTimes()) as (proxy, second):
         feed = feed_of(second)
-        proxy.drop, proxy.drops = "@depth@100ms", count
+        proxy.drop, proxy.drops = "@depth@100ms", 3
         await until("they are gone", lambda: proxy.drops == 0)
         resyncs = feed.resyncs.labels(SYMBOL)
         await until("the book is read anew", lambda: resyncs._value.get() == 2)
@@ -378,6 +401,18 @@ async def test_what_the_operator_said_of_a_symbol_holds_when_the_market_comes_ba
         assert market.status == "HALT"
         await until("it is followed again", lambda: feed_of(second).problem() is None)
         assert market.status == "HALT"
+
+
+async def test_after_a_restart_prices_are_those_of_the_followed_exchange(
+    first: PaperExchange, still: PaperExchange, tmp_path: Path
+) -> None:
+    for url, price in ((first.base_url, await first.last_price(SYMBOL)), (still.base_url, Decimal(50000))):
+        async with running_paper_exchange(replace(followed(url), data_dir=tmp_path)) as second:
+            await until("the book is followed", lambda: feed_of(second).problem() is None)
+            assert abs(await second.last_price(SYMBOL) - price) < price / 50
+            bid = server_of(second).venue.exchange.market(SYMBOL).bids.best()
+            assert bid is not None
+            assert abs(to_decimal(bid) - price) < price / 50
 
 
 async def test_a_server_whose_market_cannot_be_reached_does_not_start() -> None:
