@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -17,7 +16,7 @@ import pytest_asyncio
 
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import DEADLINE_SECONDS, Talk, Trader, trader
+from support.paper_ws import Talk, Trader, rest, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -45,22 +44,6 @@ async def connected(exchange: PaperExchange, path: str = "/ws-api/v3") -> AsyncI
     """A WebSocket to a path."""
     async with exchange.session.ws_connect(exchange.ws_url + path) as opened:
         yield Talk(opened)
-
-
-async def rest(
-    exchange: PaperExchange, who: Trader, method: str, path: str, timeout: float = DEADLINE_SECONDS, **params: str
-) -> tuple[int, Any, Any]:
-    """A signed request on a connection of its own: status, body and headers."""
-    query = urlencode({"timestamp": wall_clock_ms()} | params)
-    full = f"{query}&signature={who.key.sign(query)}"
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(timeout)) as session,
-        session.request(
-            method, f"{exchange.base_url}{path}?{full}", headers={"X-MBX-APIKEY": who.key.api_key}
-        ) as answer,
-    ):
-        text = await answer.text()
-        return answer.status, json.loads(text) if answer.content_type == "application/json" else text, answer.headers
 
 
 async def open_orders(exchange: PaperExchange, who: Trader) -> int:

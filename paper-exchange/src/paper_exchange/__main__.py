@@ -28,6 +28,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --market live
   paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
+  paper-exchange serve --scenario flash-crash-gap
   paper-exchange replay ./journal.jsonl --events
   paper-exchange market-stats synthetic:thin capture:./recording --seconds 600
   paper-exchange account create --deposit USDT=10000
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--connection-limit", type=int, default=300, help="WebSockets per address in 5 minutes (default %(default)s)"
     )
+    serve.add_argument("--scenario", default="", help="a file of faults and market moves, or the name of a shipped one")
     serve.add_argument(
         "--fault-log", type=Path, help="where it is told what faults did, as JSON lines (default DATA_DIR/faults.jsonl)"
     )
@@ -138,6 +140,7 @@ def _log_to_stderr() -> None:
 def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     import uvloop
 
+    from paper_exchange.faults.scenario import ScenarioInvalidError
     from paper_exchange.market.events import MarketError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
     from paper_exchange.server.connections import ConnectionLimits
@@ -158,6 +161,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         connections=ConnectionLimits(options.connection_limit),
         live=LiveTimes(stale=options.stale_after),
         fault_log=options.fault_log,
+        scenario=options.scenario,
     )
     try:
         server = PaperExchangeServer(settings)
@@ -165,6 +169,8 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         bad(parser, "--symbols", error)
     except MarketError as error:
         bad(parser, "--market", error)
+    except ScenarioInvalidError as error:
+        bad(parser, "--scenario", error)
     except OSError as error:
         bad(parser, "--journal" if options.journal and error.filename == str(options.journal) else "--data-dir", error)
     return uvloop.run(_run(server, settings))

@@ -25,8 +25,8 @@ VERSION: Final = 1
 _BLOCK: Final = 65_536
 INPUTS: Final = (
     "restore", "seed", "open_account", "deposit", "withdraw", "change_account", "reset_account", "set_bnb_discount",
-    "change_status", "forget_all", "on_book", "on_trade", "push_trade", "place", "test", "place_list", "cancel",
-    "cancel_replace", "amend", "cancel_list", "cancel_all",
+    "change_status", "change_filters", "forget_all", "on_book", "on_trade", "push_trade", "gap", "place", "test",
+    "place_list", "cancel", "cancel_replace", "amend", "cancel_list", "cancel_all",
 )  # fmt: skip
 """All that changes an exchange, by name."""
 _KINDS: Final[dict[str, type]] = {

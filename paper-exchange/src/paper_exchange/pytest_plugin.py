@@ -80,6 +80,13 @@ class ServedExchange:
         """What faults and steps of a scenario did, oldest first."""
         return list(self.control("GET", "/control/faults/record")["rows"])
 
+    def begin_scenario(self, scenario: str | list[dict[str, Any]]) -> None:
+        """Begin a shipped scenario by its name, or one of these steps."""
+        if isinstance(scenario, str):
+            self.control("POST", f"/control/scenario?name={scenario}")
+        else:
+            self.control("POST", "/control/scenario", steps=scenario)
+
     def clear_faults(self) -> None:
         """End all faults."""
         self.control("DELETE", "/control/faults")

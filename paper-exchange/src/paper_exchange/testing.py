@@ -98,6 +98,13 @@ class PaperExchange:
         """What faults and steps of a scenario did, oldest first."""
         return list((await self._control("GET", "/control/faults/record"))["rows"])
 
+    async def begin_scenario(self, scenario: str | list[dict[str, Any]]) -> None:
+        """Begin a shipped scenario by its name, or one of these steps."""
+        if isinstance(scenario, str):
+            await self._control("POST", f"/control/scenario?name={scenario}")
+        else:
+            await self._control("POST", "/control/scenario", {"steps": scenario})
+
     async def clear_faults(self) -> None:
         """End all faults."""
         await self._control("DELETE", "/control/faults")
@@ -154,6 +161,7 @@ async def spawn_paper_exchange(
     seed: int = 1,
     port: int = 0,
     journal: Path | None = None,
+    scenario: str = "",
     log: IO[bytes] | None = None,
 ) -> AsyncIterator[PaperExchange]:
     """An exchange as a process of its own, ended with SIGTERM unless it was killed; `log` is where it writes its log.
@@ -171,6 +179,7 @@ async def spawn_paper_exchange(
         f"--symbols={symbols}",
         f"--market={market}",
         f"--seed={seed}",
+        f"--scenario={scenario}",
         *([f"--journal={journal}"] if journal else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,

@@ -137,6 +137,12 @@ class Venue:
             self.exchange.on_book(event.symbol, bids, asks, event.snapshot, event.time_ms)
         self.commit()
 
+    def gap(self, symbol: str, by: int) -> None:
+        """The outside market jumps by so much, and all that comes of it later is there."""
+        self._shifts[symbol] += to_decimal(by)
+        self.exchange.gap(symbol, by, self.now_ms())
+        self.commit()
+
     def commit(self) -> None:
         """Store what the last input changed, then tell everybody."""
         self.keep()

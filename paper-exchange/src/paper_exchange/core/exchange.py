@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 from paper_exchange.core import reports
 from paper_exchange.core.account_filters import check_may_cancel
@@ -116,6 +117,11 @@ class Exchange(State):
         """What clients may do with a symbol from now on; the market goes on whatever it is."""
         self.market(symbol).status = status
 
+    def change_filters(self, symbol: str, changes: Mapping[str, int]) -> None:
+        """Filters of a symbol from now on, by their names in its rules; what rests stays."""
+        market = self.market(symbol)
+        market.rules = replace(market.rules, **dict[str, Any](changes))
+
     def set_bnb_discount(self, uid: int, enabled: bool) -> None:
         """Whether BNB pays the account's commissions from now on."""
         self.accounts[uid].bnb_discount = enabled
@@ -167,6 +173,22 @@ class Exchange(State):
         with self._input(now, market):
             forget_pushed(market)
             sweep(self, market, price)
+
+    def gap(self, symbol: str, by: int, now: int) -> None:
+        """The outside market jumps: its book stands elsewhere at once, and the next trade is there.
+
+        Resting orders of ours that the book crosses fill at their own price.
+        """
+        market = self.market(symbol)
+        price = (market.last or 0) + by
+        with self._input(now, market):
+            forget_pushed(market)
+            for ladder in (market.bids, market.asks):
+                ladder.replace([(level + by, quantity) for level, quantity in ladder.outside() if level + by > 0])
+            fill_crossed(self, market)
+            left = trade_with_resting(self, market, price, market.rules.step, by < 0)
+            if left:
+                print_trade(self, market, price, left, by < 0)
 
     def place(self, uid: int, request: NewOrder, now: int, response: str = "") -> Json:
         """A new order; `response` is ACK, RESULT, FULL or empty for the default of its type."""

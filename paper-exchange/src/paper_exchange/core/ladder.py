@@ -78,6 +78,10 @@ class Ladder:
         """The quantity the market last reported at a price."""
         return self._reported.get(price, 0)
 
+    def outside(self) -> list[tuple[int, int]]:
+        """All levels as the market last reported them."""
+        return list(self._reported.items())
+
     def take(self, price: int, quantity: int) -> None:
         """One of ours (or a pushed trade) took outside quantity."""
         left = self._available[price] - quantity

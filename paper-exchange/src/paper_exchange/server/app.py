@@ -18,7 +18,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from paper_exchange.api import SpotApi
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.faults.control import Faults
+from paper_exchange.faults.director import Director
 from paper_exchange.faults.parsing import Known
+from paper_exchange.faults.scenario import open_scenario
+from paper_exchange.faults.stage import Stage
 from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
@@ -65,6 +68,8 @@ class Options:
     live: LiveTimes = USUAL_TIMES
     fault_log: Path | None = None
     """The file that tells what faults did; in the directory where there is one, unless named here."""
+    scenario: str = ""
+    """The file or the name of a scenario that begins with the server."""
 
 
 class UnknownSymbolError(MarketError):
@@ -82,7 +87,10 @@ def known_endpoints(api: SpotApi) -> list[str]:
 def open_log(options: Options) -> IO[str] | None:
     """The file that tells what faults did, to be gone on with."""
     path = options.fault_log or (options.data_dir / "faults.jsonl" if options.data_dir else None)
-    return None if path is None else path.open("a", encoding="utf-8")
+    if path is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8")
 
 
 def wall_clock_ms() -> int:
@@ -104,7 +112,7 @@ class PaperExchangeServer:
         steady_ms: Callable[[], int] = steady_clock_ms,
         wall_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        """Open the store and the market; raises when either cannot be opened.
+        """Open the store, the market and the scenario; raises when one of them cannot be opened.
 
         `steady_ms` is the clock on which connections age and faults last, `wall_ms` the exchange's time; with one that
         a test turns a day passes at once.
@@ -140,16 +148,23 @@ class PaperExchangeServer:
         api.routes |= Wallet(self.venue).routes
         applied = Counter("paper_exchange_faults_applied", "What faults befell, by kind", ["kind"], registry=registry)
         self._fault_log = open_log(options)
+
+        def seconds() -> float:
+            return steady_ms() / 1000
+
         self.faults = Faults(
             Known(options.symbols, known_endpoints(api)),
             seed=options.seed,
-            clock=lambda: steady_ms() / 1000,
+            clock=seconds,
             now_ms=wall_ms,
             count=lambda kind: applied.labels(kind).inc(),
             file=self._fault_log,
         )
         calls = self.faults.calls
         self._connections = Connections(steady_ms, options.connections, self.faults)
+        sockets = {"cut": self._connections.cut, "close": self._connections.drop}
+        self.director = Director(self.faults, Stage(self.venue), sockets, seconds)
+        self._scenario = open_scenario(options.scenario, self.faults.known) if options.scenario else None
         self._streams = MarketStreams(self.venue, api.market_data)
         gate = Gate(self.venue, limits)
         rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=calls, registry=registry)
@@ -167,6 +182,7 @@ class PaperExchangeServer:
         control = Control(
             self.venue,
             self.faults,
+            self.director,
             registry,
             healthy=self._problem,
             ready=self._not_ready,
@@ -210,6 +226,8 @@ class PaperExchangeServer:
             host = "127.0.0.1" if self.options.host in ("0.0.0.0", "") else self.options.host  # noqa: S104, compared
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
+        if self._scenario is not None:
+            self.director.begin(self._scenario)
         self._turned_ms = self._steady_ms()
         parts = [self._pump()]
         if self.live is not None:
@@ -259,6 +277,7 @@ class PaperExchangeServer:
         following = next(events, None)
         saved = 0
         while True:
+            self.director.tick()
             now = self.venue.now_ms()
             following = await self._feed_due(events, following, now)
             # The time up to which events were fed: a candle must not close before its last trades are in it.

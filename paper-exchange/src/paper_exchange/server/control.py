@@ -14,6 +14,8 @@ from paper_exchange.amounts import ControlInvalidError, positive_units
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
 from paper_exchange.faults.control import Faults
+from paper_exchange.faults.director import Director
+from paper_exchange.faults.scenario import open_scenario, read_scenario, shipped
 from paper_exchange.overview import overview
 from paper_exchange.server.status_page import status_page
 from paper_exchange.venue import Venue
@@ -26,6 +28,7 @@ class Control:
         self,
         venue: Venue,
         faults: Faults,
+        director: Director,
         registry: CollectorRegistry,
         *,
         healthy: Callable[[], str | None],
@@ -37,6 +40,7 @@ class Control:
         self._venue = venue
         self._administration = Administration(venue)
         self._faults = faults
+        self._director = director
         self._registry = registry
         self._healthy = healthy
         self._ready = ready
@@ -60,6 +64,9 @@ class Control:
                 web.get("/control/faults/record", self._record),
                 web.get("/control/faults/plan", self._plan),
                 web.delete("/control/faults/{id}", self._end_fault),
+                web.post("/control/scenario", self._begin_scenario),
+                web.get("/control/scenario", self._show_scenario),
+                web.delete("/control/scenario", self._end_scenario),
                 web.post("/control/trades", self._push_trade),
                 web.delete("/control/connections", self._drop),
             ]
@@ -117,6 +124,21 @@ class Control:
 
     async def _plan(self, _request: web.Request) -> web.Response:
         return web.json_response(self._faults.record.plan())
+
+    async def _begin_scenario(self, request: web.Request) -> web.Response:
+        name, known = request.query.get("name"), self._faults.known
+        if name is not None and name not in shipped():
+            raise ControlInvalidError(f"name: expected one of {', '.join(shipped())}, got {name!r}")
+        scenario = open_scenario(name, known) if name else read_scenario(await request.text(), "body", known)
+        self._director.begin(scenario)
+        return web.json_response(self._director.describe(), status=201)
+
+    async def _show_scenario(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._director.describe() | {"shipped": shipped()})
+
+    async def _end_scenario(self, _request: web.Request) -> web.Response:
+        self._director.stop()
+        return web.json_response(self._director.describe())
 
     async def _push_trade(self, request: web.Request) -> web.Response:
         body = await _body(request)
