@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +17,7 @@ import structlog
 from paper_exchange.core.model import Side
 from paper_exchange.core.units import SCALE
 from paper_exchange.testing import PaperExchange, TestAccount
-from tradingbot.lab.sim import SimReport, SimRun, simulate
+from tradingbot.lab.sim import Beside, SimReport, SimRun, simulate
 from tradingbot_api.bot_http import BotStatus
 
 SIMS: Final = 200
@@ -53,34 +54,21 @@ class Outcome:
     trades: int = 0
     unprotected: float = 0.0
     """Seconds for which a position was longest without its stop, by the exchange's own books: bans and outages too."""
+    told: float = 0.0
+    """Seconds without protection as the bot tells them, all together."""
     seconds: float = 0.0
     violations: list[str] = field(default_factory=list)
 
 
-class _Beside:
-    """Disturbs the exchange, and looks at its books meanwhile."""
+Disturb = Callable[[PaperExchange], Awaitable[None]]
 
-    def __init__(self, seed: int, outcome: Outcome, minutes: float) -> None:
-        self._rng = Random(f"{seed}/faults")
-        self._outcome, self._until = outcome, minutes * 60 - CALM
 
-    async def __call__(self, exchange: PaperExchange, account: TestAccount) -> None:
-        watch = asyncio.create_task(self._watch(exchange, account.uid))
-        try:
-            await self._disturb(exchange)
-            await exchange.clear_faults()
-            record = await exchange.fault_record()
-            kinds = {row["fault"]: row["is"]["kind"] for row in record if "fault" in row}
-            self._outcome.faults = dict(Counter(kinds[row["applied"]] for row in record if "applied" in row))
-            await watch
-        finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+def random_faults(seed: int, minutes: float) -> Disturb:
+    """Faults of every kind, one after another and several at a time, until the calm begins."""
 
-    async def _disturb(self, exchange: PaperExchange) -> None:
-        rng, loop = self._rng, asyncio.get_running_loop()
-        while loop.time() < self._until:
+    async def disturb(exchange: PaperExchange) -> None:
+        rng, loop = Random(f"{seed}/faults"), asyncio.get_running_loop()
+        while loop.time() < minutes * 60 - CALM:
             await asyncio.sleep(rng.uniform(5, 40))
             kind, parameters = rng.choice(_KINDS)
             when: dict[str, Any] = {"for": rng.uniform(1, 45), "probability": rng.choice((0.2, 0.5, 1.0))}
@@ -90,7 +78,13 @@ class _Beside:
                 when["endpoints"] = rng.choice(_ENDPOINTS)
             await exchange.start_fault(kind, **parameters, **when)
 
-    async def _watch(self, exchange: PaperExchange, uid: int) -> None:
+    return disturb
+
+
+def _watched(outcome: Outcome, disturb: Disturb) -> Beside:
+    """Disturbs, looks at the exchange's own books meanwhile, and at last at what the faults did."""
+
+    async def watch(exchange: PaperExchange, uid: int) -> None:
         assert exchange.server is not None
         books, loop = exchange.server.venue.exchange, asyncio.get_running_loop()
         since: float | None = None
@@ -102,12 +96,28 @@ class _Beside:
                 since = None
             else:
                 since = loop.time() if since is None else since
-                self._outcome.unprotected = max(self._outcome.unprotected, loop.time() - since)
+                outcome.unprotected = max(outcome.unprotected, loop.time() - since)
             await asyncio.sleep(_WATCH_SECONDS)
 
+    async def beside(exchange: PaperExchange, account: TestAccount) -> None:
+        watching = asyncio.create_task(watch(exchange, account.uid))
+        try:
+            await disturb(exchange)
+            await exchange.clear_faults()
+            record = await exchange.fault_record()
+            kinds = {row["fault"]: row["is"]["kind"] for row in record if "fault" in row}
+            outcome.faults = dict(Counter(kinds[row["applied"]] for row in record if "applied" in row))
+            await watching
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
 
-def sim_among_faults(seed: int, minutes: float = MINUTES) -> Outcome:
-    """One simulation; what it broke is in `violations`."""
+    return beside
+
+
+def sim_among_faults(seed: int, minutes: float = MINUTES, disturb: Disturb | None = None) -> Outcome:
+    """One simulation among random faults, or those given; what it broke is in `violations`."""
     outcome, errors = Outcome(seed), list[str]()
 
     def keep_errors(_logger: Any, level: str, event: Any) -> Any:
@@ -118,9 +128,11 @@ def sim_among_faults(seed: int, minutes: float = MINUTES) -> Outcome:
     structlog.configure(processors=[keep_errors])
     try:
         run = SimRun(SYMBOL, timedelta(minutes=minutes), seed=seed)
-        report = simulate(run, lambda _: None, _Beside(seed, outcome, minutes))
+        report = simulate(run, lambda _: None, _watched(outcome, disturb or random_faults(seed, minutes)))
     finally:
         structlog.reset_defaults()
+    assert report.status is not None
+    outcome.told = report.status.unprotected_seconds
     outcome.trades, outcome.seconds = len(report.account["trades"]), report.took
     outcome.violations = [f"logged {error}" for error in errors] + _amiss(report)
     return outcome

@@ -5,11 +5,13 @@ In full: make test-exhaustive CAMPAIGN=sims
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
 
 from campaigns.sim_faults import SIMS, sim_among_faults
+from paper_exchange.testing import PaperExchange
 
 pytestmark = pytest.mark.integration
 
@@ -30,3 +32,30 @@ def test_a_bot_trades_again_after_any_mixture_of_faults_and_its_books_equal_the_
     print(f"{len(SAMPLE)} of {SIMS} simulations, {trades} trades, calls that faults befell: {dict(faults)}")
     assert len(faults) >= FEWEST_KINDS
     assert trades >= FEWEST_TRADES
+
+
+async def _cancels_are_never_answered(exchange: PaperExchange) -> None:
+    await exchange.start_fault("lost_answer", cut=False, endpoints="DELETE *")
+    await asyncio.sleep(180)
+
+
+async def _everything_is_slow(exchange: PaperExchange) -> None:
+    await asyncio.sleep(20)
+    await exchange.start_fault("delay", seconds=1.5, endpoints=["GET *", "DELETE *"])
+    await asyncio.sleep(180)
+
+
+def test_an_exit_goes_on_when_the_user_stream_told_what_an_unanswered_cancel_did() -> None:
+    outcome = sim_among_faults(7, 7, _cancels_are_never_answered)
+    assert not outcome.violations
+    assert outcome.faults["lost_answer"] >= 4
+    assert outcome.unprotected < 2
+    # One that waits until the connection is given up is busy with that most of the time.
+    assert outcome.trades >= 12
+
+
+def test_a_slow_exit_is_told_as_a_position_without_protection() -> None:
+    outcome = sim_among_faults(7, 7, _everything_is_slow)
+    assert not outcome.violations
+    assert outcome.unprotected > 3
+    assert outcome.told >= outcome.unprotected - 1

@@ -67,6 +67,10 @@ from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 T = TypeVar("T", OrderReport, OrderListReport)
 EXIT_ATTEMPTS: Final = 6
+SUSPICION_SECONDS: Final = 2.0
+"""An exit takes the protection off for a moment; one that takes longer is told as a loss of it."""
+CANCEL_ANSWER_SECONDS: Final = 1.0
+"""How long the answer to a cancel is waited for when the user stream may have told what became of its target."""
 FRESH_ORDERS_MS: Final = 5_000
 """An entry needs open orders that were read within this time: they show a second trader."""
 KEEP_ORDERS_MS: Final = 24 * 3_600_000
@@ -360,7 +364,12 @@ class OrderManager:
         AuthRejectedError where the keys are refused: nothing can be done with them, and people must be told.
         """
         if self._lock.locked():
-            return  # an action is under way and looks after the same things
+            # An action is under way and looks after the same things. Where it waits long for an answer, what the user
+            # stream told meanwhile counts.
+            since = self._suspected
+            late = since is not None and self._monotonic() - since > SUSPICION_SECONDS
+            self._update_protection(certain=late)
+            return
         async with self._lock:
             try:
                 await self._take_former()
@@ -709,7 +718,7 @@ class OrderManager:
         """Cancel orders, lists as a whole. A refusal means that the order ended by itself: `_refresh` tells how."""
         groups: dict[int | str, TrackedOrder] = {}
         for order in orders:
-            groups.setdefault(order.order_list_id if order.order_list_id != NO_LIST else order.client_order_id, order)
+            groups.setdefault(_group(order), order)
         for order in groups.values():
             cancel_id = self._issue(self._ids.next_sequence(), Purpose.CANCEL)
             intent = self._intent(cancel_id, IntentKind.CANCEL, (order.client_order_id,), order.quantity, order.price)
@@ -718,7 +727,8 @@ class OrderManager:
 
     async def _cancel_one(self, intent: Intent, order: TrackedOrder, cancel_id: str) -> None:
         symbol = self._rules.symbol
-        try:
+
+        async def send() -> None:
             if order.order_list_id != NO_LIST:
                 await self._sending(
                     intent, lambda stamp: self._exchange.cancel_list(symbol, order.order_list_id, cancel_id, stamp)
@@ -727,6 +737,18 @@ class OrderManager:
                 await self._sending(
                     intent, lambda stamp: self._exchange.cancel_order(symbol, order.client_order_id, cancel_id, stamp)
                 )
+
+        sending = asyncio.create_task(send())
+        try:
+            while not sending.done():
+                await asyncio.wait({sending}, timeout=CANCEL_ANSWER_SECONDS)
+                if not sending.done() and not self._open(lambda one: _group(one) == _group(order)):
+                    # A position may be without its stop by now: nobody waits for an answer that tells nothing new.
+                    sending.cancel()
+                    await asyncio.wait({sending})
+                    await self._finish(intent, IntentState.ACKNOWLEDGED, "the user stream told of its target's end")
+                    return
+            await sending
         except RejectedError as error:
             self._log.info("cancel refused", client_order_id=order.client_order_id, error=str(error))
             return
@@ -735,6 +757,8 @@ class OrderManager:
             self._doubt = True
             await self._finish(self._intents[cancel_id], IntentState.ACKNOWLEDGED, "its target is asked instead")
             raise
+        finally:
+            sending.cancel()
 
     # --- protection ---
 
@@ -1282,3 +1306,8 @@ class OrderManager:
         self, kind: OrdersEventKind, message: str, quantity: Decimal = Decimal(0), price: Decimal = Decimal(0)
     ) -> None:
         self._notify(OrdersEvent(kind, self._exchange.exchange_ms(), message, quantity, price))
+
+
+def _group(order: TrackedOrder) -> int | str:
+    """What is cancelled together: a list, or an order alone."""
+    return order.order_list_id if order.order_list_id != NO_LIST else order.client_order_id
