@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
   paper-exchange serve --scenario flash-crash-gap
   paper-exchange replay ./journal.jsonl --events
+  paper-exchange fetch BTCUSDT --from 2024-08-08 --to 2024-08-09 --dir ./archives
   paper-exchange market-stats synthetic:thin capture:./recording --seconds 600
   paper-exchange account create --deposit USDT=10000
   paper-exchange account create --deposit USDT=10000 --deposit BTC=1 --data-dir ./exchange --output json

@@ -1,10 +1,13 @@
-"""The commands about markets, without an exchange: what one is like."""
+"""The commands about markets, without an exchange: what one is like, and fetching Binance's archives."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from datetime import date, timedelta
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from paper_exchange.commands import Commands, bad
@@ -23,9 +26,16 @@ _STATS_EXAMPLES: Final = """examples:
   paper-exchange market-stats archive:./archives --symbols BTCUSDT,ETHUSDT --seconds 86400
 """
 
+_FETCH_EXAMPLES: Final = """examples:
+  paper-exchange fetch BTCUSDT --from 2024-08-08 --dir ./archives
+  paper-exchange fetch BTCUSDT --kind 1m --from 2024-08-01 --to 2024-08-31 --dir ./archives
+"""
+_BAR: Final = 30
+_ERASE: Final = "\r\x1b[K"
+
 
 def add_market_commands(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Add `market-stats` to the command line."""
+    """Add `market-stats` and `fetch` to the command line."""
     stats = commands.add_parser(
         "market-stats",
         help="spread, trades, volatility and depth of markets, side by side",
@@ -39,6 +49,37 @@ def add_market_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     stats.add_argument("--symbols", default="BTCUSDT", help="which of its symbols (default %(default)s)")
     stats.add_argument("--seconds", type=_seconds, default=600, help="of its beginning (default %(default)s)")
     stats.add_argument("--seed", type=int, default=1, help="which synthetic market (default %(default)s)")
+
+    get = commands.add_parser(
+        "fetch",
+        help="get Binance's daily archives, for --market archive:DIR",
+        description="Get Binance's daily archives, for --market archive:DIR. What is there is kept.",
+        epilog=_FETCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    get.set_defaults(about_markets=fetch_archives)
+    get.add_argument("symbol", type=_symbol, metavar="SYMBOL", help="BTCUSDT, ...")
+    get.add_argument(
+        "--kind", default="aggTrades", help="trades, aggTrades, or candles: 1s, 1m, ... (default %(default)s)"
+    )
+    get.add_argument("--from", dest="first", type=_day, required=True, metavar="DAY", help="the first day, YYYY-MM-DD")
+    get.add_argument("--to", dest="last", type=_day, metavar="DAY", help="the last day (default: the first)")
+    get.add_argument("--dir", type=Path, required=True, help="where to put them; made where it is missing")
+    get.add_argument("--base-url", default="https://data.binance.vision", help="from where (default %(default)s)")
+
+
+def _symbol(value: str) -> str:
+    if not re.fullmatch("[A-Z0-9]+", value):
+        raise argparse.ArgumentTypeError(f"expected a symbol such as BTCUSDT, got {value!r}")
+    return value
+
+
+def _day(value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a day such as 2024-08-08, got {value!r}") from None
 
 
 def _seconds(value: str) -> int:
@@ -72,3 +113,40 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(
         "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip() + "\n" for row in rows
     )
+
+
+def fetch_archives(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Fetch an archive for each day, told on stderr; 1 where one cannot be had."""
+    from paper_exchange.market.archive_files import KINDS, ArchiveName
+    from paper_exchange.market.fetch import FetchError, fetch
+
+    last = options.last or options.first
+    if options.kind not in KINDS:
+        bad(parser, "--kind", f"expected one of {', '.join(KINDS)}, got {options.kind!r}")
+    if last < options.first:
+        bad(parser, "--to", f"expected {options.first} or a later day, got {last}")
+    if not options.base_url.startswith(("http://", "https://")):
+        bad(parser, "--base-url", f"expected an address such as https://data.binance.vision, got {options.base_url!r}")
+    try:
+        options.dir.mkdir(parents=True, exist_ok=True)
+        for number in range((last - options.first).days + 1):
+            name = ArchiveName(options.symbol, options.kind, options.first + timedelta(days=number))
+            fetched = fetch(name, options.dir, options.base_url, _show)
+            sys.stderr.write(
+                f"{_ERASE if sys.stderr.isatty() else ''}{name.stem}.zip: {'got' if fetched else 'kept'}\n"
+            )
+    except FetchError as error:
+        sys.stderr.write(f"{_ERASE if sys.stderr.isatty() else ''}{error}\n")
+        return 1
+    except OSError as error:
+        bad(parser, "--dir", error)
+    return 0
+
+
+def _show(name: str, here: int, size: int) -> None:
+    """A progress bar, where somebody looks."""
+    if sys.stderr.isatty():
+        share = here / size if size else 1.0
+        bar = "#" * round(share * _BAR)
+        sys.stderr.write(f"{_ERASE}{name} [{bar:<{_BAR}}] {share:4.0%} of {size / 2**20:.1f} MiB")
+        sys.stderr.flush()
