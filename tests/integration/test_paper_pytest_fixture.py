@@ -14,8 +14,10 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """
-import hashlib, hmac, json, time, urllib.request
+import hashlib, hmac, json, time, urllib.error, urllib.request
 from decimal import Decimal
+
+import pytest
 
 
 def place(exchange, account, **order):
@@ -51,6 +53,19 @@ def test_my_resting_order_fills_when_the_market_comes(paper_exchange, paper_acco
 
 def test_each_test_has_money_of_its_own(paper_exchange, paper_account):
     assert paper_exchange.account(paper_account.uid)["balances"]["USDT"]["free"] == "10000.00000000"
+
+
+def test_my_program_meets_faults(paper_exchange, paper_account):
+    paper_exchange.start_fault("order_refused", accounts=paper_account.uid, count=1)
+    order = {"symbol": "ETHUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.5"}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        place(paper_exchange, paper_account, **order)
+    assert place(paper_exchange, paper_account, **order)["status"] == "FILLED"
+    assert paper_exchange.fault_record()[-1]["kind"] == "order_refused"
+    paper_exchange.begin_scenario("ban")
+    with pytest.raises(urllib.error.HTTPError, match="429"):
+        place(paper_exchange, paper_account, **order)
+    paper_exchange.clear_faults()
 """
 
 
@@ -74,4 +89,4 @@ def test_the_wheel_gives_a_strangers_tests_an_exchange(tmp_path: Path) -> None:
     run(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
     run(uv, "pip", "install", "--quiet", "--python", python, f"paper-exchange[pytest] @ {wheel.as_uri()}")
-    assert "3 passed" in run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "4 passed" in run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider")

@@ -13,7 +13,7 @@ from paper_exchange.faults.director import Director
 from paper_exchange.faults.model import Subject
 from paper_exchange.faults.parsing import Known
 from paper_exchange.faults.scenario import ScenarioInvalidError, open_scenario, read_scenario, shipped
-from paper_exchange.faults.stage import Stage
+from paper_exchange.faults.stagehand import Stagehand
 from support.paper import SYMBOL, units
 from support.paper_rest import RestDesk
 
@@ -36,7 +36,7 @@ class Scene:
         self.faults = Faults(known, seed=1, clock=lambda: self.seconds, now_ms=self.desk.read_clock)
         self.happened: list[str] = []
         connections = {name: self._note(name) for name in ("cut", "close")}
-        self.director = Director(self.faults, Stage(self.desk.venue), connections, lambda: self.seconds)
+        self.director = Director(self.faults, Stagehand(self.desk.venue), connections, lambda: self.seconds)
 
     def _note(self, name: str) -> Any:
         def note() -> int:

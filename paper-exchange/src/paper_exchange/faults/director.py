@@ -12,18 +12,22 @@ from paper_exchange.faults.control import Faults
 from paper_exchange.faults.model import Fault
 from paper_exchange.faults.moves import AccountMove, MarketMove
 from paper_exchange.faults.scenario import Scenario, Step
-from paper_exchange.faults.stage import Stage
+from paper_exchange.faults.stagehand import Stagehand
 
 
 class Director:
     """One scenario at a time; `clock` tells seconds and only goes forward."""
 
     def __init__(
-        self, faults: Faults, stage: Stage, connections: Mapping[str, Callable[[], int]], clock: Callable[[], float]
+        self,
+        faults: Faults,
+        stagehand: Stagehand,
+        connections: Mapping[str, Callable[[], int]],
+        clock: Callable[[], float],
     ) -> None:
         """`connections` has what `cut` and `close` do to all WebSockets."""
         self._faults = faults
-        self._stage = stage
+        self._stagehand = stagehand
         self._connections = connections
         self._clock = clock
         self._began = 0.0
@@ -59,9 +63,9 @@ class Director:
                 self._faults.begin(step.action)
                 return
             if isinstance(step.action, MarketMove):
-                self._stage.move_market(step.action)
+                self._stagehand.move_market(step.action)
             elif isinstance(step.action, AccountMove):
-                self._stage.move_account(step.action)
+                self._stagehand.move_account(step.action)
             else:
                 self._connections[step.action]()
         except (ControlInvalidError, ExchangeError) as refused:

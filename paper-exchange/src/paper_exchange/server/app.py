@@ -21,7 +21,7 @@ from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
 from paper_exchange.faults.parsing import Known
 from paper_exchange.faults.scenario import open_scenario
-from paper_exchange.faults.stage import Stage
+from paper_exchange.faults.stagehand import Stagehand
 from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
 from paper_exchange.limits import Limits
@@ -163,7 +163,7 @@ class PaperExchangeServer:
         calls = self.faults.calls
         self._connections = Connections(steady_ms, options.connections, self.faults)
         sockets = {"cut": self._connections.cut, "close": self._connections.drop}
-        self.director = Director(self.faults, Stage(self.venue), sockets, seconds)
+        self.director = Director(self.faults, Stagehand(self.venue), sockets, seconds)
         self._scenario = open_scenario(options.scenario, self.faults.known) if options.scenario else None
         self._streams = MarketStreams(self.venue, api.market_data)
         gate = Gate(self.venue, limits)

@@ -11,7 +11,7 @@ from paper_exchange.faults.moves import AccountMove, Fill, MarketMove
 from paper_exchange.venue import Venue
 
 
-class Stage:
+class Stagehand:
     """One venue that things happen to."""
 
     def __init__(self, venue: Venue) -> None:
