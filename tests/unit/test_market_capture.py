@@ -159,3 +159,17 @@ def test_a_capture_that_loops_begins_again_with_its_snapshot(tmp_path: Path) -> 
     assert [event.time_ms - START_MS for event in once] == [0, 100, 200]
     assert [event.time_ms - again_ms for event in twice] == [0, 100, 200]
     assert [replace(event, time_ms=0) for event in once] == [replace(event, time_ms=0) for event in twice]
+
+
+def test_symbols_of_a_directory_are_played_at_once_each_from_its_snapshot(tmp_path: Path) -> None:
+    write(tmp_path, [snapshot(10), trade("100.00"), depth(11, 12)])
+    other = [snapshot(70), {**trade("3000.00"), "stream": "ethusdt@trade"}]
+    write(tmp_path, [trade("1"), *other], "ethusdt_20240808.gz")
+    events = list(open_market(f"capture:{tmp_path}", ("ETHUSDT", "BTCUSDT"), 1, START_MS).events())
+    assert [(event.symbol, event.time_ms - START_MS, type(event)) for event in events] == [
+        ("ETHUSDT", 0, BookUpdate),
+        ("BTCUSDT", 0, BookUpdate),
+        ("ETHUSDT", 100, MarketTrade),
+        ("BTCUSDT", 100, MarketTrade),
+        ("BTCUSDT", 200, BookUpdate),
+    ]

@@ -133,6 +133,24 @@ def test_a_shrinking_level_moves_the_queue_up(desk: Desk) -> None:
     assert desk.status(order)[0] == "FILLED"
 
 
+def test_what_comes_or_is_cancelled_at_a_level_counts_as_behind_while_it_can_be(desk: Desk) -> None:
+    order = desk.place(ALICE, "BUY", price="60000", quantity="0.5")["orderId"]  # 1 is ahead
+    desk.book([("60000", "5")], [], snapshot=False)
+    desk.book([("60000", "1.2")], [], snapshot=False)
+    desk.trade("60000", "1")
+    assert desk.status(order)[:2] == ("NEW", "0")
+    desk.trade("60000", "0.1")
+    assert desk.status(order)[:2] == ("PARTIALLY_FILLED", "0.1")
+
+
+def test_nobody_is_ahead_where_the_level_was_gone(desk: Desk) -> None:
+    order = desk.place(ALICE, "BUY", price="60000", quantity="0.5")["orderId"]
+    desk.book([("60000", "0")], [], snapshot=False)
+    desk.book([("60000", "9")], [], snapshot=False)
+    desk.trade("60000", "0.5")
+    assert desk.status(order)[0] == "FILLED"
+
+
 def test_a_trade_through_the_price_fills_as_much_as_was_traded(desk: Desk) -> None:
     order = desk.place(ALICE, "BUY", price="60000", quantity="0.5")["orderId"]
     desk.trade("59999", "0.3")
