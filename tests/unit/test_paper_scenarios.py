@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
+from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Subject
 from paper_exchange.faults.parsing import Known
 from paper_exchange.faults.scenario import ScenarioInvalidError, open_scenario, read_scenario, shipped
@@ -269,6 +271,14 @@ def test_a_wipe_leaves_accounts_and_keys_and_nothing_else() -> None:
     assert scene.desk.ask("GET", "/api/v3/allOrders", symbol=SYMBOL).body == []
     assert scene.balance("USDT") == (units("10000"), 0)
     assert scene.balance("BTC") == (0, 0)
+
+
+def test_every_kind_and_every_shipped_scenario_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/paper-exchange-faults.md").read_text()
+    # The first cell of a row names kinds with their parameters, or a scenario.
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`([a-z][a-z_-]+)`", cell)}
+    assert named >= {*KINDS, *shipped()}
 
 
 def test_every_shipped_scenario_is_understood() -> None:

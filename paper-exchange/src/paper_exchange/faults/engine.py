@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from random import Random
+from hashlib import blake2b
 from typing import Final
 
 from paper_exchange.amounts import ControlInvalidError
@@ -56,19 +56,24 @@ class InForce:
         """Count something that meets its filters, and say whether it happens to it."""
         fault = self.fault
         self.met += 1
-        chance = Random(f"{fault.seed}/{self.met}")  # noqa: S311, a seed decides, not a secret
-        lucky = chance.random() < fault.probability
+        chance, luck = _chances(fault.seed, self.met)
         if fault.nth is not None:
             happens = any(first <= self.met <= last for first, last in fault.nth)
         elif now < self.since + fault.begin:
             happens = False
         else:
             self.in_time += 1
-            happens = self.in_time > fault.skip and lucky
+            happens = self.in_time > fault.skip and chance < fault.probability
         if not happens:
             return None
         self.applied += 1
-        return Applied(self.ident, fault, self.met, subject, chance.random(), self.left(now))
+        return Applied(self.ident, fault, self.met, subject, luck, self.left(now))
+
+
+def _chances(seed: int | None, number: int) -> tuple[float, float]:
+    """Two numbers from 0 to 1 that follow from a seed and a number, however many were asked for before."""
+    made = blake2b(f"{seed}/{number}".encode(), digest_size=12).digest()
+    return int.from_bytes(made[:6]) / 2**48, int.from_bytes(made[6:]) / 2**48
 
 
 class Engine:
