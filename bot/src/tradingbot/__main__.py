@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 def _market_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--symbol", default="BTCUSDT", help="what to trade (default %(default)s)")
     group.add_argument(
-        "--market", default="synthetic", help="synthetic, capture:DIR or archive:DIR (default %(default)s)"
+        "--market", default="synthetic", help="synthetic[:MOOD], capture:DIR or archive:DIR (default %(default)s)"
     )
     group.add_argument("--seed", type=int, default=7, help="which synthetic market (default %(default)s)")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SETTINGS: Final = {
     "symbols": ("BTCUSDT,ETHUSDT,BNBUSDT", "symbols that the fixture `paper_exchange` trades"),
-    "market": ("synthetic", "its market: synthetic, capture:DIR or archive:DIR"),
+    "market": ("synthetic", "its market: synthetic[:MOOD], capture:DIR or archive:DIR"),
     "seed": ("1", "which synthetic market it has"),
 }
 _STOP_SECONDS: Final = 10.0
