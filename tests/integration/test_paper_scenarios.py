@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from paper_exchange.__main__ import main
 from paper_exchange.faults.scenario import shipped
-from paper_exchange.server.app import Options
+from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange, spawn_paper_exchange
 from support.paper_ws import DEADLINE_SECONDS, Talk, Trader, TurnedClock, rest, trader
 
@@ -236,6 +236,45 @@ async def test_half_a_profit(stage: Stage) -> None:
         # What is left has no stop any more.
         assert [(one["type"], one["executedQty"]) for one in await stage.open(who)] == [("LIMIT_MAKER", "0.20000000")]
         assert await stage.price() < price * 0.98
+
+
+async def test_refused_protection(stage: Stage) -> None:
+    who = await trader(stage.exchange, USDT="10000")
+    price = await stage.price()
+    entry = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.01"}
+    stop = {"symbol": SYMBOL, "side": "SELL", "quantity": "0.009", "type": "STOP_LOSS", "stopPrice": f"{price / 2:.0f}"}
+    pair = {"symbol": SYMBOL, "side": "SELL", "quantity": "0.009", "aboveType": "LIMIT_MAKER", "belowType": "STOP_LOSS"}
+    pair |= {"abovePrice": f"{price * 2:.0f}", "belowStopPrice": f"{price / 2:.0f}"}
+    await stage.exchange.begin_scenario("refused-protection")
+
+    async def ask(path: str, order: dict[str, str]) -> Any:
+        return (await rest(stage.exchange, who, "POST", f"/api/v3/{path}", **order))[1].get("code")
+
+    assert [await ask("order", entry), await ask("orderList/oco", pair), await ask("order", stop)] == [
+        None,
+        -2010,
+        -2010,
+    ]
+    assert [await ask("orderList/oco", pair) for _ in range(3)] == [-2010, -2010, None]
+
+
+async def test_wrong_clock(stage: Stage) -> None:
+    who = await trader(stage.exchange, USDT="10000")
+
+    async def place(ahead: int) -> Any:
+        stamp = str(wall_clock_ms() + ahead)
+        return (await rest(stage.exchange, who, "POST", "/api/v3/order", timestamp=stamp, **ORDER))[1].get("code")
+
+    async def told() -> int:
+        async with stage.exchange.session.get(stage.exchange.base_url + "/api/v3/time") as answer:
+            return int((await answer.json())["serverTime"]) - wall_clock_ms()
+
+    await stage.exchange.begin_scenario("wrong-clock")
+    assert [await place(0), await place(await told())] == [-1021, None]
+    stage.wait(300)
+    assert [await place(0), await place(await told())] == [-1021, None]
+    stage.wait(300)
+    assert await place(0) is None
 
 
 async def test_halted_market(stage: Stage) -> None:
