@@ -31,8 +31,8 @@ _MINUTE_MS = 60_000
 class ArchiveMarket:
     """The archives of a directory, of each symbol the most exact kind that is there, day after day.
 
-    Times are shifted by whole minutes, the same for all symbols, so that candles stay what they were: the minute of
-    the first row is that in which the market begins. What was earlier in this minute is left out.
+    Times are shifted by whole minutes, the same for all symbols, so that candles of a minute stay what they were:
+    that of the first trade is the one in which the market begins. What was earlier in it is left out.
     """
 
     def __init__(
