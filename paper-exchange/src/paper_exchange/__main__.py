@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.market_commands import add_market_commands
 
 if TYPE_CHECKING:
-    from paper_exchange.server.app import Options, PaperExchangeServer
+    from paper_exchange.server.app import PaperExchangeServer
 
 # The server's modules are imported by the command that needs them: making an account must not wait for them.
 
@@ -29,6 +30,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
   paper-exchange serve --scenario flash-crash-gap
+  paper-exchange run --scenario ban --duration 300 -- tradingbot run bot.yaml --credentials-dir {credentials}
   paper-exchange replay ./journal.jsonl --events
   paper-exchange fetch BTCUSDT --from 2024-08-08 --to 2024-08-09 --dir ./archives
   paper-exchange market-stats synthetic:thin capture:./recording --seconds 600
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "serve":
         return _serve(parser, options)
+    if options.command == "run":
+        return _run_bot(parser, options)
     if options.command == "replay":
         return _replay(parser, options)
     if "about_markets" in options:
@@ -64,6 +68,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve an exchange until SIGTERM", allow_abbrev=False)
+    _add_server_options(serve)
+    run = commands.add_parser(
+        "run",
+        help="run a bot against an exchange of its own, and report what its account went through",
+        usage="paper-exchange run [options] -- COMMAND ...",
+        allow_abbrev=False,
+    )
+    _add_server_options(run)
+    run.add_argument(
+        "--deposit", action="append", default=[], metavar="ASSET=AMOUNT", help="what the account has (10000 USDT)"
+    )
+    run.add_argument("--duration", type=_seconds, metavar="SECONDS", help="end the command with SIGTERM after so long")
+    run.add_argument("--output", choices=("text", "json"), default="text", help="form of the report")
+    run.add_argument("bot", nargs="+", metavar="COMMAND", help="may have {url}, {ws} and {credentials}, a folder")
+    replay = commands.add_parser("replay", help="apply a journal again, and compare the events", allow_abbrev=False)
+    replay.add_argument("journal", type=Path, metavar="JOURNAL", help="what `serve --journal` wrote")
+    replay.add_argument("--events", action="store_true", help="print each event as a line of JSON")
+    add_market_commands(commands)
+    add_commands(commands)
+    return parser
+
+
+def _add_server_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     serve.add_argument("--port", type=_port, default=8080, help="port of the API, 0 = any (default %(default)s)")
     serve.add_argument("--control-port", type=_port, default=8081, help="control port, 0 = any (default %(default)s)")
@@ -96,12 +123,6 @@ def _parser() -> argparse.ArgumentParser:
         "--fault-log", type=Path, help="where it is told what faults did, as JSON lines (default DATA_DIR/faults.jsonl)"
     )
     serve.add_argument("--journal", type=Path, help="where each input of the engine is written")
-    replay = commands.add_parser("replay", help="apply a journal again, and compare the events", allow_abbrev=False)
-    replay.add_argument("journal", type=Path, metavar="JOURNAL", help="what `serve --journal` wrote")
-    replay.add_argument("--events", action="store_true", help="print each event as a line of JSON")
-    add_market_commands(commands)
-    add_commands(commands)
-    return parser
 
 
 def _port(value: str) -> int:
@@ -141,6 +162,38 @@ def _log_to_stderr() -> None:
 def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     import uvloop
 
+    return uvloop.run(_run(_made(parser, options)))
+
+
+def _run_bot(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    import uvloop
+
+    from paper_exchange.amounts import ControlInvalidError, parse_deposits
+    from paper_exchange.market.events import MarketError
+    from paper_exchange.runner import BotRun, run_bot
+
+    try:
+        deposits = parse_deposits(dict(one.partition("=")[::2] for one in options.deposit or ["USDT=10000"]))
+    except ControlInvalidError as error:
+        bad(parser, "--deposit", error)
+    server = _made(parser, options)
+    try:
+        report = uvloop.run(run_bot(server, BotRun(options.bot, deposits, options.duration)))
+    except (FileNotFoundError, PermissionError) as error:
+        bad(parser, "COMMAND", error)
+    except OSError as error:
+        bad(parser, "--port", error)
+    except MarketError as error:
+        bad(parser, "--market", error)
+    if options.output == "json":
+        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+    else:
+        sys.stdout.write("\n".join(report.lines()) + "\n")
+    return report.exit_code
+
+
+def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> PaperExchangeServer:
+    """The server that the options ask for; ends with 2 where there can be none."""
     from paper_exchange.faults.scenario import ScenarioInvalidError
     from paper_exchange.market.events import MarketError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
@@ -165,7 +218,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         scenario=options.scenario,
     )
     try:
-        server = PaperExchangeServer(settings)
+        return PaperExchangeServer(settings)
     except UnknownSymbolError as error:
         bad(parser, "--symbols", error)
     except MarketError as error:
@@ -174,7 +227,6 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         bad(parser, "--scenario", error)
     except OSError as error:
         bad(parser, "--journal" if options.journal and error.filename == str(options.journal) else "--data-dir", error)
-    return uvloop.run(_run(server, settings))
 
 
 def _replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -193,7 +245,7 @@ def _replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     return int(bool(done.difference))
 
 
-async def _run(server: PaperExchangeServer, settings: Options) -> int:
+async def _run(server: PaperExchangeServer) -> int:
     import structlog
 
     from paper_exchange.market.events import MarketError
@@ -217,7 +269,7 @@ async def _run(server: PaperExchangeServer, settings: Options) -> int:
     listening = {"event": "listening", "baseURL": server.base_url, "controlURL": server.control_url}
     sys.stdout.write(json.dumps(listening) + "\n")
     sys.stdout.flush()
-    log.info("listening", base_url=server.base_url, control_url=server.control_url, market=settings.market)
+    log.info("listening", base_url=server.base_url, control_url=server.control_url, market=server.options.market)
     await stopping.wait()
     log.info("stopping")
     await server.stop()

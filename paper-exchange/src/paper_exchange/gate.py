@@ -41,13 +41,22 @@ class Request:
 class Gate:
     """The one way to an answer."""
 
-    def __init__(self, venue: Venue, limits: Limits) -> None:
+    def __init__(self, venue: Venue, limits: Limits, refused: Callable[[int], None] = lambda code: None) -> None:
+        """`refused` is told the code of each request that breaks a rule."""
         self._venue = venue
         self._limits = limits
+        self._refused = refused
         venue.first_fill_listeners.append(self._on_first_fill)
 
     def answer(self, request: Request) -> Any:
         """The endpoint's answer, or an ExchangeError; what it costs is counted either way."""
+        try:
+            return self._answer(request)
+        except ExchangeError as error:
+            self._refused(error.code)
+            raise
+
+    def _answer(self, request: Request) -> Any:
         route, address = request.route, request.address
         now = self._venue.now_ms()
         weight = route.weight(request.params)

@@ -73,9 +73,15 @@ def _account(venue: Venue, uid: int) -> dict[str, Any]:
         "uid": uid,
         "canTrade": account.can_trade,
         "balances": {asset: {"free": text(free), "locked": text(locked)} for asset, (free, locked) in held.items()},
-        "equity": text(sum(value for value in values.values() if value is not None)),
+        "equity": text(equity_of(venue, uid)),
         "unvalued": sorted(asset for asset, value in values.items() if value is None),
     }
+
+
+def equity_of(venue: Venue, uid: int) -> int:
+    """What an account holds at last prices, in units of the asset it is valued in, without what no market prices."""
+    balances = venue.exchange.accounts[uid].balances
+    return sum(_value(venue, asset, held.free + held.locked) or 0 for asset, held in balances.items())
 
 
 def _value(venue: Venue, asset: str, amount: int) -> int | None:

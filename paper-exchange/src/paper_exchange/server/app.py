@@ -123,7 +123,7 @@ class PaperExchangeServer:
                 f"symbols: expected some of {', '.join(SYMBOLS)}, got {', '.join(unknown) or 'none'}"
             )
         self.options = options
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         upstream = upstream_of(options.market)
         self._market: Market | None = None
         self.live: LiveFeed | None = None
@@ -166,7 +166,13 @@ class PaperExchangeServer:
         self.director = Director(self.faults, Stagehand(self.venue), sockets, seconds)
         self._scenario = open_scenario(options.scenario, self.faults.known) if options.scenario else None
         self._streams = MarketStreams(self.venue, api.market_data)
-        gate = Gate(self.venue, limits)
+        refusals = Counter(
+            "paper_exchange_refusals",
+            "Requests that broke a rule of the exchange, by code",
+            ["code"],
+            registry=registry,
+        )
+        gate = Gate(self.venue, limits, refused=lambda code: refusals.labels(str(code)).inc())
         rest = RestApi(self.venue, api, gate=gate, limits=limits, faults=calls, registry=registry)
         ws_requests = Counter(
             "paper_exchange_ws_requests", "WebSocket API requests", ["method", "status"], registry=registry
