@@ -15,8 +15,9 @@ from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
 from tradingbot_api.v1alpha1 import PositionPolicy
 from tradingbot_operator.bot_talk import Record
 from tradingbot_operator.certainty import Certainty
+from tradingbot_operator.cluster import ApiError, ConflictError, NotFoundError
 from tradingbot_operator.deletion import STUCK_POD_SECONDS, Deletion
-from tradingbot_operator.fleet import MOST_MARKS, Memory
+from tradingbot_operator.fleet import MOST_MARKS, MOST_RELEASES, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 DEADLINE_SECONDS = 10
@@ -28,6 +29,8 @@ class World:
     def __init__(self, bot: SeenBot, pod: SeenPod | None, *, leads_for: float = 3600.0, after: float = 5.0) -> None:
         """`leads_for`: seconds since this operator took the Lease; `after`: since the deletion."""
         self.done: list[str] = []
+        self.release_error: ApiError | None = None
+        self.finalizer_error: ApiError | None = None
         self.bot = bot
         self.pod = pod
         self.now = NOW + timedelta(seconds=after)
@@ -70,9 +73,13 @@ class World:
         self.done.append(f"delete {plural}")
 
     async def release(self, _: str) -> None:
+        if self.release_error is not None:
+            raise self.release_error
         self.done.append("release the claim")
 
     async def set_finalizer(self, _: SeenBot, *, present: bool) -> None:
+        if self.finalizer_error is not None:
+            raise self.finalizer_error
         self.done.append("let go")
 
     async def tell(self, _bot: object, _memory: object, accepted: Any, *_: object) -> None:
@@ -140,3 +147,51 @@ async def test_a_clock_that_is_set_neither_cuts_a_drain_short_nor_lengthens_it(j
     assert taken_up is not None
     world.memory.deletion_begun = (taken_up[0], taken_up[1] - DEADLINE_SECONDS)
     assert "DeletePod" in await world.step(trading)
+
+
+def ended() -> World:
+    """A TradingBot whose process is gone for sure: only the claim and the finalizer are left."""
+    return World(deleted(**TAKEN_UP), None, after=DEADLINE_SECONDS + 1)
+
+
+async def test_a_conflict_does_not_leave_the_finalizer_on_for_ever() -> None:
+    world = ended()
+    world.finalizer_error = ConflictError(409, "Conflict", "the object has been modified; please apply your changes")
+    with pytest.raises(ConflictError):
+        await world.step()
+    assert not world.memory.released
+    world.finalizer_error = None
+    assert await world.step() == "let go"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(NotFoundError(404, "NotFound", "tradingbots.tradingbot.dev not found"), id="not-found"),
+        pytest.param(
+            ConflictError(409, "Conflict", "uid mismatch: the provided object specified uid a, and no existing object"),
+            id="nothing-of-that-uid",
+        ),
+        pytest.param(
+            ConflictError(409, "Conflict", "Precondition failed: UID in precondition: a, UID in object meta: b"),
+            id="another-of-that-name",
+        ),
+    ],
+)
+async def test_a_tradingbot_that_is_gone_already_is_let_go(error: ApiError) -> None:
+    world = ended()
+    world.finalizer_error = error
+    await world.step()
+    assert world.memory.released
+
+
+async def test_a_claim_is_released_again_after_an_error_of_the_server_and_holds_nobody_for_ever() -> None:
+    world = ended()
+    world.release_error = ApiError(500, "InternalError", "the server has an error")
+    for _ in range(MOST_RELEASES - 1):
+        with pytest.raises(ApiError):
+            await world.step()
+    assert await world.step() == "let go"
+    other = ended()
+    other.release_error = ApiError(403, "Forbidden", "denied by a policy")
+    assert await other.step() == "let go"

@@ -91,6 +91,14 @@ class ApiError(Exception):
         """It may well not happen again: no answer, a name or version that changed meanwhile, a busy server."""
         return isinstance(self, UnreachableError | ConflictError | NotFoundError) or self.status in {401, 429, 503, 504}
 
+    @property
+    def other_object(self) -> bool:
+        """The object of this UID is gone; not so for a conflict with somebody who wrote at the same time.
+
+        The API server names the UID then: "uid mismatch: ... no existing object was found", "Precondition failed: UID".
+        """
+        return isinstance(self, NotFoundError) or (isinstance(self, ConflictError) and "uid" in self.message.lower())
+
 
 class NotFoundError(ApiError):
     """The object is not there."""

@@ -20,9 +20,9 @@ from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import DRAIN_REPEAT_SECONDS, BotTalk, Record, claimant_of
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claims
-from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.desired import SpecError
-from tradingbot_operator.fleet import MARK_SECONDS, ForeignObjectError, Memory
+from tradingbot_operator.fleet import MARK_SECONDS, MOST_RELEASES, ForeignObjectError, Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.leftovers import farewell
 from tradingbot_operator.metrics import Metrics
@@ -284,16 +284,20 @@ class Deletion:
         await self._reporter.post(bot, notice)
 
     async def _let_go(self, bot: SeenBot, memory: Memory, *, claim: bool) -> None:
+        """Releases the claim and takes our finalizer off; ApiError where either is to be tried again."""
         if claim:
             try:
                 await self._claims.release(bot.uid)
             except ApiError as error:
-                if error.passing:
+                memory.claim_refused += 1
+                if error.passing or (error.status >= 500 and memory.claim_refused < MOST_RELEASES):
                     raise
                 # Somebody's permissions or policy: the claim can be taken over later, the TradingBot must not hang.
                 log.warning("the claim stays", bot=str(bot.key), error=str(error))
         try:
             await self._cluster.set_finalizer(bot, present=False)
-        except (ConflictError, NotFoundError):
+        except ApiError as error:
+            if not error.other_object:
+                raise
             log.info("the TradingBot is gone already", bot=str(bot.key))
         memory.released = True

@@ -89,6 +89,8 @@ class Ledger:
 
 
 MARK_SECONDS: Final = 0.2
+MOST_RELEASES: Final = 5
+"""After so many errors of the server the claim stays, for others to take over."""
 MOST_MARKS: Final = 20
 HANDING_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
@@ -162,6 +164,8 @@ class Memory:
     farewell_said: bool = False
     marks: int = 0
     """Steps that tried to note in the status that it drained."""
+    claim_refused: int = 0
+    """Tries to release the claim that were refused."""
     released: bool = False
     """Our finalizer was taken off; the watch may still show it, and nothing may be made for the bot any more."""
     status_written: float | None = None
