@@ -1,4 +1,4 @@
-"""The campaign of simulations among faults: 200 seeds of ten virtual minutes each, one bot on one exchange."""
+"""The campaign of simulations among faults: 200 seeds of twelve virtual minutes each, one bot on one exchange."""
 
 from __future__ import annotations
 

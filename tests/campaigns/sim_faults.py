@@ -22,9 +22,9 @@ from tradingbot_api.bot_http import BotStatus
 
 SIMS: Final = 200
 """Simulations of the campaign."""
-MINUTES: Final = 10
-CALM: Final = 240.0
-"""Seconds without faults at the end: what the longest ban and back-off need, and a reconciliation."""
+MINUTES: Final = 12
+CALM: Final = 360.0
+"""Seconds without faults at the end: what a breaker that opened last needs (300), and a reconciliation."""
 SYMBOL: Final = "BTCUSDT"
 _DUST: Final = Decimal(11)
 """Value in quote that may be left: nothing as small can be sold."""
