@@ -1,23 +1,26 @@
 """Random walks of a paper exchange with its store: three traders, a market and restarts, and what must hold after
-each operation. A walk is a seed; a failing one is cut down to the operations that it needs.
+each operation. Hypothesis draws the operations, and cuts a failing sequence down to those that it needs.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
-from campaigns.paper_ledger import BrokenPromiseError, Json, Ledger, promise, units
-from campaigns.paper_operations import FIRST_PRICE, SYMBOL, Operation, draw
+from campaigns.paper_ledger import OPEN, Json, Ledger, promise, units
+from campaigns.paper_operations import FIRST_PRICE, STILL, SYMBOL, Operation, operations
 from paper_exchange.api import SpotApi
 from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import to_units
@@ -27,18 +30,26 @@ from paper_exchange.market.events import BookUpdate, Candle, MarketTrade
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
 
-WALKS: Final = 100
+WALKS: Final = 20
 """Walks of the campaign."""
-OPERATIONS: Final = 400
-"""Operations of each: fewer orders than a question to REST answers at most."""
+_RUNS: Final = 5
+"""Runs of Hypothesis in a walk, each with a seed of its own."""
+_SETTINGS: Final = settings(
+    # From ten examples on, most are near copies of those before them.
+    max_examples=9,
+    # Of longer sequences Hypothesis gives up the cutting before its end.
+    stateful_step_count=100,
+    phases=(Phase.generate, Phase.shrink),
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 _START_MS: Final = 1_700_000_000_000
 _DEPOSITS: Final = ({"USDT": "50000", "BTC": "2"}, {"USDT": "9000", "BTC": "0.5", "BNB": "1"}, {"USDT": "1000000"})
 _LIST_PATHS: Final = {kind: f"/api/v3/orderList/{kind}" for kind in ("oco", "oto", "otoco", "opo", "opoco")}
-_DEEP_EVERY: Final = 25
-"""After so many operations all orders, trades and lists are compared, not only the open ones."""
 _KEPT: Final = 3
 """Orders and lists that are over and stay in memory: few, so that most are found in the store."""
-_CUT_SECONDS: Final = 30.0
 
 
 @dataclass
@@ -48,11 +59,11 @@ class Walk:
     seed: int
     operations: int = 0
     seconds: float = 0.0
-    executions: dict[str, int] = field(default_factory=dict)
+    executions: Counter[str] = field(default_factory=Counter)
     """How often each execution type and list status was told."""
-    done: dict[str, int] = field(default_factory=dict)
+    done: Counter[str] = field(default_factory=Counter)
     """How many operations of each kind were accepted."""
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
     violation: str = ""
 
 
@@ -122,7 +133,8 @@ class World:
             self.venue.commit()
 
     def _act(self, operation: Operation, uid: int) -> None:
-        params = {"symbol": SYMBOL} | {name: self._priced(value) for name, value in operation.params.items()}
+        params = {"symbol": SYMBOL}
+        params |= {name: self._meant(uid, name, value) for name, value in operation.params.items()}
         what = operation.what
         match what:
             case "order":
@@ -132,19 +144,15 @@ class World:
             case "oco" | "oto" | "otoco" | "opo" | "opoco":
                 self.call("POST", _LIST_PATHS[what], uid, params)
             case "cancel":
-                self.call("DELETE", "/api/v3/order", uid, params | self._an_order(uid, operation, "orderId"))
+                self.call("DELETE", "/api/v3/order", uid, params)
             case "cancel list":
-                lists = [str(ident) for ident, one in self.ledgers[uid].lists.items() if one["L"] == "EXECUTING"]
-                ident = {"orderListId": _pick(lists, operation.pick)}
-                self.call("DELETE", "/api/v3/orderList", uid, params | ident)
+                self.call("DELETE", "/api/v3/orderList", uid, params)
             case "cancel all":
                 self.call("DELETE", "/api/v3/openOrders", uid, params)
             case "replace":
-                replaced = self._an_order(uid, operation, "cancelOrderId")
-                self.call("POST", "/api/v3/order/cancelReplace", uid, params | replaced)
+                self.call("POST", "/api/v3/order/cancelReplace", uid, params)
             case "amend":
-                amended = self._an_order(uid, operation, "orderId")
-                self.call("PUT", "/api/v3/order/amend/keepPriority", uid, params | amended)
+                self.call("PUT", "/api/v3/order/amend/keepPriority", uid, params)
             case "deposit":
                 self.venue.exchange.deposit(uid, params["asset"], units(params["amount"]), self.now)
             case "withdraw":
@@ -163,19 +171,18 @@ class World:
             case "restart":
                 self._restart()
 
-    def _priced(self, value: str) -> str:
-        """A price that is told as its distance from the last one."""
-        if not value.startswith("@"):
-            return value
-        return str(
-            max(Decimal(100), Decimal(self.venue.exchange.market(SYMBOL).last or 0) / 10**8 + Decimal(value[1:]))
-        )
-
-    def _an_order(self, uid: int, operation: Operation, name: str) -> dict[str, str]:
-        """An open order, else any, else one that does not exist."""
-        orders = self.ledgers[uid].orders
-        still = [str(ident) for ident, one in orders.items() if one["X"] in ("NEW", "PENDING_NEW", "PARTIALLY_FILLED")]
-        return {name: _pick(still or [str(ident) for ident in orders], operation.pick)}
+    def _meant(self, uid: int, name: str, value: str) -> str:
+        """What a distance from the last price, or a place among what is open, stands for now."""
+        match value[:1]:
+            case "@":
+                last = Decimal(self.venue.exchange.market(SYMBOL).last or 0) / 10**8
+                return str(max(Decimal(100), last + Decimal(value[1:])))
+            case "#" if name == "orderListId":
+                return _at(value, [ident for ident, one in self.ledgers[uid].lists.items() if one["L"] == "EXECUTING"])
+            case "#":
+                orders = self.ledgers[uid].orders
+                return _at(value, [ident for ident, one in orders.items() if one["X"] in OPEN] or list(orders))
+        return value
 
     def _snapshot(self, bid: Decimal, ask: Decimal, quantity: Decimal, levels: int) -> None:
         self._bids = {bid - 5 * n: quantity * (n + 1) for n in range(levels)}
@@ -208,7 +215,10 @@ class World:
     # -- promises ----------------------------------------------------------------------------------------------
 
     def check(self, *, refused: bool, deep: bool) -> Iterator[Json]:
-        """Everything that must hold between two operations; gives the events since the last look."""
+        """Everything that must hold between two operations; gives the events since the last look.
+
+        Deep: all orders, trades and lists are compared, not only the open ones.
+        """
         told: list[tuple[int, Json]] = []
         for uid, heard in self.heard.items():
             events, heard[:] = list(heard), []
@@ -244,8 +254,9 @@ class World:
             promise(units(book["bids"][0][0]) < units(book["asks"][0][0]), "the book does not cross", book)
 
 
-def _pick(idents: Sequence[str], pick: int) -> str:
-    return idents[pick % len(idents)] if idents else "999999"
+def _at(place: str, idents: Sequence[int]) -> str:
+    """The id in a place from the newest on, or one that does not exist."""
+    return str(idents[-1 - min(int(place[1:]), len(idents) - 1)] if idents else 999_999)
 
 
 def _check_both_sides(events: list[Json]) -> None:
@@ -262,67 +273,50 @@ def _check_both_sides(events: list[Json]) -> None:
             promise(same and one["S"] != other["S"], "both sides of a trade agree", pair)
 
 
-def run(seed: int, operations: Sequence[Operation]) -> Walk:
-    """Walks over operations until one breaks a promise."""
-    walk, begun = Walk(seed), time.monotonic()
-    executions: Counter[str] = Counter()
-    done: Counter[str] = Counter()
-    refusals: Counter[str] = Counter()
-    with TemporaryDirectory(prefix="paper-walk-") as folder:
-        world = World(Path(folder))
-        operation = None
+class Walking(RuleBasedStateMachine):
+    """One sequence of operations in a world of its own."""
+
+    walk: ClassVar[Walk]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = TemporaryDirectory(prefix="paper-walk-")
+        self._world = World(Path(self._folder.name))
+
+    @rule(operation=operations())
+    def act(self, operation: Operation) -> None:
+        """An operation, which the exchange may refuse; then everything holds that must."""
+        refused = False
+        self.walk.operations += 1
         try:
-            for number, operation in enumerate(operations, 1):
-                refused = False
-                try:
-                    world.act(operation)
-                    done[operation.what] += 1
-                except ExchangeError as error:
-                    refusals[f"{operation.what} {error.code}"] += 1
-                    # A replacement that is refused after the cancel leaves the cancel.
-                    refused = error.code not in (-2021, -2022)
-                last = number == len(operations)
-                events = world.check(refused=refused, deep=last or number % _DEEP_EVERY == 0)
-                executions.update(event.get("x") or event["e"] for event in events)
-                walk.operations = number
-        except BrokenPromiseError as broken:
-            walk.violation = f"{operation}: {broken}"
-        except Exception as error:
-            walk.violation = f"{operation}: the exchange broke: {type(error).__name__} {error}"
+            self._world.act(operation)
+            self.walk.done[operation.what] += 1
+        except ExchangeError as error:
+            self.walk.refused[f"{operation.what} {error.code}"] += 1
+            # A replacement that is refused after the cancel leaves the cancel.
+            refused = error.code not in (-2021, -2022)
+        # Not after so many operations: what is found then could not be cut down to fewer.
+        events = self._world.check(refused=refused, deep=operation.what in STILL)
+        self.walk.executions.update(event.get("x") or event["e"] for event in events)
+
+    def teardown(self) -> None:
+        """The end; where nothing failed before, everything is compared once more."""
+        try:
+            if sys.exc_info()[0] is None:
+                self._world.check(refused=False, deep=True)
         finally:
-            world.close()
-    walk.executions, walk.done, walk.refused = dict(executions), dict(done), dict(refusals)
-    walk.seconds = time.monotonic() - begun
-    return walk
+            self._world.close()
+            self._folder.cleanup()
 
 
-def walk(seed: int, count: int) -> Walk:
-    """A whole walk; a violation tells the operations that are needed for it."""
-    operations = draw(Random(seed), count)
-    found = run(seed, operations)
-    if found.violation:
-        fewest = cut(seed, operations[: found.operations + 1], _name(found.violation))
-        told = run(seed, fewest).violation
-        found.violation = f"{told}\n" + "\n".join(f"    {one}" for one in fewest)
+def walk(number: int) -> Walk:
+    """All sequences of a seed; a violation tells the operations that are needed for it."""
+    found, begun = Walk(number), time.monotonic()
+    try:
+        for run in range(_RUNS):
+            machine = seed(number * _RUNS + run)(type("Walking", (Walking,), {"walk": found}))
+            run_state_machine_as_test(machine, settings=_SETTINGS)
+    except Exception:
+        found.violation = traceback.format_exc()
+    found.seconds = time.monotonic() - begun
     return found
-
-
-def cut(seed: int, operations: list[Operation], name: str) -> list[Operation]:
-    """Leaves out what is not needed for the same violation, in ever smaller pieces, for some seconds."""
-    until = time.monotonic() + _CUT_SECONDS
-    size = len(operations) // 2
-    while size:
-        at = 0
-        while at < len(operations) and time.monotonic() < until:
-            fewer = operations[:at] + operations[at + size :]
-            if _name(run(seed, fewer).violation) == name:
-                operations = fewer
-            else:
-                at += size
-        size //= 2
-    return operations
-
-
-def _name(violation: str) -> str:
-    """Which promise was broken, without what was told of it."""
-    return violation.partition("): ")[2].partition(":")[0]
