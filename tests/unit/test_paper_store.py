@@ -164,3 +164,19 @@ def test_nothing_is_ahead_of_an_order_whose_level_the_market_left_meanwhile(tmp_
     desk.restart()
     desk.trade("59000", "0.004")
     assert desk.venue.exchange.orders[order_id].executed == units("0.004")
+
+
+def test_the_log_is_moved_to_the_file_while_the_store_is_written(tmp_path: Path) -> None:
+    store, log = Store(tmp_path), tmp_path / "exchange.sqlite-wal"
+    longest = 0
+    for number in range(300):
+        store.save_prices({f"S{one}USDT": number * 1000 + one for one in range(200)})
+        if number % 10 == 9:
+            store.move_log()
+        longest = max(longest, log.stat().st_size)
+    # Without it the log would hold every write: several times as much.
+    assert longest < 400_000
+    store.close()
+    again = Store(tmp_path)
+    assert again.prices() == {f"S{one}USDT": 299_000 + one for one in range(200)}
+    again.close()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, Final
@@ -52,12 +53,12 @@ class Store:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(directory)
-        path = ":memory:" if directory is None else str(directory / "exchange.sqlite")
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        self._path = ":memory:" if directory is None else str(directory / "exchange.sqlite")
+        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=5)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        # 40 MB of log: moving it to the file waits for the disk, so it is done seldom.
-        self._db.execute("PRAGMA wal_autocheckpoint=10000")
+        # Moving the log to the file waits for the disk: `move_log` does it, and a writer only where nobody does.
+        self._db.execute("PRAGMA wal_autocheckpoint=100000")
         self._db.executescript(_SCHEMA + INDEXES)
         self.history = History(self._db)
 
@@ -66,6 +67,11 @@ class Store:
         self._db.close()
         if self._lock is not None:
             self._lock.close()
+
+    def move_log(self) -> None:
+        """Move what was written to the file, for a thread of its own: writers go on meanwhile. sqlite3.Error."""
+        with closing(sqlite3.connect(self._path)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def save(self, changes: Changes) -> None:
         """Store everything an input changed, all or nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ from paper_exchange.wallet import Wallet
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.05
+_MOVE_SECONDS: Final = 1.0
 _STUCK_MS: Final = 10_000
 _BATCH: Final = 50
 _LARGEST_BODY: Final = 64 * 1024
@@ -235,7 +237,7 @@ class PaperExchangeServer:
         if self._scenario is not None:
             self.director.begin(self._scenario)
         self._turned_ms = self._steady_ms()
-        parts = [self._pump()]
+        parts = [self._pump(), self._move_log()]
         if self.live is not None:
             parts.append(self.live.run(self.venue.feed, self.venue.set_known))
         self._market_tasks = [asyncio.create_task(self._run_market(part)) for part in parts]
@@ -276,6 +278,16 @@ class PaperExchangeServer:
             await part
         except Exception:
             _log.exception("the market stopped")
+
+    async def _move_log(self) -> None:
+        """Keep the store's log short."""
+        while True:
+            await asyncio.sleep(_MOVE_SECONDS)
+            try:
+                await asyncio.to_thread(self._store.move_log)
+            except sqlite3.Error as error:
+                # A full disk: what is written to the log is safe there, and goes on being tried.
+                _log.warning("the store's log stays long", error=str(error))
 
     async def _pump(self) -> None:
         """Feed the market's events when their time has come; when there are none or no more, only time goes on."""
