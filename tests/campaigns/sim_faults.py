@@ -68,7 +68,7 @@ def random_faults(seed: int, minutes: float) -> Disturb:
 
     async def disturb(exchange: PaperExchange) -> None:
         rng, loop = Random(f"{seed}/faults"), asyncio.get_running_loop()
-        while loop.time() < minutes * 60 - CALM:
+        while loop.time() < minutes * 60 - CALM - 40:
             await asyncio.sleep(rng.uniform(5, 40))
             kind, parameters = rng.choice(_KINDS)
             when: dict[str, Any] = {"for": rng.uniform(1, 45), "probability": rng.choice((0.2, 0.5, 1.0))}
@@ -90,9 +90,10 @@ def _watched(outcome: Outcome, disturb: Disturb) -> Beside:
         since: float | None = None
         while True:
             balance = books.accounts[uid].balance("BTC")
-            worth = Decimal(balance.free + balance.locked) * (books.market(SYMBOL).last or 0) / SCALE / SCALE
-            stopped = any(one.side is Side.SELL and one.stop_price for one in books.open_orders(uid, SYMBOL))
-            if worth <= _DUST or stopped:
+            stops = (one for one in books.open_orders(uid, SYMBOL) if one.side is Side.SELL and one.stop_price)
+            held = balance.free + balance.locked - sum(one.remaining for one in stops if one.live)
+            worth = Decimal(held) * (books.market(SYMBOL).last or 0) / SCALE / SCALE
+            if worth <= _DUST:
                 since = None
             else:
                 since = loop.time() if since is None else since

@@ -21,6 +21,7 @@ from paper_exchange.core.units import to_decimal
 from paper_exchange.market.live import UpstreamError
 from paper_exchange.market.tape import AggTrade
 from paper_exchange.server.app import Options, PaperExchangeServer
+from paper_exchange.server.connections import ConnectionLimits
 from paper_exchange.server.live import LiveFeed, LiveTimes
 from paper_exchange.testing import PaperExchange, running_paper_exchange
 from support.message_proxy import MessageProxy, message_proxy
@@ -99,8 +100,9 @@ def followed(url: str, symbols: tuple[str, ...] = BTC, times: LiveTimes = LiveTi
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def first() -> AsyncIterator[PaperExchange]:
-    """A generated market, which tests follow one after the other."""
-    async with running_paper_exchange(Options(symbols=("BTCUSDT", "ETHUSDT"))) as running:
+    """A generated market, which tests follow one after the other: more snapshots than its limits would allow."""
+    plenty = Options(symbols=("BTCUSDT", "ETHUSDT"), weight_per_minute=10**6, connections=ConnectionLimits(10**4))
+    async with running_paper_exchange(plenty) as running:
         yield running
 
 
@@ -108,7 +110,8 @@ async def first() -> AsyncIterator[PaperExchange]:
 async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PaperExchange]:
     """A market that stands still at 50000."""
     market = write_still_market(tmp_path_factory.mktemp("still"), BTCUSDT="50000")
-    async with running_paper_exchange(Options(symbols=BTC, market=market)) as running:
+    plenty = Options(symbols=BTC, market=market, weight_per_minute=10**6, connections=ConnectionLimits(10**4))
+    async with running_paper_exchange(plenty) as running:
         yield running
 
 
@@ -172,7 +175,9 @@ async def test_books_and_trades_are_those_of_the_followed_exchange(first: PaperE
         ours = [follower(second, symbol) for symbol in symbols]
         await until("enough was told", lambda: all(len(r.books) > 12 and len(r.trades) > 5 for r in ours))
     for their, our in zip(theirs, ours, strict=True):
-        assert {ident: their.books[ident] for ident in our.books} == our.books
+        # The first one may be older than the record of it.
+        assert len(our.books.keys() & their.books.keys()) > 11
+        assert {ident: their.books.get(ident, book) for ident, book in our.books.items()} == our.books
         assert in_a_row(our.trades, their.trades)
 
 
@@ -281,7 +286,9 @@ async def test_events_that_come_too_late_are_not_taken_though_they_keep_coming(f
         feed = feed_of(second)
         proxy.slowdown = 0.2
         await until("the delay is noticed", lambda: feed.problem() is not None)
-        assert re.search(r"its events of BTCUSDT are 0\.[6-9] s old", str(feed.problem()))
+        # On a busy machine the next event is so late that nothing was heard.
+        told = r"its events of BTCUSDT are 0\.[6-9] s old|nothing was heard of BTCUSDT for 0\.[6-9] s"
+        assert re.search(told, str(feed.problem()))
         proxy.slowdown = 0.0
         await until("it is followed again", lambda: feed.problem() is None)
         await same_again(first, second)

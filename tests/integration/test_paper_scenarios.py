@@ -312,6 +312,22 @@ async def test_the_server_begins_with_a_scenario_and_writes_down_what_it_did(tmp
     assert [next(iter(set(row) & {"run", "fault", "applied"})) for row in lines] == ["run", "fault", "applied"]
 
 
+async def test_a_run_is_repeated_from_the_file_that_it_wrote_itself(tmp_path: Path) -> None:
+    async def statuses(scenario: str) -> list[int]:
+        async with spawn_paper_exchange(tmp_path, symbols=SYMBOL, scenario=scenario) as exchange:
+            told = []
+            for _ in range(6):
+                async with exchange.session.get(exchange.base_url + "/api/v3/ping") as answer:
+                    told.append(answer.status)
+            return told
+
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("steps:\n  - at: 0\n    fault: {kind: error, endpoints: GET /api/v3/ping, skip: 2, count: 2}\n")
+    first = await statuses(str(plan))
+    assert first == [200, 200, 500, 500, 200, 200]
+    assert await statuses(str(tmp_path / "faults.jsonl")) == first
+
+
 async def test_a_bad_scenario_ends_the_command_line_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,9 @@ def ended() -> World:
 
 async def test_a_conflict_does_not_leave_the_finalizer_on_for_ever() -> None:
     world = ended()
-    world.finalizer_error = ConflictError(409, "Conflict", "the object has been modified; please apply your changes")
+    world.finalizer_error = ConflictError(
+        409, "Conflict", 'Operation cannot be fulfilled on tradingbots.tradingbot.dev "liquid": it has been modified'
+    )
     with pytest.raises(ConflictError):
         await world.step()
     assert not world.memory.released

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from paper_exchange.amounts import ControlInvalidError
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.model import Stage, Subject
 from paper_exchange.faults.parsing import Known, parse_fault, write_fault
-from paper_exchange.faults.record import plan_of
+from paper_exchange.faults.record import Record, plan_of
 
 KNOWN = Known(("BTCUSDT", "ETHUSDT"), ("POST /api/v3/order", "GET /api/v3/account", "GET /api/v3/time", "order.place"))
 ORDER = Subject("POST /api/v3/order", uid=1, symbol="BTCUSDT")
@@ -274,3 +275,14 @@ def test_at_most_a_thousand_faults_are_in_force() -> None:
     assert not scene.faults.stop(1000)
     scene.faults.clear()
     assert not scene.faults.engine.any(*Stage)
+
+
+def test_a_disk_that_is_full_takes_the_record_from_the_file_and_holds_nothing_up() -> None:
+    class FullDisk(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    record = Record(lambda: 5, lambda: 1.5, FullDisk())
+    record.begin(7)
+    record.ended(3)
+    assert [row.get("run") or row.get("ended") for row in record.rows] == [{"seed": 7}, 3]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paper_exchange.amounts import ControlInvalidError, positive_units
+from paper_exchange.core.units import LARGEST
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
 from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Subject
+from paper_exchange.faults.moves import Price
 from paper_exchange.faults.parsing import Known
 from paper_exchange.faults.scenario import ScenarioInvalidError, open_scenario, read_scenario, shipped
 from paper_exchange.faults.stagehand import Stagehand
@@ -287,3 +291,9 @@ def test_every_shipped_scenario_is_understood() -> None:
     known = Known((SYMBOL,), [*rest, "order.place", "orderList.place"])
     for name in shipped():
         assert open_scenario(name, known).steps, name
+
+
+def test_a_price_stays_within_what_can_be_stored() -> None:
+    with pytest.raises(ControlInvalidError, match="price: expected a decimal text above 0"):
+        positive_units("price", "99999999999999")
+    assert Price(share=Decimal(10**9)).from_last(LARGEST // 2, 10**6) <= LARGEST

@@ -97,7 +97,9 @@ class ApiError(Exception):
 
         The API server names the UID then: "uid mismatch: ... no existing object was found", "Precondition failed: UID".
         """
-        return isinstance(self, NotFoundError) or (isinstance(self, ConflictError) and "uid" in self.message.lower())
+        said = self.message.lower()
+        uid = "uid mismatch" in said or "precondition failed: uid" in said
+        return isinstance(self, NotFoundError) or (isinstance(self, ConflictError) and uid)
 
 
 class NotFoundError(ApiError):

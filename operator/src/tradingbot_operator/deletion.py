@@ -289,8 +289,10 @@ class Deletion:
             try:
                 await self._claims.release(bot.uid)
             except ApiError as error:
+                if error.passing:
+                    raise
                 memory.claim_refused += 1
-                if error.passing or (error.status >= 500 and memory.claim_refused < MOST_RELEASES):
+                if error.status >= 500 and memory.claim_refused < MOST_RELEASES:
                     raise
                 # Somebody's permissions or policy: the claim can be taken over later, the TradingBot must not hang.
                 log.warning("the claim stays", bot=str(bot.key), error=str(error))

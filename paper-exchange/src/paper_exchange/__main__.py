@@ -226,7 +226,8 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
     except ScenarioInvalidError as error:
         bad(parser, "--scenario", error)
     except OSError as error:
-        bad(parser, "--journal" if options.journal and error.filename == str(options.journal) else "--data-dir", error)
+        files = {str(options.journal): "--journal", str(options.fault_log): "--fault-log"}
+        bad(parser, files.get(str(error.filename), "--data-dir"), error)
 
 
 def _replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from paper_exchange.core.model import AccountSettings
 from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.symbols import STATUSES, SYMBOLS
-from paper_exchange.core.units import SCALE, to_units
+from paper_exchange.core.units import LARGEST, SCALE, to_units
 from paper_exchange.keys import PERMISSIONS, KeyTerms, read_public_key
 
 DEFAULT_RATES: Final = "default"
@@ -45,7 +45,7 @@ def _amounts(name: str, given: object) -> dict[str, int]:
 def positive_units(name: str, amount: object) -> int:
     """Units of a decimal text above 0; ControlInvalidError names the field."""
     units = _units(amount)
-    if units is None or units <= 0:
+    if units is None or not 0 < units <= LARGEST:
         raise ControlInvalidError(
             f'{name}: expected a decimal text above 0 with at most 8 decimals such as "10000.5", got {amount!r}'
         )

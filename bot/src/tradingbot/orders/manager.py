@@ -746,7 +746,7 @@ class OrderManager:
                     # A position may be without its stop by now: nobody waits for an answer that tells nothing new.
                     sending.cancel()
                     await asyncio.wait({sending})
-                    await self._finish(intent, IntentState.ACKNOWLEDGED, "the user stream told of its target's end")
+                    await self._finish(intent, IntentState.ACKNOWLEDGED, "its target ended meanwhile")
                     return
             await sending
         except RejectedError as error:
@@ -759,6 +759,7 @@ class OrderManager:
             raise
         finally:
             sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     # --- protection ---
 

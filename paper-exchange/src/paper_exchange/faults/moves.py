@@ -11,6 +11,7 @@ from typing import Any, Final
 from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, positive_units
 from paper_exchange.core.model import AccountSettings, Side
 from paper_exchange.core.symbols import STATUSES
+from paper_exchange.core.units import LARGEST
 from paper_exchange.faults.fields import Field, Read, invalid, one_of, read_object, whole
 
 _PERCENT: Final = re.compile(r"[+-][0-9]{1,4}(\.[0-9]{1,4})?%")
@@ -39,7 +40,7 @@ class Price:
         """The price in units, a whole number of ticks where it is relative."""
         if self.share is None:
             return self.units
-        return int(last * (1 + self.share)) // tick * tick
+        return min(int(last * (1 + self.share)), LARGEST) // tick * tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import IO, Any, Final
 
+import structlog
+
 from paper_exchange.amounts import ControlInvalidError
 from paper_exchange.faults.engine import Applied, InForce
 from paper_exchange.faults.parsing import write_fault
 
 _KEPT: Final = 10_000
 
+_log = structlog.get_logger(__name__)
 Row = dict[str, Any]
 
 
@@ -64,8 +67,13 @@ class Record:
         self.rows.append(full)
         self.written += 1
         if self._file is not None:
-            self._file.write(json.dumps(full, separators=(",", ":")) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(full, separators=(",", ":")) + "\n")
+                self._file.flush()
+            except OSError as error:
+                # A full disk must not hold the exchange up: what happened is still told by the control port.
+                self._file = None
+                _log.warning("what faults do is no longer written down", error=str(error))
 
     def plan(self) -> Row:
         """The scenario by which the same happens again; ControlInvalidError where the first rows are gone."""

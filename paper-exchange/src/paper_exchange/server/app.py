@@ -149,13 +149,16 @@ class PaperExchangeServer:
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
         applied = Counter("paper_exchange_faults_applied", "What faults befell, by kind", ["kind"], registry=registry)
+        known = Known(options.symbols, known_endpoints(api))
+        # Read before this run begins in the file, which may be the scenario itself.
+        self._scenario = open_scenario(options.scenario, known) if options.scenario else None
         self._fault_log = open_log(options)
 
         def seconds() -> float:
             return steady_ms() / 1000
 
         self.faults = Faults(
-            Known(options.symbols, known_endpoints(api)),
+            known,
             seed=options.seed,
             clock=seconds,
             now_ms=wall_ms,
@@ -166,7 +169,6 @@ class PaperExchangeServer:
         self._connections = Connections(steady_ms, options.connections, self.faults)
         sockets = {"cut": self._connections.cut, "close": self._connections.drop}
         self.director = Director(self.faults, Stagehand(self.venue), sockets, seconds)
-        self._scenario = open_scenario(options.scenario, self.faults.known) if options.scenario else None
         self._streams = MarketStreams(self.venue, api.market_data)
         refusals = Counter(
             "paper_exchange_refusals",
@@ -253,12 +255,14 @@ class PaperExchangeServer:
         self._connections.shut_down()
         for runner, _ in self._runners:
             await runner.cleanup()
-        self.venue.save_market()
-        self._store.close()
-        if self._journal is not None:
-            self._journal.close()
-        if self._fault_log is not None:
-            self._fault_log.close()
+        try:
+            self.venue.save_market()
+        finally:
+            self._store.close()
+            if self._journal is not None:
+                self._journal.close()
+            if self._fault_log is not None:
+                self._fault_log.close()
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""

@@ -140,7 +140,9 @@ class LiveFeed:
                 await self._follow(self._socket)
             except* _CUT as group:
                 self._why = _first(group)
-            self._lose()
+            finally:
+                # Also where nothing of the kind was expected: nobody may trade on a book that stands still.
+                self._lose()
             if self._socket is not None:
                 await self._socket.close()
                 self._socket = None
