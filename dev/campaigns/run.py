@@ -137,8 +137,8 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=3, help="cases at a time (default %(default)s)")
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
-    if options.campaign in {"walks", "sims"}:
-        return (walks if options.campaign == "walks" else sims).campaign(options)
+    if alone := {"walks": walks.campaign, "sims": sims.campaign}.get(options.campaign):
+        return alone(options)
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
         chosen = {"specs": specs.campaign, "fuzz": fuzz.campaign}.get(options.campaign, campaign)
         return asyncio.run(chosen(options, Path(folder)))
