@@ -7,9 +7,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,7 +18,7 @@ from paper_exchange.core.units import SCALE
 from paper_exchange.server.app import Options
 from paper_exchange.server.connections import ConnectionLimits
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import DEADLINE_SECONDS, Talk, TurnedClock, trader
+from support.paper_ws import DEADLINE_SECONDS, Talk, TurnedClock, connected, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -39,13 +37,6 @@ async def exchange(clock: TurnedClock) -> AsyncIterator[PaperExchange]:
     """One paper exchange whose connections age when a test says so."""
     async with running_paper_exchange(Options(symbols=(SYMBOL,)), clock) as running:
         yield running
-
-
-@asynccontextmanager
-async def connected(exchange: PaperExchange, path: str, **options: Any) -> AsyncIterator[Talk]:
-    """A WebSocket to a path."""
-    async with exchange.session.ws_connect(exchange.ws_url + path, **options) as opened:
-        yield Talk(opened)
 
 
 async def ping_of(talk: Talk) -> bytes:

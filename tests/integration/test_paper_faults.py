@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest_asyncio
 
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import Talk, Trader, rest, trader
+from support.paper_ws import Trader, connected, rest, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -37,13 +36,6 @@ async def exchange(running: PaperExchange) -> AsyncIterator[PaperExchange]:
     """It without the faults of the test before."""
     yield running
     await running.clear_faults()
-
-
-@asynccontextmanager
-async def connected(exchange: PaperExchange, path: str = "/ws-api/v3") -> AsyncIterator[Talk]:
-    """A WebSocket to a path."""
-    async with exchange.session.ws_connect(exchange.ws_url + path) as opened:
-        yield Talk(opened)
 
 
 async def open_orders(exchange: PaperExchange, who: Trader) -> int:

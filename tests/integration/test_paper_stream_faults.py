@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import Talk, Trader, trader
+from support.paper_ws import Talk, Trader, connected, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,13 +33,6 @@ async def exchange(running: PaperExchange) -> AsyncIterator[PaperExchange]:
     """It without the faults of the test before."""
     yield running
     await running.clear_faults()
-
-
-@asynccontextmanager
-async def connected(exchange: PaperExchange, path: str = "/ws-api/v3") -> AsyncIterator[Talk]:
-    """A WebSocket to a path."""
-    async with exchange.session.ws_connect(exchange.ws_url + path) as opened:
-        yield Talk(opened)
 
 
 @asynccontextmanager

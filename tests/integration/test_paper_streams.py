@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest_asyncio
 from paper_exchange.core import requests
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import Talk, trader
+from support.paper_ws import connected, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -49,16 +48,9 @@ async def exchange() -> AsyncIterator[PaperExchange]:
         yield running
 
 
-@asynccontextmanager
-async def listening(exchange: PaperExchange, path: str) -> AsyncIterator[Talk]:
-    """A stream connection."""
-    async with exchange.session.ws_connect(exchange.ws_url + path) as opened:
-        yield Talk(opened)
-
-
 async def test_every_stream_tells_its_fields(exchange: PaperExchange) -> None:
     missing = dict(FIELDS)
-    async with listening(exchange, f"/stream?streams={'/'.join(FIELDS)}") as talk:
+    async with connected(exchange, f"/stream?streams={'/'.join(FIELDS)}") as talk:
         while missing:
             frame = await talk.next()
             wanted = missing.pop(frame["stream"], None)
@@ -76,7 +68,7 @@ async def test_every_stream_tells_its_fields(exchange: PaperExchange) -> None:
 async def test_tickers_of_all_symbols_come_in_a_list_of_those_that_traded(exchange: PaperExchange) -> None:
     names = ("!miniTicker@arr", "!ticker_1h@arr", "!ticker_4h@arr", "!ticker_1d@arr")
     seen: dict[str, set[str]] = {name: set() for name in names}
-    async with listening(exchange, f"/stream?streams={'/'.join(names)}") as talk:
+    async with connected(exchange, f"/stream?streams={'/'.join(names)}") as talk:
         while any(symbols != {SYMBOL, "ETHUSDT"} for symbols in seen.values()):
             frame = await talk.next()
             kind = "24hrMiniTicker" if "mini" in frame["stream"] else frame["stream"][len("!ticker_") :][:2] + "Ticker"
@@ -85,7 +77,7 @@ async def test_tickers_of_all_symbols_come_in_a_list_of_those_that_traded(exchan
 
 
 async def test_a_window_ticker_begins_with_a_minute(exchange: PaperExchange) -> None:
-    async with listening(exchange, "/ws/btcusdt@ticker_1h") as talk:
+    async with connected(exchange, "/ws/btcusdt@ticker_1h") as talk:
         ticker = await talk.next()
     assert ticker["O"] % 60_000 == 0
     assert 3_600_000 <= ticker["C"] - ticker["O"] < 3_660_000
@@ -94,7 +86,7 @@ async def test_a_window_ticker_begins_with_a_minute(exchange: PaperExchange) -> 
 @pytest.mark.parametrize("speed", ["", "@100ms"])
 async def test_depth_events_follow_on_each_other_and_tell_changes_only(exchange: PaperExchange, speed: str) -> None:
     events: list[dict[str, Any]] = []
-    async with listening(exchange, f"/ws/btcusdt@depth{speed}") as talk:
+    async with connected(exchange, f"/ws/btcusdt@depth{speed}") as talk:
         while len(events) < 4:
             events.append(await talk.next())
     for before, after in itertools.pairwise(events):
@@ -112,7 +104,7 @@ async def test_depth_events_follow_on_each_other_and_tell_changes_only(exchange:
 async def test_a_candle_ends_with_the_first_trade_after_it(exchange: PaperExchange) -> None:
     ended: list[dict[str, Any]] = []
     trades: dict[int, dict[str, Any]] = {}
-    async with listening(exchange, "/stream?streams=btcusdt@kline_1s/btcusdt@trade") as talk:
+    async with connected(exchange, "/stream?streams=btcusdt@kline_1s/btcusdt@trade") as talk:
         while len(ended) < 3:
             event = (await talk.next())["data"]
             if event["e"] == "trade":
@@ -137,7 +129,7 @@ async def test_what_one_order_takes_at_one_price_is_one_aggregate_of_several_tra
     venue = exchange.server.venue
     sellers = [await trader(exchange, BTC="1"), await trader(exchange, BTC="1")]
     buyer = await trader(exchange, USDT="100000000")
-    async with listening(exchange, "/stream?streams=btcusdt@trade/btcusdt@aggTrade") as talk:
+    async with connected(exchange, "/stream?streams=btcusdt@trade/btcusdt@aggTrade") as talk:
         await talk.ask("LIST_SUBSCRIPTIONS")
         # No pause between the orders: the market must not move.
         ask = venue.exchange.market(SYMBOL).asks.best()
@@ -165,20 +157,20 @@ async def test_what_one_order_takes_at_one_price_is_one_aggregate_of_several_tra
 
 
 async def test_the_form_of_messages_is_a_property(exchange: PaperExchange) -> None:
-    async with listening(exchange, "/ws/btcusdt@bookTicker") as talk:
+    async with connected(exchange, "/ws/btcusdt@bookTicker") as talk:
         assert (await talk.ask("GET_PROPERTY", ["combined"]))["result"] is False
         assert (await talk.ask("SET_PROPERTY", ["combined", True]))["result"] is None
         talk.events.clear()
         frame = await talk.next()
         assert (frame["stream"], frame["data"]["s"]) == ("btcusdt@bookTicker", SYMBOL)
         assert (await talk.ask("GET_PROPERTY", ["combined"]))["result"] is True
-    async with listening(exchange, "/stream") as talk:
+    async with connected(exchange, "/stream") as talk:
         assert (await talk.ask("GET_PROPERTY", ["combined"]))["result"] is True
         assert (await talk.ask("SET_PROPERTY", ["speed", True]))["error"] == {"code": 0, "msg": "Unknown property"}
 
 
 async def test_a_stream_that_does_not_exist_stays_silent(exchange: PaperExchange) -> None:
-    async with listening(exchange, "/ws/nosuch@trade/!ticker@arr") as talk:
+    async with connected(exchange, "/ws/nosuch@trade/!ticker@arr") as talk:
         assert (await talk.ask("SUBSCRIBE", ["btcusdt@nosuch", "btcusdt@kline_1m@+08:00"]))["result"] is None
         listed = (await talk.ask("LIST_SUBSCRIPTIONS"))["result"]
         assert listed == ["nosuch@trade", "!ticker@arr", "btcusdt@nosuch", "btcusdt@kline_1m@+08:00"]
@@ -189,8 +181,8 @@ async def test_a_stream_that_does_not_exist_stays_silent(exchange: PaperExchange
 async def test_times_are_told_in_microseconds_where_the_address_asks_for_it(exchange: PaperExchange) -> None:
     now = wall_clock_ms()
     async with (
-        listening(exchange, "/stream?timeUnit=microsecond&streams=btcusdt@trade/btcusdt@kline_1s") as micro,
-        listening(exchange, "/ws/btcusdt@trade") as milli,
+        connected(exchange, "/stream?timeUnit=microsecond&streams=btcusdt@trade/btcusdt@kline_1s") as micro,
+        connected(exchange, "/ws/btcusdt@trade") as milli,
     ):
         trade = (await micro.until(lambda frame: frame["data"]["e"] == "trade"))["data"]
         candle = (await micro.until(lambda frame: frame["data"]["e"] == "kline"))["data"]["k"]

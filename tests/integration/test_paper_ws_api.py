@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest_asyncio
 
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange
-from support.paper_ws import Talk, ed25519_trader, trader
+from support.paper_ws import Talk, connected, ed25519_trader, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -25,13 +24,6 @@ async def exchange() -> AsyncIterator[PaperExchange]:
     """One paper exchange for the module; each test has accounts of its own."""
     async with running_paper_exchange(Options(symbols=(SYMBOL, "ETHUSDT"))) as running:
         yield running
-
-
-@asynccontextmanager
-async def connected(exchange: PaperExchange, query: str = "") -> AsyncIterator[Talk]:
-    """A connection to the WebSocket API."""
-    async with exchange.session.ws_connect(f"{exchange.ws_url}/ws-api/v3{query}") as opened:
-        yield Talk(opened)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -208,7 +200,7 @@ async def test_rate_limits_are_told_unless_nobody_wants_them(exchange: PaperExch
         ], answer
     assert "rateLimits" not in await talk.ask("time", {"returnRateLimits": False})
     assert "rateLimits" not in await talk.ask("account.status", owner.key.signed(returnRateLimits=False))
-    async with connected(exchange, "?returnRateLimits=false") as quiet:
+    async with connected(exchange, "/ws-api/v3?returnRateLimits=false") as quiet:
         assert "rateLimits" not in await quiet.ask("time")
         assert "rateLimits" in await quiet.ask("time", {"returnRateLimits": True})
         assert (await quiet.ask("session.status"))["result"]["returnRateLimits"] is False
@@ -233,7 +225,7 @@ async def test_who_spends_too_much_weight_is_told_when_to_come_back_and_then_ban
 
 async def test_times_are_told_in_microseconds_where_the_address_asks_for_it(exchange: PaperExchange) -> None:
     owner = await trader(exchange, USDT="10000")
-    async with connected(exchange, "?timeUnit=MICROSECOND") as talk:
+    async with connected(exchange, "/ws-api/v3?timeUnit=MICROSECOND") as talk:
         now = wall_clock_ms()
         assert (await talk.ask("time"))["result"]["serverTime"] >= now * 1000
         assert (await talk.ask("session.status"))["result"]["connectedSince"] > now * 999

@@ -7,7 +7,8 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -87,6 +88,13 @@ class Signer:
         if self._private is not None:
             return base64.b64encode(self._private.sign(payload.encode())).decode()
         return hmac.new(self._secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+
+
+@asynccontextmanager
+async def connected(exchange: PaperExchange, path: str = "/ws-api/v3", **options: Any) -> AsyncIterator[Talk]:
+    """A WebSocket to a path."""
+    async with exchange.session.ws_connect(exchange.ws_url + path, **options) as opened:
+        yield Talk(opened)
 
 
 @dataclass(frozen=True, slots=True)
