@@ -68,20 +68,29 @@ def _account(venue: Venue, uid: int) -> dict[str, Any]:
         for asset, balance in account.balances.items()
         if balance.free or balance.locked
     }
-    values = {asset: _value(venue, asset, free + locked) for asset, (free, locked) in held.items()}
+    values = _values(venue, uid)
     return {
         "uid": uid,
         "canTrade": account.can_trade,
         "balances": {asset: {"free": text(free), "locked": text(locked)} for asset, (free, locked) in held.items()},
-        "equity": text(equity_of(venue, uid)),
+        "equity": text(_total(values)),
         "unvalued": sorted(asset for asset, value in values.items() if value is None),
     }
 
 
 def equity_of(venue: Venue, uid: int) -> int:
     """What an account holds at last prices, in units of the asset it is valued in, without what no market prices."""
+    return _total(_values(venue, uid))
+
+
+def _values(venue: Venue, uid: int) -> dict[str, int | None]:
     balances = venue.exchange.accounts[uid].balances
-    return sum(_value(venue, asset, held.free + held.locked) or 0 for asset, held in balances.items())
+    amounts = {asset: held.free + held.locked for asset, held in balances.items()}
+    return {asset: _value(venue, asset, amount) for asset, amount in amounts.items() if amount}
+
+
+def _total(values: dict[str, int | None]) -> int:
+    return sum(value for value in values.values() if value is not None)
 
 
 def _value(venue: Venue, asset: str, amount: int) -> int | None:

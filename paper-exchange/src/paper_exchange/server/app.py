@@ -239,7 +239,9 @@ class PaperExchangeServer:
         if self._scenario is not None:
             self.director.begin(self._scenario)
         self._turned_ms = self._steady_ms()
-        parts = [self._pump(), self._move_log()]
+        parts = [self._pump()]
+        if self.options.data_dir is not None:
+            parts.append(self._move_log())
         if self.live is not None:
             parts.append(self.live.run(self.venue.feed, self.venue.set_known))
         self._market_tasks = [asyncio.create_task(self._run_market(part)) for part in parts]
