@@ -12,7 +12,7 @@ import pytest
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.bot_orders import SYMBOL, BotSide, bot_side
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, OrderArchivedError
-from tradingbot.model import TradeFill
+from tradingbot.model import OrderUpdate, TradeFill
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.types import EntryOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
@@ -258,6 +258,24 @@ async def test_a_lost_store_is_told_by_every_start_and_not_quiet_while_a_former_
         assert (await side.enter()).code == "StoreNew"
         await side.tick_until(lambda: side.orders.entries_quiet)
         assert side.orders.books.quantity == await side.base_at_exchange()
+
+
+async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_once_a_later_one_is_told(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await older.enter()
+        await newer.orders.start()
+        await older.orders.exit("Signal")
+        await older.enter()
+        later = (await older.exchange.all_orders(SYMBOL, from_order_id=0))[-1]
+        await newer.orders.on_user_event(OrderUpdate(later, "NEW", None, None, later.time_ms))
+
+        await newer.tick_until(lambda: newer.orders.books == older.orders.books)
+        assert (await newer.orders.reconcile()).kind is VerdictKind.COVERED
 
 
 async def test_a_fee_without_a_value_is_valued_later_and_until_then_the_books_are_not_exact(

@@ -83,6 +83,8 @@ VANISHED_WAITS: Final = (0.0, 1.0, 2.0)
 READABLE_MS: Final = 5_000 + SETTLE_MS
 """An order that the exchange told of this long ago can be read there."""
 VERDICT_ATTEMPTS: Final = 3
+LIST_EVERY_MS: Final = 5_000
+"""Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
 ENTRY_PURPOSES: Final = frozenset({Purpose.ENTRY, Purpose.ANNOUNCE})
@@ -140,6 +142,9 @@ class OrderManager:
         self._fills: dict[int, BookedFill] = {}
         self._books = self._fold()
         self._highest_order_id = 0
+        self._listed_id, self._listed_ms = 0, 0
+        self._unlisted = False
+        """An order of this bot's key that another process made, or books that differ, say that more may be unknown."""
         self._foreign_base: Decimal | None = None
         self._foreign: tuple[str, ...] = ()
         self._verdict: Verdict | None = None
@@ -294,7 +299,7 @@ class OrderManager:
         open_intents = await self._store.open_intents()
         # What an open intent made has a higher order id than any known when it was committed.
         known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
-        read_ms = self._exchange.exchange_ms()
+        self._listed_ms = read_ms = self._exchange.exchange_ms()
         listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
         listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
         own = [report for report in listed if self._is_own(report)]
@@ -374,7 +379,7 @@ class OrderManager:
             try:
                 await self._take_former()
                 await self._resolve_unknown()
-                if self._doubt or self._missing_fills() or self._check_is_due():
+                if self._doubt or self._missing_fills() or self._check_is_due() or self._listing_is_due():
                     await self._refresh()
                     await self._collect_fills()
                 self._update_protection()
@@ -1053,6 +1058,7 @@ class OrderManager:
             if before == after:
                 continue
             changed.append(after)
+            self._unlisted |= before is None and report.client_order_id not in self._issued
             self._watch_list(after)
             self._report_leg(before, after)
         if changed:
@@ -1081,8 +1087,10 @@ class OrderManager:
             self._tell(OrdersEventKind.STOP_LOSS, "stop filled", after.executed_quantity, price)
 
     async def _refresh(self) -> None:
-        """Read open orders; ask for each order of ours that is no longer among them."""
+        """Read open orders, and all where there may be unknown ones; ask for each of ours that is no longer open."""
         symbol = self._rules.symbol
+        if self._listing_is_due():
+            await self._list_orders()
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
         self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
@@ -1141,11 +1149,22 @@ class OrderManager:
         """Read what a former process, whose store is lost, may have sent last, once it is certainly executed."""
         if self._former_ms == 0 or self._exchange.exchange_ms() <= self._former_ms:
             return
-        listed = await self._exchange.all_orders(
-            self._rules.symbol, from_order_id=self._highest_order_id + 1, urgent=True
-        )
-        await self._absorb([report for report in listed if self._is_own(report)])
+        await self._list_orders()
         self._former_ms, self._doubt = 0, True
+
+    def _listing_is_due(self) -> bool:
+        return self._unlisted and self._exchange.exchange_ms() - self._listed_ms > LIST_EVERY_MS
+
+    async def _list_orders(self) -> None:
+        """Read every order since the last such look, in this process.
+
+        Not since the highest known: the user stream may have told of another process's later order and not of one that
+        came between the start's look and the stream.
+        """
+        listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=self._listed_id + 1, urgent=True)
+        await self._absorb([report for report in listed if self._is_own(report)])
+        self._listed_id = max((report.order_id for report in listed), default=self._listed_id)
+        self._listed_ms, self._unlisted = self._exchange.exchange_ms(), False
 
     async def _collect_fills(self) -> None:
         """Read the trades of every own order whose fills in the books are not yet its executed quantity."""
@@ -1298,6 +1317,7 @@ class OrderManager:
             ):
                 break
             await asyncio.sleep(0.3)
+            self._unlisted |= verdict.kind is VerdictKind.DRIFT
             await self._refresh()
             await self._collect_fills()
         self._verdict = verdict
