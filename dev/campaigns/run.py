@@ -6,6 +6,8 @@ make test-exhaustive CAMPAIGN=specs SHARD=1/8
 make test-exhaustive CAMPAIGN=walks
 make test-exhaustive CAMPAIGN=fuzz
 make test-exhaustive CAMPAIGN=sims
+make test-exhaustive CAMPAIGN=crashes SHARD=1/2
+make test-exhaustive CAMPAIGN=crashes CASES=request:31:sent+delay
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
+import crashes  # noqa: E402
 import fuzz  # noqa: E402
 import sims  # noqa: E402
 import specs  # noqa: E402
@@ -130,14 +133,14 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz", "sims"])
+    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes"])
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
     parser.add_argument("--parallel", type=int, default=3, help="cases at a time (default %(default)s)")
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
-    if alone := {"walks": walks.campaign, "sims": sims.campaign}.get(options.campaign):
+    if alone := {"walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign}.get(options.campaign):
         return alone(options)
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
         chosen = {"specs": specs.campaign, "fuzz": fuzz.campaign}.get(options.campaign, campaign)

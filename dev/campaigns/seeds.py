@@ -1,10 +1,10 @@
-"""A campaign of numbered cases that run one after another in this process: its shard, its book and its end."""
+"""A campaign of cases that run one after another from this process: its shard, its book and its end."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from book import Book
@@ -15,28 +15,33 @@ Row = dict[str, Any]
 def run_seeds(
     options: argparse.Namespace, campaign: str, what: str, count: int, run: Callable[[int], Row]
 ) -> list[Row]:
-    """Runs the cases of 1 to `count` that are asked for and not done yet; the rows of all that are done.
+    """`run_cases` of the numbers from 1 to `count`."""
+    cases = [str(seed) for seed in range(1, count + 1)]
+    return run_cases(options, Book.open(campaign), what, cases, lambda case: run(int(case)))
+
+
+def run_cases(
+    options: argparse.Namespace, book: Book, what: str, cases: Sequence[str], run: Callable[[str], Row]
+) -> list[Row]:
+    """Runs the cases that are asked for and not done yet; the rows of all that are done.
 
     `run` shows one case and returns its row; its `broken` says how it failed, and is empty where it did not.
     """
-    book = Book.open(campaign)
     until = time.monotonic() + options.minutes * 60
     number, _, of = options.shard.partition("/")
-    mine = list(range(1, count + 1))[int(number) - 1 :: int(of)]
-    if options.cases:
-        mine = [int(text) for text in options.cases.split(",")]
-    waiting = [seed for seed in mine if options.cases or str(seed) not in book.done]
-    print(f"{count} {what} in all, {len(mine)} in this shard, {len(waiting)} not done", flush=True)
+    mine = options.cases.split(",") if options.cases else cases[int(number) - 1 :: int(of)]
+    waiting = [case for case in mine if options.cases or case not in book.done]
+    print(f"{len(cases)} {what} in all, {len(mine)} in this shard, {len(waiting)} not done", flush=True)
     while waiting and time.monotonic() < until:
-        seed = waiting.pop(0)
-        row = run(seed)
+        case = waiting.pop(0)
+        row = run(case)
         for broken in row["broken"]:
             print("    " + broken.replace("\n", "\n    "))
         if row["broken"]:
-            print(f"    run it alone: make test-exhaustive CAMPAIGN={campaign} CASES={seed}", flush=True)
-        book.note({"case": str(seed)} | row)
-    rows = [book.done[str(seed)] for seed in mine if str(seed) in book.done]
-    print(f"{len(rows)} of {len(mine)} {what} of this shard done, {count} in all; {len(waiting)} left")
+            print(f"    run it alone: make test-exhaustive CAMPAIGN={options.campaign} CASES={case}", flush=True)
+        book.note({"case": case} | row)
+    rows = [book.done[case] for case in mine if case in book.done]
+    print(f"{len(rows)} of {len(mine)} {what} of this shard done, {len(cases)} in all; {len(waiting)} left")
     return rows
 
 

@@ -7,11 +7,14 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from random import Random
 from typing import Any, Final
 
 _HIGH_WATER: Final = 64 * 1024
 _FIRST_PORT: Final = 20_000
+_AFTER: Final = 0.001
+"""Seconds between the last data of an end that is torn and the news of it."""
 Address = tuple[str, int]
 
 
@@ -23,15 +26,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """Time stands still while somebody works, and jumps to the next timer when all wait.
 
     Connections between what runs on the loop are made of memory; each piece of data is under way for `latency`
-    seconds (a least and a greatest one, drawn from `rng`) and keeps its place among those of its direction. Nothing
-    outside can be connected to. What is left to a thread is done at once.
+    seconds (a least and a greatest one, drawn from `rng`) and keeps its place among those of its direction. Each end
+    of a connection runs in the context of who connected, or listens. Nothing outside can be connected to. What is
+    left to a thread is done at once.
     """
 
     def __init__(self, rng: Random, latency: tuple[float, float] = (0.0, 0.0)) -> None:
         self._virtual = 0.0
         self._rng = rng
         self._latency = latency
-        self._servers: dict[Address, Callable[[], asyncio.Protocol]] = {}
+        self._servers: dict[Address, tuple[Callable[[], asyncio.Protocol], Context]] = {}
         self._connecting: dict[int, Address] = {}
         self._next_port = _FIRST_PORT
         super().__init__(_Selector(self))
@@ -73,7 +77,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         address = (str(host or "127.0.0.1"), int(port))
         if address in self._servers:
             raise OSError(f"address in use: {address[0]}:{address[1]}")
-        self._servers[address] = protocol_factory
+        self._servers[address] = protocol_factory, copy_context()
         return _MemoryServer(self, address)
 
     def forget_server(self, address: Address) -> None:
@@ -95,16 +99,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if sock is not None:
             address = self._connecting.pop(sock.fileno())
             sock.close()
-        accept = self._servers.get(address)
-        if accept is None:
+        listening = self._servers.get(address)
+        if listening is None:
             raise ConnectionRefusedError(f"nobody listens at {address[0]}:{address[1]}")
+        accept, its_context = listening[0], listening[1].copy()
         own: Address = ("127.0.0.1", self._next_port)
         self._next_port += 1
-        client, server = protocol_factory(), accept()
-        near = _MemoryTransport(self, client, {"peername": address, "sockname": own})
-        far = _MemoryTransport(self, server, {"peername": own, "sockname": address})
+        client, server = protocol_factory(), its_context.run(accept)
+        near = MemoryTransport(self, client, {"peername": address, "sockname": own}, copy_context())
+        far = MemoryTransport(self, server, {"peername": own, "sockname": address}, its_context)
         near.peer, far.peer = far, near
-        server.connection_made(far)
+        its_context.run(server.connection_made, far)
         client.connection_made(near)
         return near, client
 
@@ -146,14 +151,16 @@ class _MemoryServer:
         return True
 
 
-class _MemoryTransport(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """One end of a connection; what is written arrives at the other one, in its order, after the latency."""
 
-    peer: _MemoryTransport
+    peer: MemoryTransport
 
-    def __init__(self, loop: VirtualLoop, protocol: asyncio.Protocol, extra: Mapping[str, Any]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, protocol: asyncio.Protocol, extra: Mapping[str, Any], context: Context
+    ) -> None:
         super().__init__(extra)
-        self._loop, self._protocol = loop, protocol
+        self._loop, self._protocol, self._context = loop, protocol, context
         self._due = 0.0
         self._under_way: deque[bytes | None] = deque()
         """What was written and did not arrive; None is the end."""
@@ -173,7 +180,7 @@ class _MemoryTransport(asyncio.Transport):
     def _send(self, piece: bytes | None) -> None:
         self._under_way.append(piece)
         self._due = max(self._due, self._loop.time() + self._loop.delay())
-        self._loop.call_at(self._due, self._deliver)
+        self._loop.call_at(self._due, self._deliver, context=self.peer._context)
         self._watch_buffer()
 
     def _deliver(self) -> None:
@@ -218,7 +225,7 @@ class _MemoryTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._reading = True
-        self._loop.call_soon(self._read)
+        self._loop.call_soon(self._read, context=self._context)
 
     # -- ending ------------------------------------------------------------------------------------------------
 
@@ -229,15 +236,23 @@ class _MemoryTransport(asyncio.Transport):
         if not self._closing:
             self._send(None)
             self._closing = True
-            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self._lose, None, context=self._context)
 
     def abort(self) -> None:
         self.close()
+
+    def tear(self) -> None:
+        """Whoever is at this end is gone: the other one hears of the end, this one of nothing any more."""
+        if not self._closing:
+            self._due = max(self._due, self._loop.time()) + _AFTER  # what was written is taken up before
+            self._send(None)
+        self._lost = self._closing = True
 
     def _lose(self, error: Exception | None) -> None:
         if self._lost:
             return
         if not self._closing:
+            self._due = max(self._due, self._loop.time()) + _AFTER  # what was written is taken up before
             self._send(None)
         self._lost = self._closing = True
         self._protocol.connection_lost(error)

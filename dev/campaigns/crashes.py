@@ -1,0 +1,57 @@
+"""The campaign of crashes: every point of a trade cycle at which the bot can die, with every fault of its exchange."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from book import Book
+from seeds import Row, run_cases, show_failed
+
+from campaigns.crash_cycle import Cell, Point, all_cells, run_apart
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Runs what is asked for and not done yet; the exit code."""
+    book = Book.open("crashes")
+    if not book.undisturbed:
+        outcome = run_apart(None)
+        if outcome.violations:
+            raise SystemExit("\n".join(["the undisturbed cycle breaks promises:", *outcome.violations]))
+        book.note({"undisturbed": {"points": [str(point) for point in outcome.points]}})
+    points = [Point.parse(text) for text in book.undisturbed["points"]]
+    kinds = Counter(point.kind for point in points)
+    print(f"points of the undisturbed cycle: {kinds['commit']} commits, {kinds['request']} requests")
+    cells = [str(cell) for cell in all_cells(points)]
+    rows = run_cases(options, book, "cells", cells, _run)
+    befell: Counter[str] = Counter()
+    for row in rows:
+        befell.update(row["faults"].keys())
+    print(f"cells in which a fault befell something, by kind: {dict(sorted(befell.items()))}")
+    print(f"cells by moment: {dict(Counter(Cell.parse(row['case']).moment.value for row in rows))}")
+    print(f"{sum(row['trades'] for row in rows)} trades; {sum(row['seconds'] for row in rows):.0f} s of processor time")
+    for what in ("unprotected", "charged"):
+        worst = max(rows, key=lambda row: float(row[what]), default=None)
+        if worst is not None:
+            print(f"longest {_LONGEST[what]}: {worst[what]:.1f} s, in {worst['case']}")
+    return show_failed(rows)
+
+
+_LONGEST = {
+    "unprotected": "without a stop, with bans, outages, unknown answers and while no bot ran",
+    "charged": "without a stop and without an excuse",
+}
+
+
+def _run(case: str) -> Row:
+    outcome = run_apart(Cell.parse(case))
+    print(
+        f"{case:<40} {outcome.seconds:4.1f} s  {outcome.trades:>2} trades  {outcome.boots} boots  "
+        f"unprotected {outcome.unprotected:5.1f} s  {'FAILED' if outcome.violations else 'ok'}  at {outcome.died_at}",
+        flush=True,
+    )
+    return {
+        "died_at": outcome.died_at, "faults": outcome.faults, "trades": outcome.trades,
+        "unprotected": outcome.unprotected, "charged": outcome.charged, "seconds": outcome.seconds,
+        "broken": outcome.violations,
+    }  # fmt: skip

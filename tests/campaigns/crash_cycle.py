@@ -1,0 +1,670 @@
+"""One trade cycle of a simulated bot that dies at a point of it, among a fault of its exchange, and is started again.
+
+The points are those of an undisturbed cycle: each commit of the bot's store that changes something, and each request of
+REST. A cell is a point, the moment there (before it, as soon as it was sent, after it) and a kind of fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import shutil
+import sqlite3
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from itertools import count, pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+from unittest.mock import patch
+
+import structlog
+from binance.async_client import AsyncClient
+
+from paper_exchange.core.model import Order, Side
+from paper_exchange.core.units import SCALE, to_decimal, to_units
+from paper_exchange.faults.model import Stage
+from paper_exchange.testing import Options as ExchangeOptions
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.still_market import write_still_market
+from support.virtual_program import MortalLoop, Program, killed, killed_in_thread, running
+from tradingbot.app import STORE_FILE, BotApp, Options
+from tradingbot.clocks import Clocks
+from tradingbot.lab.paper import write_keys
+from tradingbot.lab.sim import LATENCY, START
+from tradingbot.monitoring.health import ConditionClock
+from tradingbot.monitoring.report import build_status
+from tradingbot.orders.intents import IntentKind, IntentState
+from tradingbot.recovery.fence import Purpose, parse
+from tradingbot.recovery.safe_mode import ANNOTATION
+from tradingbot.state.store import Store, _load_intent
+from tradingbot_api import names
+from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
+from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
+
+SYMBOL: Final = "BTCUSDT"
+START_PRICE: Final = 50_000
+DEPOSIT: Final = Decimal(10_000)
+RESTART_SECONDS: Final = 2.0
+DEADLINE_SECONDS: Final = 10
+LONGEST_UNPROTECTED: Final = 60.0
+"""With bans, outages and unknown answers."""
+SETTLE_SECONDS: Final = 180.0
+"""After the faults, until the bot has nothing on the exchange and its books agree."""
+CELL_SECONDS: Final = 60.0
+_FORK: Final = multiprocessing.get_context("fork")
+_DUST: Final = Decimal(11)
+"""Value in quote that may be left: nothing as small can be sold."""
+_WATCH_SECONDS: Final = 0.1
+
+# Seconds, and the share of the first price at which the market then stands. With averages over one and two candles a
+# step up is an entry, and a step down an exit.
+_STEPS: Final[tuple[tuple[float, float], ...]] = (
+    (4, 0.999),
+    (8, 1.000),  # an entry
+    (13, 0.999),  # an exit by signal
+    (17, 1.000),  # an entry
+    (22, 0.970),  # its stop
+    (26, 0.971),  # an entry
+    (31, 1.000),  # its take-profit
+    (34, 0.998),
+    (37, 0.999),  # an entry that is sold by the drain
+    (50, 0.998),
+    (53, 0.999),  # an entry that must not be
+)  # fmt: skip
+_SAFE_AT: Final = 42.0
+_DRAIN_AT: Final = 45.0
+_CALM_AT: Final = 56.0
+"""From then on without faults."""
+
+FAULTS: Final[dict[str, dict[str, Any]]] = {
+    "rest_status": {"status": 503, "seconds": 6},
+    "error": {"code": -1001, "count": 3},
+    "rate_limited": {"for": 6},
+    "banned": {"for": 6},
+    "maintenance": {"for": 6},
+    "order_refused": {"count": 1},
+    "list_refused": {"count": 1},
+    "lost_request": {"count": 3, "cut": False},
+    "lost_answer": {"count": 2},
+    "error_after": {"count": 2},
+    "delay": {"seconds": 4.4, "jitter": 0.5, "count": 1},  # within recvWindow, and later than a hasty "not found"
+    "answer_delay": {"seconds": 3, "jitter": 2, "count": 4},
+    "clock_skew": {"milliseconds": 3000, "for": 15},
+    "drop_events": {"for": 20},
+    "duplicate_events": {"for": 30},
+    "reorder_events": {"for": 30},
+    "delay_events": {"seconds": 2, "jitter": 2, "for": 20},
+    "dead_stream": {"for": 20},
+    "cut_connection": {"count": 2},
+}
+"""Every kind of the exchange, with what it is here; it begins with the request at which the bot dies."""
+
+
+class Moment(StrEnum):
+    """When, at a point."""
+
+    BEFORE = "before"
+    SENT = "sent"
+    """A request is on its way; it may be executed although nobody waits for it."""
+    AFTER = "after"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `number`th request or commit of the first process."""
+
+    kind: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Point:
+        """The inverse of str."""
+        kind, number = text.split(":")
+        return cls(kind, int(number))
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """Those that there are."""
+        return tuple(Moment) if self.kind == "request" else (Moment.BEFORE, Moment.AFTER)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where the bot dies, and among what."""
+
+    point: Point
+    moment: Moment
+    fault: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.point}:{self.moment}" + (f"+{self.fault}" if self.fault else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """The inverse of str."""
+        where, _, fault = text.partition("+")
+        point, _, moment = where.rpartition(":")
+        return cls(Point.parse(point), Moment(moment), fault)
+
+
+@dataclass
+class Outcome:
+    """What came of a cycle."""
+
+    points: list[Point] = field(default_factory=list)
+    """Those of its first process."""
+    died_at: str = ""
+    faults: dict[str, int] = field(default_factory=dict)
+    """How often each kind befell something."""
+    entries: int = 0
+    trades: int = 0
+    boots: int = 0
+    unprotected: float = 0.0
+    """Seconds for which a position was longest without its stop, by the exchange's own books."""
+    charged: float = 0.0
+    """Of those, without bans, outages, unknown answers, and a process that is not there."""
+    virtual: float = 0.0
+    seconds: float = 0.0
+    violations: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+def all_cells(points: list[Point]) -> list[Cell]:
+    """Each point, moment and kind of fault, and none."""
+    return [Cell(point, moment, fault) for point in points for moment in point.moments for fault in ("", *FAULTS)]
+
+
+def run_cycle(cell: Cell | None = None, *, foreign: str = "0") -> Outcome:
+    """One cycle on virtual time; with no cell undisturbed. `foreign` is base of the account that is not the bot's."""
+    begun = time.monotonic()
+    loop = MortalLoop(Random("network"), LATENCY)
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory(prefix="tradingbot-crash-") as folder:
+        try:
+            loop.run_until_complete(_Cycle(loop, cell, Path(folder), outcome, foreign).run())
+        finally:
+            structlog.reset_defaults()
+    outcome.virtual, outcome.seconds = loop.time(), time.monotonic() - begun
+    _graveyard.append(loop)
+    return outcome
+
+
+_graveyard: list[MortalLoop] = []
+
+
+def run_apart(cell: Cell | None) -> Outcome:
+    """A cycle in a process of its own: what the dead left behind ends with it."""
+    near, far = _FORK.Pipe(duplex=False)
+    child = _FORK.Process(target=lambda: far.send(_caught(cell)))
+    child.start()
+    try:
+        if near.poll(CELL_SECONDS):
+            outcome: Outcome = near.recv()
+            child.join()
+            return outcome
+        return Outcome(violations=[f"no end after {CELL_SECONDS} s of the machine's clock"])
+    finally:
+        child.kill()
+        child.join()
+
+
+def _caught(cell: Cell | None) -> Outcome:
+    try:
+        return run_cycle(cell, foreign=foreign_of(cell))
+    except Exception:
+        return Outcome(violations=[traceback.format_exc()])
+
+
+def foreign_of(cell: Cell | None) -> str:
+    """In every second cell the account has base that is not the bot's: a sale too many would go through."""
+    if cell is None:
+        return "0"
+    return ("0", "0.5")[(cell.point.number + list(Moment).index(cell.moment)) % 2]
+
+
+class _Connection(sqlite3.Connection):
+    """Tells the cycle before and after each commit that changes something."""
+
+    cycle: _Cycle
+    _before = 0
+
+    def execute(self, sql: str, *args: Any) -> Any:  # type: ignore[override]
+        if sql == "BEGIN":
+            self._before = self.total_changes
+        if sql != "COMMIT" or self.total_changes == self._before:
+            return super().execute(sql, *args)
+        return self._around(lambda: super(_Connection, self).execute(sql, *args))
+
+    def executescript(self, sql: str, /) -> Any:
+        return self._around(lambda: super(_Connection, self).executescript(sql))
+
+    def _around(self, commit: Any) -> Any:
+        point = self.cycle.reached("commit", "commit")
+        if self.cycle.dies(point, Moment.BEFORE):
+            killed_in_thread()
+        result = commit()
+        if self.cycle.dies(point, Moment.AFTER):
+            killed_in_thread()
+        return result
+
+
+class _Cycle:
+    """The world of one cycle: the exchange, the market's steps, and whoever starts the bot, stops it and looks on."""
+
+    def __init__(self, loop: MortalLoop, cell: Cell | None, folder: Path, outcome: Outcome, foreign: str) -> None:
+        self.loop, self.cell, self.folder, self.outcome = loop, cell, folder, outcome
+        self.foreign = Decimal(foreign)
+        self.app: BotApp | None = None
+        self.program: Program | None = None
+        self.exchange: PaperExchange
+        self.account: TestAccount
+        self.acknowledged: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._recording = True
+        self._faulted = False
+        self._last = ""
+        self._context = copy_context()
+        self._condition_clock = ConditionClock()
+
+    # -- the points ----------------------------------------------------------------------------------------------
+
+    def reached(self, kind: str, what: str) -> Point | None:
+        """The point that a bot's code is at; None of what is not the first process."""
+        if self.outcome.boots != 1 or running() is not self.program or not self._recording:
+            return None
+        self._counts[kind] += 1
+        point = Point(kind, self._counts[kind])
+        self.outcome.points.append(point)
+        self._last = f"{self.loop.time():.3f} {what}"
+        return point
+
+    def dies(self, point: Point | None, moment: Moment) -> bool:
+        """Whether it is killed there; if so, it is."""
+        if self.cell is None or point != self.cell.point or moment is not self.cell.moment:
+            return False
+        self._kill()
+        return True
+
+    def _kill(self) -> None:
+        if self.program is None or not self.program.alive:
+            return
+        self.outcome.died_at = self._last
+        self._begin_fault()
+        self.loop.kill(self.program)
+        boots = self.outcome.boots
+        shutil.copytree(
+            self.folder / f"state-{boots}", self.folder / f"state-{boots + 1}", ignore=lambda *_: [f"{STORE_FILE}-shm"]
+        )
+        self.app = None
+        self.loop.call_later(RESTART_SECONDS, self._boot, context=self._context)
+
+    def _begin_fault(self) -> None:
+        if self.cell is None or not self.cell.fault or self._faulted:
+            return
+        self._faulted = True
+        assert self.exchange.server is not None
+        self.exchange.server.faults.start({"kind": self.cell.fault} | FAULTS[self.cell.fault])
+
+    async def request(self, send: Any, method: str, path: str) -> Any:
+        """A request of the bot: recorded, and the end of it where it is to be."""
+        point = self.reached("request", f"{method.upper()} {path}")
+        at = self.cell is not None and point == self.cell.point
+        if self.dies(point, Moment.BEFORE):
+            await killed()
+        if at:
+            self._begin_fault()
+            if self.cell is not None and self.cell.moment is Moment.SENT and self.program is not None:
+                # Within the moment: what is written in several pieces is all on its way.
+                self.program.wrote = lambda: self.loop.call_later(1e-4, self._kill, context=self._context) and None
+        try:
+            answer = await send()
+        finally:
+            if self.dies(point, Moment.AFTER):
+                await killed()
+        return answer
+
+    # -- the world -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The cycle to its end, and what it broke."""
+        market = self.folder / "market"
+        market.mkdir()
+        spec = write_still_market(market, **{SYMBOL: str(START_PRICE)})
+        structlog.configure(processors=[self._keep_log])
+
+        def steady_ms() -> int:
+            return round(self.loop.time() * 1000)
+
+        def wall_ms() -> int:
+            return round(START.timestamp() * 1000) + steady_ms()
+
+        options = ExchangeOptions(symbols=(SYMBOL,), market=spec, seed=1)
+        async with self._hooked(), running_paper_exchange(options, steady_ms, wall_ms) as self.exchange:
+            deposits = {"USDT": DEPOSIT} | ({"BTC": self.foreign} if self.foreign else {})
+            self.account = await self.exchange.create_account(**deposits)
+            write_keys(self.folder / "keys", self.account.api_key, self.account.secret_key)
+            self._boot()
+            beside = [asyncio.create_task(self._move_market()), asyncio.create_task(self._watch())]
+            try:
+                await self._live()
+                await self._check()
+            finally:
+                for task in beside:
+                    task.cancel()
+                ended = await asyncio.gather(*beside, return_exceptions=True)
+                if self.program is not None:
+                    self.loop.kill(self.program)
+                await asyncio.sleep(1)  # what is still on its way ends at a server that listens
+            for error in ended:
+                if isinstance(error, Exception):
+                    raise error
+
+    def _keep_log(self, _logger: Any, level: str, event: Any) -> Any:
+        self.outcome.log.append(f"{self.loop.time():8.3f} {self.outcome.boots} {level} {event}"[:600])
+        if level in {"error", "exception", "critical"}:
+            self.outcome.violations.append(f"logged {str(event)[:600]}")
+        raise structlog.DropEvent
+
+    async def _move_market(self) -> None:
+        """Each second the market trades where its step says: a book that is old is not used."""
+        assert self.exchange.server is not None
+        venue, steps = self.exchange.server.venue, dict(_STEPS)
+        share = 1.0
+        for second in count(1):
+            await self._until(second + 0.4)
+            share = steps.get(second, share)
+            venue.gap(SYMBOL, to_units(Decimal(round(START_PRICE * share))) - (venue.exchange.market(SYMBOL).last or 0))
+
+    @asynccontextmanager
+    async def _hooked(self) -> AsyncIterator[None]:
+        connect, request = sqlite3.connect, AsyncClient._request_api
+        cycle = self
+
+        class Connection(_Connection):
+            pass
+
+        Connection.cycle = cycle
+
+        def connect_noted(*args: Any, **more: Any) -> sqlite3.Connection:
+            return connect(*args, **more, **({} if running() is None else {"factory": Connection}))
+
+        async def request_noted(client: AsyncClient, method: str, path: str, *args: Any, **more: Any) -> Any:
+            return await cycle.request(lambda: request(client, method, path, *args, **more), method, path)
+
+        with (
+            patch("sqlite3.connect", connect_noted),
+            patch.object(AsyncClient, "_request_api", request_noted),
+            # Of 8.5 h it would be most of a cell's time.
+            patch("paper_exchange.market.synthetic.HISTORY_SECONDS", 600),
+        ):
+            yield
+
+    def _boot(self) -> None:
+        self.outcome.boots += 1
+        boot = self.outcome.boots
+        config = BotConfig(
+            revision=1,
+            bot=BotIdentity(namespace="crash", name=SYMBOL.lower(), uid="crash"),
+            settings=_settings(self.exchange.base_url),
+        )
+        options = Options(
+            config=config,
+            credentials_dir=self.folder / "keys",
+            state_dir=self.folder / f"state-{boot}",
+            podinfo_dir=self.folder / "podinfo",
+        )
+
+        async def main() -> None:
+            clocks = Clocks(self.loop.time, self._utc, Random(f"bot/{boot}"))
+            self.app = app = BotApp(options, None, clocks)
+            await app.run()
+
+        self.program, task = self.loop.start(main)
+        task.add_done_callback(self._ended, context=self._context)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.outcome.violations.append(f"the process ended with {error!r}")
+
+    def _utc(self) -> datetime:
+        return START + timedelta(seconds=self.loop.time())
+
+    async def _until(self, moment: float) -> None:
+        await asyncio.sleep(max(0.0, moment - self.loop.time()))
+
+    async def _live(self) -> None:
+        """The cycle, as whoever runs the bot brings it about."""
+        await self._until(_SAFE_AT)
+        podinfo = self.folder / "podinfo"
+        podinfo.mkdir(exist_ok=True)
+        (podinfo / names.ANNOTATIONS_FILE).write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
+        await self._until(_DRAIN_AT)
+        while self.loop.time() < _CALM_AT:
+            await self._drained()
+            await asyncio.sleep(1)
+        self._recording = False
+        await self.exchange.clear_faults()
+        while self._outstanding() or not await self._drained():
+            if self.loop.time() > _CALM_AT + SETTLE_SECONDS:
+                told = self._status()
+                self.outcome.violations.append(f"not drained: {told and told.model_dump_json()[:3000]}")
+                return
+            await asyncio.sleep(1)
+
+    def _outstanding(self) -> bool:
+        """Whether the bot is still to die: where it waits for an answer that is late."""
+        return self.cell is not None and self.outcome.boots == 1
+
+    async def _drained(self) -> bool:
+        """Asks for it, as often as it takes."""
+        app = self.app
+        if app is None:
+            return False
+        request = DrainRequest(
+            bot_uid="crash",
+            boot_id=app.desk.boot_id,
+            position_policy=PositionPolicy.CLOSE_POSITION,
+            deadline_seconds=120,
+        )
+        assert self.program is not None
+        # In the bot's own context: what it begins is the bot's.
+        drain = self.loop.start_in(self.program, lambda: app.control.drain(request))
+        await asyncio.wait([drain], timeout=5)
+        if not drain.done():
+            return False
+        status = drain.result()
+        return status.phase is DrainPhase.DRAINED and not status.remaining and self._synced()
+
+    def _synced(self) -> bool:
+        status = self._status()
+        told = {one.type: one.status for one in status.conditions} if status else {}
+        return told.get("BalanceSynced") == "True" and told.get("Protected") == "True"
+
+    def _status(self) -> BotStatus | None:
+        return build_status(self.app.desk, self._condition_clock, 0) if self.app is not None else None
+
+    # -- the oracles ---------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Looks at the exchange's own books, and at what the bot says of safe mode."""
+        assert self.exchange.server is not None
+        server = self.exchange.server
+        books, outcome = server.venue.exchange, self.outcome
+        calls = [stage for stage in Stage if stage is not Stage.EVENT]
+        total = charged = 0.0
+        while True:
+            balance = books.accounts[self.account.uid].balance("BTC")
+            stops = [
+                one for one in books.open_orders(self.account.uid, SYMBOL)
+                if one.side is Side.SELL and one.stop_price and one.live
+            ]  # fmt: skip
+            held = to_decimal(balance.free + balance.locked) - self.foreign
+            naked = held - to_decimal(sum(one.remaining for one in stops))
+            if naked * (books.market(SYMBOL).last or 0) / SCALE > _DUST:
+                total += _WATCH_SECONDS
+                session = self.app.desk.session if self.app is not None else None
+                disturbed = any(one.fault.stage in calls for one in server.faults.engine.in_force())
+                if session is not None and not disturbed and not session.manager.unknown:
+                    charged += _WATCH_SECONDS
+                outcome.unprotected, outcome.charged = max(outcome.unprotected, total), max(outcome.charged, charged)
+            else:
+                total = charged = 0.0
+            if self.acknowledged is None and self.loop.time() > _SAFE_AT and (status := self._status()) is not None:
+                safe = status.safe_mode
+                if safe.acknowledged and any(cause.id == ANNOTATION.id for cause in safe.causes):
+                    self.acknowledged = self.loop.time()
+                    # It was told as done: from now on the bot's word counts, not the file.
+                    (self.folder / "podinfo" / names.ANNOTATIONS_FILE).unlink()
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _check(self) -> None:
+        """What is not as it must be, at the end."""
+        assert self.exchange.server is not None
+        outcome, wrong = self.outcome, self.outcome.violations
+        record = await self.exchange.fault_record()
+        kinds = {row["fault"]: row["is"]["kind"] for row in record if "fault" in row}
+        outcome.faults = dict(Counter(kinds[row["applied"]] for row in record if "applied" in row))
+        core = self.exchange.server.venue.exchange
+        orders = sorted(core.orders.values(), key=lambda order: order.order_id)
+        account = await self.exchange.account(self.account.uid)
+        trades = [_Fill.read(row) for row in account["trades"]]
+        entries = [order for order in orders if _purpose(order) is Purpose.ENTRY]
+        outcome.entries, outcome.trades = sum(order.executed > 0 for order in entries), len(trades)
+        if outcome.charged > DEADLINE_SECONDS + 1:
+            wrong.append(f"unprotected for {outcome.charged:.1f} s without an excuse")
+        if outcome.unprotected > LONGEST_UNPROTECTED:
+            wrong.append(f"unprotected for {outcome.unprotected:.1f} s")
+        wrong += _twice(orders, trades) + _late_entries(orders, self.acknowledged)
+        state = self.folder / f"state-{outcome.boots}" / STORE_FILE
+        wrong += await _stored(state, orders, trades)
+        wrong += self._told(account)
+        if self.cell is not None and outcome.boots != 2:
+            wrong.append(f"the point was not reached: {outcome.boots} processes")
+
+    def _told(self, account: dict[str, Any]) -> list[str]:
+        """What the status says against the exchange's own books."""
+        wrong, status = [], self._status()
+        if status is None or status.position is None or self.app is None or self.app.desk.session is None:
+            return ["there is no status"]
+        held = {asset: Decimal(row["free"]) + Decimal(row["locked"]) for asset, row in account["balances"].items()}
+        base, quote = held.get("BTC", Decimal(0)) - self.foreign, held["USDT"] - DEPOSIT
+        books = self.app.desk.session.manager.books
+        if status.position.quantity != base:
+            wrong.append(f"the position is {status.position.quantity}, the exchange has {base}")
+        if books.realized - books.cost != quote:
+            wrong.append(f"profit {books.realized} and cost {books.cost}, the exchange has {quote}")
+        if account["openOrders"]:
+            wrong.append("orders are open after the drain")
+        if self.acknowledged is None:
+            wrong.append("safe mode was never acknowledged")
+        elif not any(cause.id == ANNOTATION.id for cause in status.safe_mode.causes):
+            wrong.append("safe mode was acknowledged, and is not in force any more")
+        return wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Fill:
+    """A trade as the exchange tells it."""
+
+    number: int
+    order_id: int
+    buyer: bool
+    price: Decimal
+    quantity: Decimal
+    commission: Decimal
+    asset: str
+
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> _Fill:
+        amounts = (Decimal(row[name]) for name in ("price", "qty", "commission"))
+        return cls(row["id"], row["orderId"], row["isBuyer"], *amounts, row["commissionAsset"])
+
+
+def _purpose(order: Order) -> Purpose | None:
+    client_id = parse(order.client_order_id)
+    return client_id.purpose if client_id else None
+
+
+def _twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
+    """An id that two orders have, a purchase in a position that another one made, more sold than was bought."""
+    counted = Counter(order.client_order_id for order in orders)
+    wrong = [f"{count} orders are {client_id}" for client_id, count in counted.items() if count > 1]
+    names_of = {order.order_id: order.client_order_id for order in orders}
+    held, buying = Decimal(0), 0
+    for trade in sorted(trades, key=lambda one: one.number):
+        name = names_of[trade.order_id]
+        if trade.buyer and trade.order_id != buying and held * trade.price > _DUST:
+            wrong.append(f"{name} bought in a position of {held}")
+        buying = trade.order_id if trade.buyer else buying
+        held += trade.quantity if trade.buyer else -trade.quantity
+        held -= trade.commission if trade.asset == "BTC" else 0
+        if held < 0:
+            wrong.append(f"{name} sold {-held} more than was bought")
+    return wrong
+
+
+def _late_entries(orders: list[Order], acknowledged: float | None) -> list[str]:
+    """Entries after safe mode was acknowledged, and those of an older process after a newer one's."""
+    wrong = []
+    entries = [order for order in orders if _purpose(order) in {Purpose.ENTRY, Purpose.ANNOUNCE}]
+    if acknowledged is not None:
+        limit = round(START.timestamp() * 1000 + acknowledged * 1000)
+        wrong += [f"{one.client_order_id} entered after safe mode" for one in entries if one.time > limit]
+    for former, later in pairwise(entries):
+        one, two = parse(former.client_order_id), parse(later.client_order_id)
+        if one is not None and two is not None and two.incarnation < one.incarnation:
+            wrong.append(f"{later.client_order_id} entered after {former.client_order_id}")
+    return wrong
+
+
+async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[str]:
+    """The store's intents and fills against the exchange's orders and trades."""
+    store = Store.open(path)
+    try:
+        fills = {booked.fill.trade_id: booked.fill for booked in await store.fills()}
+        intents = [_load_intent(body) for (body,) in store._db.execute("SELECT body FROM intents")]
+    finally:
+        await store.close()
+    wrong = [f"{intent.client_id} is {intent.state} at the end" for intent in intents if intent.state.is_open]
+    sent = {name: one for one in intents if one.kind is not IntentKind.CANCEL for name in one.client_ids}
+    for order in orders:
+        intent = sent.get(order.client_order_id)
+        if intent is None:
+            wrong.append(f"order {order.client_order_id} is of no intent")
+        elif intent.state in {IntentState.REJECTED, IntentState.NOT_FOUND}:
+            wrong.append(f"order {order.client_order_id} is at the exchange, its intent {intent.state}")
+    there = {one.number: (one.price, one.quantity, one.commission, one.asset) for one in trades}
+    here = {n: (fill.price, fill.quantity, fill.commission, fill.commission_asset) for n, fill in fills.items()}
+    if here != there:
+        wrong.append(f"fills in the store {sorted(here)}, at the exchange {sorted(there)}")
+    return wrong
+
+
+def _settings(base_url: str) -> BotSettings:
+    return BotSettings.model_validate(
+        {
+            "symbol": SYMBOL,
+            "exchange": {"environment": "Paper", "baseURL": base_url, "credentialsSecretRef": {"name": "keys"}},
+            "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}},
+            "capital": "1000",
+            "entry": {"maxPerMinute": 60},
+            "protection": {
+                "stopLossRatio": "0.01", "takeProfitRatio": "0.02", "deadlineSeconds": DEADLINE_SECONDS
+            },
+            "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
+            "circuitBreaker": {"failureThreshold": 5, "recoveryTimeoutSeconds": 5},
+        }
+    )  # fmt: skip

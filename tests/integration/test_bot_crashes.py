@@ -1,0 +1,54 @@
+"""A seeded sample of the crash matrix: a bot that dies anywhere in its cycle, among any fault, goes on and its books balance.
+
+In full: make test-exhaustive CAMPAIGN=crashes
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from random import Random
+
+import pytest
+
+from campaigns.crash_cycle import FAULTS, Cell, Moment, all_cells, run_apart
+from paper_exchange.faults.kinds import KINDS
+
+pytestmark = pytest.mark.integration
+
+SEED = 1
+FEWEST_CELLS = 40
+MOST_SECONDS = 20.0
+FEWEST_KINDS = 10
+
+
+def test_every_kind_of_fault_of_the_exchange_is_in_the_matrix() -> None:
+    assert set(FAULTS) == set(KINDS)
+
+
+def test_a_bot_that_dies_at_any_point_among_any_fault_goes_on_and_its_books_balance() -> None:
+    begun = time.monotonic()
+    undisturbed = run_apart(None)
+    assert not undisturbed.violations
+    kinds = Counter(point.kind for point in undisturbed.points)
+    assert kinds["commit"] >= 50
+    assert kinds["request"] >= 50
+    assert undisturbed.trades == 8
+    cells = all_cells(undisturbed.points)
+    befell, moments, done = Counter[str](), Counter[Moment](), 0
+    for cell in Random(SEED).sample(cells, len(cells)):
+        if done >= FEWEST_CELLS and time.monotonic() - begun > MOST_SECONDS:
+            break
+        _live(cell, befell)
+        moments[cell.moment] += 1
+        done += 1
+    print(f"{done} of {len(cells)} cells at {dict(kinds)}, {dict(moments)}, faults befell: {dict(befell)}")
+    assert len(befell) >= FEWEST_KINDS
+    assert set(moments) == set(Moment)
+
+
+def _live(cell: Cell, befell: Counter[str]) -> None:
+    outcome = run_apart(cell)
+    again = f"run it alone: make test-exhaustive CAMPAIGN=crashes CASES={cell}"
+    assert not outcome.violations, "\n".join([again, f"died at {outcome.died_at}", *outcome.violations])
+    befell.update(outcome.faults.keys())
