@@ -1,4 +1,4 @@
-"""A seeded sample of the crash matrix: a bot that dies anywhere in its cycle, among any fault, goes on and its books balance.
+"""A seeded sample of the crash matrix: a bot that dies anywhere, among any fault, goes on, and its books balance.
 
 In full: make test-exhaustive CAMPAIGN=crashes
 """

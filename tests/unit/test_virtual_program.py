@@ -49,8 +49,7 @@ def test_nothing_of_a_killed_program_runs_any_more() -> None:
     programs: list[Program] = []
 
     async def main() -> None:
-        for one in (program, in_thread):
-            programs.append(loop.start(one)[0])
+        programs.extend(loop.start(one)[0] for one in (program, in_thread))
         await asyncio.sleep(10)
         told.append("the others")
 
