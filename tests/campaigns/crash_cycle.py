@@ -1,7 +1,8 @@
 """One trade cycle of a simulated bot that dies at a point of it, among a fault of its exchange, and is started again.
 
 The points are those of an undisturbed cycle: each commit of the bot's store that changes something, and each request of
-REST. A cell is a point, the moment there (before it, as soon as it was sent, after it) and a kind of fault.
+REST. A cell is a point, the moment there (before it, as soon as it was sent, after it) and a kind of fault. At a commit
+the machine loses power, and with it what its disk did not sync; at a request only the process ends.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from paper_exchange.core.units import SCALE, to_decimal, to_units
 from paper_exchange.faults.model import Stage
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.forgetful_disk import ForgetfulDisk
 from support.still_market import write_still_market
 from support.virtual_program import MortalLoop, Program, killed, killed_in_thread, running
 from tradingbot.app import STORE_FILE, BotApp, Options
@@ -305,9 +307,11 @@ class _Cycle:
         self._begin_fault()
         self.loop.kill(self.program)
         boots = self.outcome.boots
-        shutil.copytree(
-            self.folder / f"state-{boots}", self.folder / f"state-{boots + 1}", ignore=lambda *_: [f"{STORE_FILE}-shm"]
-        )
+        former, state = self.folder / f"state-{boots}", self.folder / f"state-{boots + 1}"
+        if self.cell is not None and self.cell.point.kind == "commit":
+            self.disk.lose_power(state, Random(str(self.cell)))
+        else:
+            shutil.copytree(former, state, ignore=lambda *_: [f"{STORE_FILE}-shm"])
         self.app = None
         self.loop.call_later(RESTART_SECONDS, self._boot, context=self._context)
 
@@ -398,8 +402,8 @@ class _Cycle:
 
         Connection.cycle = cycle
 
-        def connect_noted(*args: Any, **more: Any) -> sqlite3.Connection:
-            return connect(*args, **more, **({} if running() is None else {"factory": Connection}))
+        def connect_noted(path: Any, **more: Any) -> sqlite3.Connection:
+            return connect(path, **more) if running() is None else self.disk.connect(path, factory=Connection, **more)
 
         async def request_noted(client: AsyncClient, method: str, path: str, *args: Any, **more: Any) -> Any:
             return await cycle.request(lambda: request(client, method, path, *args, **more), method, path)
@@ -432,6 +436,7 @@ class _Cycle:
             self.app = app = BotApp(options, None, clocks)
             await app.run()
 
+        self.disk = ForgetfulDisk()
         self.program, task = self.loop.start(main)
         task.add_done_callback(self._ended, context=self._context)
 

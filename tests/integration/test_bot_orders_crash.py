@@ -1,44 +1,27 @@
-"""The exchange side after a SIGKILL at each point of an entry, an exit and a repair: same position, nothing twice."""
+"""After a SIGKILL around a request, and after other ends, a bot finds the same position, and does nothing twice."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.bot_orders import SYMBOL, BotSide, bot_side
-from tradingbot.orders.types import EntryOutcome, ProtectionState
+from support.bot_orders import SYMBOL, bot_side
+from support.bot_process import BotFolder, bot_process, config, exchange_process, settings
+from tradingbot.orders.types import ProtectionState
+from tradingbot.recovery.safe_mode import UNKNOWN_ORDER, UNTRUSTED_BOOKS
 from tradingbot.state.balance_reconciler import VerdictKind
+from tradingbot_api.bot_http import BotStatus
 
 pytestmark = pytest.mark.integration
-
-# The process kills itself with SIGKILL around one call of the gateway: before it is sent, or after it was answered.
-CRASHING_BOT = """
-import asyncio, sys
-from pathlib import Path
-from paper_exchange.testing import PaperExchange, TestAccount
-from support.bot_orders import bot_side
-
-async def main(base_url, uid, key, secret, path, call, when):
-    paper = PaperExchange(base_url, "", None)
-    async with bot_side(paper, TestAccount(int(uid), key, secret), Path(path), stream=False, faulty=True) as side:
-        if call.startswith("exit:"):
-            await side.enter()
-        side.faults.kill = (call.removeprefix("exit:"), when)
-        if call.startswith("exit:"):
-            await side.orders.exit("signal")
-        else:
-            await side.enter()
-    print("not killed")
-
-asyncio.run(main(*sys.argv[1:]))
-"""
 
 
 @pytest.fixture
@@ -47,67 +30,96 @@ async def paper() -> AsyncIterator[PaperExchange]:
         yield exchange
 
 
-async def crash(paper: PaperExchange, account: TestAccount, path: Path, call: str, when: str) -> None:
-    """Run a bot that kills itself at that point."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        CRASHING_BOT,
-        paper.base_url,
-        str(account.uid),
-        account.api_key,
-        account.secret_key,
-        str(path),
-        call,
-        when,
-        cwd=Path(__file__).parents[1],
-    )
-    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+@dataclass(frozen=True)
+class Kill:
+    """A request that the exchange holds while the bot that sent it is killed, and what the exchange makes of it."""
+
+    request: str
+    fault: str
+    """`lost_request`: never executed; `delay`: executed after the kill; `answer_delay`: before it."""
+
+    @property
+    def executed(self) -> bool:
+        return self.fault != "lost_request"
 
 
-async def settled(side: BotSide) -> None:
-    """Until every outcome is known and the books agree."""
-    await side.tick_until(lambda: not side.orders.unknown and side.orders.entries_quiet, 60)
-    assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+ENTRY, CANCEL, EXIT = "POST /api/v3/orderList/otoco", "DELETE /api/v3/orderList", "POST /api/v3/order"
+FAULTS: dict[str, dict[str, Any]] = {
+    "lost_request": {"cut": False},
+    "delay": {"seconds": 1.5},
+    "answer_delay": {"seconds": 10},
+}
+KILLS = [
+    *(Kill(ENTRY, fault) for fault in FAULTS),
+    Kill(CANCEL, "answer_delay"),
+    Kill(EXIT, "delay"),
+    Kill(EXIT, "answer_delay"),
+]
 
 
-@pytest.mark.parametrize(
-    ("when", "bought"),
-    [
-        pytest.param("before", Decimal(0), id="committed-but-not-sent"),
-        pytest.param("after", Decimal("0.003996"), id="sent-but-answer-not-recorded"),
-    ],
-)
-async def test_kill_around_the_entry_leaves_one_position_or_none(
-    paper: PaperExchange, tmp_path: Path, when: str, bought: Decimal
-) -> None:
+async def kill_and_start_again(kill: Kill, paper: PaperExchange, path: Path) -> None:
+    """A process of `tradingbot run` is killed while its request is held; the next one knows what became of it."""
     account = await paper.create_account(USDT="10000")
-    await crash(paper, account, tmp_path / "bot.db", "place_otoco", when)
+    folder = BotFolder.make(path, config(settings(paper.base_url)))
+    folder.write_keys(account)
+    fault = {"accounts": [account.uid], "endpoints": [kill.request], "count": 1, **FAULTS[kill.fault]}
 
-    async with bot_side(paper, account, tmp_path / "bot.db") as side:
-        await settled(side)
+    async def befallen() -> bool:
+        return any(row.get("applied") == number for row in await paper.fault_record())
 
-        assert side.orders.books.quantity == bought == await side.base_at_exchange()
-        expected = ProtectionState.PROTECTED if bought else ProtectionState.FLAT
-        assert side.orders.protection.state is expected
-        if not bought:
-            assert (await side.enter()).outcome is EntryOutcome.FILLED
+    async with bot_process(folder) as bot:
+        await bot.until(lambda status: status.ready)
+        if kill.request == ENTRY:
+            number = await paper.start_fault(kill.fault, **fault)
+        await bot.grant()
+        if kill.request != ENTRY:
+            await bot.until(lambda status: status.position is not None and status.position.side == "Long")
+            number = await paper.start_fault(kill.fault, **fault)
+        await eventually(befallen)
+        bought = 1 if kill.request == ENTRY and kill.executed else await purchases(paper, account)
+        await bot.kill()
+
+    async with bot_process(folder) as bot:
+        # Without a grant it buys nothing more; a signal may still end the position.
+        await bot.until(lambda status: status.ready and settled(status), 60)
+
+        async def agree() -> bool:
+            told = bot.status.position
+            return told is not None and told.quantity == await base_of(paper, account)
+
+        await eventually(agree)
+        assert bot.condition("BalanceSynced")[0] == bot.condition("Protected")[0] == "True"
+    assert await purchases(paper, account) == bought
 
 
-@pytest.mark.parametrize("call", ["exit:cancel_list", "exit:place_order"])
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_kill_around_the_exit_leaves_a_protected_position_or_none(
-    paper: PaperExchange, tmp_path: Path, call: str, when: str
-) -> None:
-    account = await paper.create_account(USDT="10000")
-    await crash(paper, account, tmp_path / "bot.db", call, when)
+async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
+    """Until it is true, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not await test():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.05)
 
-    async with bot_side(paper, account, tmp_path / "bot.db") as side:
-        await settled(side)
 
-        assert side.orders.books.quantity == await side.base_at_exchange()
-        sold = (call, when) == ("exit:place_order", "after")
-        assert side.orders.protection.state is (ProtectionState.FLAT if sold else ProtectionState.PROTECTED)
+def settled(status: BotStatus) -> bool:
+    return not {cause.id for cause in status.safe_mode.causes} & {UNKNOWN_ORDER.id, UNTRUSTED_BOOKS.id}
+
+
+async def purchases(paper: PaperExchange, account: TestAccount) -> int:
+    """How many orders bought something."""
+    return len({trade["orderId"] for trade in (await paper.account(account.uid))["trades"] if trade["isBuyer"]})
+
+
+async def base_of(paper: PaperExchange, account: TestAccount) -> Decimal:
+    held = (await paper.account(account.uid))["balances"].get("BTC", {"free": "0", "locked": "0"})
+    return Decimal(held["free"]) + Decimal(held["locked"])
+
+
+async def test_a_bot_that_is_killed_around_a_request_knows_after_its_start_what_became_of_it(tmp_path: Path) -> None:
+    with exchange_process("--symbols=BTCUSDT") as addresses:
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            paper = PaperExchange(*addresses, session)
+            for number, kill in enumerate(KILLS):
+                group.create_task(kill_and_start_again(kill, paper, tmp_path / str(number)), name=str(kill))
 
 
 async def test_restart_in_position_finds_the_same_position_orders_and_protection(

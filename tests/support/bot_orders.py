@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -65,8 +63,6 @@ class LosingAnswers:
         self.after: dict[str, BaseException] = {}
         self.always: dict[str, BaseException] = {}
         self.calls: list[str] = []
-        self.kill: tuple[str, str] | None = None
-        """Name of a call around which this process kills itself, and when: before or after."""
 
     def __getattr__(self, name: str) -> object:
         value = getattr(self._exchange, name)
@@ -75,15 +71,11 @@ class LosingAnswers:
 
         async def call(*args: object, **kwargs: object) -> object:
             self.calls.append(name)
-            if self.kill == (name, "before"):
-                os.kill(os.getpid(), signal.SIGKILL)
             if name in self.always:
                 raise self.always[name]
             if name in self.before:
                 raise self.before.pop(name)
             answer = await value(*args, **kwargs)
-            if self.kill == (name, "after"):
-                os.kill(os.getpid(), signal.SIGKILL)
             if name in self.after:
                 raise self.after.pop(name)
             return answer
