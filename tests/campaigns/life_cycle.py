@@ -27,9 +27,10 @@ from local_kubernetes.local import LocalCluster
 
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
 from support.fault_proxy import Fault, FaultKind, FaultProxy, WatchFault, WatchFaultKind
-from support.kube import BOTS, LEASES, Json, Kube, KubeError, until
+from support.kube import BOTS, LEASES, Json, Kube, KubeError
 from support.kubelet_processes import KubeletProcesses, node_name
 from support.operator_process import OperatorProcess, make_authority
+from support.waiting import until
 from tradingbot.recovery.fence import Purpose, parse
 from tradingbot_api import names
 from tradingbot_operator.cluster import Access

@@ -13,7 +13,8 @@ import pytest
 from local_kubernetes.local import LocalCluster
 
 from support.fault_proxy import Fault, FaultKind, FaultProxy, WatchFault, WatchFaultKind
-from support.kube import Json, Kube, KubeError, until
+from support.kube import Json, Kube, KubeError
+from support.waiting import until
 from tradingbot_operator.cluster import Access
 
 pytestmark = pytest.mark.cluster

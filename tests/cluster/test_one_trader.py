@@ -13,9 +13,10 @@ from local_kubernetes.local import LocalCluster
 
 from campaigns.life_cycle import ORDERS_EVERY, World, all_orders, eager_spec, entries, world
 from paper_exchange.testing import TestAccount
-from support.kube import Json, until
+from support.kube import Json
 from support.operator_process import OperatorProcess, make_authority
 from support.operator_scene import Scene, gone, more, operator_scene
+from support.waiting import until
 from tradingbot_api import names
 from tradingbot_operator.claims import BOOT, INCARNATION, Claim
 

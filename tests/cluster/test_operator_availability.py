@@ -15,9 +15,10 @@ import pytest
 from local_kubernetes.local import LocalCluster
 
 from support.fault_proxy import Fault, FaultKind, FaultProxy, WatchFault, WatchFaultKind
-from support.kube import Json, until
+from support.kube import Json
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, logged, operator_scene
+from support.waiting import until
 from tradingbot_operator.app import utc_now
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.leader import Leader, LeaseLostError

@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.kube import Json, Kube, until
+from support.kube import Json, Kube
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, gone, logged, operator_scene
+from support.waiting import until
 from tradingbot_api import names
 from tradingbot_api.bot_http import OpenOrder
 

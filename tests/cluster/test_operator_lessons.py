@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.kube import Json, until
+from support.kube import Json
 from support.operator_scene import Scene, gone, more
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

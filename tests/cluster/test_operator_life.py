@@ -8,9 +8,9 @@ from decimal import Decimal
 import aiohttp
 import pytest
 
-from support.kube import until
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, gone, logged, more
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from support.kube import LEASES, Json, Kube, register_node, until
+from support.kube import LEASES, Json, Kube, register_node
 from support.operator_scene import Scene, operator_scene
 from support.own_cluster import NAMESPACE, own_cluster
+from support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

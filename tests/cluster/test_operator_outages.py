@@ -13,10 +13,11 @@ import pytest
 from local_kubernetes.local import LocalCluster
 
 from support.bot_double import BotDouble
-from support.kube import KubeError, until
+from support.kube import KubeError
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, operator_scene
 from support.own_cluster import NAMESPACE, own_cluster
+from support.waiting import until
 from tradingbot_api.bot_http import GRANT_TTL_SECONDS
 from tradingbot_operator.leader import LEASE_SECONDS
 

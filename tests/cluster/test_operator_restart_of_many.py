@@ -15,9 +15,10 @@ import pytest
 from local_kubernetes.local import LocalCluster
 
 from support.bot_double import BotDouble
-from support.kube import BOTS, Json, until
+from support.kube import BOTS, Json
 from support.operator_process import OperatorProcess
 from support.operator_scene import SPEC, operator_scene
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from support.kube import Json, until
+from support.kube import Json
 from support.operator_scene import Scene, logged
+from support.waiting import until
 from tradingbot_api import names
 from tradingbot_api.v1alpha1 import PositionPolicy
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from local_kubernetes.local import LocalCluster
 
-from support.kube import BOTS, Kube, until
+from support.kube import BOTS, Kube
 from support.operator_objects import SPEC
 from support.operator_scene import operator_scene
+from support.waiting import until
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig
 from tradingbot_operator.cluster import Access, Cluster

@@ -15,9 +15,10 @@ from local_kubernetes.local import LocalCluster
 
 from campaigns.life_cycle import ORDERS_EVERY, all_orders, eager_spec, entries, volume_for
 from paper_exchange.testing import PaperExchange, TestAccount, spawn_paper_exchange
-from support.kube import BOTS, Json, Kube, until
+from support.kube import BOTS, Json, Kube
 from support.kubelet_processes import KubeletProcesses, node_name
 from support.operator_process import OperatorProcess, make_authority
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

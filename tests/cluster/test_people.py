@@ -11,8 +11,9 @@ import pytest
 from local_kubernetes.local import LocalCluster
 
 from support import chart
-from support.kube import BOTS, Json, Kube, KubeError, until
+from support.kube import BOTS, Json, Kube, KubeError
 from support.operator_objects import SPEC
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

@@ -15,11 +15,12 @@ import yaml
 from local_kubernetes.local import LocalCluster
 
 from support import chart
-from support.kube import Json, until
+from support.kube import Json
 from support.kubelet_double import KubeletDouble
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, gone, more, operator_scene
 from support.own_cluster import NAMESPACE, own_cluster
+from support.waiting import until
 from tradingbot_api import names
 
 pytestmark = pytest.mark.cluster

@@ -27,12 +27,12 @@ from paper_exchange.testing import PaperExchange, running_paper_exchange
 from support.message_proxy import MessageProxy, message_proxy
 from support.signing import Sender
 from support.still_market import write_still_market
+from support.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SYMBOL = "BTCUSDT"
 BTC = (SYMBOL,)
-DEADLINE_SECONDS = 20.0
 SHORT = LiveTimes(stale=0.6)
 Sides = tuple[list[tuple[int, int]], list[tuple[int, int]]]
 
@@ -83,15 +83,6 @@ def leader(exchange: PaperExchange, symbol: str = SYMBOL) -> Record:
 def follower(exchange: PaperExchange, symbol: str = SYMBOL) -> Record:
     book = feed_of(exchange).followers[symbol].book
     return Record(server_of(exchange), lambda: book.update_id, symbol)
-
-
-async def until(what: str, probe: Callable[[], bool]) -> None:
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while not probe():  # noqa: ASYNC110, what is looked at tells nobody
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(f"waited {DEADLINE_SECONDS:.0f} s until {what}")
 
 
 def followed(url: str, symbols: tuple[str, ...] = BTC, times: LiveTimes = LiveTimes()) -> Options:  # noqa: B008, frozen

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +70,6 @@ class Kube:
     async def items(self, path: str) -> list[Json]:
         """The items of a list."""
         return list((await self.call("GET", path))["items"])
-
-
-async def until(what: str, probe: Callable[[], Any], seconds: float = 15.0, every: float = 0.05) -> Any:
-    """The first truthy value of an async `probe`; AssertionError with the last one after `seconds`."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while True:
-        value = await probe()
-        if value:
-            return value
-        if loop.time() > deadline:
-            raise AssertionError(f"waited {seconds} s for {what}; last seen: {value!r}")
-        await asyncio.sleep(every)
 
 
 async def register_node(kube: Kube, name: str) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 from local_kubernetes.local import LocalCluster
 
 from support.bot_double import BotDouble
-from support.kube import BOTS, LEASES, Json, Kube, until
+from support.kube import BOTS, LEASES, Json, Kube
 from support.kubelet_double import KubeletDouble
 from support.operator_objects import SPEC
 from support.operator_process import OperatorProcess, make_authority
+from support.waiting import until
 from tradingbot_api import names
 
 
