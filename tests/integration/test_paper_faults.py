@@ -5,37 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
-from paper_exchange.server.app import Options, wall_clock_ms
-from paper_exchange.testing import PaperExchange, running_paper_exchange
+from paper_exchange.server.app import wall_clock_ms
+from paper_exchange.testing import PaperExchange
 from support.paper_ws import Trader, connected, rest, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SYMBOL = "BTCUSDT"
 ORDER = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": "20000"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PaperExchange]:
-    """One paper exchange for the module, which writes down what its faults did."""
-    options = Options(symbols=(SYMBOL,), fault_log=tmp_path_factory.mktemp("faults") / "log.jsonl")
-    async with running_paper_exchange(options) as exchange:
-        yield exchange
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def exchange(running: PaperExchange) -> AsyncIterator[PaperExchange]:
-    """It without the faults of the test before."""
-    yield running
-    await running.clear_faults()
 
 
 async def open_orders(exchange: PaperExchange, who: Trader) -> int:

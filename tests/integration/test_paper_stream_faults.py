@@ -9,30 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from paper_exchange.server.app import Options
-from paper_exchange.testing import PaperExchange, running_paper_exchange
+from paper_exchange.testing import PaperExchange
 from support.paper_ws import Talk, Trader, connected, trader
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SYMBOL = "BTCUSDT"
 ORDER = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": "20000"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[PaperExchange]:
-    """One paper exchange for the module."""
-    async with running_paper_exchange(Options(symbols=(SYMBOL,))) as exchange:
-        yield exchange
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def exchange(running: PaperExchange) -> AsyncIterator[PaperExchange]:
-    """It without the faults of the test before."""
-    yield running
-    await running.clear_faults()
 
 
 @asynccontextmanager

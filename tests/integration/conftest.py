@@ -1,0 +1,26 @@
+"""The exchange of modules that try its faults."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from paper_exchange.server.app import Options
+from paper_exchange.testing import PaperExchange, running_paper_exchange
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PaperExchange]:
+    """One paper exchange for the module, which writes down what its faults did."""
+    options = Options(symbols=("BTCUSDT",), fault_log=tmp_path_factory.mktemp("faults") / "log.jsonl")
+    async with running_paper_exchange(options) as exchange:
+        yield exchange
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def exchange(serving: PaperExchange) -> AsyncIterator[PaperExchange]:
+    """It without the faults of the test before; modules with another exchange have a fixture of their own."""
+    yield serving
+    await serving.clear_faults()
