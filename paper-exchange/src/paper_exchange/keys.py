@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -81,3 +82,12 @@ def read_public_key(pem: str) -> PublicKey:
     if not isinstance(key, (Ed25519PublicKey, RSAPublicKey)):
         raise ValueError(f"a public key of kind {type(key).__name__}")
     return key
+
+
+def write_keys(folder: Path, api_key: str, secret: str) -> None:
+    """Files apiKey and apiSecret, as a Secret that is mounted has them, in a folder that is made if needed."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, value in (("apiKey", api_key), ("apiSecret", secret)):
+        file = folder / name
+        file.touch(mode=0o600)
+        file.write_text(value, encoding="utf-8")

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from paper_exchange.account_watch import AccountWatch
 from paper_exchange.core.units import text
+from paper_exchange.keys import write_keys
 from paper_exchange.overview import VALUED_IN
 from paper_exchange.server.app import PaperExchangeServer
 
@@ -93,9 +94,7 @@ async def run_bot(server: PaperExchangeServer, run: BotRun) -> BotReport:
         with tempfile.TemporaryDirectory(prefix="paper-exchange-run-") as directory:
             key = server.venue.create_account(run.deposits)
             folder = Path(directory)
-            for name, value in (("apiKey", key.api_key), ("apiSecret", key.secret)):
-                (folder / name).touch(mode=0o600)
-                (folder / name).write_text(value, encoding="utf-8")
+            write_keys(folder, key.api_key, key.secret)
             watch = AccountWatch(server.venue, key.uid)
             watch.look(time.monotonic())
             begun = time.monotonic()

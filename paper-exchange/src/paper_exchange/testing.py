@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import aiohttp
 
+from paper_exchange.keys import write_keys
 from paper_exchange.server.app import Options, PaperExchangeServer, steady_clock_ms, wall_clock_ms
 
-__all__ = ["Options", "PaperExchange", "TestAccount", "running_paper_exchange", "spawn_paper_exchange"]
+__all__ = ["Options", "PaperExchange", "TestAccount", "running_paper_exchange", "spawn_paper_exchange", "write_keys"]
 
 _START_SECONDS = 30.0
 

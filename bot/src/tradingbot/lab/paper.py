@@ -22,6 +22,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from paper_exchange.testing import write_keys
 from tradingbot.app import BotApp, Options
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import field_errors
@@ -156,15 +157,6 @@ async def _make_account(control_url: str, keys: Path) -> None:
         answer.raise_for_status()
         account = await answer.json()
     write_keys(keys, account["apiKey"], account["secretKey"])
-
-
-def write_keys(folder: Path, api_key: str, secret_key: str) -> None:
-    """Keys as a Secret that is mounted has them."""
-    folder.mkdir(mode=0o700)
-    for name, value in (("apiKey", api_key), ("apiSecret", secret_key)):
-        file = folder / name
-        file.touch(mode=0o600)
-        file.write_text(value, encoding="utf-8")
 
 
 class Screen:

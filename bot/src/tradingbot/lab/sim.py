@@ -20,11 +20,11 @@ from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
 
 from paper_exchange.testing import Options as ExchangeOptions
-from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange, write_keys
 from paper_exchange.virtual_loop import VirtualLoop
 from tradingbot.app import BotApp, Options
 from tradingbot.clocks import Clocks
-from tradingbot.lab.paper import DEPOSIT, QUOTE, drop_log, paper_settings, write_keys
+from tradingbot.lab.paper import DEPOSIT, QUOTE, drop_log, paper_settings
 from tradingbot.monitoring.health import ConditionClock
 from tradingbot.monitoring.report import build_status
 from tradingbot_api.base import canonical
