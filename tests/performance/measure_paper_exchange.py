@@ -14,10 +14,12 @@ import os
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -32,6 +34,8 @@ CONNECTIONS = 16
 ORDERS = 10_000
 RATE = 500
 SUBSCRIBERS = 100
+ROWS = 2_000_000
+"""Trades of a day of BTCUSDT."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -206,9 +210,28 @@ async def measure_capture() -> None:
 
 
 async def measure_archive() -> None:
-    """A day of BTCUSDT's trades as Binance archives it, generated, through the core."""
-    with tempfile.TemporaryDirectory() as folder:
-        print(await _child(_ARCHIVE.replace("FOLDER", repr(folder))) + f"; {load()}")
+    """A day of BTCUSDT's trades as Binance archives it, generated, through the core; then one of twice the length."""
+    for rows in (ROWS, 2 * ROWS):
+        with tempfile.TemporaryDirectory() as folder:
+            write_archive(Path(folder), rows)
+            print(await _child(_ARCHIVE.replace("FOLDER", repr(folder)).replace("ROWS", repr(rows))) + f"; {load()}")
+
+
+def write_archive(folder: Path, rows: int) -> None:
+    """A day of so many trades, evenly over the day: takers of one or more levels around a price that wanders."""
+    rng, name, day_ms = Random(1), f"{SYMBOL}-trades-2024-08-08", 1_723_075_200_000
+    packed = zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED)
+    with packed, packed.open(f"{name}.csv", "w") as csv:
+        price, written = 5_500_000, 0
+        while written < rows:
+            sold, milliseconds = rng.random() < 0.5, written * 86_400_000 // rows
+            price += int(rng.gauss(0, 120)) if rng.random() < 0.3 else 0
+            for number in range(min(rows - written, 1 + int(rng.expovariate(1 / 1.5)))):
+                at = (price - number if sold else price + 1 + number) / 100
+                quantity = (1 + int(rng.expovariate(1 / 1500))) / 1e5
+                amounts = f"{at:.8f},{quantity:.8f},{at * quantity:.8f}"
+                csv.write(f"{written},{amounts},{day_ms + milliseconds},{sold},True\n".encode())
+                written += 1
 
 
 async def measure_memory() -> None:
@@ -250,41 +273,26 @@ print(f"capture through the core: {lines / used:.0f} lines/s of processor time (
 """
 
 _ARCHIVE = """
-import random, time, zipfile
+import time
 from pathlib import Path
 from paper_exchange.market import open_market
 from paper_exchange.store import Store
 from paper_exchange.venue import Venue
 from prometheus_client import CollectorRegistry
-rows, rng, name = 2_000_000, random.Random(1), "BTCUSDT-trades-2024-08-08"
-packed = zipfile.ZipFile(Path(FOLDER, f"{name}.zip"), "w", zipfile.ZIP_DEFLATED)
-with packed, packed.open(f"{name}.csv", "w") as csv:
-    price, written, day = 5_500_000, 0, 1_723_075_200_000
-    while written < rows:
-        sold, milliseconds = rng.random() < 0.5, written * 86_400_000 // rows
-        price += int(rng.gauss(0, 120)) if rng.random() < 0.3 else 0
-        for number in range(min(rows - written, 1 + int(rng.expovariate(1 / 1.5)))):
-            at = (price - number if sold else price + 1 + number) / 100
-            quantity = (1 + int(rng.expovariate(1 / 1500))) / 1e5
-            amounts = f"{at:.8f},{quantity:.8f},{at * quantity:.8f}"
-            csv.write(f"{written},{amounts},{day + milliseconds},{sold},True\\n".encode())
-            written += 1
-def mib():
+def mib(which):
     status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(row for row in status if row.startswith("VmRSS")).split()[1]) // 1024
+    return int(next(row for row in status if row.startswith(which)).split()[1]) // 1024
 now = [1_700_000_040_000]
 market = open_market(f"archive:{FOLDER}", ("BTCUSDT",), 1, now[0])
 venue = Venue(("BTCUSDT",), market, Store(None), lambda: now[0], CollectorRegistry())
-told, begun, clock, events = [mib()], time.process_time(), time.monotonic(), 0
+start, begun, clock, events = mib("VmRSS"), time.process_time(), time.monotonic(), 0
 for event in market.events():
     now[0] = event.time_ms
     venue.feed(event)
     events += 1
-    if events % 500_000 == 0:
-        told.append(mib())
 used, took = time.process_time() - begun, time.monotonic() - clock
-print(f"archive through the core: {rows / used:.0f} rows/s of processor time ({rows} rows, {events} events, "
-      f"{used:.0f} s; {took:.0f} s by the clock); MiB at the start and after each 500,000 events: {told}", end="")
+print(f"archive of {ROWS:,} trades through the core: {used:.0f} s of processor time, {took:.0f} s by the clock, "
+      f"{ROWS / used:,.0f} trades/s ({events:,} events); {start} MiB at the start, {mib('VmHWM')} MiB at most", end="")
 """
 
 _SYMBOLS = """
