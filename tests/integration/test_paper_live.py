@@ -217,6 +217,16 @@ async def test_a_connection_that_is_cut_is_made_again_and_the_book_read_anew(fir
             assert f'paper_exchange_live_resyncs_total{{symbol="BTCUSDT"}} {cut + 1}.0' in metrics
 
 
+async def test_a_followed_market_has_no_speed(first: PaperExchange) -> None:
+    async with chained(first) as (_, second):
+        url = second.control_url + "/control/market"
+        async with second.session.patch(url, json={"speed": 60}) as answer:
+            assert answer.status == 400
+            assert "speed: expected 1, for live:http" in (await answer.json())["error"]
+        async with second.session.get(url) as answer:
+            assert (await answer.json())["speed"] is None
+
+
 async def test_while_the_followed_exchange_is_down_orders_rest_none_is_taken_and_all_can_be_cancelled() -> None:
     async with AsyncExitStack() as stack:
         async with running_paper_exchange(Options(symbols=BTC)) as first:

@@ -15,6 +15,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support import waiting
 from support.browser import CHROMIUM, DRIVER, MISSING, chromium
 from support.signing import Sender
 from support.still_market import write_still_market
@@ -194,6 +195,27 @@ async def test_a_fault_that_is_refused_tells_why(page: Chrome) -> None:
     await asyncio.to_thread(page.execute_script, script, '{"kind": "rest_status", "status": 200, "seconds": 5}')
     await click(page, "start")
     await seen(page, "refused", "status: expected")
+
+
+async def test_the_speed_of_the_market_is_chosen_and_shown_on_the_page_and_orders_stay_signed(
+    page: Chrome, exchange: PaperExchange, account: TestAccount
+) -> None:
+    select = await asyncio.to_thread(lambda: Select(page.find_element(By.ID, "speed")))
+    await until(page, "real time", lambda _: select.first_selected_option.text == "1 times")
+    url = f"{exchange.control_url}/control/market"
+    for chosen, speed in (("60 times", 60), ("paused", 0)):
+        await asyncio.to_thread(select.select_by_visible_text, chosen)
+
+        async def played(wanted: float = speed) -> bool:
+            async with exchange.session.get(url) as answer:
+                return bool((await answer.json())["speed"] == wanted)
+
+        await waiting.until(f"the market is played at {speed}", played)
+        await Sender(exchange, account).signed("GET", "/api/v3/account")
+    # One that is none of the page's own, and set by somebody else.
+    await exchange.set_speed(2.5)
+    await until(page, "it is shown", lambda _: select.first_selected_option.text == "2.5 times")
+    await exchange.set_speed(1)
 
 
 async def test_a_page_without_an_answer_says_that_it_is_old(page: Chrome) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ _EXAMPLES = """examples:
   paper-exchange serve --symbols BTCUSDT --market capture:./recording --port 0 --control-port 0
   paper-exchange serve --market synthetic:crash
   paper-exchange serve --market live
-  paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives
+  paper-exchange serve --symbols BTCUSDT,ETHUSDT --market archive:./archives --speed 60
   paper-exchange serve --data-dir ./exchange --journal ./journal.jsonl
   paper-exchange serve --scenario flash-crash-gap
   paper-exchange run --scenario ban --duration 300 -- tradingbot run bot.yaml --credentials-dir {credentials}
@@ -111,6 +112,12 @@ def _add_server_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--at-end", choices=("halt", "loop"), default="halt", help="of a recording: stand still, or begin again"
     )
+    serve.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        help="of a recorded or generated market: its seconds in a second of the clock; 0 stands still (default 1)",
+    )
     serve.add_argument("--seed", type=int, default=1, help="which synthetic market (default %(default)s)")
     serve.add_argument(
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
@@ -139,6 +146,18 @@ def _seconds(value: str) -> float:
     if not 1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 3600, got {value!r}")
     return seconds
+
+
+def _speed(value: str) -> float:
+    from paper_exchange.market.playback import SpeedInvalidError, speed_of
+
+    given: object = value
+    with suppress(ValueError):
+        given = float(value)
+    try:
+        return speed_of("speed", given)
+    except SpeedInvalidError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _log_to_stderr() -> None:
@@ -196,6 +215,7 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
     """The server that the options ask for; ends with 2 where there can be none."""
     from paper_exchange.faults.scenario import ScenarioInvalidError
     from paper_exchange.market.events import MarketError
+    from paper_exchange.market.playback import SpeedInvalidError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
     from paper_exchange.server.connections import ConnectionLimits
     from paper_exchange.server.live import LiveTimes
@@ -206,6 +226,7 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
         market=options.market,
         seed=options.seed,
         loop=options.at_end == "loop",
+        speed=options.speed,
         host=options.host,
         port=options.port,
         control_port=options.control_port,
@@ -221,6 +242,8 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
         return PaperExchangeServer(settings)
     except UnknownSymbolError as error:
         bad(parser, "--symbols", error)
+    except SpeedInvalidError as error:
+        bad(parser, "--speed", error)
     except MarketError as error:
         bad(parser, "--market", error)
     except ScenarioInvalidError as error:

@@ -62,6 +62,10 @@ class Journal:
         """Write an input."""
         self._write({"input": name, "args": args} | ({"kwargs": kwargs} if kwargs else {}))
 
+    def speed(self, speed: float, now_ms: int) -> None:
+        """Write how fast the market is played from now on: for readers, for what it changes are the times of inputs."""
+        self._write({"speed": speed, "time": now_ms})
+
     def told(self, outputs: Iterable[Output]) -> None:
         """Write what came of the inputs since the last time; nobody hears of it before."""
         lines = [line_of(output) for output in outputs]
@@ -153,6 +157,8 @@ def replay(path: Path, hear: Callable[[str], None]) -> Replay:
                 done.exchange = Exchange([SYMBOLS[symbol] for symbol in begin["symbols"]], begin["start"])
                 done.starts += 1
                 waiting = []
+            elif "speed" in row:
+                continue
             elif done.exchange is None:
                 raise ValueError("a line `begin` first")
             elif "input" in row:

@@ -64,6 +64,10 @@ class ServedExchange:
         """An outside trade that sweeps the book to a price: resting orders up to it fill, triggers fire."""
         self.control("POST", "/control/trades", symbol=symbol, price=str(price))
 
+    def set_speed(self, speed: float) -> None:
+        """Play the market so many times as fast as real time from now on; 0 stands still."""
+        self.control("PATCH", "/control/market", speed=speed)
+
     def last_price(self, symbol: str) -> Decimal:
         """The price of the last trade."""
         return Decimal(_json(f"{self.base_url}/api/v3/ticker/price?symbol={symbol}")["price"])

@@ -83,6 +83,10 @@ class PaperExchange:
         """An outside trade that sweeps the book to a price."""
         await self._control("POST", "/control/trades", {"symbol": symbol, "price": str(price)})
 
+    async def set_speed(self, speed: float) -> None:
+        """Play the market so many times as fast as real time from now on; 0 stands still."""
+        await self._control("PATCH", "/control/market", {"speed": speed})
+
     async def drop_connections(self) -> int:
         """Close every WebSocket, as a server that is replaced does; returns how many."""
         return int((await self._control("DELETE", "/control/connections"))["closed"])

@@ -1,4 +1,4 @@
-"""The running server: opens the ports, lets the market's events flow at the speed of the clock, and stops in order."""
+"""The running server: opens the ports, lets the market's events flow when they are due, and stops in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import IO, Any, Final
@@ -29,6 +29,7 @@ from paper_exchange.limits import Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import Market, MarketError, MarketEvent
 from paper_exchange.market.live import upstream_of
+from paper_exchange.market.playback import Playback, SpeedInvalidError
 from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
 from paper_exchange.server.http_log import http_logger
@@ -60,6 +61,8 @@ class Options:
     seed: int = 1
     loop: bool = False
     """Whether a recording begins again at its end."""
+    speed: float = 1.0
+    """Seconds of a recorded or generated market in a second of the clock; 0 stands still."""
     host: str = "127.0.0.1"
     port: int = 0
     control_port: int = 0
@@ -130,8 +133,12 @@ class PaperExchangeServer:
         self._market: Market | None = None
         self.live: LiveFeed | None = None
         """What follows another exchange, where the market is one that is followed."""
+        begun_ms = wall_ms()
+        self._playback = Playback(begun_ms)
         if upstream is None:
-            self._market = open_market(options.market, options.symbols, options.seed, wall_ms(), loop=options.loop)
+            self._market = open_market(options.market, options.symbols, options.seed, begun_ms, loop=options.loop)
+        elif options.speed != 1:
+            raise SpeedInvalidError(f"speed: expected 1, for {options.market} is followed, got {options.speed:g}")
         else:
             self.live = LiveFeed(
                 upstream,
@@ -198,6 +205,8 @@ class PaperExchangeServer:
             ready=self._not_ready,
             drop_connections=self._connections.drop,
             market=options.market,
+            playback=None if self.live else self._playback,
+            set_speed=self._set_speed,
         ).application()
         self._runners = [
             (web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2), port)
@@ -239,6 +248,8 @@ class PaperExchangeServer:
         if self._scenario is not None:
             self.director.begin(self._scenario)
         self._turned_ms = self._steady_ms()
+        if self.options.speed != 1:
+            self._set_speed(self.options.speed)
         parts = [self._pump()]
         if self.options.data_dir is not None:
             parts.append(self._move_log())
@@ -295,6 +306,15 @@ class PaperExchangeServer:
                 # A full disk: what is written to the log is safe there, and goes on being tried.
                 _log.warning("the store's log stays long", error=str(error))
 
+    def _set_speed(self, speed: float) -> None:
+        """Play on at this speed; SpeedInvalidError where the market is one that is followed."""
+        if self.live is not None:
+            raise SpeedInvalidError(f"speed: expected 1, for {self.options.market} is followed, got {speed:g}")
+        now = self.venue.now_ms()
+        self._playback.set_speed(speed, now)
+        if self._journal is not None:
+            self._journal.speed(speed, now)
+
     async def _pump(self) -> None:
         """Feed the market's events when their time has come; when there are none or no more, only time goes on."""
         events = self._market.events() if self._market is not None else iter(())
@@ -313,7 +333,7 @@ class PaperExchangeServer:
             self._turned_ms = self._steady_ms()
             wait = _TICK_SECONDS
             if following is not None:
-                wait = min(wait, max(0.0, (following.time_ms - self.venue.now_ms()) / 1000))
+                wait = min(wait, max(0.0, (self._playback.due_ms(following.time_ms) - self.venue.now_ms()) / 1000))
             await asyncio.sleep(wait)
 
     async def _feed_due(
@@ -324,10 +344,13 @@ class PaperExchangeServer:
     ) -> MarketEvent | None:
         """Feed events up to `now`; returns the first that is still to come."""
         fed = 0
-        while following is not None and following.time_ms <= now:
-            self.venue.feed(following)
+        while following is not None and (due := self._playback.due_ms(following.time_ms)) <= now:
+            # The clock of clients is the exchange's: an event has the time at which it happens on it.
+            self.venue.feed(following if due == following.time_ms else replace(following, time_ms=int(due)))
             following = next(events, None)
             fed += 1
             if fed % _BATCH == 0:
                 await asyncio.sleep(0)
+                if following is not None:
+                    self._playback.keep_up(following.time_ms, self.venue.now_ms())
         return following

@@ -15,7 +15,9 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.units import text
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
+from paper_exchange.faults.fields import Field, read_object
 from paper_exchange.faults.scenario import open_scenario, read_scenario, shipped
+from paper_exchange.market.playback import Playback, SpeedInvalidError, speed_of
 from paper_exchange.overview import overview
 from paper_exchange.server.status_page import status_page
 from paper_exchange.venue import Venue
@@ -35,8 +37,10 @@ class Control:
         ready: Callable[[], str | None],
         drop_connections: Callable[[], int],
         market: str,
+        playback: Playback | None,
+        set_speed: Callable[[float], None],
     ) -> None:
-        """`market` is what the page calls the market."""
+        """`market` is what the page calls the market; `playback` is None of one that is followed."""
         self._venue = venue
         self._administration = Administration(venue)
         self._faults = faults
@@ -46,6 +50,8 @@ class Control:
         self._ready = ready
         self._drop_connections = drop_connections
         self._market = market
+        self._playback = playback
+        self._set_speed = set_speed
 
     def application(self) -> web.Application:
         """The routes of the control port."""
@@ -67,6 +73,8 @@ class Control:
                 web.post("/control/scenario", self._begin_scenario),
                 web.get("/control/scenario", self._show_scenario),
                 web.delete("/control/scenario", self._end_scenario),
+                web.get("/control/market", self._show_market),
+                web.patch("/control/market", self._change_market),
                 web.post("/control/trades", self._push_trade),
                 web.delete("/control/connections", self._drop),
             ]
@@ -81,7 +89,7 @@ class Control:
         return handler
 
     async def _overview(self, request: web.Request) -> web.Response:
-        whole = {"market": self._market, "problem": self._ready(), "faults": self._faults.describe()}
+        whole = self._tell_market() | {"problem": self._ready(), "faults": self._faults.describe()}
         return web.json_response(whole | overview(self._venue, request.query.get("symbol")))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
@@ -140,6 +148,22 @@ class Control:
         self._director.stop()
         return web.json_response(self._director.describe())
 
+    def _tell_market(self) -> dict[str, Any]:
+        """The market, its speed (None of one that is followed) and its own time in ms."""
+        playback = self._playback
+        if playback is None:
+            return {"market": self._market, "speed": None, "marketTime": None}
+        market_time = int(playback.market_ms(self._venue.now_ms()))
+        return {"market": self._market, "speed": playback.speed, "marketTime": market_time}
+
+    async def _show_market(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._tell_market())
+
+    async def _change_market(self, request: web.Request) -> web.Response:
+        given = read_object("", await _body(request), {"speed": Field(speed_of)})
+        self._set_speed(given["speed"])
+        return web.json_response(self._tell_market())
+
     async def _push_trade(self, request: web.Request) -> web.Response:
         body = await _body(request)
         symbol = body.get("symbol")
@@ -180,7 +204,7 @@ async def _errors(
         return await handler(request)
     except NotFoundError as error:
         return web.json_response({"error": str(error)}, status=404)
-    except ControlInvalidError as error:
+    except (ControlInvalidError, SpeedInvalidError) as error:
         return web.json_response({"error": str(error)}, status=400)
     except ExchangeError as error:
         return web.json_response({"error": error.message}, status=400)
