@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,36 @@ async def test_testnet_wipe(stage: Stage) -> None:
     assert (await rest(stage.exchange, who, "GET", "/api/v3/allOrders", symbol=SYMBOL))[:2] == (200, [])
     balances = (await rest(stage.exchange, who, "GET", "/api/v3/account"))[1]["balances"]
     assert {one["asset"]: one["free"] for one in balances} == {"USDT": "10000.00000000", "BTC": "1.00000000"}
+
+
+async def test_restarts() -> None:
+    clock = TurnedClock()
+    async with running_paper_exchange(Options(symbols=(SYMBOL,)), clock) as exchange:
+        stage = Stage(exchange, clock)
+        who = await trader(exchange, USDT="500")
+        assert (await rest(exchange, who, "POST", "/api/v3/order", **ORDER))[0] == 200
+        async with stage.connected(who=who) as talk:
+            await exchange.begin_scenario([{"at": 0, "connections": {"refused": 0.5}}])
+            await talk.closed()
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await rest(exchange, who, "GET", "/api/v3/ping")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                with suppress(aiohttp.ClientConnectionError):
+                    status, _, headers = await rest(exchange, who, "GET", "/api/v3/account")
+                    break
+                await asyncio.sleep(0.05)
+        assert status == 200
+        assert headers["X-MBX-USED-WEIGHT-1M"] == "20", "weight is forgotten"
+        assert len(await stage.open(who)) == 1
+
+        await exchange.begin_scenario("restarts")
+        stage.wait(60)
+        assert len(await stage.open(who)) == 1
+        stage.wait(1)
+        assert await stage.open(who) == []
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await rest(exchange, who, "GET", "/api/v3/ping")
 
 
 async def test_flapping_streams(stage: Stage) -> None:

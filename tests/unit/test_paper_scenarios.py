@@ -41,8 +41,11 @@ class Scene:
         self.known = known
         self.faults = Faults(known, seed=1, clock=lambda: self.seconds, now_ms=self.desk.read_clock)
         self.happened: list[str] = []
+        self.refused: list[float] = []
         connections = {name: self._note(name) for name in ("cut", "close")}
-        self.director = Director(self.faults, Stagehand(self.desk.venue), connections, lambda: self.seconds)
+        self.director = Director(
+            self.faults, Stagehand(self.desk.venue), connections, self.refused.append, lambda: self.seconds
+        )
 
     def _note(self, name: str) -> Any:
         def note() -> int:
@@ -139,6 +142,7 @@ BAD = [
     (fault_line("account: {deposit: {USDT: 5}}"), 4, "steps[0].account.deposit.USDT", "number for money"),
     (fault_line("account: {set: {canTrade: 1}}"), 4, "steps[0].account.set.canTrade", "no flag"),
     (fault_line("connections: open"), 4, "steps[0].connections", "unknown action"),
+    (fault_line("connections: {refused: 0}"), 4, "steps[0].connections.refused", "no time to refuse for"),
     ("steps:\n  - at: 0\n    connections: cut\n  - at: -1\n    connections: cut\n", 4, "steps[1].at", "time"),
     ("steps:\n  - at: 0\n", 2, "steps[0]", "no action at all"),
 ]

@@ -102,6 +102,12 @@ class Limits:
         self._refusals = _Window("", "MINUTE", 1, _MINUTE, REFUSALS_BEFORE_BAN)
         self._bans: dict[str, _Ban] = {}
 
+    def forget(self) -> None:
+        """As after a restart: nobody is banned and no weight is used. What accounts keep of orders stays."""
+        for window in (self._weight, self._raw, self._sapi, self._refusals):
+            window.counts.clear()
+        self._bans.clear()
+
     # -- addresses ---------------------------------------------------------------------------------------------
 
     def admit(self, address: str, weight: int, now_ms: int) -> None:

@@ -11,7 +11,7 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.model import Fault
 from paper_exchange.faults.moves import AccountMove, MarketMove
-from paper_exchange.faults.scenario import Scenario, Step
+from paper_exchange.faults.scenario import Refusal, Scenario, Step
 from paper_exchange.faults.stagehand import Stagehand
 
 
@@ -23,12 +23,14 @@ class Director:
         faults: Faults,
         stagehand: Stagehand,
         connections: Mapping[str, Callable[[], int]],
+        refuse: Callable[[float], None],
         clock: Callable[[], float],
     ) -> None:
-        """`connections` has what `cut` and `close` do to all WebSockets."""
+        """`connections` has what `cut` and `close` do to all WebSockets; `refuse` shuts the door for some seconds."""
         self._faults = faults
         self._stagehand = stagehand
         self._connections = connections
+        self._refuse = refuse
         self._clock = clock
         self._began = 0.0
         self._steps: deque[Step] = deque()
@@ -66,6 +68,8 @@ class Director:
                 self._stagehand.move_market(step.action)
             elif isinstance(step.action, AccountMove):
                 self._stagehand.move_account(step.action)
+            elif isinstance(step.action, Refusal):
+                self._refuse(step.action.seconds)
             else:
                 self._connections[step.action]()
         except (ControlInvalidError, ExchangeError) as refused:

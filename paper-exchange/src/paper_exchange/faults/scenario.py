@@ -19,7 +19,16 @@ from paper_exchange.faults.yaml_lines import YamlInvalidError, read_yaml
 
 _LONGEST: Final = 30 * 86_400.0
 _SHIPPED: Final = files("paper_exchange.faults").joinpath("scenarios")
-Action = Fault | MarketMove | AccountMove | str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Every connection ends, and none is accepted for so long: the exchange is restarted."""
+
+    seconds: float
+
+
+Action = Fault | MarketMove | AccountMove | Refusal | str
 """What a step does; a text says what happens to all WebSockets: `cut` or `close`."""
 
 
@@ -109,6 +118,12 @@ def _steps(data: object, known: Known) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
+def _connections(name: str, given: object) -> Refusal | str:
+    if isinstance(given, dict):
+        return Refusal(read_object(name, given, {"refused": Field(number(0, _LONGEST, above=True))})["refused"])
+    return str(one_of("cut", "close")(name, given))
+
+
 def _list(name: str, given: object) -> list[object]:
     if not isinstance(given, list):
         raise invalid(name, "a list of steps", given)
@@ -120,7 +135,7 @@ def _step(name: str, given: object, known: Known) -> Step:
         "fault": Field(lambda where, one: parse_fault(where, one, known), None),
         "market": Field(lambda where, one: read_market_move(where, one, known.symbols), None),
         "account": Field(read_account_move, None),
-        "connections": Field(one_of("cut", "close"), None),
+        "connections": Field(_connections, None),
     }
     values = read_object(name, given, {"at": Field(number(0, _LONGEST))} | actions)
     chosen = [values[action] for action in actions if values[action] is not None]

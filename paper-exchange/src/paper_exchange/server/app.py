@@ -32,6 +32,7 @@ from paper_exchange.market.live import upstream_of
 from paper_exchange.market.playback import Playback, SpeedInvalidError
 from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
+from paper_exchange.server.front_door import FrontDoor
 from paper_exchange.server.http_log import http_logger
 from paper_exchange.server.live import USUAL_TIMES, LiveFeed, LiveTimes
 from paper_exchange.server.rest import RestApi
@@ -152,7 +153,7 @@ class PaperExchangeServer:
         self._store = Store(options.data_dir)
         self._journal = Journal(options.journal) if options.journal else None
         self.venue = Venue(options.symbols, self._market, self._store, wall_ms, registry, journal=self._journal)
-        limits = Limits(options.weight_per_minute)
+        self._limits = limits = Limits(options.weight_per_minute)
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
         applied = Counter("paper_exchange_faults_applied", "What faults befell, by kind", ["kind"], registry=registry)
@@ -175,7 +176,7 @@ class PaperExchangeServer:
         calls = self.faults.calls
         self._connections = Connections(steady_ms, options.connections, self.faults)
         sockets = {"cut": self._connections.cut, "close": self._connections.drop}
-        self.director = Director(self.faults, Stagehand(self.venue), sockets, seconds)
+        self.director = Director(self.faults, Stagehand(self.venue), sockets, self._refuse, seconds)
         self._streams = MarketStreams(self.venue, api.market_data)
         refusals = Counter(
             "paper_exchange_refusals",
@@ -209,9 +210,11 @@ class PaperExchangeServer:
             set_speed=self._set_speed,
         ).application()
         self._runners = [
-            (web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2), port)
-            for application, port in ((public, options.port), (control, options.control_port))
+            web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2)
+            for application in (public, control)
         ]
+        ports = options.port, options.control_port
+        self._doors = [FrontDoor(runner, options.host, port) for runner, port in zip(self._runners, ports, strict=True)]
         Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
             lambda: float(len(self.faults.engine.in_force()))
         )
@@ -237,11 +240,9 @@ class PaperExchangeServer:
                 self.venue.seed(symbol, history, None)
                 self.venue.set_known(symbol, False)
         urls = []
-        for runner, port in self._runners:
+        for runner, door in zip(self._runners, self._doors, strict=True):
             await runner.setup()
-            site = web.TCPSite(runner, self.options.host, port)
-            await site.start()
-            bound = runner.addresses[0][1]
+            bound = await door.open()
             host = "127.0.0.1" if self.options.host in ("0.0.0.0", "") else self.options.host  # noqa: S104, compared
             urls.append(f"http://{host}:{bound}")
         self.base_url, self.control_url = urls
@@ -266,7 +267,8 @@ class PaperExchangeServer:
         if self.live is not None:
             await self.live.close()
         self._connections.shut_down()
-        for runner, _ in self._runners:
+        for runner, door in zip(self._runners, self._doors, strict=True):
+            await door.close()
             await runner.cleanup()
         try:
             self.venue.save_market()
@@ -276,6 +278,11 @@ class PaperExchangeServer:
                 self._journal.close()
             if self._fault_log is not None:
                 self._fault_log.close()
+
+    def _refuse(self, seconds: float) -> None:
+        """As an exchange whose server is restarted: what is stored stays, and what addresses used up is forgotten."""
+        self._limits.forget()
+        self._doors[0].shut(seconds)
 
     def _problem(self) -> str | None:
         """What is wrong with the server, or None."""
