@@ -15,14 +15,13 @@ def campaign(options: argparse.Namespace) -> int:
     """Runs what is asked for and not done yet; the exit code."""
     book = Book.open("crashes")
     if not book.undisturbed:
-        outcome = run_apart(None)
-        if outcome.violations:
-            raise SystemExit("\n".join(["the undisturbed cycle breaks promises:", *outcome.violations]))
-        book.note({"undisturbed": {"points": [str(point) for point in outcome.points]}})
-    points = [Point.parse(text) for text in book.undisturbed["points"]]
-    kinds = Counter(point.kind for point in points)
-    print(f"points of the undisturbed cycle: {kinds['commit']} commits, {kinds['request']} requests")
-    cells = [str(cell) for cell in all_cells(points)]
+        book.note({"undisturbed": {mode: _undisturbed(operated) for mode, operated in _MODES.items()}})
+    cells: list[str] = []
+    for mode, operated in _MODES.items():
+        points = [Point.parse(text) for text in book.undisturbed[mode]]
+        kinds = Counter(point.kind for point in points)
+        print(f"points of an undisturbed cycle {mode}: {kinds['commit']} commits, {kinds['request']} requests")
+        cells += [str(cell) for cell in all_cells(points, operated=operated)]
     rows = run_cases(options, book, "cells", cells, _run)
     befell: Counter[str] = Counter()
     for row in rows:
@@ -37,10 +36,18 @@ def campaign(options: argparse.Namespace) -> int:
     return show_failed(rows)
 
 
+_MODES = {"alone": False, "with an operator": True}
 _LONGEST = {
     "unprotected": "without a stop, with bans, outages, unknown answers and while no bot ran",
     "charged": "without a stop and without an excuse",
 }
+
+
+def _undisturbed(operated: bool) -> list[str]:
+    outcome = run_apart(None, operated=operated)
+    if outcome.violations:
+        raise SystemExit("\n".join(["the undisturbed cycle breaks promises:", *outcome.violations]))
+    return [str(point) for point in outcome.points]
 
 
 def _run(case: str) -> Row:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import resource
 import shutil
 import sqlite3
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from enum import StrEnum
 from itertools import count, pairwise
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from unittest.mock import patch
 
 import structlog
@@ -44,17 +45,22 @@ from tradingbot.clocks import Clocks
 from tradingbot.lab.paper import write_keys
 from tradingbot.lab.sim import LATENCY, START
 from tradingbot.monitoring.health import ConditionClock
+from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.report import build_status
 from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.recovery.fence import Purpose, parse
-from tradingbot.recovery.safe_mode import ANNOTATION
+from tradingbot.recovery.safe_mode import ANNOTATION, SPEC
 from tradingbot.state.store import Store, _load_intent
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
+from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
+T = TypeVar("T")
 SYMBOL: Final = "BTCUSDT"
+_UID: Final = "crash"
 START_PRICE: Final = 50_000
+_LEVEL: Final = "0.00400000"
+"""Of the book: an order of the bot takes three of them."""
 DEPOSIT: Final = Decimal(10_000)
 RESTART_SECONDS: Final = 2.0
 DEADLINE_SECONDS: Final = 10
@@ -62,7 +68,8 @@ LONGEST_UNPROTECTED: Final = 60.0
 """With bans, outages and unknown answers."""
 SETTLE_SECONDS: Final = 180.0
 """After the faults, until the bot has nothing on the exchange and its books agree."""
-CELL_SECONDS: Final = 60.0
+CPU_SECONDS: Final = 60
+"""For a cell; a loop in which no time passes would have no end."""
 _FORK: Final = multiprocessing.get_context("fork")
 _DUST: Final = Decimal(11)
 """Value in quote that may be left: nothing as small can be sold."""
@@ -110,6 +117,8 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "cut_connection": {"count": 2},
 }
 """Every kind of the exchange, with what it is here; it begins with the request at which the bot dies."""
+AGAIN: Final = "again"
+"""In place of a fault: the next two processes die early as well."""
 
 
 class Moment(StrEnum):
@@ -150,16 +159,32 @@ class Cell:
     point: Point
     moment: Moment
     fault: str = ""
+    operated: bool = False
+    """With an operator: grants, and safe mode by a configuration. Else the pod's annotation asks for it."""
 
     def __str__(self) -> str:
-        return f"{self.point}:{self.moment}" + (f"+{self.fault}" if self.fault else "")
+        prefix, suffix = "operated/" if self.operated else "", f"+{self.fault}" if self.fault else ""
+        return f"{prefix}{self.point}:{self.moment}{suffix}"
 
     @classmethod
     def parse(cls, text: str) -> Cell:
         """The inverse of str."""
         where, _, fault = text.partition("+")
-        point, _, moment = where.rpartition(":")
-        return cls(Point.parse(point), Moment(moment), fault)
+        point, _, moment = where.removeprefix("operated/").rpartition(":")
+        return cls(Point.parse(point), Moment(moment), fault, text.startswith("operated/"))
+
+    @property
+    def foreign(self) -> Decimal:
+        """Base of the account that is not the bot's, in every second cell: a sale too many would go through."""
+        return Decimal("0.5") * ((self.point.number + list(Moment).index(self.moment)) % 2)
+
+    def deaths(self) -> dict[int, tuple[Point, Moment]]:
+        """Where each process dies, by its number."""
+        found, rng = {1: (self.point, self.moment)}, Random(str(self))
+        for process in (2, 3) if self.fault == AGAIN else ():
+            point = Point(rng.choice(("request", "commit")), rng.randint(1, 30))
+            found[process] = point, rng.choice(point.moments)
+        return found
 
 
 @dataclass
@@ -184,22 +209,23 @@ class Outcome:
     log: list[str] = field(default_factory=list)
 
 
-def all_cells(points: list[Point]) -> list[Cell]:
-    """Each point, moment and kind of fault, and none."""
-    return [Cell(point, moment, fault) for point in points for moment in point.moments for fault in ("", *FAULTS)]
+def all_cells(points: list[Point], *, operated: bool) -> list[Cell]:
+    """Each point and moment with each kind of fault, with none, and with more deaths."""
+    others = ("", *FAULTS, AGAIN)
+    return [Cell(point, moment, fault, operated) for point in points for moment in point.moments for fault in others]
 
 
-def run_cycle(cell: Cell | None = None, *, foreign: str = "0") -> Outcome:
-    """One cycle on virtual time; with no cell undisturbed. `foreign` is base of the account that is not the bot's."""
-    begun = time.monotonic()
+def run_cycle(cell: Cell | None, *, operated: bool = False) -> Outcome:
+    """One cycle on virtual time; with no cell undisturbed, with an operator or without."""
+    begun = time.process_time()
     loop = MortalLoop(Random("network"), LATENCY)
     outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="tradingbot-crash-") as folder:
         try:
-            loop.run_until_complete(_Cycle(loop, cell, Path(folder), outcome, foreign).run())
+            loop.run_until_complete(_Cycle(loop, cell, Path(folder), outcome, operated).run())
         finally:
             structlog.reset_defaults()
-    outcome.virtual, outcome.seconds = loop.time(), time.monotonic() - begun
+    outcome.virtual, outcome.seconds = loop.time(), time.process_time() - begun
     _graveyard.append(loop)
     return outcome
 
@@ -207,34 +233,29 @@ def run_cycle(cell: Cell | None = None, *, foreign: str = "0") -> Outcome:
 _graveyard: list[MortalLoop] = []
 
 
-def run_apart(cell: Cell | None) -> Outcome:
-    """A cycle in a process of its own: what the dead left behind ends with it."""
+def run_apart(cell: Cell | None, *, operated: bool = False) -> Outcome:
+    """`run_cycle` in a process of its own: what the dead left behind ends with it."""
     near, far = _FORK.Pipe(duplex=False)
-    child = _FORK.Process(target=lambda: far.send(_caught(cell)))
+    child = _FORK.Process(target=lambda: far.send(_caught(cell, operated)))
     child.start()
+    far.close()
     try:
-        if near.poll(CELL_SECONDS):
-            outcome: Outcome = near.recv()
-            child.join()
-            return outcome
-        return Outcome(violations=[f"no end after {CELL_SECONDS} s of the machine's clock"])
-    finally:
-        child.kill()
+        outcome: Outcome = near.recv()
+    except EOFError:
         child.join()
+        return Outcome(
+            violations=[f"ended with {child.exitcode}; {CPU_SECONDS} s of the processor's time are the most"]
+        )
+    child.join()
+    return outcome
 
 
-def _caught(cell: Cell | None) -> Outcome:
+def _caught(cell: Cell | None, operated: bool) -> Outcome:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
-        return run_cycle(cell, foreign=foreign_of(cell))
+        return run_cycle(cell, operated=operated)
     except Exception:
         return Outcome(violations=[traceback.format_exc()])
-
-
-def foreign_of(cell: Cell | None) -> str:
-    """In every second cell the account has base that is not the bot's: a sale too many would go through."""
-    if cell is None:
-        return "0"
-    return ("0", "0.5")[(cell.point.number + list(Moment).index(cell.moment)) % 2]
 
 
 class _Connection(sqlite3.Connection):
@@ -266,36 +287,42 @@ class _Connection(sqlite3.Connection):
 class _Cycle:
     """The world of one cycle: the exchange, the market's steps, and whoever starts the bot, stops it and looks on."""
 
-    def __init__(self, loop: MortalLoop, cell: Cell | None, folder: Path, outcome: Outcome, foreign: str) -> None:
+    def __init__(self, loop: MortalLoop, cell: Cell | None, folder: Path, outcome: Outcome, operated: bool) -> None:
         self.loop, self.cell, self.folder, self.outcome = loop, cell, folder, outcome
-        self.foreign = Decimal(foreign)
+        self.operated = operated if cell is None else cell.operated
+        self.foreign = cell.foreign if cell is not None else Decimal(0)
+        self.deaths = cell.deaths() if cell is not None else {}
         self.app: BotApp | None = None
         self.program: Program | None = None
         self.exchange: PaperExchange
         self.account: TestAccount
         self.acknowledged: float | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[int, str]] = Counter()
         self._recording = True
         self._faulted = False
         self._last = ""
+        self._cause = SPEC.id if self.operated else ANNOTATION.id
+        self._claimant, self._claimed = "", 0
         self._context = copy_context()
         self._condition_clock = ConditionClock()
 
     # -- the points ----------------------------------------------------------------------------------------------
 
     def reached(self, kind: str, what: str) -> Point | None:
-        """The point that a bot's code is at; None of what is not the first process."""
-        if self.outcome.boots != 1 or running() is not self.program or not self._recording:
+        """The point that the bot's code is at; None of what is no process of the bot, or not looked at any more."""
+        boot = self.outcome.boots
+        if running() is not self.program or not self._recording:
             return None
-        self._counts[kind] += 1
-        point = Point(kind, self._counts[kind])
-        self.outcome.points.append(point)
+        self._counts[boot, kind] += 1
+        point = Point(kind, self._counts[boot, kind])
         self._last = f"{self.loop.time():.3f} {what}"
+        if boot == 1:
+            self.outcome.points.append(point)
         return point
 
     def dies(self, point: Point | None, moment: Moment) -> bool:
         """Whether it is killed there; if so, it is."""
-        if self.cell is None or point != self.cell.point or moment is not self.cell.moment:
+        if point is None or self.deaths.get(self.outcome.boots) != (point, moment):
             return False
         self._kill()
         return True
@@ -303,12 +330,13 @@ class _Cycle:
     def _kill(self) -> None:
         if self.program is None or not self.program.alive:
             return
-        self.outcome.died_at = self._last
+        self.outcome.died_at += f"{', ' if self.outcome.died_at else ''}{self._last}"
+        point, _ = self.deaths[self.outcome.boots]
         self._begin_fault()
         self.loop.kill(self.program)
         boots = self.outcome.boots
         former, state = self.folder / f"state-{boots}", self.folder / f"state-{boots + 1}"
-        if self.cell is not None and self.cell.point.kind == "commit":
+        if point.kind == "commit":
             self.disk.lose_power(state, Random(str(self.cell)))
         else:
             shutil.copytree(former, state, ignore=lambda *_: [f"{STORE_FILE}-shm"])
@@ -316,7 +344,7 @@ class _Cycle:
         self.loop.call_later(RESTART_SECONDS, self._boot, context=self._context)
 
     def _begin_fault(self) -> None:
-        if self.cell is None or not self.cell.fault or self._faulted:
+        if self.cell is None or self.cell.fault not in FAULTS or self._faulted:
             return
         self._faulted = True
         assert self.exchange.server is not None
@@ -325,12 +353,12 @@ class _Cycle:
     async def request(self, send: Any, method: str, path: str) -> Any:
         """A request of the bot: recorded, and the end of it where it is to be."""
         point = self.reached("request", f"{method.upper()} {path}")
-        at = self.cell is not None and point == self.cell.point
         if self.dies(point, Moment.BEFORE):
             await killed()
-        if at:
+        to_die, moment = self.deaths.get(self.outcome.boots, (None, None))
+        if point is not None and point == to_die:
             self._begin_fault()
-            if self.cell is not None and self.cell.moment is Moment.SENT and self.program is not None:
+            if moment is Moment.SENT and self.program is not None:
                 # Within the moment: what is written in several pieces is all on its way.
                 self.program.wrote = lambda: self.loop.call_later(1e-4, self._kill, context=self._context) and None
         try:
@@ -346,7 +374,7 @@ class _Cycle:
         """The cycle to its end, and what it broke."""
         market = self.folder / "market"
         market.mkdir()
-        spec = write_still_market(market, **{SYMBOL: str(START_PRICE)})
+        spec = write_still_market(market, quantity=_LEVEL, **{SYMBOL: str(START_PRICE)})
         structlog.configure(processors=[self._keep_log])
 
         def steady_ms() -> int:
@@ -411,6 +439,7 @@ class _Cycle:
         with (
             patch("sqlite3.connect", connect_noted),
             patch.object(AsyncClient, "_request_api", request_noted),
+            patch("tradingbot.app.control_tls", lambda _: None),  # nobody calls but from inside
             # Of 8.5 h it would be most of a cell's time.
             patch("paper_exchange.market.synthetic.HISTORY_SECONDS", 600),
         ):
@@ -419,16 +448,12 @@ class _Cycle:
     def _boot(self) -> None:
         self.outcome.boots += 1
         boot = self.outcome.boots
-        config = BotConfig(
-            revision=1,
-            bot=BotIdentity(namespace="crash", name=SYMBOL.lower(), uid="crash"),
-            settings=_settings(self.exchange.base_url),
-        )
         options = Options(
-            config=config,
+            config=self._config(1),  # the mounted one, which may lag behind what an operator told
             credentials_dir=self.folder / "keys",
             state_dir=self.folder / f"state-{boot}",
             podinfo_dir=self.folder / "podinfo",
+            tls_dir=self.folder / "tls" if self.operated else None,
         )
 
         async def main() -> None:
@@ -439,6 +464,13 @@ class _Cycle:
         self.disk = ForgetfulDisk()
         self.program, task = self.loop.start(main)
         task.add_done_callback(self._ended, context=self._context)
+
+    def _config(self, revision: int, **changes: Any) -> BotConfig:
+        return BotConfig(
+            revision=revision,
+            bot=BotIdentity(namespace="crash", name=SYMBOL.lower(), uid=_UID),
+            settings=_settings(self.exchange.base_url, **changes),
+        )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -452,22 +484,67 @@ class _Cycle:
 
     async def _live(self) -> None:
         """The cycle, as whoever runs the bot brings it about."""
-        await self._until(_SAFE_AT)
-        podinfo = self.folder / "podinfo"
-        podinfo.mkdir(exist_ok=True)
-        (podinfo / names.ANNOTATIONS_FILE).write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
-        await self._until(_DRAIN_AT)
         while self.loop.time() < _CALM_AT:
-            await self._drained()
-            await asyncio.sleep(1)
+            await self._operate()
+            await asyncio.sleep(0.5)
         self._recording = False
         await self.exchange.clear_faults()
-        while self._outstanding() or not await self._drained():
+        while self._outstanding() or not await self._operate():
             if self.loop.time() > _CALM_AT + SETTLE_SECONDS:
                 told = self._status()
                 self.outcome.violations.append(f"not drained: {told and told.model_dump_json()[:3000]}")
                 return
             await asyncio.sleep(1)
+
+    async def _operate(self) -> bool:
+        """What is due: a grant, safe mode, the drain; whether the bot is drained and all is in order."""
+        if self.operated:
+            await self._lead()
+        elif self.loop.time() >= _SAFE_AT and self.acknowledged is None:
+            self._annotations.parent.mkdir(exist_ok=True)
+            self._annotations.write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
+        return self.loop.time() >= _DRAIN_AT and await self._drained()
+
+    @property
+    def _annotations(self) -> Path:
+        return self.folder / "podinfo" / names.ANNOTATIONS_FILE
+
+    async def _lead(self) -> None:
+        """An operator's side: the claim, the grant, and the configuration with safe mode, until it is acknowledged."""
+        if self.app is None:
+            return
+        control = self.app.control
+        line = await self._call(anext(control.status_lines()))
+        status = None if line is None else BotStatus.model_validate_json(line)
+        if status is None or status.incarnation is None:
+            return
+        named = {"bot_uid": _UID, "boot_id": status.boot_id}
+        if status.boot_id != self._claimant:
+            if status.incarnation <= self._claimed:
+                await self._call(control.raise_incarnation(RaiseIncarnation(**named, minimum=self._claimed + 1)))
+                return
+            self._claimant, self._claimed = status.boot_id, status.incarnation
+        if self.loop.time() >= _SAFE_AT and self.acknowledged is None and status.applied_revision < 2:
+            await self._call(control.put_config(self._config(2, safeMode=True).model_dump_json(by_alias=True).encode()))
+        grant = Grant(
+            **named,
+            incarnation=status.incarnation,
+            revision=status.applied_revision,
+            status_sequence=status.sequence,
+            epoch=1,
+        )
+        await self._call(control.put_grant(grant))
+
+    async def _call(self, call: Awaitable[T]) -> T | None:
+        """A call of the bot's control port: what it begins is the bot's; None where it is refused or not answered."""
+        assert self.program is not None
+
+        async def answered() -> T:
+            return await call
+
+        task = self.loop.start_in(self.program, answered)
+        await asyncio.wait([task], timeout=5)
+        return task.result() if task.done() and not isinstance(task.exception(), ControlError) else None
 
     def _outstanding(self) -> bool:
         """Whether the bot is still to die: where it waits for an answer that is late."""
@@ -479,19 +556,16 @@ class _Cycle:
         if app is None:
             return False
         request = DrainRequest(
-            bot_uid="crash",
+            bot_uid=_UID,
             boot_id=app.desk.boot_id,
             position_policy=PositionPolicy.CLOSE_POSITION,
             deadline_seconds=120,
+            account_known=self.operated,
+            claimed_incarnation=self._claimed if self.operated else None,
+            epoch=1 if self.operated else 0,
         )
-        assert self.program is not None
-        # In the bot's own context: what it begins is the bot's.
-        drain = self.loop.start_in(self.program, lambda: app.control.drain(request))
-        await asyncio.wait([drain], timeout=5)
-        if not drain.done():
-            return False
-        status = drain.result()
-        return status.phase is DrainPhase.DRAINED and not status.remaining and self._synced()
+        status = await self._call(app.control.drain(request))
+        return status is not None and status.phase is DrainPhase.DRAINED and not status.remaining and self._synced()
 
     def _synced(self) -> bool:
         status = self._status()
@@ -529,10 +603,10 @@ class _Cycle:
                 total = charged = 0.0
             if self.acknowledged is None and self.loop.time() > _SAFE_AT and (status := self._status()) is not None:
                 safe = status.safe_mode
-                if safe.acknowledged and any(cause.id == ANNOTATION.id for cause in safe.causes):
+                if safe.acknowledged and any(cause.id == self._cause for cause in safe.causes):
                     self.acknowledged = self.loop.time()
-                    # It was told as done: from now on the bot's word counts, not the file.
-                    (self.folder / "podinfo" / names.ANNOTATIONS_FILE).unlink()
+                    # It was told as done: from now on the bot's word counts.
+                    self._annotations.unlink(missing_ok=True)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _check(self) -> None:
@@ -556,7 +630,7 @@ class _Cycle:
         state = self.folder / f"state-{outcome.boots}" / STORE_FILE
         wrong += await _stored(state, orders, trades)
         wrong += self._told(account)
-        if self.cell is not None and outcome.boots != 2:
+        if self.cell is not None and outcome.boots < 2:
             wrong.append(f"the point was not reached: {outcome.boots} processes")
 
     def _told(self, account: dict[str, Any]) -> list[str]:
@@ -575,7 +649,7 @@ class _Cycle:
             wrong.append("orders are open after the drain")
         if self.acknowledged is None:
             wrong.append("safe mode was never acknowledged")
-        elif not any(cause.id == ANNOTATION.id for cause in status.safe_mode.causes):
+        elif not any(cause.id == self._cause for cause in status.safe_mode.causes):
             wrong.append("safe mode was acknowledged, and is not in force any more")
         return wrong
 
@@ -658,7 +732,7 @@ async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[
     return wrong
 
 
-def _settings(base_url: str) -> BotSettings:
+def _settings(base_url: str, **changes: Any) -> BotSettings:
     return BotSettings.model_validate(
         {
             "symbol": SYMBOL,
@@ -671,5 +745,5 @@ def _settings(base_url: str) -> BotSettings:
             },
             "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},
             "circuitBreaker": {"failureThreshold": 5, "recoveryTimeoutSeconds": 5},
-        }
+        } | changes
     )  # fmt: skip

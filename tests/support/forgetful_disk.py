@@ -14,12 +14,15 @@ from random import Random
 from typing import Any, Final
 
 _SECTOR: Final = 512
-_OPEN = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int, c_void_p)
-_DELETE = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
+# Paths are addresses: SQLite keeps them as long as a file is open.
+_OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
+_DELETE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _WRITE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
 _TRUNCATE = CFUNCTYPE(c_int, c_void_p, c_int64)
 _SYNC = CFUNCTYPE(c_int, c_void_p, c_int)
 _numbers = count(1)
+_disks: list[ForgetfulDisk] = []
+"""Kept: SQLite knows them by their addresses."""
 
 
 class _Vfs(Structure):
@@ -58,6 +61,7 @@ class ForgetfulDisk:
 
     def __init__(self, heard: Callable[[str], None] = lambda _: None) -> None:
         self._heard = heard
+        _disks.append(self)
         self.synced: dict[str, bytearray] = {}
         """What a loss of power leaves for certain, by the name of the file."""
         self._unsynced: defaultdict[str, list[Change]] = defaultdict(list)
@@ -96,13 +100,13 @@ class ForgetfulDisk:
 
     # -- what SQLite calls ---------------------------------------------------------------------------------------
 
-    def _open(self, _: int, path: bytes | None, file: int, flags: int, out: int) -> int:
+    def _open(self, _: int, path: int | None, file: int, flags: int, out: int) -> int:
         result: int = self._base.contents.open(ctypes.addressof(self._base.contents), path, file, flags, out)
         if result == 0 and path is not None:
-            name = Path(path.decode()).name
-            self._names[file] = name
+            opened_path = Path(ctypes.string_at(path).decode())
+            name = self._names[file] = opened_path.name
             if name not in self.synced:
-                self.synced[name] = bytearray(Path(path.decode()).read_bytes())
+                self.synced[name] = bytearray(opened_path.read_bytes())
             opened = ctypes.cast(file, POINTER(_File)).contents
             opened.methods = ctypes.pointer(self._noted(ctypes.addressof(opened.methods.contents)))
         return result
@@ -118,9 +122,9 @@ class ForgetfulDisk:
             self._methods[address] = noted
         return self._methods[address]
 
-    def _delete(self, _: int, path: bytes, sync: int) -> int:
+    def _delete(self, _: int, path: int, sync: int) -> int:
         result: int = self._base.contents.delete(ctypes.addressof(self._base.contents), path, sync)
-        name = Path(path.decode()).name
+        name = Path(ctypes.string_at(path).decode()).name
         self.synced.pop(name, None)
         self._unsynced.pop(name, None)
         return result
