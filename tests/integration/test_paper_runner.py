@@ -73,10 +73,13 @@ def test_the_command_finds_addresses_and_keys_and_its_exit_code_is_the_runs() ->
     assert "equity       10000.00000000 USDT" in done.stdout
 
 
-def test_a_command_is_ended_after_the_duration() -> None:
-    done = run("--port=0", "--duration=1", "--", "sleep", "60")
+def test_a_command_is_ended_after_the_duration_and_what_was_paid_in_meanwhile_is_no_profit(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.json"
+    scenario.write_text(json.dumps({"steps": [{"at": 0.5, "account": {"deposit": {"USDT": "500"}}}]}))
+    done = run("--port=0", "--duration=1", f"--scenario={scenario}", "--", "sleep", "60")
     assert done.returncode != 0
     assert "command      ended with -15" in done.stdout
+    assert "equity       10500.00000000 USDT, profit 0.00000000, deepest fall 0.00000000" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,66 +1,77 @@
-"""What an account goes through: equity and drawdown, and how long what it bought was without a stop."""
+"""What an account goes through: profit and drawdown, and how long what it bought was without a stop."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from collections import Counter
+from decimal import Decimal
+from typing import Any, Final
 
 from paper_exchange.core.model import Side
-from paper_exchange.core.units import SCALE, product
-from paper_exchange.overview import equity_of
+from paper_exchange.core.units import SCALE, product, to_units
+from paper_exchange.overview import equity_of, value_of
 from paper_exchange.venue import Venue
 
 _DUST: Final = 10 * SCALE
 """What is worth no more, in quote, could not be sold."""
 
 
-@dataclass(slots=True)
 class AccountWatch:
-    """Looks at one account again and again; `look` is told the seconds of a clock that only goes forward."""
+    """Looks at one account again and again; money in units of the asset accounts are valued in."""
 
-    venue: Venue
-    uid: int
-    first_equity: int = 0
-    equity: int = 0
-    peak: int = 0
-    max_drawdown: int = 0
-    """The deepest fall of the equity below its highest, in units of the quote asset."""
-    unprotected_seconds: float = 0.0
-    """How long a position was without a stop, all together."""
-    longest_unprotected: float = 0.0
-    _paid_in: dict[str, int] = field(default_factory=dict)
-    _looked: float | None = None
-    _since: float | None = None
+    def __init__(self, venue: Venue, uid: int, now: float) -> None:
+        """`now`, here and later, is in seconds of a clock that only goes forward."""
+        self.uid = uid
+        self._venue = venue
+        self._first_equity = self.equity = equity_of(venue, uid)
+        self._transferred = 0
+        """What was paid in since then, less what was paid out, each at the price of its moment."""
+        self._peak = 0
+        self.max_drawdown = 0
+        """The deepest fall of the profit below its highest."""
+        self.unprotected_seconds = 0.0
+        """How long a position was without a stop, all together."""
+        self.longest_unprotected = 0.0
+        balances = venue.exchange.accounts[uid].balances
+        self._not_bought = Counter({asset: held.free + held.locked for asset, held in balances.items()})
+        self._looked = now
+        self._since: float | None = None
+        venue.subscribe(uid, self._on_event)
+
+    @property
+    def profit(self) -> int:
+        """What the account gained, without what was paid in or out."""
+        return self.equity - self._first_equity - self._transferred
 
     def look(self, now: float) -> None:
-        """Take the account as it is now; between two looks it counts as it was found at the second one."""
-        self.equity = equity_of(self.venue, self.uid)
-        if self._looked is None:
-            self.first_equity = self.peak = self.equity
-            balances = self.venue.exchange.accounts[self.uid].balances
-            self._paid_in = {asset: held.free + held.locked for asset, held in balances.items()}
-        self.peak = max(self.peak, self.equity)
-        self.max_drawdown = max(self.max_drawdown, self.peak - self.equity)
+        """Take the account as it is now; since the look before it counts as it is found at this one."""
+        self.equity = equity_of(self._venue, self.uid)
+        self._peak = max(self._peak, self.profit)
+        self.max_drawdown = max(self.max_drawdown, self._peak - self.profit)
         if self._naked():
-            since = self._looked if self._looked is not None else now
-            self._since = since if self._since is None else self._since
-            self.unprotected_seconds += now - since
+            self._since = self._looked if self._since is None else self._since
+            self.unprotected_seconds += now - self._looked
             self.longest_unprotected = max(self.longest_unprotected, now - self._since)
         else:
             self._since = None
         self._looked = now
 
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["e"] == "balanceUpdate":
+            asset, amount = event["a"], to_units(Decimal(event["d"]))
+            self._not_bought[asset] += amount
+            self._transferred += value_of(self._venue, asset, amount) or 0
+
     def _naked(self) -> bool:
-        """Whether more was bought of anything than stops would sell, and than could not be sold anyhow."""
-        exchange = self.venue.exchange
-        account = exchange.accounts[self.uid]
-        for symbol, market in exchange.markets.items():
-            held = account.balances.get(market.rules.base)
-            if held is None or market.last is None:
-                continue
-            bought = held.free + held.locked - self._paid_in.get(market.rules.base, 0)
-            orders = exchange.open_orders(self.uid, symbol)
-            stopped = sum(one.remaining for one in orders if one.side is Side.SELL and one.stop_price)
-            if product(market.last, bought - stopped) > _DUST:
+        """Whether more was bought of anything than stop losses would sell, and than could not be sold anyhow."""
+        exchange = self._venue.exchange
+        stopped: Counter[str] = Counter()
+        for order in exchange.open_orders(self.uid):
+            if order.side is Side.SELL and order.type.stop and order.live and order.untriggered:
+                stopped[exchange.market(order.symbol).rules.base] += order.remaining
+        prices = {market.rules.base: market.last for market in exchange.markets.values() if market.last is not None}
+        for asset, held in exchange.accounts[self.uid].balances.items():
+            there = held.free + held.locked
+            bought = min(there, there - self._not_bought[asset])
+            if asset in prices and product(prices[asset], bought - stopped[asset]) > _DUST:
                 return True
         return False

@@ -86,14 +86,15 @@ def equity_of(venue: Venue, uid: int) -> int:
 def _values(venue: Venue, uid: int) -> dict[str, int | None]:
     balances = venue.exchange.accounts[uid].balances
     amounts = {asset: held.free + held.locked for asset, held in balances.items()}
-    return {asset: _value(venue, asset, amount) for asset, amount in amounts.items() if amount}
+    return {asset: value_of(venue, asset, amount) for asset, amount in amounts.items() if amount}
 
 
 def _total(values: dict[str, int | None]) -> int:
     return sum(value for value in values.values() if value is not None)
 
 
-def _value(venue: Venue, asset: str, amount: int) -> int | None:
+def value_of(venue: Venue, asset: str, amount: int) -> int | None:
+    """An amount at the last price, in units of what accounts are valued in; None where no market prices it."""
     if asset == VALUED_IN:
         return amount
     market = venue.exchange.markets.get(asset + VALUED_IN)

@@ -51,7 +51,9 @@ class BotReport:
     fees: dict[str, str]
     equity: str
     profit: str
+    """Without what was paid in or out, each at the price of its moment."""
     max_drawdown: str
+    """The deepest fall of the profit."""
     unprotected_seconds: float
     longest_unprotected: float
     open_orders: int
@@ -95,9 +97,8 @@ async def run_bot(server: PaperExchangeServer, run: BotRun) -> BotReport:
             key = server.venue.create_account(run.deposits)
             folder = Path(directory)
             write_keys(folder, key.api_key, key.secret)
-            watch = AccountWatch(server.venue, key.uid)
-            watch.look(time.monotonic())
             begun = time.monotonic()
+            watch = AccountWatch(server.venue, key.uid, begun)
             code = await _run_command(server.base_url, folder, run, watch)
             return _report(server, watch, code, time.monotonic() - begun)
     finally:
@@ -153,7 +154,7 @@ def _report(server: PaperExchangeServer, watch: AccountWatch, code: int, seconds
         fills=len(trades),
         fees={asset: text(amount) for asset, amount in sorted(fees.items())},
         equity=text(watch.equity),
-        profit=text(watch.equity - watch.first_equity),
+        profit=text(watch.profit),
         max_drawdown=text(watch.max_drawdown),
         unprotected_seconds=round(watch.unprotected_seconds, 1),
         longest_unprotected=round(watch.longest_unprotected, 1),
