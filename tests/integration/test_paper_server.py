@@ -131,7 +131,7 @@ async def test_listen_keys_are_gone_with_a_page_of_html(exchange: PaperExchange,
 async def test_a_fault_answers_every_call_until_it_ends_and_executes_nothing(exchange: PaperExchange) -> None:
     account = await exchange.create_account(USDT="10000")
     order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.01"}
-    await exchange.fail_rest(503, seconds=60)
+    await exchange.start_fault("rest_status", status=503, seconds=60)
     status, body, _ = await call(exchange, account, "POST", "/api/v3/order", **order)
     assert (status, body["code"]) == (503, -1000)
     assert (await exchange.account(account.uid))["trades"] == []

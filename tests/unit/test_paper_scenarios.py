@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from decimal import Decimal
@@ -23,6 +24,7 @@ from paper_exchange.faults.stagehand import Stagehand
 from support.paper import SYMBOL, units
 from support.paper_rest import RestDesk
 
+REPOSITORY = Path(__file__).parents[2]
 KNOWN = Known(
     (SYMBOL,),
     ("POST /api/v3/order", "POST /api/v3/orderList/oco", "GET /api/v3/ping", "order.place", "orderList.place.oco"),
@@ -281,12 +283,34 @@ def test_a_wipe_leaves_accounts_and_keys_and_nothing_else() -> None:
     assert scene.balance("BTC") == (0, 0)
 
 
-def test_every_kind_and_every_shipped_scenario_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs/paper-exchange-faults.md").read_text()
-    # The first cell of a row names kinds with their parameters, or a scenario.
-    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
-    named = {name for cell in cells for name in re.findall(r"`([a-z][a-z_-]+)`", cell)}
-    assert named >= {*KINDS, *shipped()}
+def table(heading: str) -> dict[str, list[str]]:
+    """The rows of the page of faults below a heading: the name that each begins with, and its other cells."""
+    page = (REPOSITORY / "docs/paper-exchange-faults.md").read_text()
+    part = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_-]+)`([^|]*)\|(.*)\|$", part, re.MULTILINE)
+    names = [name for name, *_ in rows]
+    assert len(set(names)) == len(names), names
+    return {name: [cell.strip() for cell in rest.split("|")] for name, _, rest in rows}
+
+
+def test_every_kind_of_fault_has_a_row_with_what_the_client_sees_and_a_test_that_shows_it() -> None:
+    rows = table("Kinds")
+    assert rows.keys() == KINDS.keys()
+    tests: dict[str, str] = {}
+    for path in REPOSITORY.glob("tests/integration/test_paper_*.py"):
+        whole = path.read_text()
+        tests |= {
+            part.name: "\n".join(ast.unparse(one) for one in (*part.decorator_list, part))
+            for part in ast.parse(whole).body
+            if isinstance(part, ast.AsyncFunctionDef)
+        }
+    for kind, (seen, test) in rows.items():
+        assert seen, kind
+        assert repr(kind) in tests[test.strip("`")], f"{test} does not put {kind} in force"
+
+
+def test_every_shipped_scenario_has_a_row() -> None:
+    assert table("Scenarios").keys() >= set(shipped())
 
 
 def test_every_shipped_scenario_is_understood() -> None:
