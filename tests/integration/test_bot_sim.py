@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 import structlog
 
+from paper_exchange.core.units import to_units
 from paper_exchange.journal import replay
+from paper_exchange.testing import PaperExchange, TestAccount
 from tradingbot.__main__ import main
+from tradingbot.app import BotApp
 from tradingbot.lab.paper import drop_log
 from tradingbot.lab.sim import SimReport, SimRun, simulate
 
@@ -68,6 +72,47 @@ def test_a_simulated_bot_trades_and_its_books_equal_the_exchanges(
     assert {row["type"] for row in report.account["openOrders"]} == {"STOP_LOSS", "LIMIT_MAKER"}
 
 
+def test_status_and_account_are_of_one_moment_before_the_bot_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    pays: list[Callable[[], None]] = []
+    stop = BotApp.stop
+
+    async def beside(exchange: PaperExchange, account: TestAccount) -> None:
+        assert exchange.server is not None
+        venue = exchange.server.venue
+        pays.append(lambda: venue.exchange.deposit(account.uid, "USDT", to_units(Decimal(500)), venue.now_ms()))
+
+    def stop_and_pay(app: BotApp) -> None:
+        stop(app)
+        pays[0]()
+
+    monkeypatch.setattr(BotApp, "stop", stop_and_pay)
+    report = simulate(SimRun("BTCUSDT", timedelta(seconds=20)), lambda _: None, beside)
+    assert report.status is not None
+    assert report.status.balance is not None
+    held = report.account["balances"]["USDT"]
+    assert Decimal(held["free"]) + Decimal(held["locked"]) == report.status.balance.quote
+
+
+def test_what_runs_beside_a_bot_that_fails_is_ended_and_the_failure_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def fail(_app: BotApp) -> None:
+        await asyncio.sleep(1)
+        raise RuntimeError("the disk is gone")
+
+    async def beside(_exchange: PaperExchange, _account: TestAccount) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    monkeypatch.setattr(BotApp, "run", fail)
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        simulate(SimRun("BTCUSDT", timedelta(seconds=20)), lambda _: None, beside)
+    assert ended == ["cancelled"]
+
+
 def test_the_command_line_simulates_and_names_what_it_cannot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +120,8 @@ def test_the_command_line_simulates_and_names_what_it_cannot(
     assert main(["sim", "--hours", "0.01", "--journal", str(journal)]) == 0
     assert "0:00:36" in capsys.readouterr().out
     assert journal.stat().st_size > 10_000
+    assert main(["sim", "--journal", str(journal / "in a file")]) == 2
+    assert f"--journal: expected a file that can be written, got {journal / 'in a file'}" in capsys.readouterr().err
     assert main(["sim", "--symbol", "NOPE"]) == 2
     assert "got NOPE" in capsys.readouterr().err
     assert main(["sim", "--market", "live"]) == 2

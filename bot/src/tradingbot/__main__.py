@@ -224,6 +224,7 @@ def _need_paper_exchange(what: str) -> None:
 
 def _sim(options: argparse.Namespace) -> int:
     _need_paper_exchange("sim")
+    from paper_exchange.journal import JournalFileError
     from paper_exchange.market.events import MarketError
     from tradingbot.lab.sim import SimRun, run_sim
 
@@ -243,6 +244,8 @@ def _sim(options: argparse.Namespace) -> int:
         )
     except MarketError as error:
         raise UsageError(f"sim: {error}") from error
+    except JournalFileError as error:
+        raise UsageError(f"--journal: {error}") from error
 
 
 def _run_paper(options: argparse.Namespace) -> int:

@@ -214,6 +214,7 @@ def _run_bot(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> PaperExchangeServer:
     """The server that the options ask for; ends with 2 where there can be none."""
     from paper_exchange.faults.scenario import ScenarioInvalidError
+    from paper_exchange.journal import JournalFileError
     from paper_exchange.market.events import MarketError
     from paper_exchange.market.playback import SpeedInvalidError
     from paper_exchange.server.app import Options, PaperExchangeServer, UnknownSymbolError
@@ -248,9 +249,10 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
         bad(parser, "--market", error)
     except ScenarioInvalidError as error:
         bad(parser, "--scenario", error)
+    except JournalFileError as error:
+        bad(parser, "--journal", error)
     except OSError as error:
-        files = {str(options.journal): "--journal", str(options.fault_log): "--fault-log"}
-        bad(parser, files.get(str(error.filename), "--data-dir"), error)
+        bad(parser, "--fault-log" if error.filename == str(options.fault_log) else "--data-dir", error)
 
 
 def _replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

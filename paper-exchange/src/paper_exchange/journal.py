@@ -44,12 +44,19 @@ class JournalInvalidError(Exception):
     code = "JournalInvalid"
 
 
+class JournalFileError(OSError):
+    """The file of a journal cannot be written; the message names it and says why."""
+
+
 class Journal:
-    """Writes a journal at the end of a file; OSError where it cannot be opened."""
+    """Writes a journal at the end of a file; JournalFileError where it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise JournalFileError(f"expected a file that can be written, got {path}: {error.strerror}") from error
         _leave_out_half_a_line(self._file)
 
     def exchange(self, symbols: Iterable[str], start_ms: int) -> Exchange:

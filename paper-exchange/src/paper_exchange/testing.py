@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import aiohttp
 
+from paper_exchange.administration import Administration
 from paper_exchange.keys import write_keys
 from paper_exchange.server.app import Options, PaperExchangeServer, steady_clock_ms, wall_clock_ms
 
@@ -78,6 +79,11 @@ class PaperExchange:
     async def account(self, uid: int) -> dict[str, Any]:
         """Balances, open orders, open lists and trades as the exchange has them."""
         return dict(await self._control("GET", f"/control/accounts/{uid}"))
+
+    def account_now(self, uid: int) -> dict[str, Any]:
+        """The same at this very moment, of an exchange in this process."""
+        assert self.server is not None  # noqa: S101, it runs here
+        return Administration(self.server.venue).actions["show_account"]({"uid": str(uid)}, {})
 
     async def push_trade(self, symbol: str, price: str | Decimal) -> None:
         """An outside trade that sweeps the book to a price."""

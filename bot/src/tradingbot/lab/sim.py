@@ -35,6 +35,9 @@ START: Final = datetime(2025, 1, 6, tzinfo=UTC)
 LATENCY: Final = (0.001, 0.005)
 """Seconds that what one writes is under way to the other."""
 _STEP_SECONDS: Final = 60.0
+_HEARD_SECONDS: Final = 20 * LATENCY[1]
+"""After so long the bot has heard, and done, what followed from the last change of its account."""
+_LOOKS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class SimReport:
     """What the bot told of, by kind."""
     status: BotStatus | None = None
     account: dict[str, Any] = field(default_factory=dict)
-    """What the exchange has of the account at the end."""
+    """What the exchange has of the account at the moment of the status."""
 
 
 def run_sim(run: SimRun, console: Console) -> int:
@@ -95,7 +98,8 @@ Beside = Callable[[PaperExchange, TestAccount], Coroutine[Any, Any, None]]
 def simulate(run: SimRun, progress: Callable[[timedelta], None], beside: Beside | None = None) -> SimReport:
     """Runs it to its end, in this thread; `progress` is told how much is simulated each virtual minute.
 
-    ConfigError for a symbol that cannot be, MarketError for a market that cannot be had.
+    ConfigError for a symbol that cannot be, MarketError for a market that cannot be had, JournalFileError for a
+    journal that cannot be written; what ends the bot or `beside` is raised.
     """
     loop = VirtualLoop(Random(f"{run.seed}/network"), LATENCY)  # noqa: S311, to be repeated is the aim
     try:
@@ -139,15 +143,24 @@ async def _simulate(
             )
             running = asyncio.create_task(app.run())
             other = asyncio.create_task(beside(exchange, account) if beside else asyncio.sleep(seconds))
-            while loop.time() < seconds and not running.done():
-                await asyncio.wait([running], timeout=min(_STEP_SECONDS, seconds - loop.time()))
-                progress(timedelta(seconds=min(seconds, loop.time())))
-            report.status = build_status(app.desk, ConditionClock(), 0)
-            app.stop()
-            await running
-            report.account = await exchange.account(account.uid)
-            other.cancel()
-            with suppress(asyncio.CancelledError):
-                await other
+            try:
+                while loop.time() < seconds and not running.done():
+                    await asyncio.wait([running], timeout=min(_STEP_SECONDS, seconds - loop.time()))
+                    progress(timedelta(seconds=min(seconds, loop.time())))
+                if running.done():
+                    await running
+                # Both at one moment, and one in which the bot has heard all that the exchange did.
+                for _ in range(_LOOKS):
+                    held, report.account = report.account, exchange.account_now(account.uid)
+                    if held == report.account:
+                        break
+                    await asyncio.sleep(_HEARD_SECONDS)
+                report.status = build_status(app.desk, ConditionClock(), 0)
+                app.stop()
+                await running
+            finally:
+                other.cancel()
+                with suppress(asyncio.CancelledError):
+                    await other
     report.simulated, report.took = timedelta(seconds=loop.time()), time.monotonic() - begun
     return report
