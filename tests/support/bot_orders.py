@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -123,6 +123,13 @@ class BotSide:
             assert time.monotonic() < deadline, "the condition did not come true in time"
             await self.orders.tick()
             await asyncio.sleep(0.1)
+
+    async def try_until(self, attempt: Callable[[BotSide], Awaitable[bool]], seconds: float = 30.0) -> None:
+        """Attempt until it succeeds."""
+        deadline = time.monotonic() + seconds
+        while not await attempt(self):
+            assert time.monotonic() < deadline, "no attempt succeeded in time"
+            await asyncio.sleep(0.2)
 
     async def base_at_exchange(self) -> Decimal:
         """Free and locked base of the account."""

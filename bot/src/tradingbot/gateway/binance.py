@@ -92,10 +92,11 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
 
 
 class _UsedWeight:
-    """The request weight of this minute, as the last answer told it in its headers."""
+    """The request weight of this minute, as the last answer told it in its headers, and the limit of exchangeInfo."""
 
     def __init__(self) -> None:
         self.value = 0
+        self.limit = 0
 
     def trace(self) -> aiohttp.TraceConfig:
         """A hook for the client's session: the client keeps only the headers of its last answer."""
@@ -192,9 +193,16 @@ class BinanceExchange:
 
     # --- market ---
 
-    async def rules(self, symbol: str) -> SymbolRules:
+    @property
+    def spare_weight(self) -> int:
+        """What the limit leaves of this minute's weight, by the last answers; call it after `rules`."""
+        return self._weight.limit - self._weight.value
+
+    async def rules(self, symbol: str, *, urgent: bool = False) -> SymbolRules:
         """GET exchangeInfo for one symbol."""
-        data = await self._public(EndpointClass.MARKET, "exchangeInfo", symbol=symbol)
+        kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
+        data = await self._public(kind, "exchangeInfo", symbol=symbol)
+        self._weight.limit = _parse(payloads.weight_limit, data)
         for item in data["symbols"]:
             if item["symbol"] == symbol:
                 return _parse(payloads.symbol_rules, item)

@@ -39,6 +39,17 @@ from tradingbot.model import (
 Json = Mapping[str, Any]
 
 
+def weight_limit(data: Json) -> int:
+    """The request weight that an address may use in a minute, of exchangeInfo."""
+    minute = ("REQUEST_WEIGHT", "MINUTE", 1)
+    found = [
+        int(limit["limit"])
+        for limit in data["rateLimits"]
+        if (limit["rateLimitType"], limit["interval"], limit["intervalNum"]) == minute
+    ]
+    return found[0]
+
+
 def symbol_rules(data: Json) -> SymbolRules:
     """One entry of exchangeInfo's `symbols`."""
     filters: dict[str, Json] = {item["filterType"]: item for item in data["filters"]}

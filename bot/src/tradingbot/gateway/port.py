@@ -152,7 +152,12 @@ class Exchange(Protocol):
         """A cheap signed-free call (GET time) for the breaker; also keeps the clock offset fresh."""
         ...
 
-    async def rules(self, symbol: str) -> SymbolRules:
+    @property
+    def spare_weight(self) -> int:
+        """Request weight that the address may still use in this minute, as of the last call of `rules`."""
+        ...
+
+    async def rules(self, symbol: str, *, urgent: bool = False) -> SymbolRules:
         """What the exchange says of the symbol; UnknownSymbolError where there is none."""
         ...
 

@@ -19,6 +19,7 @@ from tradingbot.gateway.errors import (
     ExchangeError,
     NotFoundError,
     OrderArchivedError,
+    RateLimitedError,
     RejectedError,
 )
 from tradingbot.gateway.port import Exchange, NewOco, NewOrder, NewOtoco, NewProtection, Stamp
@@ -83,6 +84,10 @@ VANISHED_WAITS: Final = (0.0, 1.0, 2.0)
 READABLE_MS: Final = 5_000 + SETTLE_MS
 """An order that the exchange told of this long ago can be read there."""
 VERDICT_ATTEMPTS: Final = 3
+SALE_WEIGHT: Final = 300
+"""Request weight for a sale and, where it is refused, new protection: some 150, and as much again for doubts."""
+REFUSED_WAITS: Final = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Seconds for which the protection stays after a refused sale, and after the next ones in a row."""
 LIST_EVERY_MS: Final = 5_000
 """Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 BULK_TRADES: Final = 5
@@ -164,6 +169,9 @@ class OrderManager:
         """An answer was lost: open orders must be read before they are relied upon."""
         self._repair_after = 0.0
         self._repair_failures = 0
+        self._keep_until = 0.0
+        """Until then the protection is not taken off for a sale, which was refused."""
+        self._refusals = 0
 
     # --- what is ---
 
@@ -588,7 +596,7 @@ class OrderManager:
             return ExitResult(ExitOutcome.FAILED, "ExchangeReset", self._exchange_reset)
         if not await self._may_sell():
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
-        await self._cancel(self._open(lambda order: order.side is Side.SELL))
+        await self._take_protection_off(for_sale=True)
         await self._refresh()
         await self._collect_fills()
         started = self._books.quantity
@@ -609,12 +617,43 @@ class OrderManager:
             await self._collect_fills()
         sold = started - self._books.quantity
         if sold > 0:
+            self._refusals = 0
             kind = OrdersEventKind.STOP_LOSS if reason == STOP_PASSED else OrdersEventKind.EXITED
             self._tell(kind, reason, sold)
         if self.held == 0:
             self._update_protection()
             return ExitResult(ExitOutcome.FLAT, code)
+        if sold == 0 and code == RejectedError.code:
+            self._keep_protection()
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
+
+    async def _take_protection_off(self, *, for_sale: bool) -> None:
+        """Cancel every order to sell, for a sale or new protection; raises and leaves them where neither can be made.
+
+        RejectedError while the symbol does not trade, and for a while after a refused sale; RateLimitedError where the
+        address has not the request weight for all that is to come: a 429 in between would leave the position naked.
+        """
+        orders = self._open(lambda order: order.side is Side.SELL)
+        if not orders:
+            return
+        wait = self._keep_until - self._monotonic()
+        if for_sale and wait > 0:
+            raise RejectedError(f"the protection stays for {wait:.0f} s: the sale was refused")
+        symbol = self._rules.symbol
+        self._rules = await self._exchange.rules(symbol, urgent=True)
+        if not self._rules.trading:
+            self._keep_protection()
+            raise RejectedError(f"the protection stays: {symbol} is {self._rules.status}")
+        spare = self._exchange.spare_weight
+        if spare < SALE_WEIGHT:
+            self._keep_protection()
+            message = f"the protection stays: {spare} of request weight is left, {SALE_WEIGHT} are kept for a sale"
+            raise RateLimitedError(message, retry_after=self._keep_until - self._monotonic())
+        await self._cancel(orders)
+
+    def _keep_protection(self) -> None:
+        wait = REFUSED_WAITS[min(self._refusals, len(REFUSED_WAITS) - 1)]
+        self._refusals, self._keep_until = self._refusals + 1, self._monotonic() + wait
 
     async def _may_sell(self) -> bool:
         """Whether a sale cannot sell what is not this bot's, although the outcome of another may be unknown.
@@ -787,7 +826,7 @@ class OrderManager:
             self._update_protection()
 
     async def _restore_protection(self) -> None:
-        await self._cancel(self._open(lambda order: order.side is Side.SELL))
+        await self._take_protection_off(for_sale=False)
         await self._refresh()
         await self._collect_fills()
         self._update_protection()
