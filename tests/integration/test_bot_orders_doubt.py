@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from support.bot_orders import SYMBOL, BotSide, bot_side
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, OrderArchivedError
 from tradingbot.model import OrderUpdate, TradeFill
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
-from tradingbot.orders.types import EntryOutcome, OrdersEventKind, ProtectionState
+from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -276,6 +277,45 @@ async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_
 
         await newer.tick_until(lambda: newer.orders.books == older.orders.books)
         assert (await newer.orders.reconcile()).kind is VerdictKind.COVERED
+
+
+async def test_a_halted_process_that_connects_again_sends_nothing(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
+        await side.enter()
+        await lose_protection(side)
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True, start=False) as side:
+        side.halted = True
+        await side.orders.start()
+        await side.orders.reconcile()
+        await side.orders.tick()
+        assert (await side.orders.exit("Signal")).code == "Halted"
+        assert await side.orders.drain(PositionPolicy.CLOSE_POSITION)
+        assert not [call for call in side.faults.calls if call.startswith(("place", "cancel"))]
+
+        side.halted = False
+        await side.orders.reconcile()
+        assert side.orders.protection.state is ProtectionState.PROTECTED
+
+
+async def test_a_process_that_is_halted_in_the_middle_of_an_exit_sells_nothing_more(bot: BotSide) -> None:
+    await bot.enter()
+    cancel = bot.exchange.cancel_list
+
+    async def canceled(*args: Any, **more: Any) -> object:
+        answer = await cancel(*args, **more)
+        bot.halted = True
+        return answer
+
+    bot.exchange.cancel_list = canceled  # type: ignore[assignment, method-assign]
+    held = await bot.base_at_exchange()
+
+    assert (await bot.orders.exit("Signal")).outcome is ExitOutcome.FAILED
+    await bot.orders.tick()
+
+    assert await bot.base_at_exchange() == held
+    assert await bot.exchange.open_orders(SYMBOL) == []
 
 
 async def test_a_fee_without_a_value_is_valued_later_and_until_then_the_books_are_not_exact(

@@ -97,6 +97,7 @@ class BotSide:
     faults: LosingAnswers
     events: list[OrdersEvent] = field(default_factory=list)
     refusal: str | None = None
+    halted: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def enter(self, quantity: str = "0.004") -> EntryResult:
@@ -163,6 +164,7 @@ async def bot_side(
         account_uid=str(account.uid),
         settings=lambda: side.settings,
         may_enter=lambda: side.refusal,
+        halted=lambda: side.halted,
         notify=events.append,
         monotonic=time.monotonic,
         random=Random(1),

@@ -131,6 +131,7 @@ class Session:
             monotonic=parts.monotonic,
             random=parts.random,
             proven=parts.proven,
+            halted=lambda: parts.safe_mode.level is Level.HALTED,
         )
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None

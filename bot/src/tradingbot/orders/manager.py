@@ -18,6 +18,7 @@ from tradingbot.gateway.errors import (
     AuthRejectedError,
     ExchangeError,
     NotFoundError,
+    NotSentError,
     OrderArchivedError,
     RateLimitedError,
     RejectedError,
@@ -106,6 +107,7 @@ class OrderManager:
     `may_enter` is asked immediately before an entry is sent, after its intent is committed: it returns None, or the
     code of why not. `settings` gives the settings in force. `notify` is called synchronously and must not block.
     `proven` says whether somebody who knows all traders named this process the one of its account and symbol.
+    While `halted` nothing is sent but cancels of entries.
     One lock serialises whatever sends; events of the user stream are taken in between.
     """
 
@@ -122,6 +124,7 @@ class OrderManager:
         monotonic: Callable[[], float],
         random: Random,
         proven: Callable[[], bool] = lambda: True,
+        halted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._exchange = exchange
         self._store = store
@@ -130,6 +133,7 @@ class OrderManager:
         self._settings = settings
         self._may_enter = may_enter
         self._proven = proven
+        self._halted = halted
         self._notify = notify
         self._monotonic = monotonic
         self._random = random
@@ -208,6 +212,11 @@ class OrderManager:
     def held_back(self) -> bool:
         """Nothing is sent: the position may be that of another process, until this one is named the trader."""
         return self._inherited and not self._proven()
+
+    @property
+    def halted(self) -> bool:
+        """Nothing is sent but cancels of entries: another process looks after the position, or people must."""
+        return self._two_traders is not None or self._halted() or self.held_back
 
     @property
     def exchange_reset(self) -> str | None:
@@ -581,6 +590,8 @@ class OrderManager:
         async with self._lock:
             if self.ending:
                 return ExitResult(ExitOutcome.FAILED, "Stopping", "the connection is being ended")
+            if self.halted:
+                return ExitResult(ExitOutcome.FAILED, "Halted", "nothing is sent")
             try:
                 result = await self._exit(reason)
             except ExchangeError as error:
@@ -811,8 +822,8 @@ class OrderManager:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
             return
-        if self._two_traders is not None or self.held_back or self._exchange_reset is not None:
-            return  # halted: the other process looks after the position, or there is none any more
+        if self.halted or self._exchange_reset is not None:
+            return
         try:
             if not await self._may_sell():
                 return
@@ -974,6 +985,8 @@ class OrderManager:
         """Send once, and record what is known of the outcome whatever happens."""
         stamp = Stamp(intent.timestamp_ms, intent.recv_window_ms)
         try:
+            if self.halted and not _cancels_entry(intent):
+                raise NotSentError("halted: nothing is sent")
             answer = await send(stamp)
         except AmbiguousError as error:
             await self._finish(intent, IntentState.UNKNOWN, str(error))
@@ -1315,7 +1328,7 @@ class OrderManager:
 
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
-        if self._two_traders is not None or self.held_back or self._exchange_reset is not None:
+        if self.halted or self._exchange_reset is not None:
             return
         if self._intents or self._missing_fills():
             return
@@ -1366,6 +1379,11 @@ class OrderManager:
         self, kind: OrdersEventKind, message: str, quantity: Decimal = Decimal(0), price: Decimal = Decimal(0)
     ) -> None:
         self._notify(OrdersEvent(kind, self._exchange.exchange_ms(), message, quantity, price))
+
+
+def _cancels_entry(intent: Intent) -> bool:
+    target = parse(intent.client_ids[0])
+    return intent.kind is IntentKind.CANCEL and target is not None and target.purpose in ENTRY_PURPOSES
 
 
 def _group(order: TrackedOrder) -> int | str:
