@@ -129,3 +129,20 @@ def test_nothing_is_lost_that_no_fault_drops(faults: list[dict[str, Any]], count
         assert len(arrived) == count
     if not any(fault["kind"] == "reorder_events" for fault in faults):
         assert list(arrived) == sorted(arrived)
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [pytest.param(1, 10_000, id="by number"), pytest.param(1 << 20, 8, id="by bytes")]
+)
+def test_a_connection_on_which_too_many_events_are_late_ends(size: int, most: int) -> None:
+    wire = Wire({"kind": "delay_events", "seconds": 3600})
+    for _ in range(2):  # those that went on count no more
+        for _ in range(most):
+            assert wire.line.carry(b"x" * size, TRADE) == []
+        assert not wire.line.cut
+        assert len(wire.wait(3600)) == most * size
+    for _ in range(most + 1):
+        assert wire.line.carry(b"x" * size, TRADE) == []
+    assert wire.line.cut
+    assert wire.line.carry(b"x", TRADE) == []
+    assert wire.wait(7200) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paper_exchange.amounts import ControlInvalidError
+from paper_exchange.faults import record as records
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.model import Stage, Subject
 from paper_exchange.faults.parsing import Known, parse_fault, write_fault
-from paper_exchange.faults.record import Record, plan_of
+from paper_exchange.faults.record import Record, open_record, plan_of
+from paper_exchange.faults.scenario import ScenarioInvalidError, open_scenario
 
 KNOWN = Known(("BTCUSDT", "ETHUSDT"), ("POST /api/v3/order", "GET /api/v3/account", "GET /api/v3/time", "order.place"))
 ORDER = Subject("POST /api/v3/order", uid=1, symbol="BTCUSDT")
@@ -278,11 +281,50 @@ def test_at_most_a_thousand_faults_are_in_force() -> None:
 
 
 def test_a_disk_that_is_full_takes_the_record_from_the_file_and_holds_nothing_up() -> None:
-    class FullDisk(io.StringIO):
-        def write(self, _: str) -> int:
+    class FullDisk(io.BytesIO):
+        def write(self, _: Any) -> int:
             raise OSError(28, "No space left on device")
 
     record = Record(lambda: 5, lambda: 1.5, FullDisk())
     record.begin(7)
     record.ended(3)
     assert [row.get("run") or row.get("ended") for row in record.rows] == [{"seed": 7}, 3]
+
+
+def new_record(file: Path) -> Record:
+    """A record that writes a file."""
+    return Record(lambda: 5, lambda: 1.5, open_record(file))
+
+
+def test_a_record_goes_on_behind_the_last_whole_row_of_a_killed_process(tmp_path: Path) -> None:
+    file = tmp_path / "faults.jsonl"
+    file.write_text('{"run":{"seed":1}}\n{"ended":1')
+    new_record(file).begin(7)
+    assert [json.loads(line)["run"] for line in file.read_text().splitlines()] == [{"seed": 1}, {"seed": 7}]
+
+
+def test_a_record_takes_no_more_memory_than_it_may() -> None:
+    record = Record(lambda: 5, lambda: 1.5)
+    for _ in range(20):
+        record.step({"market": "x" * 1_000_000}, None)
+    assert len(record.rows) == 8
+    assert record.written == 20
+
+
+def test_a_file_that_is_full_ends_with_a_row_that_says_so_and_makes_no_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LARGEST_FILE", 1000)
+    file = tmp_path / "faults.jsonl"
+    record = new_record(file)
+    record.begin(7)
+    for _ in range(100):
+        record.ended(3)
+    assert file.stat().st_size < 1100
+    assert len(record.rows) == 101
+    assert json.loads(file.read_text().splitlines()[-1])["full"]
+    with pytest.raises(ScenarioInvalidError, match=r"faults.jsonl: plan: expected all rows"):
+        open_scenario(str(file), Known(("BTCUSDT",), ()))
+    new_record(file).begin(8)
+    assert json.loads(file.read_text())["run"] == {"seed": 8}
+    assert '"full"' in (tmp_path / "faults.jsonl.1").read_text()

@@ -173,13 +173,14 @@ def test_a_scenario_is_a_file_a_shipped_one_or_the_record_of_a_run(tmp_path: Pat
     record = tmp_path / "faults.jsonl"
     earlier = {"time": 0, "at": 0.0, "run": {"seed": 7}}
     rows = [earlier, {"time": 0, "at": 0.0, "step": {"connections": "close"}}, *scene.faults.record.rows]
-    record.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # The process was killed while it wrote the last one.
+    record.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"time": 0, "st')
     again = Scene()
     again.director.begin(open_scenario(str(record), KNOWN))
     again.wait(1)
     assert [again.faults.calls.before(Subject("order.place")).ends for _ in range(3)] == ends == [False, True, False]
     assert again.happened == ["cut"]
-    record.write_text("{")
+    record.write_text("{\n")
     with pytest.raises(ScenarioInvalidError, match=r"faults.jsonl:1: expected a row"):
         open_scenario(str(record), KNOWN)
 

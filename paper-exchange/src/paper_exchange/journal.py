@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import IO, Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from paper_exchange.core import model, rates
 from paper_exchange.core.errors import ExchangeError
@@ -20,9 +19,9 @@ from paper_exchange.core.list_requests import NewOrderList
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
 from paper_exchange.core.state import Output, UserEvent
 from paper_exchange.core.symbols import SYMBOLS, SymbolRules
+from paper_exchange.lines_file import open_lines
 
 VERSION: Final = 1
-_BLOCK: Final = 65_536
 INPUTS: Final = (
     "restore", "seed", "open_account", "deposit", "withdraw", "change_account", "reset_account", "set_bnb_discount",
     "change_status", "change_filters", "forget_all", "on_book", "on_trade", "push_trade", "gap", "place", "test",
@@ -53,11 +52,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            # Nobody heard of what half a line tells.
+            self._file = open_lines(path)
         except OSError as error:
             raise JournalFileError(f"expected a file that can be written, got {path}: {error.strerror}") from error
-        _leave_out_half_a_line(self._file)
 
     def exchange(self, symbols: Iterable[str], start_ms: int) -> Exchange:
         """A new exchange of these symbols, all of whose inputs are written from now on."""
@@ -86,20 +84,6 @@ class Journal:
 
     def _write(self, row: dict[str, Any]) -> None:
         self._file.write(_ENCODER.encode(row).encode() + b"\n")
-
-
-def _leave_out_half_a_line(file: IO[bytes]) -> None:
-    """What a killed process wrote last may be cut off, and nobody heard of it."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _BLOCK)
-        file.seek(start)
-        newline = file.read(end - start).rfind(b"\n")
-        if newline >= 0:
-            file.truncate(start + newline + 1)
-            return
-        end = start
-    file.truncate(0)
 
 
 class _Recorded(Exchange):

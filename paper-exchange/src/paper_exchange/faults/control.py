@@ -24,7 +24,7 @@ class Faults:
         clock: Callable[[], float],
         now_ms: Callable[[], int],
         count: Callable[[str], None] = lambda kind: None,
-        file: IO[str] | None = None,
+        file: IO[bytes] | None = None,
     ) -> None:
         """`count` is told the kind of each fault that befell something; `file` gets the record."""
         self.known = known

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+import structlog
+
 from paper_exchange.faults.engine import Engine
 from paper_exchange.faults.model import Stage, Subject
 
 _LONGEST_HOLD: Final = 1.0
 """Seconds after which an event that waits for another to overtake it goes on alone."""
+_MOST_LATE: Final = 10_000
+_MOST_BYTES: Final = 8 << 20
+"""How many events of one connection may be late, and their bytes; as much as waits for a client that does not read."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Line:
@@ -21,6 +28,7 @@ class Line:
         """By stream and account an event that the next one there overtakes, and until when it waits for that."""
         self._late: deque[tuple[float, bytes]] = deque()
         """Events with the time at which they go on, in their order."""
+        self._late_bytes = 0
         self.cut = False
         """Whether the connection ends here."""
 
@@ -30,7 +38,9 @@ class Line:
         return not (self._late or self._held or self._engine.any(Stage.EVENT))
 
     def carry(self, message: bytes, subject: Subject) -> list[bytes]:
-        """What the connection gets now that an event was sent."""
+        """What the connection gets now that an event was sent; where too many are late, it ends."""
+        if self.cut:
+            return []
         now = self._engine.clock()
         applied = self._engine.first(Stage.EVENT, subject)
         kind = "" if applied is None else applied.fault.kind
@@ -56,17 +66,27 @@ class Line:
             return passing
         # Who is late holds up what comes behind it.
         due = max(now + delay, self._late[-1][0] if self._late else now)
-        self._late.extend((due, one) for one in passing)
+        for one in passing:
+            self._delay(due, one)
+        if len(self._late) > _MOST_LATE or self._late_bytes > _MOST_BYTES:
+            _log.warning("more events are late than a connection holds; cut off", late_bytes=self._late_bytes)
+            self._late.clear()
+            self.cut = True
         return self.due()
+
+    def _delay(self, due: float, message: bytes) -> None:
+        self._late.append((due, message))
+        self._late_bytes += len(message)
 
     def due(self) -> list[bytes]:
         """What the connection gets because time has passed."""
         now = self._engine.clock()
         for whose, (until, message) in list(self._held.items()):
             if now >= until:
-                self._late.append((now, message))
+                self._delay(now, message)
                 del self._held[whose]
         passing = []
         while self._late and self._late[0][0] <= now:
             passing.append(self._late.popleft()[1])
+            self._late_bytes -= len(passing[-1])
         return passing

@@ -87,13 +87,17 @@ def read_scenario(given: str, name: str, known: Known) -> Scenario:
 def read_record(given: str, name: str, known: Known) -> Scenario:
     """The scenario that repeats the last run of a record, from its JSON lines."""
     rows = []
-    for number_of, line in enumerate(given.splitlines(), 1):
+    for number_of, line in enumerate(given.splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break  # cut off by the end of its process
         try:
             rows.append(json.loads(line))
         except ValueError as error:
             raise ScenarioInvalidError(f"{name}:{number_of}: expected a row of a record, got {line[:40]!r}") from error
     try:
         plan = plan_of(rows)
+    except ControlInvalidError as error:
+        raise ScenarioInvalidError(f"{name}: {error}") from error
     except (KeyError, TypeError) as error:
         raise ScenarioInvalidError(f"{name}: expected the rows of a run in their order, got {error!r}") from error
     return _checked(plan, name, known, lambda _: None)

@@ -21,6 +21,7 @@ from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
 from paper_exchange.faults.parsing import Known
+from paper_exchange.faults.record import open_record
 from paper_exchange.faults.scenario import open_scenario
 from paper_exchange.faults.stagehand import Stagehand
 from paper_exchange.gate import Gate
@@ -90,13 +91,10 @@ def known_endpoints(api: SpotApi) -> list[str]:
     return [*rest, *METHODS, *SESSION_METHODS, *HANDSHAKES]
 
 
-def open_log(options: Options) -> IO[str] | None:
+def open_log(options: Options) -> IO[bytes] | None:
     """The file that tells what faults did, to be gone on with."""
     path = options.fault_log or (options.data_dir / "faults.jsonl" if options.data_dir else None)
-    if path is None:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="utf-8")
+    return open_record(path) if path else None
 
 
 def wall_clock_ms() -> int:
