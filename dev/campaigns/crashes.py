@@ -57,6 +57,8 @@ def _run(case: str) -> Row:
         f"unprotected {outcome.unprotected:5.1f} s  {'FAILED' if outcome.violations else 'ok'}  at {outcome.died_at}",
         flush=True,
     )
+    if outcome.violations:
+        print("\n".join(f"    {line}" for line in outcome.log if "'candle'" not in line))
     return {
         "died_at": outcome.died_at, "faults": outcome.faults, "trades": outcome.trades,
         "unprotected": outcome.unprotected, "charged": outcome.charged, "seconds": outcome.seconds,

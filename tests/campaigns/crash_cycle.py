@@ -34,6 +34,7 @@ from binance.async_client import AsyncClient
 
 from paper_exchange.core.model import Order, Side
 from paper_exchange.core.units import SCALE, to_decimal, to_units
+from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Stage
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
@@ -42,6 +43,7 @@ from support.still_market import write_still_market
 from support.virtual_program import MortalLoop, Program, killed, killed_in_thread, running
 from tradingbot.app import STORE_FILE, BotApp, Options
 from tradingbot.clocks import Clocks
+from tradingbot.gateway.binance import ORDER_TIMEOUT
 from tradingbot.lab.paper import write_keys
 from tradingbot.lab.sim import LATENCY, START
 from tradingbot.monitoring.health import ConditionClock
@@ -207,6 +209,7 @@ class Outcome:
     seconds: float = 0.0
     violations: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    """What the processes logged: virtual seconds, number of the process, level, event."""
 
 
 def all_cells(points: list[Point], *, operated: bool) -> list[Cell]:
@@ -231,6 +234,7 @@ def run_cycle(cell: Cell | None, *, operated: bool = False) -> Outcome:
 
 
 _graveyard: list[MortalLoop] = []
+"""Kept until the process ends: what is freed of the dead would run again."""
 
 
 def run_apart(cell: Cell | None, *, operated: bool = False) -> Outcome:
@@ -360,7 +364,7 @@ class _Cycle:
             self._begin_fault()
             if moment is Moment.SENT and self.program is not None:
                 # Within the moment: what is written in several pieces is all on its way.
-                self.program.wrote = lambda: self.loop.call_later(1e-4, self._kill, context=self._context) and None
+                self.program.wrote = lambda: self.loop.call_later(1e-4, self._kill, context=self._context)
         try:
             answer = await send()
         finally:
@@ -582,9 +586,13 @@ class _Cycle:
         assert self.exchange.server is not None
         server = self.exchange.server
         books, outcome = server.venue.exchange, self.outcome
-        calls = [stage for stage in Stage if stage is not Stage.EVENT]
         total = charged = 0.0
+        written, excused_until = 0, 0.0
+        calls = self.cell is not None and self.cell.fault in FAULTS and KINDS[self.cell.fault].stage is not Stage.EVENT
         while True:
+            if calls and server.faults.record.written > written:
+                # The cell's only fault befell a call again, which may wait for its answer for so long.
+                written, excused_until = server.faults.record.written, self.loop.time() + ORDER_TIMEOUT + 1
             balance = books.accounts[self.account.uid].balance("BTC")
             stops = [
                 one for one in books.open_orders(self.account.uid, SYMBOL)
@@ -595,8 +603,7 @@ class _Cycle:
             if naked * (books.market(SYMBOL).last or 0) / SCALE > _DUST:
                 total += _WATCH_SECONDS
                 session = self.app.desk.session if self.app is not None else None
-                disturbed = any(one.fault.stage in calls for one in server.faults.engine.in_force())
-                if session is not None and not disturbed and not session.manager.unknown:
+                if session is not None and self.loop.time() > excused_until and not session.manager.unknown:
                     charged += _WATCH_SECONDS
                 outcome.unprotected, outcome.charged = max(outcome.unprotected, total), max(outcome.charged, charged)
             else:

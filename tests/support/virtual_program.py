@@ -27,7 +27,7 @@ class Program:
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.connections: list[MemoryTransport] = []
         self.addresses: list[Address] = []
-        self.wrote: Callable[[], None] = lambda: None
+        self.wrote: Callable[[], object] = lambda: None
         """Told of whatever is written to one of its connections."""
 
 
