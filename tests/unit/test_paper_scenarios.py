@@ -147,6 +147,14 @@ BAD = [
     (fault_line("connections: {refused: 0}"), 4, "steps[0].connections.refused", "no time to refuse for"),
     ("steps:\n  - at: 0\n    connections: cut\n  - at: -1\n    connections: cut\n", 4, "steps[1].at", "time"),
     ("steps:\n  - at: 0\n", 2, "steps[0]", "no action at all"),
+    (fault_line(f"fault: {{kind: delay, seconds: {'9' * 400}}}"), 4, "steps[0].fault.seconds", "400 digits"),
+    (fault_line(f"fault: {{kind: delay, seconds: {'9' * 5000}}}"), 4, "steps[0].fault.seconds", "5000 digits"),
+    (fault_line(f"fault: {{kind: delay, seconds: 0x{'f' * 5000}}}"), 4, "steps[0].fault.seconds", "5000 hex digits"),
+    (fault_line(f"fault: {{kind: delay, seconds: {'1:' * 300}0.5}}"), 4, "steps[0].fault.seconds", "300 sixties"),
+    (fault_line("fault: {kind: delay, seconds: .nan}"), 4, "steps[0].fault.seconds", "no number"),
+    (fault_line("fault: {kind: delay, seconds: .inf}"), 4, "steps[0].fault.seconds", "endless"),
+    (fault_line("fault: {kind: delay, seconds: 2026-99-99}"), 4, "steps[0].fault.seconds", "no date"),
+    (fault_line("2026-99-99: 1"), 4, "steps[0].2026-99-99", "no date as a field"),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Final
 
 from paper_exchange.amounts import ControlInvalidError
@@ -66,7 +65,6 @@ def number(low: float, high: float, *, above: bool = False) -> Read:
         fits = (
             not isinstance(given, bool)
             and isinstance(given, (int, float))
-            and isfinite(given)
             and low <= given <= high
             and not (above and given == low)
         )

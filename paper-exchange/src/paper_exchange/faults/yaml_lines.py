@@ -46,9 +46,18 @@ def _walk(node: yaml.Node, field: str, lines: dict[str, int]) -> None:
             if name in lines:
                 raise YamlInvalidError(f"{name}: expected this field once, got it twice", _line(key.start_mark))
             lines[name] = _line(key.start_mark)
+            _walk(key, name, lines)
             _walk(value, name, lines)
     elif isinstance(node, yaml.SequenceNode):
         for place, value in enumerate(node.value):
             name = f"{field}[{place}]"
             lines[name] = _line(value.start_mark)
             _walk(value, name, lines)
+    else:
+        try:
+            # Python reads and writes no decimal number of more than 4300 digits.
+            repr(yaml.SafeLoader("").construct_object(node))
+        except (ArithmeticError, ValueError) as error:
+            raise YamlInvalidError(
+                f"{field or 'body'}: expected a value, got one that cannot be read: {error}", _line(node.start_mark)
+            ) from error
