@@ -227,9 +227,32 @@ async def test_a_page_without_an_answer_says_that_it_is_old(page: Chrome) -> Non
         await seen(page, "state", state)
 
 
-async def test_the_page_of_another_site_changes_nothing(browser: Chrome, exchange: PaperExchange) -> None:
+@pytest.mark.parametrize("host", ["paper-exchange", "localhost"])
+async def test_the_page_works_by_any_name_of_its_own(browser: Chrome, exchange: PaperExchange, host: str) -> None:
     await exchange.clear_faults()
-    await asyncio.to_thread(browser.get, f"{exchange.base_url}/api/v3/ping")
+    await asyncio.to_thread(browser.get, exchange.control_url.replace("127.0.0.1", host))
+    await seen(browser, "state", "ready")
+    await click(browser, "start")
+    await seen(browser, "faults", "rest_status")
+    await exchange.clear_faults()
+
+
+async def test_a_name_that_its_owner_let_lead_to_the_exchange_changes_nothing(
+    browser: Chrome, exchange: PaperExchange
+) -> None:
+    await exchange.clear_faults()
+    await asyncio.to_thread(browser.get, exchange.control_url.replace("127.0.0.1", "rebound.example"))
+    await seen(browser, "state", "ready")
+    await click(browser, "start")
+    await seen(browser, "refused", "the page of another site")
+    async with exchange.session.get(f"{exchange.control_url}/control/faults") as answer:
+        assert (await answer.json())["faults"] == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "paper-exchange"])
+async def test_the_page_of_another_site_changes_nothing(browser: Chrome, exchange: PaperExchange, host: str) -> None:
+    await exchange.clear_faults()
+    await asyncio.to_thread(browser.get, f"{exchange.base_url}/api/v3/ping".replace("127.0.0.1", "other.example"))
     call = """
       const done = arguments[arguments.length - 1];
       const request = {method: 'POST', mode: 'no-cors', body: arguments[1]};
@@ -237,6 +260,7 @@ async def test_the_page_of_another_site_changes_nothing(browser: Chrome, exchang
     """
     fault = json.dumps({"kind": "rest_status", "status": 503, "seconds": 20})
     url = f"{exchange.control_url}/control/faults"
-    assert await asyncio.to_thread(browser.execute_async_script, call, url, fault) == "sent"
+    target = url.replace("127.0.0.1", host)
+    assert await asyncio.to_thread(browser.execute_async_script, call, target, fault) == "sent"
     async with exchange.session.get(url) as answer:
         assert (await answer.json())["faults"] == []

@@ -22,6 +22,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-quic",
+    # Names of sites that are this machine too, and which a browser does not trust as it does localhost.
+    "--host-resolver-rules=MAP *.example 127.0.0.1, MAP paper-exchange 127.0.0.1",
 )
 
 

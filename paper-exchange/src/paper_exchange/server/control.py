@@ -19,6 +19,7 @@ from paper_exchange.faults.fields import Field, read_object
 from paper_exchange.faults.scenario import open_scenario, read_scenario, shipped
 from paper_exchange.market.playback import Playback, SpeedInvalidError, speed_of
 from paper_exchange.overview import overview
+from paper_exchange.server.cross_site import from_another_site
 from paper_exchange.server.status_page import status_page
 from paper_exchange.venue import Venue
 
@@ -195,11 +196,12 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    # Browsers send this header: what another site's page does is not what who runs the exchange wants.
-    if request.method != "GET" and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        return web.json_response(
-            {"error": "the page of another site may change nothing here; use the control port's own page"}, status=403
+    if from_another_site(request.method, request.headers):
+        told = (
+            "the page of another site may change nothing here; use the control port's own page, "
+            "by HTTPS, an IP address, localhost or a name inside of the cluster"
         )
+        return web.json_response({"error": told}, status=403)
     try:
         return await handler(request)
     except NotFoundError as error:
