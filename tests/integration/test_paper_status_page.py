@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -27,7 +30,9 @@ pytestmark = [
 ]
 
 SYMBOL = "BTCUSDT"
+PREFIX = "/api/v1/namespaces/trading/services/paper-exchange:control/proxy/"
 DEADLINE_SECONDS = 20.0
+POLICY = "Content-Security-Policy"
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
 T = TypeVar("T")
 
@@ -85,6 +90,11 @@ async def seen(browser: Chrome, ident: str, *expected: str) -> str:
         return text if all(one in text for one in expected) else None
 
     return str(await until(browser, f"{ident}: {', '.join(expected)}", shown))
+
+
+async def played_at(exchange: PaperExchange, speed: float) -> bool:
+    async with exchange.session.get(f"{exchange.control_url}/control/market") as answer:
+        return bool((await answer.json())["speed"] == speed)
 
 
 async def click(browser: Chrome, ident: str) -> None:
@@ -202,15 +212,9 @@ async def test_the_speed_of_the_market_is_chosen_and_shown_on_the_page_and_order
 ) -> None:
     select = await asyncio.to_thread(lambda: Select(page.find_element(By.ID, "speed")))
     await until(page, "real time", lambda _: select.first_selected_option.text == "1 times")
-    url = f"{exchange.control_url}/control/market"
     for chosen, speed in (("60 times", 60), ("paused", 0)):
         await asyncio.to_thread(select.select_by_visible_text, chosen)
-
-        async def played(wanted: float = speed) -> bool:
-            async with exchange.session.get(url) as answer:
-                return bool((await answer.json())["speed"] == wanted)
-
-        await waiting.until(f"the market is played at {speed}", played)
+        await waiting.until(f"the market is played at {speed}", partial(played_at, exchange, speed))
         await Sender(exchange, account).signed("GET", "/api/v3/account")
     # One that is none of the page's own, and set by somebody else.
     await exchange.set_speed(2.5)
@@ -225,6 +229,46 @@ async def test_a_page_without_an_answer_says_that_it_is_old(page: Chrome) -> Non
         now: dict[str, Any] = {"offline": offline, **conditions}
         await asyncio.to_thread(page.execute_cdp_cmd, "Network.emulateNetworkConditions", now)
         await seen(page, "state", state)
+
+
+@asynccontextmanager
+async def behind_a_path(exchange: PaperExchange) -> AsyncIterator[str]:
+    """The page's address at a proxy that does as `kubectl proxy`: a path before it, and another Host behind it."""
+
+    async def pass_on(request: web.Request) -> web.Response:
+        url = f"{exchange.control_url}/{request.match_info['path']}"
+        headers = {name: value for name, value in request.headers.items() if name not in ("Connection", "Host")}
+        headers["Host"] = "api-server.example:6443"
+        body = await request.read()
+        call = exchange.session.request(request.method, url, params=request.query, headers=headers, data=body)
+        async with call as answer:
+            kept = {name: value for name, value in answer.headers.items() if name in ("Content-Type", POLICY)}
+            return web.Response(status=answer.status, headers=kept, body=await answer.read())
+
+    app = web.Application()
+    app.router.add_route("*", PREFIX + "{path:.*}", pass_on)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}{PREFIX}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_page_works_behind_a_path_as_of_kubectl_proxy(browser: Chrome, exchange: PaperExchange) -> None:
+    await exchange.clear_faults()
+    async with behind_a_path(exchange) as url:
+        await asyncio.to_thread(browser.get, url)
+        await seen(browser, "state", "ready")
+        await click(browser, "start")
+        await seen(browser, "faults", "rest_status")
+        await asyncio.to_thread(browser.find_element(By.CSS_SELECTOR, "#faults button").click)
+        await seen(browser, "none", "None")
+        select = await asyncio.to_thread(lambda: Select(browser.find_element(By.ID, "speed")))
+        await asyncio.to_thread(select.select_by_visible_text, "60 times")
+        await waiting.until("the market is played faster", partial(played_at, exchange, 60))
+    await exchange.set_speed(1)
 
 
 @pytest.mark.parametrize("host", ["paper-exchange", "localhost"])
