@@ -138,7 +138,8 @@ async def world(cluster: LocalCluster, folder: Path) -> AsyncIterator[World]:
     kubeconfig = cluster.kubeconfig()
     kube = await Kube.of(kubeconfig)
     kubelet = KubeletProcesses(kube, node_name("campaign"), folder / "pods")
-    async with spawn_paper_exchange(folder / "exchange", symbols=SYMBOL, seed=7) as exchange:
+    # The bots of all lives have one address here; what limits a bot there is not what a life tries.
+    async with spawn_paper_exchange(folder / "exchange", symbols=SYMBOL, seed=7, weight_per_minute=60_000) as exchange:
         await kubelet.start()
         try:
             yield World(cluster, kube, await Access.load(str(kubeconfig)), exchange, kubelet, folder)

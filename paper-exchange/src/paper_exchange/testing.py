@@ -173,6 +173,7 @@ async def spawn_paper_exchange(
     port: int = 0,
     journal: Path | None = None,
     scenario: str = "",
+    weight_per_minute: int = 6000,
     log: IO[bytes] | None = None,
 ) -> AsyncIterator[PaperExchange]:
     """An exchange as a process of its own, ended with SIGTERM unless it was killed; `log` is where it writes its log.
@@ -191,6 +192,7 @@ async def spawn_paper_exchange(
         f"--market={market}",
         f"--seed={seed}",
         f"--scenario={scenario}",
+        f"--weight-limit={weight_per_minute}",
         *([f"--journal={journal}"] if journal else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
