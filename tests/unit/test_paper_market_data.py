@@ -18,6 +18,7 @@ from paper_exchange.market import open_market, tape
 from paper_exchange.market.events import MarketTrade
 from paper_exchange.market.tape import Tape
 from paper_exchange.market_data import MarketData
+from paper_exchange.server.rest import Sent
 from paper_exchange.store import Store
 from paper_exchange.tickers import Figures
 from paper_exchange.venue import Venue
@@ -291,3 +292,23 @@ def test_a_ticker_costs_by_the_number_of_symbols(quotes: Quotes) -> None:
     assert (quotes.weight("ticker/24hr"), quotes.weight("ticker/24hr", symbol=SYMBOL)) == (80, 2)
     assert [quotes.weight("ticker", symbols=named(count)) for count in (1, 2, 50, 99)] == [4, 8, 200, 200]
     assert [quotes.weight("depth", limit=limit) for limit in ("100", "500", "1000", "5000")] == [5, 25, 50, 250]
+
+
+def test_a_wrong_clock_is_told_as_the_time_and_changes_nothing_else() -> None:
+    desk = RestDesk()
+    desk.trade("30000", "1")
+    ask = f"symbol={SYMBOL}"
+    queries = {"avgPrice": ask, "referencePrice": ask, "ticker/24hr": ask, "klines": f"{ask}&interval=1m"}
+
+    def told(skew_ms: int = 0) -> list[Any]:
+        return [
+            desk.rest.respond(Sent("GET", f"/api/v3/{path}", query), skew_ms).body for path, query in queries.items()
+        ]
+
+    true = told()
+    for skew_ms in (HOUR_MS, -HOUR_MS):
+        for path in ("time", "exchangeInfo"):
+            answer = desk.rest.respond(Sent("GET", f"/api/v3/{path}"), skew_ms).body
+            assert answer["serverTime"] == desk.now + skew_ms
+        assert told(skew_ms) == true
+    assert told() == true

@@ -54,6 +54,8 @@ def test_of_the_oldest_bucket_only_the_part_inside_the_window_counts() -> None:
     assert mean.value(10_750) == 340  # (100 / 4 + 400) / 1.25
     assert mean.value(11_000) == 400
     assert mean.value(16_000) is None
+    # Who asks for another time changes nothing.
+    assert mean.value(10_500) == 300
 
 
 @pytest.mark.parametrize(

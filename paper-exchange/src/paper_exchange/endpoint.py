@@ -36,6 +36,13 @@ class Call:
     api_key: str = ""
     excess: ExchangeError | None = None
     """The refusal of the order limit, where the endpoint answers in spite of it."""
+    skew_ms: int = 0
+    """How far the clock that the sender sees is ahead of the exchange's."""
+
+    @property
+    def server_time(self) -> int:
+        """What the exchange tells as its time; all else goes by `now`."""
+        return self.now + self.skew_ms
 
     def limit(self, default: int, maximum: int) -> int:
         """The parameter `limit`, cut to what the endpoint gives at most; -1130 for 0."""

@@ -27,7 +27,7 @@ class ExchangeInfo:
         show_sets = requests.flag(params, "showPermissionSets", absent=True)
         return {
             "timezone": "UTC",
-            "serverTime": call.now,
+            "serverTime": call.server_time,
             "rateLimits": self._limits.info(),
             "exchangeFilters": self._exchange.rules.filters(),
             "symbols": [self._symbol(symbol, show_sets) for symbol in self._chosen(params)],

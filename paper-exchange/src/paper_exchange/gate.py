@@ -82,9 +82,7 @@ class Gate:
             if route.trade:
                 # Time has passed since the key was proven: what is too old by now must not reach the engine.
                 check_time(request.params, now + request.skew_ms)
-            # Only what is told to everybody shows a wrong clock: orders and fills keep the engine's time.
-            shown = now + request.skew_ms if route.security is Security.NONE else now
-            result = route.answer(Call(request.params, uid, shown, api_key, excess))
+            result = route.answer(Call(request.params, uid, now, api_key, excess, request.skew_ms))
         except ExchangeError as error:
             self._charge(request, weight, now)
             if route.orders and excess is None and error.code in _FROM_ENGINE:

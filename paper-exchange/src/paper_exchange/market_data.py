@@ -25,7 +25,7 @@ class MarketData:
         self.tickers = Tickers(venue)
         self.routes: dict[tuple[str, str], Route] = {
             ("GET", "/api/v3/ping"): Route(lambda _: {}, fixed(1)),
-            ("GET", "/api/v3/time"): Route(lambda call: {"serverTime": call.now}, fixed(1)),
+            ("GET", "/api/v3/time"): Route(lambda call: {"serverTime": call.server_time}, fixed(1)),
             ("GET", "/api/v3/depth"): Route(self._depth, _depth_weight),
             ("GET", "/api/v3/trades"): Route(self._trades, fixed(25)),
             ("GET", "/api/v3/historicalTrades"): Route(self._historical_trades, fixed(25)),

@@ -44,6 +44,11 @@ class MarketState:
     def record(self, time: int, base: int, quote: int) -> None:
         """Count traded amounts into the average price."""
         second = time // 1000
+        oldest = self._oldest(time)
+        while self._traded and self._traded[0][0] <= oldest:
+            _, had_base, had_quote = self._traded.popleft()
+            self._traded_base -= had_base
+            self._traded_quote -= had_quote
         if self._traded and self._traded[-1][0] == second:
             _, had_base, had_quote = self._traded.pop()
             self._traded.append((second, had_base + base, had_quote + quote))
@@ -58,11 +63,15 @@ class MarketState:
 
     def average(self, now: int) -> int | None:
         """Volume-weighted price of the last minutes, else (or over no minutes) the last price."""
-        oldest = now // 1000 - self.rules.average_minutes * 60
-        while self._traded and self._traded[0][0] <= oldest:
-            _, base, quote = self._traded.popleft()
-            self._traded_base -= base
-            self._traded_quote -= quote
-        if self._traded_base:
-            return self._traded_quote * SCALE // self._traded_base
-        return self.last
+        oldest = self._oldest(now)
+        base, quote = self._traded_base, self._traded_quote
+        for second, gone_base, gone_quote in self._traded:
+            if second > oldest:
+                break
+            base -= gone_base
+            quote -= gone_quote
+        return quote * SCALE // base if base else self.last
+
+    def _oldest(self, now: int) -> int:
+        """The last second that is too old for the average price."""
+        return now // 1000 - self.rules.average_minutes * 60

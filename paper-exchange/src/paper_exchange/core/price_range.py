@@ -60,13 +60,13 @@ class ReferencePrice:
 
     def value(self, now: int) -> int | None:
         """The reference price, of the oldest bucket only the part inside the window; None without trades."""
-        self._forget(now)
-        if not self._buckets:
-            return None
-        opened, trades, prices = self._buckets[0]
-        inside = min(self._width, opened + self._width - (now - self._window))
-        count = self._count - trades * _EXTRA + trades * _EXTRA * inside // self._width
-        total = self._total - prices * _EXTRA + prices * _EXTRA * inside // self._width
+        count, total = self._count, self._total
+        for opened, trades, prices in self._buckets:
+            inside = max(0, opened + self._width - (now - self._window))
+            if inside >= self._width:
+                break
+            count -= trades * _EXTRA - trades * _EXTRA * inside // self._width
+            total -= prices * _EXTRA - prices * _EXTRA * inside // self._width
         return total // count if count else None
 
     def _forget(self, now: int) -> None:
