@@ -83,18 +83,18 @@ _STEPS: Final[tuple[tuple[float, float], ...]] = (
     (4, 0.999),
     (8, 1.000),  # an entry
     (13, 0.999),  # an exit by signal
-    (17, 1.000),  # an entry
-    (22, 0.970),  # its stop
-    (26, 0.971),  # an entry
-    (31, 1.000),  # its take-profit
-    (34, 0.998),
-    (37, 0.999),  # an entry that is sold by the drain
-    (50, 0.998),
-    (53, 0.999),  # an entry that must not be
+    (15, 1.000),  # an entry; no signal ends what a death at the exit left, for longer than the deadline
+    (30, 0.970),  # its stop
+    (34, 0.971),  # an entry
+    (39, 1.000),  # its take-profit
+    (42, 0.998),
+    (45, 0.999),  # an entry that is sold by the drain
+    (58, 0.998),
+    (61, 0.999),  # an entry that must not be
 )  # fmt: skip
-_SAFE_AT: Final = 42.0
-_DRAIN_AT: Final = 45.0
-_CALM_AT: Final = 56.0
+_SAFE_AT: Final = 50.0
+_DRAIN_AT: Final = 53.0
+_CALM_AT: Final = 64.0
 """From then on without faults."""
 
 FAULTS: Final[dict[str, dict[str, Any]]] = {
