@@ -18,8 +18,9 @@ from paper_exchange.market.events import (
     MarketTrade,
     SymbolUnknownError,
 )
+from paper_exchange.market.moods import Mood
 from paper_exchange.market.profiles import PROFILES
-from paper_exchange.market.synthetic import HISTORY_SECONDS, LogPrice
+from paper_exchange.market.synthetic import HISTORY_SECONDS, LogPrice, SyntheticMarket
 
 START_MS = 1_700_000_000_123
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
@@ -165,3 +166,13 @@ def test_an_unknown_spec_is_refused_with_the_forms_there_are(spec: str) -> None:
         MarketSpecInvalidError, match=r"expected `synthetic`, `synthetic:calm.*`, `capture:DIR`, `archive:DIR` or `live"
     ):
         open_market(spec, SYMBOLS, 1, START_MS)
+
+
+def test_a_market_that_falls_without_end_stays_above_0() -> None:
+    market = SyntheticMarket(
+        ["BTCUSDT"], lambda _: Random(1), START_MS, Mood(homing=0.0, drift=-100.0, every_ms=10**12)
+    )
+    happened = list(islice(market.events(), 200))
+    assert {event.price > 0 for event in happened if isinstance(event, MarketTrade)} == {True}
+    books = [event for event in happened if isinstance(event, BookUpdate)]
+    assert min(price for book in books for price, _ in (*book.bids, *book.asks)) > 0

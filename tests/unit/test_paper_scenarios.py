@@ -17,12 +17,12 @@ from paper_exchange.faults.control import Faults
 from paper_exchange.faults.director import Director
 from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Subject
-from paper_exchange.faults.moves import Price
 from paper_exchange.faults.parsing import Known
 from paper_exchange.faults.scenario import ScenarioInvalidError, open_scenario, read_scenario, shipped
 from paper_exchange.faults.stagehand import Stagehand
+from paper_exchange.market.events import BookUpdate, MarketTrade
 from support.paper import SYMBOL, units
-from support.paper_rest import RestDesk
+from support.paper_rest import START_MS, RestDesk
 
 REPOSITORY = Path(__file__).parents[2]
 KNOWN = Known(
@@ -196,12 +196,68 @@ def test_a_scenario_is_a_file_a_shipped_one_or_the_record_of_a_run(tmp_path: Pat
 # -- markets -----------------------------------------------------------------------------------------------------
 
 
+def last_price(desk: RestDesk) -> str:
+    """The price of the last trade."""
+    return str(desk.send("GET", "/api/v3/ticker/price", f"symbol={SYMBOL}").body["price"])
+
+
 def test_the_whole_market_stands_elsewhere_after_a_gap() -> None:
     scene = Scene()
     scene.begin({"at": 0, "market": {"symbol": SYMBOL, "gap": "-10%"}})
     book = scene.desk.send("GET", "/api/v3/depth", f"symbol={SYMBOL}").body
     assert [level[0] for side in ("bids", "asks") for level in book[side]] == ["54000.00000000", "54001.00000000"]
-    assert scene.desk.send("GET", "/api/v3/ticker/price", f"symbol={SYMBOL}").body["price"] == "54000.00000000"
+    assert last_price(scene.desk) == "54000.00000000"
+
+
+@pytest.mark.parametrize(
+    ("gap", "price"),
+    [
+        pytest.param("-99.9999%", "0.06000000", id="deep"),
+        pytest.param("0.001", "0.01000000", id="below a tick"),
+        pytest.param("59000.119", "59000.11000000", id="off the tick"),
+        pytest.param("+9999%", "6059400.00000000", id="far up"),
+    ],
+)
+def test_a_gap_leaves_prices_on_the_tick_and_above_0(gap: str, price: str) -> None:
+    scene = Scene()
+    desk = scene.desk
+
+    def shown() -> list[Decimal]:
+        book = desk.send("GET", "/api/v3/depth", f"symbol={SYMBOL}").body
+        prices = [level[0] for side in ("bids", "asks") for level in book[side]]
+        return [Decimal(one) for one in [*prices, last_price(desk)]]
+
+    scene.begin({"at": 0, "market": {"symbol": SYMBOL, "gap": gap}})
+    assert last_price(desk) == price
+    # The market that is fed falls by more than is left.
+    levels = [((units("59000"), units("1")),), ((units("59001"), units("1")), (units("70000"), units("1")))]
+    desk.venue.feed(BookUpdate(SYMBOL, desk.now, *levels, snapshot=True))
+    desk.venue.feed(MarketTrade(SYMBOL, desk.now, Decimal("59000"), Decimal("0.1"), buyer_is_maker=True))
+    assert all(one >= Decimal("0.01") and one % Decimal("0.01") == 0 for one in shown())
+    desk.venue.feed(MarketTrade(SYMBOL, desk.now, Decimal("61000"), Decimal("0.1"), buyer_is_maker=True))
+    assert Decimal(last_price(desk)) == Decimal(price) + 1000
+    desk.venue.save_market()
+
+
+def test_a_market_cannot_be_made_dearer_than_the_store_can_tell() -> None:
+    scene = Scene()
+    for _ in range(5):
+        scene.begin({"at": 0, "market": {"symbol": SYMBOL, "gap": "+9999%"}})
+    scene.desk.venue.feed(MarketTrade(SYMBOL, START_MS, Decimal("90000"), Decimal("0.1"), buyer_is_maker=True))
+    scene.desk.venue.save_market()
+    assert 0 < units(last_price(scene.desk)) <= LARGEST
+
+
+def test_outsiders_trade_on_the_tick_and_above_0() -> None:
+    scene = Scene()
+    moves = [{"gap": "0.05"}, {"push": "-99%"}, {"trade": {"side": "SELL", "quantity": "1", "price": "-99%"}}]
+    moves += [{"push": "60000.119"}, {"trade": {"side": "SELL", "quantity": "1", "price": "59000.119"}}]
+    seen = []
+    for move in moves:
+        scene.begin({"at": 0, "market": {"symbol": SYMBOL} | move})
+        seen.append(last_price(scene.desk)[:-6])
+    assert seen == ["0.05", "0.01", "0.01", "60000.11", "59000.11"]
+    assert not scene.errors()
 
 
 def test_a_gap_goes_through_a_stop_limit_that_rests_unfilled() -> None:
@@ -245,8 +301,7 @@ def test_outsiders_trade_and_sweep_the_book_to_a_price() -> None:
     assert filled == ["0.30000000"]
     scene.wait(1)
     assert [event["z"] for event in scene.told if event.get("x") == "TRADE"] == ["0.30000000", "1.00000000"]
-    price = scene.desk.send("GET", "/api/v3/ticker/price", f"symbol={SYMBOL}").body["price"]
-    assert price == "62830.00000000"
+    assert last_price(scene.desk) == "62830.00000000"
 
 
 def test_filters_change_for_new_orders_and_are_told() -> None:
@@ -333,4 +388,3 @@ def test_every_shipped_scenario_is_understood() -> None:
 def test_a_price_stays_within_what_can_be_stored() -> None:
     with pytest.raises(ControlInvalidError, match="price: expected a decimal text above 0"):
         positive_units("price", "99999999999999")
-    assert Price(share=Decimal(10**9)).from_last(LARGEST // 2, 10**6) <= LARGEST

@@ -15,7 +15,7 @@ from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.model import Order, OrderList, Trade
 from paper_exchange.core.state import Changes, TradePrint, UserEvent
 from paper_exchange.core.symbols import SYMBOLS
-from paper_exchange.core.units import to_decimal, to_units
+from paper_exchange.core.units import LARGEST, to_decimal, to_units
 from paper_exchange.journal import Journal
 from paper_exchange.keys import ANY_USE, ApiKey, KeyTerms
 from paper_exchange.market.candles import CandleBook
@@ -81,7 +81,8 @@ class Venue:
         self.deleted_key_listeners: list[Callable[[ApiKey], None]] = []
         """Called with a key that is one no longer."""
         self._sinks: dict[int, list[UserSink]] = {}
-        self._shifts: dict[str, Decimal] = {}
+        self._shifts: dict[str, int] = {}
+        """By symbol, in units and whole ticks: how far above the market that is fed its own one stands."""
         self._stored = Histogram("paper_exchange_store_seconds", "Time that a transaction took", registry=registry)
         self._trades = Counter("paper_exchange_trades", "Fills of orders of our accounts", registry=registry)
         self._orders = Counter("paper_exchange_order_events", "Order events", ["execution"], registry=registry)
@@ -98,12 +99,14 @@ class Venue:
 
         Where the symbol's price before a restart is given, the new market is shifted to that price.
         """
-        shift = Decimal(0) if last_price is None else to_decimal(last_price) - history[-1].close
-        if min(candle.low for candle in history) + shift <= 0:
-            shift = Decimal(0)
+        tick = self.exchange.market(symbol).rules.tick
+        last = to_units(history[-1].close)
+        shift = 0 if last_price is None else (last_price - last) // tick * tick
+        if to_units(min(candle.low for candle in history)) + shift <= 0:
+            shift = 0
         self._shifts[symbol] = shift
         if shift:
-            history = [_shifted(candle, shift) for candle in history]
+            history = [_shifted(candle, to_decimal(shift)) for candle in history]
         self.candles[symbol] = CandleBook(symbol, history, self.exchange.market(symbol).next_trade_id)
         recent = history[-300:]
         self.exchange.seed(
@@ -115,15 +118,18 @@ class Venue:
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def feed(self, event: MarketEvent) -> None:
-        """One event of the outside market, at its own time."""
-        shift = self._shifts[event.symbol]
+        """One event of the outside market, at its own time.
+
+        Where a gap is so deep that a price would be less than a tick, trades are at one tick, and the book ends there.
+        """
+        shift, rules = self._shifts[event.symbol], self.exchange.market(event.symbol).rules
         if isinstance(event, TradingStatus):
             (self._halted.discard if event.trading else self._halted.add)(event.symbol)
             self._put_status(event.symbol)
         elif isinstance(event, MarketTrade):
             self.exchange.on_trade(
                 event.symbol,
-                to_units(event.price + shift),
+                min(max(to_units(event.price) + shift, rules.tick), LARGEST),
                 to_units(event.quantity),
                 event.buyer_is_maker,
                 event.time_ms,
@@ -131,15 +137,23 @@ class Venue:
         else:
             bids, asks = event.bids, event.asks
             if shift:
-                by = to_units(shift)
-                bids = tuple((price + by, quantity) for price, quantity in bids)
-                asks = tuple((price + by, quantity) for price, quantity in asks)
+                bids, asks = (
+                    tuple((price + shift, size) for price, size in levels if rules.tick <= price + shift <= LARGEST)
+                    for levels in (bids, asks)
+                )
             self.exchange.on_book(event.symbol, bids, asks, event.snapshot, event.time_ms)
         self.commit()
 
     def gap(self, symbol: str, by: int) -> None:
-        """The outside market jumps by so much, and all that comes of it later is there."""
-        self._shifts[symbol] += to_decimal(by)
+        """The outside market jumps by so much, and all that comes of it later is there.
+
+        It jumps by whole ticks, and not below one.
+        """
+        market = self.exchange.market(symbol)
+        last, tick = market.last or 0, market.rules.tick
+        by = market.rules.on_tick(last + by) - last
+        by = by // tick * tick if by > 0 else -by // tick * -tick
+        self._shifts[symbol] += by
         self.exchange.gap(symbol, by, self.now_ms())
         self.commit()
 

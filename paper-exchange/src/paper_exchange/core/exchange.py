@@ -32,7 +32,7 @@ from paper_exchange.core.reports import Json
 from paper_exchange.core.requests import AmendTarget, CancelTarget, NewOrder
 from paper_exchange.core.state import Changes, Output, State, generated_id
 from paper_exchange.core.triggers import forget_ended, wait
-from paper_exchange.core.units import SCALE
+from paper_exchange.core.units import LARGEST, SCALE
 
 
 class Exchange(State):
@@ -184,7 +184,9 @@ class Exchange(State):
         with self._input(now, market):
             forget_pushed(market)
             for ladder in (market.bids, market.asks):
-                ladder.replace([(level + by, quantity) for level, quantity in ladder.outside() if level + by > 0])
+                ladder.replace(
+                    [(level + by, quantity) for level, quantity in ladder.outside() if 0 < level + by <= LARGEST]
+                )
             fill_crossed(self, market)
             left = trade_with_resting(self, market, price, market.rules.step, by < 0)
             if left:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from paper_exchange.core.model import StpMode
 from paper_exchange.core.price_range import PriceRange
-from paper_exchange.core.units import text, to_units
+from paper_exchange.core.units import LARGEST, text, to_units
 
 ORDER_TYPES: Final = (
     "LIMIT",
@@ -66,6 +66,10 @@ class SymbolRules:
     min_trailing_delta: int = 10
     max_trailing_delta: int = 2000
     price_range: PriceRange = field(default_factory=PriceRange)
+
+    def on_tick(self, price: int) -> int:
+        """The price at or below, a whole number of ticks: one tick at least, and what fits the wire at most."""
+        return min(max(price, self.tick), LARGEST) // self.tick * self.tick
 
     def info(self, status: str) -> dict[str, Any]:
         """The symbol's row in `GET /api/v3/exchangeInfo`."""

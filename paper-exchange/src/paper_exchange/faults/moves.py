@@ -11,7 +11,6 @@ from typing import Any, Final
 from paper_exchange.amounts import ControlInvalidError, parse_deposits, parse_settings, positive_units
 from paper_exchange.core.model import AccountSettings, Side
 from paper_exchange.core.symbols import STATUSES
-from paper_exchange.core.units import LARGEST
 from paper_exchange.faults.fields import Field, Read, invalid, one_of, read_object, whole
 
 _PERCENT: Final = re.compile(r"[+-][0-9]{1,4}(\.[0-9]{1,4})?%")
@@ -36,11 +35,9 @@ class Price:
     units: int = 0
     share: Decimal | None = None
 
-    def from_last(self, last: int, tick: int) -> int:
-        """The price in units, a whole number of ticks where it is relative."""
-        if self.share is None:
-            return self.units
-        return min(int(last * (1 + self.share)), LARGEST) // tick * tick
+    def from_last(self, last: int) -> int:
+        """The price in units, of which a market takes the next one that is on its tick."""
+        return self.units if self.share is None else int(last * (1 + self.share))
 
 
 @dataclass(frozen=True, slots=True)

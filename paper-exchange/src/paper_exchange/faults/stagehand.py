@@ -7,7 +7,7 @@ from paper_exchange.core.errors import ExchangeError
 from paper_exchange.core.market import MarketState
 from paper_exchange.core.model import Order, Side
 from paper_exchange.core.units import text
-from paper_exchange.faults.moves import AccountMove, Fill, MarketMove
+from paper_exchange.faults.moves import AccountMove, Fill, MarketMove, Price
 from paper_exchange.venue import Venue
 
 
@@ -22,24 +22,23 @@ class Stagehand:
     def move_market(self, move: MarketMove) -> None:
         """Do it; ControlInvalidError or ExchangeError where the market does not let it be done."""
         market, exchange, now = self._venue.exchange.market(move.symbol), self._venue.exchange, self._venue.now_ms()
-        tick = market.rules.tick
         if move.status is not None:
             self._venue.change_status(move.symbol, move.status)
         if move.filters is not None:
             exchange.change_filters(move.symbol, dict(move.filters))
         if move.gap is not None:
-            last = _last(market)
-            self._venue.gap(move.symbol, move.gap.from_last(last, tick) - last)
+            self._venue.gap(move.symbol, _price(market, move.gap) - _last(market))
         try:
             if move.push is not None:
-                exchange.push_trade(move.symbol, move.push.from_last(_last(market), tick), now)
+                exchange.push_trade(move.symbol, _price(market, move.push), now)
             if move.trade is not None:
-                price = move.trade.price.from_last(_last(market), tick)
+                price = _price(market, move.trade.price)
                 exchange.on_trade(move.symbol, price, move.trade.quantity, move.trade.side is Side.SELL, now)
             if move.fill is not None:
                 order = _best(market, move.fill.side)
                 part = _part(market, order, move.fill)
                 # One tick through its price: nobody waits before it.
+                tick = market.rules.tick
                 price = order.price + (tick if order.side is Side.SELL else -tick)
                 exchange.on_trade(move.symbol, price, part, order.side is Side.BUY, now)
         finally:
@@ -85,6 +84,10 @@ def _last(market: MarketState) -> int:
     if market.last is None:
         raise ControlInvalidError(f"symbol: expected one that has traded, got {market.rules.symbol!r}")
     return market.last
+
+
+def _price(market: MarketState, asked: Price) -> int:
+    return market.rules.on_tick(asked.from_last(_last(market)))
 
 
 def _best(market: MarketState, side: Side) -> Order:

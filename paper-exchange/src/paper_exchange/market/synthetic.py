@@ -102,7 +102,8 @@ class SyntheticSymbol:
         while True:
             seconds = BOOK_INTERVAL_MS / 1000
             elapsed_ms = time_ms - start_ms
-            mid = self._home * math.exp(self._price.advance(seconds, self._mood.push(elapsed_ms, BOOK_INTERVAL_MS)))
+            moved = self._price.advance(seconds, self._mood.push(elapsed_ms, BOOK_INTERVAL_MS))
+            mid = max(1.0, self._home * math.exp(moved))
             may_trade = not (self._mood.halts and self._mood.happens(elapsed_ms))
             if may_trade is not trading:
                 trading = may_trade
