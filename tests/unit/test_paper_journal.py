@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,51 @@ def test_a_last_line_that_was_cut_off_is_left_out_and_written_over(tmp_path: Pat
     again = replay(journal, lambda _: None)
     assert again.starts == whole.starts + 1
     assert not again.difference
+
+
+@contextmanager
+def full_disk(file: Path, left: int) -> Iterator[None]:
+    """Files may be no longer than one is now, and so many bytes: then writing fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + left, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("row", [pytest.param(0, id="in the input"), pytest.param(1, id="in the digest")])
+def test_what_a_full_disk_refused_is_written_once_when_there_is_room(tmp_path: Path, row: int) -> None:
+    journal = tmp_path / "journal.jsonl"
+    desk = RestDesk(journal=journal)
+    heard: list[str] = []
+    desk.venue.subscribe(desk.key.uid, lambda payload: heard.append(payload["e"]))
+    desk.place()
+    of_one = len(heard)
+    placing = journal.read_bytes().splitlines(keepends=True)[-2:]
+    with full_disk(journal, left=len(placing[0]) * row + 10):
+        for _ in range(3):
+            with pytest.raises(OSError, match="File too large"):
+                desk.place()
+    assert len(heard) == of_one
+    desk.place()
+    assert len(heard) == 5 * of_one
+    desk.close()
+    lines: list[str] = []
+    done = replay(journal, lines.append)
+    assert not done.difference
+    assert done.outputs == len(lines)
+    assert journal.read_text().count('{"input":"place"') == 5
+
+
+def test_an_input_of_which_nothing_is_told_is_in_the_file_with_the_next_that_is_stored(tmp_path: Path) -> None:
+    desk = RestDesk(journal=tmp_path / "journal.jsonl")
+    desk.venue.exchange.change_filters(SYMBOL, {"tick": units("0.1")})
+    desk.venue.save_market()
+    exchange = replay(tmp_path / "journal.jsonl", lambda _: None).exchange
+    assert exchange is not None
+    assert exchange.market(SYMBOL).rules.tick == units("0.1")
+    desk.close()
 
 
 @pytest.mark.parametrize(

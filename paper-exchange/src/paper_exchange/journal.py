@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
@@ -56,6 +57,10 @@ class Journal:
             self._file = open_lines(path)
         except OSError as error:
             raise JournalFileError(f"expected a file that can be written, got {path}: {error.strerror}") from error
+        self._waiting = bytearray()
+        """What is not in the file yet, however often the disk refused it."""
+        self._told = 0
+        """Of the outputs that are still to be told, how many have their digest there."""
 
     def exchange(self, symbols: Iterable[str], start_ms: int) -> Exchange:
         """A new exchange of these symbols, all of whose inputs are written from now on."""
@@ -71,19 +76,28 @@ class Journal:
         """Write how fast the market is played from now on: for readers, for what it changes are the times of inputs."""
         self._write({"speed": speed, "time": now_ms})
 
-    def told(self, outputs: Iterable[Output]) -> None:
-        """Write what came of the inputs since the last time; nobody hears of it before."""
-        lines = [line_of(output) for output in outputs]
+    def told(self, outputs: Sequence[Output]) -> None:
+        """Write what came of the inputs since the last time that succeeded; nobody hears of it before. OSError."""
+        lines = [line_of(output) for output in outputs[self._told :]]
         if lines:
             self._write({"told": len(lines), "digest": digest(lines)})
-            self._file.flush()
+        self._told = len(outputs)
+        self.flush()
+        self._told = 0
+
+    def flush(self) -> None:
+        """Hand all that was written to the system. OSError: nothing is lost, and the next time goes on behind it."""
+        while self._waiting:
+            written = os.write(self._file.fileno(), self._waiting)
+            del self._waiting[:written]
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._file:
+            self.flush()
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._file.write(_ENCODER.encode(row).encode() + b"\n")
+        self._waiting += _ENCODER.encode(row).encode() + b"\n"
 
 
 class _Recorded(Exchange):

@@ -164,6 +164,8 @@ class Venue:
 
     def keep(self) -> None:
         """Store what the last input changed: nobody hears of it before."""
+        if self._journal is not None:
+            self._journal.flush()
         changes = self.exchange.changes
         if changes:
             # Taken only when it is stored: what the disk refused now is stored with the next input.
