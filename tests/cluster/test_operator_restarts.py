@@ -11,6 +11,7 @@ from support.operator_scene import Scene, logged
 from support.waiting import until
 from tradingbot_api import names
 from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_operator.certainty import GRANT_OVER_SECONDS
 
 pytestmark = pytest.mark.cluster
 
@@ -61,6 +62,19 @@ async def test_suspend_drains_and_ends_the_pod_and_resume_trades_again_without_a
     told = await reasons(scene)
     assert told.count("Suspended") == 1
     assert "PodReplaced" not in told
+
+
+async def test_a_suspended_bot_whose_pod_vanished_is_told_as_gone_once_its_last_grant_is_over(scene: Scene) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    double = scene.double()
+    double.drains = False
+    await patch(scene, suspend=True)
+    await until("the bot to be asked to drain", lambda: double.drain_requests)
+    await scene.kube.call("DELETE", scene.path("pods", "btcusdt"), {"gracePeriodSeconds": 0})
+    await scene.is_("SafeModeEngaged", "Unknown", "BotUnreachable", seconds=30)
+    await scene.is_("SafeModeEngaged", "True", "ProcessGone", seconds=GRANT_OVER_SECONDS + 20)
+    assert "podName" not in (await scene.bot())["status"]
 
 
 async def test_manual_shows_an_outdated_pod_and_never_restarts_a_live_bot(scene: Scene) -> None:

@@ -108,10 +108,12 @@ class BotObjects:
                 await self._reporter.tell_eviction(bot, memory, pod)
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
             return pod
+        wait = await self._certainty.gone_in(bot, memory)
         if spec.suspend:
             memory.pod_missing = SUSPENDED
+            # Nothing else brings a step once its process is certainly gone, and the status must say so.
+            again += [wait] if wait > 0 else []
             return None
-        wait = await self._certainty.gone_in(bot, memory)
         if wait > 0:
             memory.pod_missing = (
                 "The pod vanished before its end was seen; its process may still run. A new one is made when its "

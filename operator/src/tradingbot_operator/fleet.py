@@ -148,6 +148,8 @@ class Memory:
     had_pod: bool = False
     ended_on_purpose: bool = False
     """Its pod was ended to suspend or update it: another one is no replacement of a lost one."""
+    end_told: str = ""
+    """UID of the pod whose end on purpose was posted: a watch that hangs goes on showing it."""
     asked: Asked | None = None
     up_to_date: Finding = NO_POD
     failures: int = 0

@@ -219,7 +219,9 @@ class Restarts:
         elif action is PodStep.DELETE:
             memory.drain_asked, memory.ended_on_purpose = None, True
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
-            await self._reporter.post(bot, _notice(wanted, memory.up_to_date))
+            if memory.end_told != pod.uid:
+                memory.end_told = pod.uid
+                await self._reporter.post(bot, _notice(wanted, memory.up_to_date))
 
     async def _could_trade(self, bot: SeenBot, memory: Memory, status: BotStatus | None) -> bool:
         named = status is not None and status.account_uid is not None
