@@ -129,7 +129,7 @@ async def test_an_ed25519_key_signs_what_goes_over_the_wire(verb: str) -> None:
     async with wire(answer) as server, gateway(server.url, Credentials("key", None, pem)) as exchange:
         await exchange.sync_clock()
         if verb == "post":
-            await exchange.place_order(ORDER, exchange.stamp())
+            await exchange.place_order(ORDER, Stamp(1, 5_000))
         else:
             await exchange.open_orders("BTCUSDT")
 
@@ -193,6 +193,22 @@ async def test_used_weight_is_read_from_the_answers() -> None:
         assert exchange.counts.used_weight == 42
 
 
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirect_carries_neither_key_nor_order_to_another_host(status: int) -> None:
+    async with wire(answer_order) as other:
+
+        async def redirect(request: web.Request, _payload: str) -> web.StreamResponse:
+            return web.Response(status=status, headers={"Location": other.url + request.path_qs})
+
+        async with wire(redirect) as server, gateway(server.url, HMAC) as exchange:
+            with pytest.raises(AmbiguousError):
+                await exchange.place_order(ORDER, Stamp(1, 5_000))
+            with pytest.raises(AmbiguousError):
+                await exchange.open_orders("BTCUSDT")
+            assert len(server.sent("/order")) == 1
+        assert other.requests == []
+
+
 # --- streams ---
 
 
@@ -226,24 +242,41 @@ async def streaming() -> AsyncIterator[tuple[StreamServer, Streams]]:
     server = StreamServer()
     async with serving(server.handle) as url:
         server.url = url
-        socket_url = url.replace("http", "ws", 1)
-        streams = Streams(
-            stream_url=socket_url,
-            ws_api_url=f"{socket_url}/ws-api/v3",
-            symbol="BTCUSDT",
-            interval="1m",
-            subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
-            monotonic=time.monotonic,
-            random=Random(3),
-        )
-        task = asyncio.create_task(streams.run())
-        try:
+        async with running_streams(url) as streams:
             await until(lambda: streams.user_alive and bool(server.markets))
             yield server, streams
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+
+
+@asynccontextmanager
+async def running_streams(url: str) -> AsyncIterator[Streams]:
+    socket_url = url.replace("http", "ws", 1)
+    streams = Streams(
+        stream_url=socket_url,
+        ws_api_url=f"{socket_url}/ws-api/v3",
+        symbol="BTCUSDT",
+        interval="1m",
+        subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
+        monotonic=time.monotonic,
+        random=Random(3),
+    )
+    task = asyncio.create_task(streams.run())
+    try:
+        yield streams
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_streams_follow_no_redirect() -> None:
+    async with wire(answer_order) as other:
+
+        async def redirect(request: web.Request, _payload: str) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": other.url + request.path_qs})
+
+        async with wire(redirect) as server, running_streams(server.url) as streams:
+            await until(lambda: all("redirect" in (streams.health(name).last_error or "") for name in StreamName))
+        assert other.requests == []
 
 
 def kline(open_ms: int, *, closed: bool) -> dict[str, object]:

@@ -37,6 +37,7 @@ from tradingbot.gateway.port import (
     NewProtection,
     Stamp,
 )
+from tradingbot.gateway.redirects import refuse_redirects
 from tradingbot.model import (
     AccountSnapshot,
     BookTicker,
@@ -147,7 +148,7 @@ class BinanceExchange:
             api_key=credentials.api_key if credentials else None,
             api_secret=credentials.api_secret if credentials else None,
             private_key=credentials.private_key if credentials else None,
-            session_params={"trace_configs": [weight.trace()]},
+            session_params={"trace_configs": [weight.trace(), refuse_redirects()]},
         )
         client.API_URL = addresses.rest
         return cls(

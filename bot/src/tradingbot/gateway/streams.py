@@ -20,6 +20,7 @@ import aiohttp
 import structlog
 
 from tradingbot.gateway import payloads
+from tradingbot.gateway.redirects import refuse_redirects
 from tradingbot.model import BookTicker, Candle, UserEvent
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -104,7 +105,8 @@ class Streams:
 
     async def run(self) -> None:
         """Keep both connections until cancelled."""
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        configs = [refuse_redirects()]
+        async with aiohttp.ClientSession(trace_configs=configs) as session, asyncio.TaskGroup() as group:
             group.create_task(self._keep(session, StreamName.MARKET))
             group.create_task(self._keep(session, StreamName.USER))
 
