@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from paper_exchange.keys import TRADE, USER_DATA, ApiKey, KeyTerms
 from paper_exchange.server.rest import Reply, Sent
+from paper_exchange.server.ws_session import Session
 from support.paper import SYMBOL
 from support.paper_rest import RestDesk
 
@@ -177,3 +178,22 @@ def test_an_unknown_unit_of_time_is_refused(desk: RestDesk) -> None:
     reply = desk.send("GET", "/api/v3/time", **{"x-mbx-time-unit": "SECOND"})
     told = "Invalid value for time unit; expected either MICROSECOND or MILLISECOND."
     assert (reply.status, reply.body) == (400, {"code": -1194, "msg": told})
+
+
+def test_what_is_subscribed_with_a_dropped_key_ends(desk: RestDesk) -> None:
+    told: list[tuple[int, str]] = []
+    session = Session(
+        desk.venue, "10.0.0.1", show_limits=False, tell=lambda _, uid, event: told.append((uid, event["e"]))
+    )
+    desk.venue.deleted_key_listeners.append(session.on_key_deleted)
+    params = {"apiKey": desk.key.api_key, "timestamp": str(desk.now)}
+    session.methods["userDataStream.subscribe.signature"](params | {"signature": signed(desk.key, urlencode(params))})
+    desk.place()
+    desk.venue.reset({})
+    assert told[-1][1] == "outboundAccountPosition"
+    desk.venue.reset({}, drop_accounts=True)
+    assert told[-1] == (desk.key.uid, "eventStreamTerminated")
+    assert session.methods["session.subscriptions"]({}) == []
+    # The next account is another one: nobody hears of it who does not ask.
+    assert desk.account(USDT="5").uid != desk.key.uid
+    assert told[-1][1] == "eventStreamTerminated"

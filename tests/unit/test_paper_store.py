@@ -180,3 +180,29 @@ def test_the_log_is_moved_to_the_file_while_the_store_is_written(tmp_path: Path)
     again = Store(tmp_path)
     assert again.prices() == {f"S{one}USDT": 299_000 + one for one in range(200)}
     again.close()
+
+
+def given(desk: RestDesk) -> dict[str, int]:
+    """The ids that an order which fills, a list, a prevented match and an account get."""
+    key = desk.account(USDT="100000", BTC="5")
+    filled = desk.place(key, price="60001").body
+    pair = {"side": "SELL", "quantity": "0.01", "aboveType": "LIMIT_MAKER", "abovePrice": "61000"}
+    pair |= {"belowType": "STOP_LOSS", "belowStopPrice": "59000"}
+    group = desk.ask("POST", "/api/v3/orderList/oco", key=key, symbol=SYMBOL, **pair).body
+    desk.place(key, side="SELL", price="60000.5")
+    met = desk.place(key, price="60000.5", timeInForce="IOC").body["preventedMatches"]
+    desk.ask("DELETE", "/api/v3/openOrders", key=key, symbol=SYMBOL)
+    ids = {"account": key.uid, "order": filled["orderId"], "trade": filled["fills"][0]["tradeId"]}
+    return ids | {"list": group["orderListId"], "prevented": met[0]["preventedMatchId"]}
+
+
+@pytest.mark.parametrize("drop", [False, True], ids=["accounts stay", "accounts dropped"])
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_no_id_is_given_again_after_a_reset(tmp_path: Path, drop: bool, restarts: int) -> None:
+    desk = RestDesk(directory=tmp_path)
+    before = given(desk)
+    desk.venue.reset({}, drop_accounts=drop)
+    for _ in range(restarts):
+        desk.restart()
+    after = given(desk)
+    assert all(after[kind] > ident for kind, ident in before.items()), (before, after)

@@ -36,6 +36,18 @@ CREATE INDEX IF NOT EXISTS prevented_makers ON prevented (body ->> 'maker_order_
 """Over the stored objects themselves, so that a file of an older version has them too once it is opened."""
 
 
+_LAST_IDS: Final = """
+SELECT kind, max(last_id) FROM (
+    SELECT 'account' AS kind, max(uid) AS last_id FROM accounts
+    UNION ALL SELECT 'order', max(order_id) FROM orders
+    UNION ALL SELECT 'list', max(list_id) FROM lists
+    UNION ALL SELECT 'prevented ' || (body ->> 'symbol'), max(body ->> 'match_id') FROM prevented
+        GROUP BY body ->> 'symbol'
+    UNION ALL SELECT kind, last_id FROM wiped
+) WHERE last_id IS NOT NULL GROUP BY kind
+"""
+
+
 _Wanted = dict[str, int | str | None]
 """Conditions and their values; None for one that is not asked for."""
 
@@ -63,16 +75,12 @@ class History:
         found |= {order.order_id: order for order in members}
         return [found[ident] for ident in sorted(found)]
 
-    def last_ids(self) -> tuple[int, int]:
-        """The highest order id and list id that were given, or 0 and -1."""
-        (order_id,) = self._db.execute("SELECT ifnull(max(order_id), 0) FROM orders").fetchone()
-        (list_id,) = self._db.execute("SELECT ifnull(max(list_id), -1) FROM lists").fetchone()
-        return order_id, list_id
+    def last_ids(self) -> dict[str, int]:
+        """The highest ids that were given, also to what was wiped since.
 
-    def last_prevented(self, symbol: str) -> int:
-        """The highest id of a prevented match of a symbol, or -1."""
-        query = "SELECT ifnull(max(body ->> 'match_id'), -1) FROM prevented WHERE body ->> 'symbol' = ?"
-        return int(self._db.execute(query, (symbol,)).fetchone()[0])
+        By kind: `account`, `order`, `list`, `prevented BTCUSDT`, and, as of the last wipe, `trade BTCUSDT`.
+        """
+        return dict(self._db.execute(_LAST_IDS).fetchall())
 
     def last_trades(self) -> list[Trade]:
         """The newest trades, from which the ids of the next ones follow."""

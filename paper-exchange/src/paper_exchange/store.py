@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS prevented (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS prices (symbol TEXT PRIMARY KEY, price INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS statuses (symbol TEXT PRIMARY KEY, status TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS wiped (kind TEXT PRIMARY KEY, last_id INTEGER NOT NULL) STRICT;
 """
 
 
@@ -100,13 +101,15 @@ class Store:
         """Give an exchange its accounts, what is still at work and how symbols stand; `history` tells the rest."""
         lists = self.history.open_lists()
         orders = self.history.open_orders(lists)
+        last = self.history.last_ids()
         exchange.restore(
             self.accounts(),
             orders,
             lists,
             self.history.last_trades(),
-            last_ids=self.history.last_ids(),
-            last_prevented={symbol: self.history.last_prevented(symbol) for symbol in exchange.markets},
+            last_ids=(last.get("order", 0), last.get("list", -1)),
+            last_traded={symbol: last.get(f"trade {symbol}", 0) for symbol in exchange.markets},
+            last_prevented={symbol: last.get(f"prevented {symbol}", -1) for symbol in exchange.markets},
             statuses=dict(self._db.execute("SELECT symbol, status FROM statuses").fetchall()),
         )
         exchange.ended = self.history
@@ -121,9 +124,14 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM keys WHERE api_key = ?", (api_key,))
 
-    def wipe(self, *, drop_accounts: bool) -> None:
-        """Forget all orders, lists, trades and prevented ones, and, where they are dropped, all accounts and keys."""
+    def wipe(self, last_traded: Mapping[str, int], *, drop_accounts: bool) -> None:
+        """Forget all orders, lists, trades and prevented ones, and, where they are dropped, all accounts and keys.
+
+        The last ids of all of them stay, so that none is given again; `last_traded` are those of trades by symbol.
+        """
+        last = self.history.last_ids() | {f"trade {symbol}": ident for symbol, ident in last_traded.items()}
         with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO wiped VALUES (?, ?)", list(last.items()))
             for table in ("orders", "lists", "trades", "prevented", *(("accounts", "keys") if drop_accounts else ())):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608, they are ours
 

@@ -69,6 +69,7 @@ class Venue:
         self._over: deque[Order | OrderList] = deque()
         self._kept = kept
         self._forgotten = 0
+        self._last_uid = store.history.last_ids().get("account", _FIRST_UID - 1)
         self.keys = {key.api_key: key for key in store.api_keys()}
         self.candles: dict[str, CandleBook] = {}
         self.tapes = {s: Tape(start // 10) for s in self.exchange.markets}
@@ -239,16 +240,19 @@ class Venue:
     def reset(self, deposits: Mapping[str, int], *, drop_accounts: bool = False) -> None:
         """Begin anew, as the Testnet does about monthly: no orders, lists and trades; accounts with these balances.
 
-        Accounts and keys stay unless they are dropped; owners of open orders are told of their end.
+        Accounts and keys stay unless they are dropped, and with them whatever is subscribed; owners of open orders are
+        told of their end. Ids go on.
         """
         for uid in list(self.exchange.accounts):
             self.exchange.reset_account(uid, dict(deposits), self.now_ms())
         self.commit()
-        self.store.wipe(drop_accounts=drop_accounts)
+        last_traded = {symbol: state.next_trade_id - 1 for symbol, state in self.exchange.markets.items()}
+        self.store.wipe(last_traded, drop_accounts=drop_accounts)
         self.exchange.forget_all(drop_accounts=drop_accounts)
         self._over.clear()
         if drop_accounts:
-            self.keys.clear()
+            for key in list(self.keys.values()):
+                self._drop(key)
 
     def change_status(self, symbol: str, status: str) -> None:
         """What clients may do with a symbol until it is changed again; the market goes on whatever it is."""
@@ -274,7 +278,8 @@ class Venue:
 
     def create_account(self, deposits: Mapping[str, int], terms: KeyTerms = ANY_USE) -> ApiKey:
         """A new account with its first key."""
-        uid = max(self.exchange.accounts, default=_FIRST_UID - 1) + 1
+        self._last_uid += 1
+        uid = self._last_uid
         self.exchange.open_account(uid, dict(deposits), self.now_ms())
         self.commit()
         return self.create_key(uid, terms)
@@ -302,10 +307,13 @@ class Venue:
         if key is None or key.uid != uid:
             return False
         self.store.delete_key(api_key)
-        del self.keys[api_key]
+        self._drop(key)
+        return True
+
+    def _drop(self, key: ApiKey) -> None:
+        del self.keys[key.api_key]
         for hear in self.deleted_key_listeners:
             hear(key)
-        return True
 
     def subscribe(self, uid: int, sink: UserSink) -> Callable[[], None]:
         """Send the user events of an account to `sink` until the returned function is called."""

@@ -331,15 +331,17 @@ class Exchange(State):
         trades: Iterable[Trade],
         *,
         last_ids: tuple[int, int] = (0, -1),
+        last_traded: Mapping[str, int] | None = None,
         last_prevented: Mapping[str, int] | None = None,
         statuses: Mapping[str, str] | None = None,
     ) -> None:
         """Take over what was stored and is still at work, each in order of its id; orders go back to their places.
 
-        `last_ids` are the highest ids of orders and lists that were given, `last_prevented` of prevented matches by
-        symbol.
+        `last_ids` are the highest ids of orders and lists that were given, `last_traded` and `last_prevented` those of
+        trades and prevented matches by symbol, as far as trades themselves do not tell.
         """
         for symbol, market in self.markets.items():
+            market.next_trade_id = max(market.next_trade_id, (last_traded or {}).get(symbol, 0) + 1)
             market.next_prevented_id = (last_prevented or {}).get(symbol, -1) + 1
             market.status = (statuses or {}).get(symbol, market.status)
         self.accounts = {account.uid: account for account in accounts}
