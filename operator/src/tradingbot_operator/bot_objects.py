@@ -109,10 +109,11 @@ class BotObjects:
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
             return pod
         wait = await self._certainty.gone_in(bot, memory)
+        if wait > 0:
+            # Nothing else brings a step once its process is certainly gone, and the status must say so.
+            again.append(wait)
         if spec.suspend:
             memory.pod_missing = SUSPENDED
-            # Nothing else brings a step once its process is certainly gone, and the status must say so.
-            again += [wait] if wait > 0 else []
             return None
         if wait > 0:
             memory.pod_missing = (
@@ -124,7 +125,6 @@ class BotObjects:
                 if memory.vanished_pod
                 else "."
             )
-            again.append(wait)
             return None
         return await self.make_pod(bot, spec, memory)
 
