@@ -34,7 +34,6 @@ from paper_exchange.market.playback import Playback, SpeedInvalidError
 from paper_exchange.server.connections import HANDSHAKES, USUAL, ConnectionLimits, Connections
 from paper_exchange.server.control import Control
 from paper_exchange.server.front_door import FrontDoor
-from paper_exchange.server.http_log import http_logger
 from paper_exchange.server.live import USUAL_TIMES, LiveFeed, LiveTimes
 from paper_exchange.server.rest import RestApi
 from paper_exchange.server.stream_server import StreamServer
@@ -107,6 +106,10 @@ def steady_clock_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def _followed(market: str, speed: float) -> SpeedInvalidError:
+    return SpeedInvalidError(f"speed: expected 1, for {market} is followed, got {speed:g}")
+
+
 class PaperExchangeServer:
     """One exchange on its two ports, between `start` and `stop`."""
 
@@ -137,7 +140,7 @@ class PaperExchangeServer:
         if upstream is None:
             self._market = open_market(options.market, options.symbols, options.seed, begun_ms, loop=options.loop)
         elif options.speed != 1:
-            raise SpeedInvalidError(f"speed: expected 1, for {options.market} is followed, got {options.speed:g}")
+            raise _followed(options.market, options.speed)
         else:
             self.live = LiveFeed(
                 upstream,
@@ -207,12 +210,10 @@ class PaperExchangeServer:
             playback=None if self.live else self._playback,
             set_speed=self._set_speed,
         ).application()
-        self._runners = [
-            web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2)
-            for application in (public, control)
+        self._doors = [
+            FrontDoor(application, options.host, port)
+            for application, port in ((public, options.port), (control, options.control_port))
         ]
-        ports = options.port, options.control_port
-        self._doors = [FrontDoor(runner, options.host, port) for runner, port in zip(self._runners, ports, strict=True)]
         Gauge("paper_exchange_faults_active", "Faults in force", registry=registry).set_function(
             lambda: float(len(self.faults.engine.in_force()))
         )
@@ -238,8 +239,7 @@ class PaperExchangeServer:
                 self.venue.seed(symbol, history, None)
                 self.venue.set_known(symbol, False)
         urls = []
-        for runner, door in zip(self._runners, self._doors, strict=True):
-            await runner.setup()
+        for door in self._doors:
             bound = await door.open()
             host = "127.0.0.1" if self.options.host in ("0.0.0.0", "") else self.options.host  # noqa: S104, compared
             urls.append(f"http://{host}:{bound}")
@@ -265,9 +265,8 @@ class PaperExchangeServer:
         if self.live is not None:
             await self.live.close()
         self._connections.shut_down()
-        for runner, door in zip(self._runners, self._doors, strict=True):
+        for door in self._doors:
             await door.close()
-            await runner.cleanup()
         try:
             self.venue.save_market()
         finally:
@@ -314,7 +313,7 @@ class PaperExchangeServer:
     def _set_speed(self, speed: float) -> None:
         """Play on at this speed; SpeedInvalidError where the market is one that is followed."""
         if self.live is not None:
-            raise SpeedInvalidError(f"speed: expected 1, for {self.options.market} is followed, got {speed:g}")
+            raise _followed(self.options.market, speed)
         now = self.venue.now_ms()
         self._playback.set_speed(speed, now)
         if self._journal is not None:

@@ -7,18 +7,25 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from paper_exchange.server.http_log import http_logger
+
 
 class FrontDoor:
-    """Where an application listens; `open` before anything else."""
+    """Where an application listens, between `open` and `close`."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        """`runner` is set up; port 0 is chosen by the system and kept."""
-        self._runner, self._host, self._port = runner, host, port
+    def __init__(self, application: web.Application, host: str, port: int) -> None:
+        """Port 0 is chosen by the system and kept."""
+        self._runner = web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=2)
+        self._host, self._port = host, port
         self._site: web.TCPSite | None = None
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> int:
         """Listen; returns the port."""
+        await self._runner.setup()
+        return await self._listen()
+
+    async def _listen(self) -> int:
         self._site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
         await self._site.start()
         self._port = int(self._runner.addresses[0][1])
@@ -26,21 +33,15 @@ class FrontDoor:
 
     def shut(self, seconds: float) -> None:
         """End every connection without a word, and refuse new ones for so long."""
-        before = self._opening
-        self._opening = asyncio.create_task(self._shut(seconds, before))
+        self._opening = asyncio.create_task(self._shut(seconds, self._opening))
 
     async def close(self) -> None:
-        """Forget that it was to be opened again."""
-        if self._opening is not None:
-            self._opening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._opening
+        """Stop for good, in order."""
+        await _cancel(self._opening)
+        await self._runner.cleanup()
 
     async def _shut(self, seconds: float, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            before.cancel()
-            with suppress(asyncio.CancelledError):
-                await before
+        await _cancel(before)
         if self._site is not None:
             await self._site.stop()
             self._site = None
@@ -48,4 +49,11 @@ class FrontDoor:
             if protocol.transport is not None:
                 protocol.transport.abort()
         await asyncio.sleep(seconds)
-        await self.open()
+        await self._listen()
+
+
+async def _cancel(opening: asyncio.Task[None] | None) -> None:
+    if opening is not None and not opening.done():
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
