@@ -32,7 +32,7 @@ from unittest.mock import patch
 import structlog
 from binance.async_client import AsyncClient
 
-from paper_exchange.core.model import Order, Side
+from paper_exchange.core.model import Order
 from paper_exchange.core.units import SCALE, to_decimal, to_units
 from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Stage
@@ -594,10 +594,7 @@ class _Cycle:
                 # The cell's only fault befell a call again, which may wait for its answer for so long.
                 written, excused_until = server.faults.record.written, self.loop.time() + ORDER_TIMEOUT + 1
             balance = books.accounts[self.account.uid].balance("BTC")
-            stops = [
-                one for one in books.open_orders(self.account.uid, SYMBOL)
-                if one.side is Side.SELL and one.stop_price and one.live
-            ]  # fmt: skip
+            stops = [one for one in books.open_orders(self.account.uid, SYMBOL) if one.protects]
             held = to_decimal(balance.free + balance.locked) - self.foreign
             naked = held - to_decimal(sum(one.remaining for one in stops))
             if naked * (books.market(SYMBOL).last or 0) / SCALE > _DUST:

@@ -6,7 +6,6 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any, Final
 
-from paper_exchange.core.model import Side
 from paper_exchange.core.units import SCALE, product, to_units
 from paper_exchange.overview import equity_of, value_of
 from paper_exchange.venue import Venue
@@ -66,7 +65,7 @@ class AccountWatch:
         exchange = self._venue.exchange
         stopped: Counter[str] = Counter()
         for order in exchange.open_orders(self.uid):
-            if order.side is Side.SELL and order.type.stop and order.live and order.untriggered:
+            if order.protects:
                 stopped[exchange.market(order.symbol).rules.base] += order.remaining
         prices = {market.rules.base: market.last for market in exchange.markets.values() if market.last is not None}
         for asset, held in exchange.accounts[self.uid].balances.items():

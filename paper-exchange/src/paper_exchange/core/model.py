@@ -167,6 +167,11 @@ class Order:
         """A conditional order whose trigger price was not reached yet."""
         return self.type.conditional and self.working_time < 0
 
+    @property
+    def protects(self) -> bool:
+        """A stop loss that sells, accepted and waiting for its trigger."""
+        return self.side is Side.SELL and self.type.stop and self.live and self.untriggered
+
 
 @dataclass(slots=True, eq=False)
 class OrderList:
