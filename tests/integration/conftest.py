@@ -1,4 +1,4 @@
-"""The exchange of modules that try its faults."""
+"""Exchanges that several modules use: one for a test, or one for a module that tries its faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import pytest
 import pytest_asyncio
 
 from paper_exchange.server.app import Options
-from paper_exchange.testing import PaperExchange, running_paper_exchange
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+
+
+@pytest.fixture
+async def paper() -> AsyncIterator[PaperExchange]:
+    """A paper exchange for the test alone."""
+    async with running_paper_exchange() as exchange:
+        yield exchange
+
+
+@pytest.fixture
+async def account(paper: PaperExchange) -> TestAccount:
+    """An account there with quote only; modules with another exchange have a fixture of their own."""
+    return await paper.create_account(USDT="10000")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -20,7 +20,8 @@ from aiohttp import WSMsgType, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from support.bot_orders import bot_settings, until
+from support.bot_orders import bot_settings
+from support.waiting import until
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AmbiguousError, ClockSkewError, UnreachableError
@@ -243,7 +244,7 @@ async def streaming() -> AsyncIterator[tuple[StreamServer, Streams]]:
     async with serving(server.handle) as url:
         server.url = url
         async with running_streams(url) as streams:
-            await until(lambda: streams.user_alive and bool(server.markets))
+            await until("both streams", lambda: streams.user_alive and bool(server.markets))
             yield server, streams
 
 
@@ -275,7 +276,10 @@ async def test_streams_follow_no_redirect() -> None:
             return web.Response(status=307, headers={"Location": other.url + request.path_qs})
 
         async with wire(redirect) as server, running_streams(server.url) as streams:
-            await until(lambda: all("redirect" in (streams.health(name).last_error or "") for name in StreamName))
+            await until(
+                "both to be refused",
+                lambda: all("redirect" in (streams.health(name).last_error or "") for name in StreamName),
+            )
         assert other.requests == []
 
 
@@ -292,7 +296,7 @@ async def test_a_closed_user_stream_is_subscribed_again_and_reported() -> None:
     async with streaming() as (server, streams):
         assert StreamName.USER in (await streams.next()).reconnected
         await server.users[0].close()
-        await until(lambda: server.subscriptions == 2 and streams.user_alive)
+        await until("another subscription", lambda: server.subscriptions == 2 and streams.user_alive)
 
         assert StreamName.USER in (await streams.next()).reconnected
         assert streams.health(StreamName.USER).connects == 2
@@ -309,7 +313,7 @@ async def test_a_closed_user_stream_is_subscribed_again_and_reported() -> None:
 async def test_a_user_stream_that_ended_in_words_is_rebuilt(message: dict[str, object]) -> None:
     async with streaming() as (server, streams):
         await server.users[0].send_json(message)
-        await until(lambda: server.subscriptions == 2 and streams.user_alive)
+        await until("another subscription", lambda: server.subscriptions == 2 and streams.user_alive)
 
 
 async def test_a_user_connection_that_answers_nothing_is_rebuilt_although_its_frames_come(
@@ -325,7 +329,7 @@ async def test_a_user_connection_that_answers_nothing_is_rebuilt_although_its_fr
                     await server.users[0].ping()
                 await asyncio.sleep(0.05)
         server.answers_pings = True
-        await until(lambda: streams.user_alive)
+        await until("the user stream", lambda: streams.user_alive)
 
 
 async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book() -> None:
@@ -335,8 +339,8 @@ async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book(
             await server.markets[0].send_json(book(str(number)))
             await server.markets[0].send_json(kline(number * 60_000, closed=False))
             await server.markets[0].send_json(kline(number * 60_000, closed=True))
-        await until(lambda: streams.book is not None and streams.book.bid == 299)
-        await until(lambda: len(streams._batch.candles) == 300)
+        await until("the last book", lambda: streams.book is not None and streams.book.bid == 299)
+        await until("all candles", lambda: len(streams._batch.candles) == 300)
         batch = await streams.next()
 
         assert [candle.open_ms for candle in batch.candles] == [number * 60_000 for number in range(300)]
@@ -347,5 +351,5 @@ async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book(
 async def test_a_changed_interval_rebuilds_the_market_stream() -> None:
     async with streaming() as (server, streams):
         await streams.change_interval("1s")
-        await until(lambda: len(server.markets) == 2)
-        await until(lambda: streams.health(StreamName.MARKET).connected)
+        await until("another connection", lambda: len(server.markets) == 2)
+        await until("the market stream", lambda: streams.health(StreamName.MARKET).connected)

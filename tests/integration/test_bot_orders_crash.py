@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import SYMBOL, bot_side
 from support.bot_process import BotFolder, bot_process, config, exchange_process, settings
 from tradingbot.orders.types import ProtectionState
@@ -22,12 +22,6 @@ from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.bot_http import BotStatus
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def paper() -> AsyncIterator[PaperExchange]:
-    async with running_paper_exchange() as exchange:
-        yield exchange
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def paper() -> AsyncIterator[PaperExchange]:
-    async with running_paper_exchange() as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def account(paper: PaperExchange) -> TestAccount:
-    return await paper.create_account(USDT="10000")
-
-
-@pytest.fixture
 async def bot(paper: PaperExchange, account: TestAccount, tmp_path: Path) -> AsyncIterator[BotSide]:
     """Without a user stream: what is not read is not known."""
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as side:

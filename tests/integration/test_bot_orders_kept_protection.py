@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from paper_exchange.server.app import Options
-from paper_exchange.testing import PaperExchange, running_paper_exchange
+from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.bot_orders import SYMBOL, BotSide, bot_side
+from support.waiting import until
 from tradingbot.orders.types import ExitOutcome, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
 
@@ -17,14 +18,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def paper() -> AsyncIterator[PaperExchange]:
-    async with running_paper_exchange() as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def bot(paper: PaperExchange, tmp_path: Path) -> AsyncIterator[BotSide]:
-    account = await paper.create_account(USDT="10000")
+async def bot(paper: PaperExchange, account: TestAccount, tmp_path: Path) -> AsyncIterator[BotSide]:
     async with bot_side(paper, account, tmp_path / "bot.db", faulty=True) as side:
         await side.enter()
         yield side
@@ -35,9 +29,13 @@ def cancels(bot: BotSide) -> int:
     return sum(call in {"cancel_list", "cancel_order"} for call in bot.faults.calls)
 
 
-async def sold(bot: BotSide) -> bool:
-    """Whether another try sells the position."""
-    return (await bot.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+async def sells(bot: BotSide) -> None:
+    """Until another try sells the position."""
+
+    async def sold() -> bool:
+        return (await bot.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+
+    await until("an exit that sells", sold, seconds=30, every=0.2)
 
 
 @pytest.mark.parametrize("status", ["HALT", "CANCEL_ONLY"])
@@ -54,7 +52,7 @@ async def test_an_exit_on_a_symbol_that_does_not_trade_leaves_the_protection(
     assert cancels(bot) == before
     assert bot.orders.protection.state is ProtectionState.PROTECTED
     await paper.begin_scenario([{"at": 0, "market": {"symbol": SYMBOL, "status": "TRADING"}}])
-    await bot.try_until(sold)
+    await sells(bot)
     assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
 
 
@@ -71,7 +69,7 @@ async def test_after_a_refused_sale_the_protection_is_restored_and_not_taken_off
     assert "the sale was refused" in result.message
     assert cancels(bot) == before
     await paper.clear_faults()
-    await bot.try_until(sold)
+    await sells(bot)
 
 
 async def test_an_exit_without_the_request_weight_for_all_of_it_leaves_the_protection(tmp_path: Path) -> None:

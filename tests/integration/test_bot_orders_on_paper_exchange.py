@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for, until
+from paper_exchange.testing import PaperExchange, TestAccount
+from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for
+from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
@@ -20,17 +21,6 @@ from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def paper() -> AsyncIterator[PaperExchange]:
-    async with running_paper_exchange() as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def account(paper: PaperExchange) -> TestAccount:
-    return await paper.create_account(USDT="10000")
 
 
 @pytest.fixture
@@ -75,8 +65,8 @@ async def test_each_leg_fills_and_the_books_agree_with_the_account_to_the_last_d
     price = leg.price + 20 if purpose == "tp" else leg.stop_price - 20
 
     await bot.paper.push_trade(SYMBOL, price)
-    await until(lambda: bot.told(kind))
-    await until(lambda: bot.orders.protection.state is ProtectionState.FLAT)
+    await until("the leg to be told", lambda: bot.told(kind))
+    await until("no position", lambda: bot.orders.protection.state is ProtectionState.FLAT)
 
     verdict = await bot.orders.reconcile()
     assert verdict.kind is VerdictKind.EXACT
@@ -212,7 +202,7 @@ async def test_protection_that_was_cancelled_by_hand_is_restored_within_the_dead
     await bot.enter()
     first = bot.leg("sl").client_order_id
     await bot.exchange.cancel_order(SYMBOL, first, "by-hand", bot.exchange.stamp())
-    await until(lambda: not bot.orders.open_orders)
+    await until("no open order", lambda: not bot.orders.open_orders)
 
     await bot.tick_until(
         lambda: bot.orders.protection.state is ProtectionState.PROTECTED and bool(bot.orders.open_orders)
@@ -229,7 +219,7 @@ async def test_refused_pair_becomes_a_stop_alone(paper: PaperExchange, account: 
         await side.enter()
         side.faults.before["place_oco"] = RejectedError("-2010", api_code=-2010)
         await side.exchange.cancel_order(SYMBOL, side.leg("sl").client_order_id, "by-hand", side.exchange.stamp())
-        await until(lambda: not side.orders.open_orders)
+        await until("no open order", lambda: not side.orders.open_orders)
         await side.tick_until(lambda: bool(side.orders.open_orders))
 
         assert [order.type for order in side.orders.open_orders] == [OrderType.STOP_LOSS]
@@ -243,7 +233,7 @@ async def test_position_without_protection_past_the_deadline_is_sold(
     async with bot_side(paper, account, path, faulty=True, deadlineSeconds=1) as side:
         await side.enter()
         await side.exchange.cancel_order(SYMBOL, side.leg("sl").client_order_id, "by-hand", side.exchange.stamp())
-        await until(lambda: not side.orders.open_orders)
+        await until("no open order", lambda: not side.orders.open_orders)
         side.faults.always["book_ticker"] = AmbiguousError("no answer in time")
         await side.tick_until(lambda: len(side.orders.books.round_trips) == 1)
 
@@ -269,7 +259,7 @@ async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: Bot
         if (await bot.exchange.order(SYMBOL, target.client_order_id)).executed_quantity > 0:
             break
     await buyer.close()
-    await until(lambda: bot.orders.books.quantity == Decimal("0.002996"))
+    await until("the rest of the position", lambda: bot.orders.books.quantity == Decimal("0.002996"))
 
     await bot.tick_until(lambda: bot.told(OrdersEventKind.PROTECTION_RESTORED))
 
@@ -362,7 +352,7 @@ async def test_a_later_process_start_of_the_same_key_is_seen_as_a_second_trader(
         if other.orders.incarnation <= bot.orders.incarnation:
             await other.orders.raise_incarnation(bot.orders.incarnation + 1)
         await other.enter()
-        await until(lambda: bot.orders.two_traders is not None)
+        await until("the fence to be lost", lambda: bot.orders.two_traders is not None)
 
     assert bot.told(OrdersEventKind.TWO_TRADERS)
     assert (await bot.enter()).code == "TwoTraders"

@@ -19,6 +19,7 @@ from paper_exchange.faults.scenario import shipped
 from paper_exchange.server.app import Options, wall_clock_ms
 from paper_exchange.testing import PaperExchange, running_paper_exchange, spawn_paper_exchange
 from support.paper_ws import DEADLINE_SECONDS, Talk, Trader, TurnedClock, rest, trader
+from support.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -202,12 +203,12 @@ async def test_restarts() -> None:
             await talk.closed()
         with pytest.raises(aiohttp.ClientConnectorError):
             await rest(exchange, who, "GET", "/api/v3/ping")
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                with suppress(aiohttp.ClientConnectionError):
-                    status, _, headers = await rest(exchange, who, "GET", "/api/v3/account")
-                    break
-                await asyncio.sleep(0.05)
+
+        async def answered() -> Any:
+            with suppress(aiohttp.ClientConnectionError):
+                return await rest(exchange, who, "GET", "/api/v3/account")
+
+        status, _, headers = await until("the exchange to be back", answered, DEADLINE_SECONDS)
         assert status == 200
         assert headers["X-MBX-USED-WEIGHT-1M"] == "20", "weight is forgotten"
         assert len(await stage.open(who)) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,6 +13,7 @@ from random import Random
 from typing import cast
 
 from paper_exchange.testing import PaperExchange, TestAccount
+from support.waiting import until
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.port import Exchange, OpenGuard
@@ -44,14 +45,6 @@ def exchange_for(settings: BotSettings, account: TestAccount) -> BinanceExchange
     """The gateway with the account's keys and no circuit breaker."""
     keys = Credentials(account.api_key, account.secret_key)
     return BinanceExchange.create(settings.exchange, keys, OpenGuard(), time.monotonic)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Wait for a condition, at most that long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 class LosingAnswers:
@@ -125,13 +118,6 @@ class BotSide:
             await self.orders.tick()
             await asyncio.sleep(0.1)
 
-    async def try_until(self, attempt: Callable[[BotSide], Awaitable[bool]], seconds: float = 30.0) -> None:
-        """Attempt until it succeeds."""
-        deadline = time.monotonic() + seconds
-        while not await attempt(self):
-            assert time.monotonic() < deadline, "no attempt succeeded in time"
-            await asyncio.sleep(0.2)
-
     async def base_at_exchange(self) -> Decimal:
         """Free and locked base of the account."""
         return (await self.exchange.account()).balance(self.rules.base_asset).total
@@ -189,7 +175,7 @@ async def bot_side(
                     await orders.on_user_event(event)
 
         side.tasks = [asyncio.create_task(streams.run()), asyncio.create_task(pump())]
-        await until(lambda: streams.user_alive)
+        await until("the user stream", lambda: streams.user_alive)
     try:
         yield side
     finally:
