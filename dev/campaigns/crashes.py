@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from book import Book
 from seeds import Row, run_cases, show_failed
 
-from campaigns.crash_cycle import Cell, Point, all_cells, run_apart
+from campaigns.crash_cycle import Cell, Outcome, Point, all_cells, run_cells, run_undisturbed
 
 
 def campaign(options: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def campaign(options: argparse.Namespace) -> int:
         kinds = Counter(point.kind for point in points)
         print(f"points of an undisturbed cycle {mode}: {kinds['commit']} commits, {kinds['request']} requests")
         cells += [str(cell) for cell in all_cells(points, operated=operated)]
-    rows = run_cases(options, book, "cells", cells, _run)
+    rows = run_cases(options, book, "cells", cells, lambda waiting: _run(waiting, options.parallel))
     befell: Counter[str] = Counter()
     for row in rows:
         befell.update(row["faults"].keys())
@@ -44,16 +45,20 @@ _LONGEST = {
 
 
 def _undisturbed(operated: bool) -> list[str]:
-    outcome = run_apart(None, operated=operated)
+    outcome = run_undisturbed(operated=operated)
     if outcome.violations:
         raise SystemExit("\n".join(["the undisturbed cycle breaks promises:", *outcome.violations]))
     return [str(point) for point in outcome.points]
 
 
-def _run(case: str) -> Row:
-    outcome = run_apart(Cell.parse(case))
+def _run(cases: Sequence[str], parallel: int) -> Iterator[tuple[str, Row]]:
+    for cell, outcome in run_cells([Cell.parse(case) for case in cases], parallel=parallel):
+        yield str(cell), _shown(str(cell), outcome)
+
+
+def _shown(case: str, outcome: Outcome) -> Row:
     print(
-        f"{case:<40} {outcome.seconds:4.1f} s  {outcome.trades:>2} trades  {outcome.boots} boots  "
+        f"{case:<40} {outcome.seconds:5.2f} s  {outcome.trades:>2} trades  {outcome.boots} boots  "
         f"unprotected {outcome.unprotected:5.1f} s  {'FAILED' if outcome.violations else 'ok'}  at {outcome.died_at}",
         flush=True,
     )

@@ -8,25 +8,28 @@ the machine loses power, and with it what its disk did not sync; at a request on
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
+import os
 import resource
 import shutil
 import sqlite3
 import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from itertools import count, pairwise
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from unittest.mock import patch
 
 import structlog
@@ -39,6 +42,7 @@ from paper_exchange.faults.model import Stage
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.forgetful_disk import ForgetfulDisk
+from support.forked_files import take_copies
 from support.still_market import write_still_market
 from support.virtual_program import MortalLoop, Program, killed, killed_in_thread, running
 from tradingbot.app import STORE_FILE, BotApp, Options
@@ -49,13 +53,14 @@ from tradingbot.lab.sim import LATENCY, START
 from tradingbot.monitoring.health import ConditionClock
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.report import build_status
+from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.recovery.fence import Purpose, parse
 from tradingbot.recovery.safe_mode import ANNOTATION, SPEC
 from tradingbot.state.store import Store, _load_intent
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
-from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
+from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy, UsageStatus
 
 T = TypeVar("T")
 SYMBOL: Final = "BTCUSDT"
@@ -63,6 +68,8 @@ _UID: Final = "crash"
 START_PRICE: Final = 50_000
 _LEVEL: Final = "0.00400000"
 """Of the book: an order of the bot takes three of them."""
+_LEVELS: Final = 20
+"""On each side."""
 DEPOSIT: Final = Decimal(10_000)
 RESTART_SECONDS: Final = 2.0
 DEADLINE_SECONDS: Final = 10
@@ -75,26 +82,31 @@ CPU_SECONDS: Final = 60
 _FORK: Final = multiprocessing.get_context("fork")
 _DUST: Final = Decimal(11)
 """Value in quote that may be left: nothing as small can be sold."""
-_WATCH_SECONDS: Final = 0.1
+_WATCH_SECONDS: Final = 0.2
+_GRANT_SECONDS: Final = 5.0
+"""Between two grants."""
+_DRAIN_SECONDS: Final = 2.0
+"""Between two looks at how far a drain is."""
+_USAGE: Final = UsageStatus(memory_bytes=0, cpu_seconds=Decimal(0))
 
 # Seconds, and the share of the first price at which the market then stands. With averages over one and two candles a
 # step up is an entry, and a step down an exit.
 _STEPS: Final[tuple[tuple[float, float], ...]] = (
-    (4, 0.999),
-    (8, 1.000),  # an entry
-    (13, 0.999),  # an exit by signal
-    (15, 1.000),  # an entry; no signal ends what a death at the exit left, for longer than the deadline
-    (30, 0.970),  # its stop
-    (34, 0.971),  # an entry
-    (39, 1.000),  # its take-profit
-    (42, 0.998),
-    (45, 0.999),  # an entry that is sold by the drain
-    (58, 0.998),
-    (61, 0.999),  # an entry that must not be
+    (3, 0.999),
+    (5, 1.000),  # an entry
+    (8, 0.999),  # an exit by signal
+    (10, 1.000),  # an entry; no signal ends what a death at the exit left, for longer than the deadline
+    (25, 0.970),  # its stop
+    (28, 0.971),  # an entry
+    (31, 1.000),  # its take-profit
+    (34, 0.998),
+    (37, 0.999),  # an entry that is sold by the drain
+    (45, 0.998),
+    (48, 0.999),  # an entry that must not be
 )  # fmt: skip
-_SAFE_AT: Final = 50.0
-_DRAIN_AT: Final = 53.0
-_CALM_AT: Final = 64.0
+_SAFE_AT: Final = 40.0
+_DRAIN_AT: Final = 42.0
+_CALM_AT: Final = 51.0
 """From then on without faults."""
 
 FAULTS: Final[dict[str, dict[str, Any]]] = {
@@ -218,48 +230,141 @@ def all_cells(points: list[Point], *, operated: bool) -> list[Cell]:
     return [Cell(point, moment, fault, operated) for point in points for moment in point.moments for fault in others]
 
 
-def run_cycle(cell: Cell | None, *, operated: bool = False) -> Outcome:
-    """One cycle on virtual time; with no cell undisturbed, with an operator or without."""
-    begun = time.process_time()
+def run_undisturbed(*, operated: bool) -> Outcome:
+    """A cycle in which nothing happens, with an operator or without."""
+    return next(_run_apart((), _Trunk(operated, Decimal(0)), 1))[1]
+
+
+def run_cells(cells: Iterable[Cell], *, parallel: int = 1) -> Iterator[tuple[Cell, Outcome]]:
+    """What came of each, as it is known; at most `parallel` at a time.
+
+    Up to their points the cells of a kind are one cycle, which runs once: each goes on in a fork of it.
+    """
+    kinds: defaultdict[_Trunk, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        kinds[_Trunk(cell.operated, cell.foreign)].append(cell)
+    for trunk, its_cells in kinds.items():
+        for cell, outcome in _run_apart(its_cells, trunk, parallel):
+            assert cell is not None
+            yield cell, outcome
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """What cells have in common up to their points."""
+
+    operated: bool
+    foreign: Decimal
+
+
+_Result = tuple[Cell | None, Outcome]
+
+
+def _run_apart(cells: Collection[Cell], trunk: _Trunk, parallel: int) -> Iterator[_Result]:
+    """In a process of its own: what the dead left behind ends with it."""
+    with tempfile.TemporaryDirectory(prefix="tradingbot-crash-") as folder:
+        near, far = _FORK.Pipe(duplex=False)
+        process = _FORK.Process(target=_run_trunk, args=(cells, trunk, parallel, Path(folder), far))
+        process.start()
+        far.close()
+        try:
+            for _ in cells or (None,):
+                yield near.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f"the cycle of {trunk} ended with {process.exitcode}") from None
+        finally:
+            process.terminate()
+            process.join()
+
+
+def _run_trunk(
+    cells: Collection[Cell], trunk: _Trunk, parallel: int, folder: Path, results: Connection[_Result, None]
+) -> None:
+    branches = _Branches(cells, parallel, folder, results)
     loop = MortalLoop(Random("network"), LATENCY)
     outcome = Outcome()
-    with tempfile.TemporaryDirectory(prefix="tradingbot-crash-") as folder:
-        try:
-            loop.run_until_complete(_Cycle(loop, cell, Path(folder), outcome, operated).run())
-        finally:
-            structlog.reset_defaults()
-    outcome.virtual, outcome.seconds = loop.time(), time.process_time() - begun
-    _graveyard.append(loop)
-    return outcome
-
-
-_graveyard: list[MortalLoop] = []
-"""Kept until the process ends: what is freed of the dead would run again."""
-
-
-def run_apart(cell: Cell | None, *, operated: bool = False) -> Outcome:
-    """`run_cycle` in a process of its own: what the dead left behind ends with it."""
-    near, far = _FORK.Pipe(duplex=False)
-    child = _FORK.Process(target=lambda: far.send(_caught(cell, operated)))
-    child.start()
-    far.close()
+    # Nothing is collected: a coroutine of the dead that is freed runs its `finally`; and what is not looked at, and
+    # not written to, is not copied with each fork.
+    gc.disable()
+    gc.freeze()
+    own = folder / "trunk"
+    own.mkdir()
+    os.chdir(own)
     try:
-        outcome: Outcome = near.recv()
-    except EOFError:
-        child.join()
-        return Outcome(
-            violations=[f"ended with {child.exitcode}; {CPU_SECONDS} s of the processor's time are the most"]
-        )
-    child.join()
-    return outcome
-
-
-def _caught(cell: Cell | None, operated: bool) -> Outcome:
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    try:
-        return run_cycle(cell, operated=operated)
+        loop.run_until_complete(_Cycle(loop, trunk, outcome, branches).run())
     except Exception:
-        return Outcome(violations=[traceback.format_exc()])
+        outcome.violations.append(traceback.format_exc())
+    outcome.virtual, outcome.seconds = loop.time(), time.process_time()
+    branches.end(outcome)
+
+
+class _Branches:
+    """The cells that go on from a cycle, each in a fork of it that lives until its end."""
+
+    def __init__(
+        self, cells: Collection[Cell], parallel: int, folder: Path, results: Connection[_Result, None]
+    ) -> None:
+        self.cell: Cell | None = None
+        """In a fork."""
+        self._alone = not cells
+        self._waiting: defaultdict[tuple[Point, Moment], list[Cell]] = defaultdict(list)
+        for cell in cells:
+            self._waiting[cell.point, cell.moment].append(cell)
+        self._parallel, self._folder, self._results = parallel, folder, results
+        self._running: dict[Connection[Any, Any], tuple[Cell, int]] = {}
+
+    def fork(self, point: Point, *moments: Moment) -> bool:
+        """At a point: whether this is now the process of a cell."""
+        for moment in moments:
+            for cell in self._waiting.pop((point, moment), ()):
+                while len(self._running) >= self._parallel:
+                    self._take_results()
+                near, far = _FORK.Pipe(duplex=False)
+                process = os.fork()
+                if process == 0:
+                    self._become(cell, far)
+                    return True
+                far.close()
+                self._running[near] = cell, process
+        if not self._waiting and not self._alone and self.cell is None:
+            self.end(Outcome())
+        return False
+
+    def _become(self, cell: Cell, results: Connection[Any, Any]) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        self.cell, self._results = cell, results
+        self._waiting.clear()
+        self._running.clear()
+        own = self._folder / str(os.getpid())
+        take_copies(Path.cwd(), own)
+        os.chdir(own)
+
+    def _take_results(self) -> None:
+        for ready in wait(list(self._running)):
+            assert isinstance(ready, Connection)
+            cell, process = self._running.pop(ready)
+            try:
+                outcome = ready.recv()
+            except EOFError:
+                outcome = Outcome(violations=[f"ended early; {CPU_SECONDS} s of the processor's time are the most"])
+            os.waitpid(process, 0)
+            shutil.rmtree(self._folder / str(process), ignore_errors=True)
+            self._results.send((cell, outcome))
+
+    def end(self, outcome: Outcome) -> NoReturn:
+        """Of this process, when it has told what came of its cycle; the first one waits for its forks."""
+        while self._running:
+            self._take_results()
+        if self.cell is not None:
+            self._results.send(outcome)
+        elif self._alone:
+            self._results.send((None, outcome))
+        for cells in self._waiting.values():
+            for cell in cells:
+                self._results.send((cell, replace(outcome, violations=["its point was not reached"])))
+        # Nothing of the dead is freed, as that would run what is theirs.
+        os._exit(0)
 
 
 class _Connection(sqlite3.Connection):
@@ -280,22 +385,29 @@ class _Connection(sqlite3.Connection):
 
     def _around(self, commit: Any) -> Any:
         point = self.cycle.reached("commit", "commit")
+        self.cycle.branch(point, Moment.BEFORE)
         if self.cycle.dies(point, Moment.BEFORE):
             killed_in_thread()
         result = commit()
+        self.cycle.branch(point, Moment.AFTER)
         if self.cycle.dies(point, Moment.AFTER):
             killed_in_thread()
         return result
 
 
+async def _idle(*_: Any) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
 class _Cycle:
     """The world of one cycle: the exchange, the market's steps, and whoever starts the bot, stops it and looks on."""
 
-    def __init__(self, loop: MortalLoop, cell: Cell | None, folder: Path, outcome: Outcome, operated: bool) -> None:
-        self.loop, self.cell, self.folder, self.outcome = loop, cell, folder, outcome
-        self.operated = operated if cell is None else cell.operated
-        self.foreign = cell.foreign if cell is not None else Decimal(0)
-        self.deaths = cell.deaths() if cell is not None else {}
+    def __init__(self, loop: MortalLoop, trunk: _Trunk, outcome: Outcome, branches: _Branches) -> None:
+        self.loop, self.outcome, self.branches = loop, outcome, branches
+        self.operated, self.foreign = trunk.operated, trunk.foreign
+        self.folder = Path()
+        """Where this process is: each fork goes on in a folder of its own."""
+        self.deaths: dict[int, tuple[Point, Moment]] = {}
         self.app: BotApp | None = None
         self.program: Program | None = None
         self.exchange: PaperExchange
@@ -305,8 +417,9 @@ class _Cycle:
         self._recording = True
         self._faulted = False
         self._last = ""
+        self._drain_at = _DRAIN_AT
         self._cause = SPEC.id if self.operated else ANNOTATION.id
-        self._claimant, self._claimed = "", 0
+        self._claimant, self._claimed, self._due = "", 0, 0.0
         self._context = copy_context()
         self._condition_clock = ConditionClock()
 
@@ -323,6 +436,18 @@ class _Cycle:
         if boot == 1:
             self.outcome.points.append(point)
         return point
+
+    @property
+    def cell(self) -> Cell | None:
+        """Of this process, once there is one."""
+        return self.branches.cell
+
+    def branch(self, point: Point | None, *moments: Moment) -> None:
+        """Let the cells go on by themselves that begin here."""
+        if point is not None and self.outcome.boots == 1 and self.branches.fork(point, *moments):
+            assert self.cell is not None
+            self.deaths = self.cell.deaths()
+            asyncio._set_running_loop(self.loop)  # a fork has none, as asyncio sees it
 
     def dies(self, point: Point | None, moment: Moment) -> bool:
         """Whether it is killed there; if so, it is."""
@@ -357,6 +482,7 @@ class _Cycle:
     async def request(self, send: Any, method: str, path: str) -> Any:
         """A request of the bot: recorded, and the end of it where it is to be."""
         point = self.reached("request", f"{method.upper()} {path}")
+        self.branch(point, *Moment)
         if self.dies(point, Moment.BEFORE):
             await killed()
         to_die, moment = self.deaths.get(self.outcome.boots, (None, None))
@@ -378,7 +504,7 @@ class _Cycle:
         """The cycle to its end, and what it broke."""
         market = self.folder / "market"
         market.mkdir()
-        spec = write_still_market(market, quantity=_LEVEL, **{SYMBOL: str(START_PRICE)})
+        spec = write_still_market(market, quantity=_LEVEL, levels=_LEVELS, **{SYMBOL: str(START_PRICE)})
         structlog.configure(processors=[self._keep_log])
 
         def steady_ms() -> int:
@@ -444,8 +570,12 @@ class _Cycle:
             patch("sqlite3.connect", connect_noted),
             patch.object(AsyncClient, "_request_api", request_noted),
             patch("tradingbot.app.control_tls", lambda _: None),  # nobody calls but from inside
-            # Of 8.5 h it would be most of a cell's time.
+            # What would be most of a cell's time: 8.5 h of history, an idle exchange's ticks, figures of this process,
+            # and statuses for nobody.
             patch("paper_exchange.market.synthetic.HISTORY_SECONDS", 600),
+            patch("paper_exchange.server.app._TICK_SECONDS", 0.1),
+            patch("tradingbot.monitoring.report.usage_status", lambda: _USAGE),
+            nullcontext() if self.operated else patch.object(StatusFeed, "run", _idle),
         ):
             yield
 
@@ -498,7 +628,7 @@ class _Cycle:
                 told = self._status()
                 self.outcome.violations.append(f"not drained: {told and told.model_dump_json()[:3000]}")
                 return
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.5)
 
     async def _operate(self) -> bool:
         """What is due: a grant, safe mode, the drain; whether the bot is drained and all is in order."""
@@ -507,7 +637,10 @@ class _Cycle:
         elif self.loop.time() >= _SAFE_AT and self.acknowledged is None:
             self._annotations.parent.mkdir(exist_ok=True)
             self._annotations.write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
-        return self.loop.time() >= _DRAIN_AT and await self._drained()
+        if self.loop.time() < self._drain_at:
+            return False
+        self._drain_at = self.loop.time() + _DRAIN_SECONDS
+        return await self._drained()
 
     @property
     def _annotations(self) -> Path:
@@ -515,7 +648,8 @@ class _Cycle:
 
     async def _lead(self) -> None:
         """An operator's side: the claim, the grant, and the configuration with safe mode, until it is acknowledged."""
-        if self.app is None:
+        safe = self.loop.time() >= _SAFE_AT and self.acknowledged is None
+        if self.app is None or not (safe or self.app.desk.boot_id != self._claimant or self.loop.time() >= self._due):
             return
         control = self.app.control
         line = await self._call(anext(control.status_lines()))
@@ -528,7 +662,7 @@ class _Cycle:
                 await self._call(control.raise_incarnation(RaiseIncarnation(**named, minimum=self._claimed + 1)))
                 return
             self._claimant, self._claimed = status.boot_id, status.incarnation
-        if self.loop.time() >= _SAFE_AT and self.acknowledged is None and status.applied_revision < 2:
+        if safe and status.applied_revision < 2:
             await self._call(control.put_config(self._config(2, safeMode=True).model_dump_json(by_alias=True).encode()))
         grant = Grant(
             **named,
@@ -538,6 +672,7 @@ class _Cycle:
             epoch=1,
         )
         await self._call(control.put_grant(grant))
+        self._due = self.loop.time() + _GRANT_SECONDS
 
     async def _call(self, call: Awaitable[T]) -> T | None:
         """A call of the bot's control port: what it begins is the bot's; None where it is refused or not answered."""
@@ -588,8 +723,9 @@ class _Cycle:
         books, outcome = server.venue.exchange, self.outcome
         total = charged = 0.0
         written, excused_until = 0, 0.0
-        calls = self.cell is not None and self.cell.fault in FAULTS and KINDS[self.cell.fault].stage is not Stage.EVENT
         while True:
+            fault = self.cell.fault if self.cell is not None else ""
+            calls = fault in FAULTS and KINDS[fault].stage is not Stage.EVENT
             if calls and server.faults.record.written > written:
                 # The cell's only fault befell a call again, which may wait for its answer for so long.
                 written, excused_until = server.faults.record.written, self.loop.time() + ORDER_TIMEOUT + 1
