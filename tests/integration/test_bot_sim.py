@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,10 +16,14 @@ import structlog
 from paper_exchange.core.units import to_units
 from paper_exchange.journal import replay
 from paper_exchange.testing import PaperExchange, TestAccount
+from support.waiting import until
 from tradingbot.__main__ import main
 from tradingbot.app import BotApp
+from tradingbot.clocks import Clocks
+from tradingbot.desk import Desk
+from tradingbot.lab import sim as sim_module
 from tradingbot.lab.paper import drop_log
-from tradingbot.lab.sim import SimReport, SimRun, simulate
+from tradingbot.lab.sim import START, SimReport, SimRun, simulate
 
 pytestmark = pytest.mark.integration
 
@@ -91,6 +96,45 @@ def test_status_and_account_are_of_one_moment_before_the_bot_ends(monkeypatch: p
     assert report.status.balance is not None
     held = report.account["balances"]["USDT"]
     assert Decimal(held["free"]) + Decimal(held["locked"]) == report.status.balance.quote
+
+
+@pytest.mark.parametrize("hours", [24, -24], ids=["ahead", "behind"])
+def test_a_wall_clock_that_jumps_by_a_day_in_position_changes_no_day_and_no_cooldown(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    jump = timedelta(0)
+    desks: list[Desk] = []
+    stop = BotApp.stop
+
+    def clocks(monotonic: Callable[[], float], utc: Callable[[], datetime], random: Random) -> Clocks:
+        return Clocks(monotonic, lambda: utc() + jump, random)
+
+    def stop_and_show(app: BotApp) -> None:
+        desks.append(app.desk)
+        stop(app)
+
+    async def beside(exchange: PaperExchange, account: TestAccount) -> None:
+        nonlocal jump
+        await until("a position", lambda: bool(exchange.account_now(account.uid)["openOrders"]), 120)
+        jump = timedelta(hours=hours)
+        await asyncio.sleep(0.5)  # the equity is taken in position
+        price = await exchange.last_price("BTCUSDT")
+        # Sweeps the book below the stop, which begins the cooldown.
+        await exchange.push_trade("BTCUSDT", (price * Decimal("0.9")).quantize(Decimal("0.01")))
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(sim_module, "Clocks", clocks)
+    monkeypatch.setattr(BotApp, "stop", stop_and_show)
+    report = simulate(SimRun("BTCUSDT", timedelta(seconds=80)), lambda _: None, beside)
+    assert report.events["StopLoss"] == 1
+    marks = desks[0].risk.drawdown.marks
+    assert marks is not None
+    assert marks.day == START.date().isoformat()
+    assert marks.day_start == desks[0].settings.capital
+    ends = desks[0].risk.to_json()["cooldownUntil"]
+    assert ends is not None
+    cooldown = timedelta(seconds=desks[0].settings.risk.cooldown_seconds)
+    assert START < datetime.fromisoformat(ends) - cooldown < START + timedelta(seconds=80)
 
 
 def test_what_runs_beside_a_bot_that_fails_is_ended_and_the_failure_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,11 +27,11 @@ from tradingbot_api.v1alpha1 import BotSettings
 SYMBOL = "BTCUSDT"
 
 
-def bot_settings(base_url: str, **protection: object) -> BotSettings:
+def bot_settings(base_url: str, symbol: str = SYMBOL, **protection: object) -> BotSettings:
     """Settings for a paper exchange with stop and take-profit at one per cent."""
     return BotSettings.model_validate(
         {
-            "symbol": SYMBOL,
+            "symbol": symbol,
             "exchange": {"environment": "Paper", "baseURL": base_url, "credentialsSecretRef": {"name": "keys"}},
             "strategy": {"name": "ema-cross", "interval": "1s"},
             "capital": "1000",
@@ -99,7 +99,7 @@ class BotSide:
 
     async def request(self, quantity: str = "0.004") -> EntryRequest:
         """An entry as it is decided now."""
-        ask = (await self.exchange.book_ticker(SYMBOL)).ask
+        ask = (await self.exchange.book_ticker(self.rules.symbol)).ask
         return EntryRequest(Decimal(quantity), ask, "test", self.settings, time.monotonic())
 
     def leg(self, purpose: str) -> TrackedOrder:
@@ -132,13 +132,14 @@ async def bot_side(
     stream: bool = True,
     faulty: bool = False,
     start: bool = True,
+    symbol: str = SYMBOL,
     **protection: object,
 ) -> AsyncIterator[BotSide]:
     """Start the exchange side on a store; `faulty` puts LosingAnswers in front of the gateway."""
-    settings = bot_settings(paper.base_url, **protection)
+    settings = bot_settings(paper.base_url, symbol, **protection)
     exchange = exchange_for(settings, account)
     await exchange.sync_clock()
-    rules = await exchange.rules(SYMBOL)
+    rules = await exchange.rules(symbol)
     store = Store.open(store_path)
     events: list[OrdersEvent] = []
     side: BotSide
@@ -162,7 +163,7 @@ async def bot_side(
         streams = Streams(
             stream_url=exchange.addresses.streams,
             ws_api_url=exchange.addresses.ws_api,
-            symbol=SYMBOL,
+            symbol=symbol,
             interval="1s",
             subscription=exchange.user_subscription,
             monotonic=time.monotonic,

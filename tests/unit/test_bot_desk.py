@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from tradingbot.applied import Applied, choose_at_start
+from tradingbot.clocks import Clocks
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.clock import ExchangeClock
@@ -22,6 +23,7 @@ from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.safe_mode import DRAWDOWN
 from tradingbot.risk.drawdown import EquityMarks
+from tradingbot.risk.risk_manager import Refusal
 from tradingbot.session import Session
 from tradingbot.state.store import Store
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
@@ -297,6 +299,20 @@ async def test_the_offset_of_the_exchanges_clock_is_kept_until_it_was_measured_a
     assert clock.now_ms() == 5_000
     await clock.sync(lambda: _answer(9_000))
     assert clock.now_ms() == 9_000
+
+
+@pytest.mark.parametrize("hours", [24, -24], ids=["ahead", "behind"])
+async def test_a_wall_clock_that_is_set_wrong_ends_no_daily_loss_and_no_cooldown(hours: int) -> None:
+    wall = NOW
+    desk = Desk(config(1), operated=False, clocks=Clocks(utc=lambda: wall))
+    desk.exchange_ms = lambda: int(NOW.timestamp() * 1000) + 1
+    desk.risk.restore({"dailyBreachedDay": NOW.date().isoformat(), "cooldownUntil": None})
+    desk.risk.record_stop_out(NOW)
+    wall += timedelta(hours=hours)
+    desk.refresh()
+    assert desk.safe_mode.has("daily-loss")
+    pauses = desk.risk.should_pause_trading(desk.exchange_time, 0.0)
+    assert [pause.code for pause in pauses] == [Refusal.DAILY_LOSS, Refusal.COOLDOWN]
 
 
 async def _answer(value: int) -> int:

@@ -99,6 +99,18 @@ def test_selling_what_was_never_bought_is_told_apart() -> None:
     assert folded(fill(1, Side.SELL, "1", "100")).oversold == 1
 
 
+def test_a_fee_in_base_that_the_sale_left_nothing_for_is_paid_by_others_and_nothing_is_oversold() -> None:
+    books = folded(
+        fill(1, Side.BUY, "1", "600", "0.00075", "BTC"),
+        fill(2, Side.SELL, "0.999", "600", "0.00074925", "BTC"),
+    )
+
+    assert (books.quantity, books.oversold) == (0, 0)
+    assert books.foreign_fees == Decimal("0.00049925")
+    assert books.fees == {"BTC": Decimal("0.00149925")}
+    assert books.realized == -600 * Decimal("0.00149925")
+
+
 def test_a_round_trip_without_profit_is_not_successful() -> None:
     books = folded(fill(1, Side.BUY, "1", "100"), fill(2, Side.SELL, "1", "99"))
 
@@ -118,15 +130,18 @@ prices = st.decimals(min_value="0.01", max_value="100000", places=2)
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[TradeFill]:
-    """Buys and sells that never sell more than is held, with fees as Binance takes them."""
+    """Buys and sells that never sell more than is held, with fees as Binance takes them, of sales also in base."""
     fills: list[TradeFill] = []
     held = Decimal(0)
     for trade_id in range(1, draw(st.integers(1, 25))):
         quantity, price = draw(quantities), draw(prices)
         if held >= quantity and draw(st.booleans()):
-            fee = (quantity * price / 1000).quantize(Decimal("1e-8"))
-            fills.append(fill(trade_id, Side.SELL, quantity, price, fee, "USDT"))
+            asset = draw(st.sampled_from(["USDT", "BTC"]))
+            fee = (quantity * (price if asset == "USDT" else 1) / 1000).quantize(Decimal("1e-8"))
+            fills.append(fill(trade_id, Side.SELL, quantity, price, fee, asset))
             held -= quantity
+            if asset == "BTC":
+                held = max(held - fee, Decimal(0))
         else:
             fee = (quantity / 1000).quantize(Decimal("1e-8"))
             fills.append(fill(trade_id, Side.BUY, quantity, price, fee, "BTC"))
@@ -161,6 +176,17 @@ def test_base_and_quote_are_conserved_to_the_last_decimal(history: list[TradeFil
         base += sign * one.quantity - (one.commission if one.commission_asset == "BTC" else 0)
         quote -= sign * one.quote_quantity + (one.commission if one.commission_asset == "USDT" else 0)
 
-    assert books.quantity == base
-    # Money is where it went: into the lots, into fees, or it was earned. Fees in base are valued at their fill.
-    assert quote + books.cost == books.realized
+    assert books.quantity - books.foreign_fees == base
+    assert books.oversold == 0
+    # Money is where it went: into the lots, into fees, or it was earned. Fees in base are valued at their fill, and
+    # those that others' base paid are a loss too.
+    assert quote + books.cost - _paid_by_others(history) == books.realized
+
+
+def _paid_by_others(history: list[TradeFill]) -> Decimal:
+    """Value of the fees that were not taken from the position."""
+    value, books = Decimal(0), folded()
+    for one in history:
+        before, books = books.foreign_fees, append(books, book(one, "BTC", "USDT"))
+        value += (books.foreign_fees - before) * one.price
+    return value

@@ -251,7 +251,7 @@ class BotApp:
         self.desk.connection_problem = None
         if self.desk.config_problem is not None and self.desk.config_problem.reason is Reason.UNKNOWN_SYMBOL:
             self.desk.config_problem = None
-        self.desk.session = session
+        self.desk.session, self.desk.exchange_ms = session, session.exchange.exchange_ms
         self.desk.log.info("connected", account=session.account_uid, incarnation=session.manager.incarnation)
         self._tell("Connected", {"message": f"account {session.account_uid}"})
         self.desk.refresh()
@@ -304,7 +304,6 @@ class BotApp:
             changed=self.feed.wake,
             tell=self._tell,
             monotonic=self.desk.monotonic,
-            wall=self.desk.clocks.utc,
             random=self.desk.clocks.random,
         )
 
@@ -355,7 +354,7 @@ class BotApp:
             self._lag = max(0.0, self.desk.monotonic() - before - REFRESH_SECONDS)
             self._turned_at = self.desk.monotonic()
             if self.desk.session is not None and (equity := self.desk.session.equity) is not None:
-                self.desk.risk.update_equity(equity, self.desk.clocks.utc())
+                self.desk.risk.update_equity(equity, self.desk.exchange_time)
             self._look_at_annotations()
             if self.desk.refresh():
                 self.feed.wake()

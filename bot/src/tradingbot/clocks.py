@@ -15,6 +15,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def from_ms(milliseconds: int) -> datetime:
+    """A timestamp of the exchange as aware UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """What a bot knows of time, and what spreads its retries."""

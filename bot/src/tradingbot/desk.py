@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from tradingbot.applied import Applied, StartConfig
-from tradingbot.clocks import Clocks
+from tradingbot.clocks import Clocks, from_ms
 from tradingbot.gateway.port import CallCounts
 from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.recovery.circuit_breaker import BreakerPanel
@@ -84,6 +84,8 @@ class Desk:
         self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())
 
         self.session: Session | None = None
+        self.exchange_ms: Callable[[], int] | None = None
+        """The exchange's clock as the last session measured it; None before the first."""
         self.former_counts = CallCounts()
         """Calls of the sessions before this one."""
         self.store: Store | None = None
@@ -103,6 +105,11 @@ class Desk:
         """The settings in force."""
         return self.applied.in_force
 
+    @property
+    def exchange_time(self) -> datetime:
+        """What days and pauses count by; the machine's clock, which people set, only before the exchange's is known."""
+        return self.clocks.utc() if self.exchange_ms is None else from_ms(self.exchange_ms())
+
     def put_in_force(self, applied: Applied) -> None:
         """Work with these settings from now on."""
         former, self.applied = self.applied, applied
@@ -120,7 +127,7 @@ class Desk:
         """Bring the causes of safe mode up to date; True when any began, ended or changed its level."""
         now, safe, session = self.clocks.utc(), self.safe_mode, self.session
         before = [(cause.id, cause.level) for cause in safe.causes]
-        pauses = {pause.code for pause in self.risk.should_pause_trading(now, self.monotonic())}
+        pauses = {pause.code for pause in self.risk.should_pause_trading(self.exchange_time, self.monotonic())}
         safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
         if self.pod_wish or safe.has(ANNOTATION.id):
             safe.activate(ANNOTATION, since=now, clears=ANNOTATION_STANDS if self.pod_wish else "")

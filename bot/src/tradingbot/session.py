@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from random import Random
 from typing import Any, Final
 
 import structlog
 
+from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
 from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway.binance import BinanceExchange
@@ -87,7 +87,6 @@ class Parts:
     changed: Callable[[], None]
     tell: Callable[[str, dict[str, Any]], None]
     monotonic: Callable[[], float]
-    wall: Callable[[], datetime]
     random: Random
 
 
@@ -245,7 +244,7 @@ class Session:
             return Problem(Reason.WARMING_UP, "the strategy has not seen enough candles")
         if (capital := self.capital_problem()) is not None:
             return capital
-        for pause in parts.risk.should_pause_trading(parts.wall(), parts.monotonic()):
+        for pause in parts.risk.should_pause_trading(from_ms(self.exchange.exchange_ms()), parts.monotonic()):
             reason = Reason.COOLDOWN if pause.code.value == "Cooldown" else Reason(pause.code.value)
             return Problem(reason, pause.detail)
         return None
@@ -340,7 +339,7 @@ class Session:
         parts = self._parts
         parts.metrics.order_event(event.kind.value)
         if event.kind is OrdersEventKind.STOP_LOSS:
-            parts.risk.record_stop_out(parts.wall())
+            parts.risk.record_stop_out(from_ms(event.time_ms))
         if event.kind in {OrdersEventKind.ENTRY_UNKNOWN, OrdersEventKind.PROTECTION_LOST, OrdersEventKind.TWO_TRADERS}:
             self.doubt()
         parts.tell(

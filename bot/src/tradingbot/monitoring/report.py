@@ -6,9 +6,9 @@ import resource
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 
+from tradingbot.clocks import from_ms
 from tradingbot.desk import Desk
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.streams import StreamName
@@ -32,11 +32,6 @@ from tradingbot_api.v1alpha1 import (
     TradesStatus,
     UsageStatus,
 )
-
-
-def from_ms(milliseconds: int) -> datetime:
-    """Exchange time as aware UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def breaker_status(snapshot: BreakerSnapshot) -> CircuitBreakerStatus:

@@ -79,7 +79,7 @@ class Pause:
 
 
 class RiskManager:
-    """Holds the limits of one bot. Times are handed in: aware UTC for days, a monotonic clock for durations."""
+    """Holds the limits of one bot. Days and pauses count by the exchange's clock, durations by a monotonic one."""
 
     def __init__(self, config: BotSettings, drawdown: DrawdownTracker, volatility: VolatilityTracker) -> None:
         self.config = config

@@ -88,7 +88,7 @@ class BalanceReconciler:
         elif books.unvalued_fees:
             kind = VerdictKind.COVERED
             message = f"{books.unvalued_fees} fees have no value in {books.quote_asset} yet: the profit lacks them"
-        elif foreign_base is not None and drift == foreign_base:
+        elif foreign_base is not None and drift == foreign_base - books.foreign_fees:
             kind = VerdictKind.EXACT
         else:
             kind = VerdictKind.COVERED

@@ -54,6 +54,8 @@ class LedgerState:
 
     `dust_limit` is the base quantity below which nothing can be sold: a position under it counts as flat.
     `oversold` is base that was sold without having been bought by this bot: anything but zero is a drift.
+    `foreign_fees` are fees in base that were taken from base which is not this bot's, as of the sale of a whole
+    position in BNB that is paid for in BNB.
     """
 
     base_asset: str
@@ -65,6 +67,7 @@ class LedgerState:
     fees_value: Decimal = Decimal(0)
     unvalued_fees: int = 0
     oversold: Decimal = Decimal(0)
+    foreign_fees: Decimal = Decimal(0)
     fills: int = 0
     last_trade_id: int = -1
     last_fill_ms: int = 0
@@ -158,18 +161,15 @@ def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> Le
             fees[fill.commission_asset] = fees.get(fill.commission_asset, Decimal(0)) + fill.commission
         fee_value = booked.fee_value or Decimal(0)
         in_base = fill.commission if fill.commission_asset == state.base_asset else Decimal(0)
-        gained = Decimal(0)
-        oversold = state.oversold
-        turnover = Decimal(0)
+        missing = gained = turnover = Decimal(0)
         if fill.side is Side.BUY:
             turnover = fill.quote_quantity
             lots.append(Lot(fill.quantity, fill.price))
-            # The fee left the position at the price of the fill: its value is a fee, not a loss of the lot.
-            oversold += _take(lots, in_base, fill.price, newest=True)[0]
         else:
             missing, gained = _take(lots, fill.quantity, fill.price)
-            oversold += missing
-            oversold += _take(lots, in_base, fill.price)[0]
+        # The fee left the position at the price of the fill: its value is a fee, the rest the lot earned or lost.
+        foreign_fee, gained_by_fee = _take(lots, in_base, fill.price, newest=fill.side is Side.BUY)
+        gained += gained_by_fee
         opened_ms = state.opened_ms if not was_flat else None
         if opened_ms is None and sum((lot.quantity for lot in lots), Decimal(0)) >= state.dust_limit:
             opened_ms = fill.time_ms
@@ -182,7 +182,8 @@ def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> Le
             fees=fees,
             fees_value=state.fees_value + fee_value,
             unvalued_fees=state.unvalued_fees + (booked.fee_value is None),
-            oversold=oversold,
+            oversold=state.oversold + missing,
+            foreign_fees=state.foreign_fees + foreign_fee,
             fills=state.fills + 1,
             last_trade_id=max(state.last_trade_id, fill.trade_id),
             last_fill_ms=max(state.last_fill_ms, fill.time_ms),
