@@ -365,18 +365,24 @@ async def test_a_drain_waits_for_the_protection_of_what_it_leaves(
         assert flat(drained) or bot.condition("Protected") == ("True", "Protected")
 
 
-async def test_two_processes_on_one_account_and_symbol_end_with_one_trader(
+async def test_of_two_processes_on_one_account_and_symbol_the_earlier_is_halted_within_a_second_of_the_later_ones_word(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     former = make(tmp_path / "former", exchange, account, strategy=CALM)
-    later = make(tmp_path / "later", exchange, account)
-    async with bot_process(former) as halted, bot_process(later) as trading:
+    later = make(tmp_path / "later", exchange, account, strategy=CALM)
+    async with bot_process(former) as halted, by_hand(exchange, account) as hand:
         await halted.until(lambda status: status.ready)
         assert (await halted.grant())[0] == 200
-        await enter(trading)
-        await halted.until(lambda status: status.safe_mode.level == "Halted", 20)
-        assert [cause.reason for cause in halted.status.safe_mode.causes][:1] == ["TwoTraders"]
-        assert trading.status.safe_mode.level == "Normal"
+        async with bot_process(later) as trading:
+            await trading.until(lambda status: status.ready)
+            assert (await trading.grant())[0] == 200
+            await halted.until(lambda status: status.safe_mode.level == "Halted", 20)
+            cause = halted.status.safe_mode.causes[0]
+            assert cause.reason == "TwoTraders"
+            assert cause.since_time is not None
+            shown = [order.time_ms for order in await hand.all_orders("BTCUSDT", from_order_id=0)][-1]
+            assert cause.since_time.timestamp() * 1000 - shown < 1000
+            assert trading.status.safe_mode.level == "Normal"
 
 
 async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(

@@ -234,10 +234,15 @@ async def test_position_without_protection_past_the_deadline_is_sold(
         await side.enter()
         await side.exchange.cancel_order(SYMBOL, side.leg("sl").client_order_id, "by-hand", side.exchange.stamp())
         await until("no open order", lambda: not side.orders.open_orders)
-        side.faults.always["book_ticker"] = AmbiguousError("no answer in time")
+        side.faults.always["open_orders"] = AmbiguousError("no answer in time")
+        await side.tick_until(lambda: side.orders.unprotected_seconds > 1)
+        side.faults.always.clear()
         await side.tick_until(lambda: len(side.orders.books.round_trips) == 1)
 
         assert side.orders.protection.state is ProtectionState.FLAT
+        assert [event.message for event in side.events if event.kind is OrdersEventKind.EXITED] == [
+            "ProtectionDeadline"
+        ]
 
 
 async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: BotSide) -> None:
@@ -344,15 +349,3 @@ async def test_orders_of_others_are_reported_and_not_touched(bot: BotSide) -> No
 
     assert bot.orders.foreign_orders == ("somebody-else",)
     assert [report.client_order_id for report in await bot.exchange.open_orders(SYMBOL)] == ["somebody-else"]
-
-
-async def test_a_later_process_start_of_the_same_key_is_seen_as_a_second_trader(bot: BotSide, tmp_path: Path) -> None:
-    async with bot_side(bot.paper, bot.account, tmp_path / "other.db") as other:
-        assert other.orders.incarnation > 0
-        if other.orders.incarnation <= bot.orders.incarnation:
-            await other.orders.raise_incarnation(bot.orders.incarnation + 1)
-        await other.enter()
-        await until("the fence to be lost", lambda: bot.orders.two_traders is not None)
-
-    assert bot.told(OrdersEventKind.TWO_TRADERS)
-    assert (await bot.enter()).code == "TwoTraders"

@@ -45,6 +45,12 @@ async def _everything_is_slow(exchange: PaperExchange) -> None:
     await asyncio.sleep(180)
 
 
+async def _orders_are_slow(exchange: PaperExchange) -> None:
+    await asyncio.sleep(20)
+    await exchange.start_fault("delay", seconds=5, endpoints="POST /api/v3/order")
+    await asyncio.sleep(180)
+
+
 def test_an_exit_goes_on_when_the_user_stream_told_what_an_unanswered_cancel_did() -> None:
     outcome = sim_among_faults(7, 7, _cancels_are_never_answered)
     assert not outcome.violations
@@ -54,8 +60,15 @@ def test_an_exit_goes_on_when_the_user_stream_told_what_an_unanswered_cancel_did
     assert outcome.trades >= 12
 
 
-def test_a_slow_exit_is_told_as_a_position_without_protection() -> None:
+def test_a_position_keeps_its_protection_while_a_slow_exchange_is_read_for_its_exit() -> None:
     outcome = sim_among_faults(7, 7, _everything_is_slow)
+    assert not outcome.violations
+    assert outcome.trades >= 12
+    assert outcome.unprotected == 0
+
+
+def test_a_slow_sale_is_told_as_a_position_without_protection() -> None:
+    outcome = sim_among_faults(7, 7, _orders_are_slow)
     assert not outcome.violations
     assert outcome.unprotected > 3
     assert outcome.told >= outcome.unprotected - 1

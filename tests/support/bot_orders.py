@@ -133,6 +133,8 @@ async def bot_side(
     faulty: bool = False,
     start: bool = True,
     symbol: str = SYMBOL,
+    announced_seconds: float = 0.0,
+    seed: int = 1,
     **protection: object,
 ) -> AsyncIterator[BotSide]:
     """Start the exchange side on a store; `faulty` puts LosingAnswers in front of the gateway."""
@@ -151,10 +153,12 @@ async def bot_side(
         account_uid=str(account.uid),
         settings=lambda: side.settings,
         may_enter=lambda: side.refusal,
+        may_announce=lambda: side.refusal,
+        announced_seconds=announced_seconds,
         halted=lambda: side.halted,
         notify=events.append,
         monotonic=time.monotonic,
-        random=Random(1),
+        random=Random(seed),
     )
     side = BotSide(paper, account, settings, exchange, rules, store, orders, faults, events)
     if start:

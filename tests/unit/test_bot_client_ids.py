@@ -41,7 +41,7 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
 
 
 def test_sequence_numbers_are_given_once() -> None:
-    ids = ClientIds(KEY, 7)
+    ids = ClientIds(KEY, 7, 0)
 
     assert len({ids.make(ids.next_sequence(), Purpose.ENTRY) for _ in range(100)}) == 100
 
@@ -56,5 +56,5 @@ def test_a_new_incarnation_is_greater_than_all_known_ones(exchange_ms: int, stor
 
 
 def test_operator_and_bot_name_a_bots_orders_alike() -> None:
-    ids = ClientIds(KEY, 5)
+    ids = ClientIds(KEY, 5, 0)
     assert ids.make(1, Purpose.STOP_LOSS).startswith(names.order_prefix("354937868", "BTCUSDT"))

@@ -25,7 +25,7 @@ from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
 from tradingbot.orders.manager import OrderManager
-from tradingbot.orders.types import EntryOutcome, EntryRequest, OrdersEvent, OrdersEventKind
+from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.retry import retry_read
 from tradingbot.recovery.safe_mode import Level, SafeMode
@@ -126,6 +126,7 @@ class Session:
             account_uid=account_uid,
             settings=parts.settings,
             may_enter=self.may_enter,
+            may_announce=self._may_announce,
             notify=self._on_orders_event,
             monotonic=parts.monotonic,
             random=parts.random,
@@ -144,6 +145,8 @@ class Session:
         self._strategy_key: object = None
         self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
         self._reconcile_now = asyncio.Event()
+        self._reconnects = self._reconciled = 0
+        """Reconnects of the streams, and how many of them the last comparison of the books came after."""
         self._flatten_after = 0.0
         self._performance = measure([])
         self._acting = asyncio.Lock()
@@ -221,12 +224,13 @@ class Session:
 
     def may_enter(self) -> str | None:
         """Why no entry may be sent now, or None; asked by the order manager right before the send."""
-        if self.stopping:
-            return "Stopping"
-        if (code := self._parts.forbidden()) is not None:
+        if (code := self._may_announce()) is not None:
             return code
         problem = self.trading_problem()
         return None if problem is None else problem.reason.value
+
+    def _may_announce(self) -> str | None:
+        return "Stopping" if self.stopping else self._parts.forbidden()
 
     def trading_problem(self) -> Problem | None:
         """What but safe mode keeps entries from being sent."""
@@ -240,6 +244,8 @@ class Session:
         market = self.streams.health(StreamName.MARKET)
         if not market.connected or market.age is None or market.age > STREAM_SILENCE_SECONDS:
             return Problem(Reason.STREAM_DEAD, "the market stream is silent")
+        if self._reconciled != self._reconnects:
+            return Problem(Reason.NOT_RECONCILED, "a stream was connected anew: the books are compared first")
         if self.loop is None or not self.loop.ready:
             return Problem(Reason.WARMING_UP, "the strategy has not seen enough candles")
         if (capital := self.capital_problem()) is not None:
@@ -326,6 +332,7 @@ class Session:
                 await self.manager.on_user_event(event)
             if batch.reconnected:
                 # There is no replay: what happened meanwhile is read by REST.
+                self._reconnects += 1
                 self._reconcile_now.set()
             for candle in batch.candles:
                 if self._candles.full():
@@ -480,6 +487,8 @@ class Session:
                 return
             self._parts.tell("Signal", {"message": f"exit ({why}): {detail}"})
             result = await self.manager.exit(why)
+        if result.outcome is not ExitOutcome.FLAT:
+            self.doubt()
         self._log.info("exit", why=why, outcome=result.outcome.value, code=result.code, message=result.message)
         self._parts.changed()
 
@@ -527,7 +536,7 @@ class Session:
             except TimeoutError:
                 pass
             self._reconcile_now.clear()
-            wait = RECONCILE_SECONDS
+            wait, reconnects = RECONCILE_SECONDS, self._reconnects
             try:
                 verdict = await self.manager.reconcile()
             except AuthRejectedError:
@@ -538,6 +547,7 @@ class Session:
                 wait = RECONCILE_AGAIN_SECONDS * 2
             else:
                 self._take_verdict(verdict)
+                self._reconciled = reconnects
                 if not verdict.synced:
                     wait = RECONCILE_AGAIN_SECONDS
             self._parts.changed()

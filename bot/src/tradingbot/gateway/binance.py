@@ -291,13 +291,11 @@ class BinanceExchange:
             found += [_parse(payloads.trade, row) for row in rows]
         return found
 
-    async def trades(self, symbol: str, *, from_id: int) -> list[TradeFill]:
+    async def trades(self, symbol: str, *, from_id: int, urgent: bool = False) -> list[TradeFill]:
         """GET myTrades from a trade id on, paged."""
         found: list[TradeFill] = []
         while True:
-            rows = await self._signed(
-                EndpointClass.ACCOUNT, "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE
-            )
+            rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE)
             found += [_parse(payloads.trade, row) for row in rows]
             if len(rows) < PAGE:
                 return found

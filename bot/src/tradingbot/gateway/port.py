@@ -223,7 +223,7 @@ class Exchange(Protocol):
         """The trades of one order."""
         ...
 
-    async def trades(self, symbol: str, *, from_id: int) -> list[TradeFill]:
+    async def trades(self, symbol: str, *, from_id: int, urgent: bool = False) -> list[TradeFill]:
         """The account's trades on the symbol from trade id `from_id` on, paged."""
         ...
 

@@ -43,7 +43,7 @@ from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stal
 from tradingbot.orders.intents import SETTLE_MS, Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
-from tradingbot.orders.protection import Unbooked, held_quantity, judge_protection
+from tradingbot.orders.protection import Unbooked, held_quantity, judge_protection, stopped_quantity, stopping_orders
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.orders.types import (
     EntryOutcome,
@@ -58,7 +58,7 @@ from tradingbot.orders.types import (
     RecoveryReport,
     TrackedOrder,
 )
-from tradingbot.recovery.fence import ClientIds, Purpose, parse, propose_incarnation
+from tradingbot.recovery.fence import LAST_SEQUENCE, ClientIds, Purpose, parse, propose_incarnation
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
 from tradingbot.state.position_validator import PositionValidator, Validation
@@ -89,11 +89,21 @@ SALE_WEIGHT: Final = 300
 """Request weight for a sale and, where it is refused, new protection: some 150, and as much again for doubts."""
 REFUSED_WAITS: Final = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Seconds for which the protection stays after a refused sale, and after the next ones in a row."""
+NAKED_WAITS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Seconds until the next try to protect or sell what has no stop, after refusals in a row."""
+LIMIT_SALES: Final = 3
+"""Slices of an exit that are sold inside the slippage collar; the next ones are sold at the market."""
+REFUSED_SALES: Final = 2
+"""Refusals that end an exit: the second came at the market, with the balance read anew."""
 LIST_EVERY_MS: Final = 5_000
 """Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
 ENTRY_PURPOSES: Final = frozenset({Purpose.ENTRY, Purpose.ANNOUNCE})
+ANNOUNCED_SECONDS: Final = 1.0
+"""Between showing itself and its first entry: an earlier process on the same account hears it and halts."""
+ANNOUNCE_AGAIN_SECONDS: Final = 60.0
+"""After a try that failed: the account may have too little quote; the first entry tries it anew."""
 STOP_PASSED: Final = "StopPassed"
 INCARNATION: Final = "incarnation"
 INHERITED: Final = "inherited"
@@ -105,7 +115,9 @@ class OrderManager:
     """Every order of one bot.
 
     `may_enter` is asked immediately before an entry is sent, after its intent is committed: it returns None, or the
-    code of why not. `settings` gives the settings in force. `notify` is called synchronously and must not block.
+    code of why not; `may_announce` likewise before the order that shows this process start, which is sent as soon as it
+    may be, `announced_seconds` before the first entry. `settings` gives the settings in force. `notify` is called
+    synchronously and must not block.
     `proven` says whether somebody who knows all traders named this process the one of its account and symbol.
     While `halted` nothing is sent but cancels of entries.
     One lock serialises whatever sends; events of the user stream are taken in between.
@@ -120,11 +132,13 @@ class OrderManager:
         account_uid: str,
         settings: Callable[[], BotSettings],
         may_enter: Callable[[], str | None],
+        may_announce: Callable[[], str | None],
         notify: Callable[[OrdersEvent], None],
         monotonic: Callable[[], float],
         random: Random,
         proven: Callable[[], bool] = lambda: True,
         halted: Callable[[], bool] = lambda: False,
+        announced_seconds: float = ANNOUNCED_SECONDS,
     ) -> None:
         self._exchange = exchange
         self._store = store
@@ -132,6 +146,8 @@ class OrderManager:
         self._account_uid = account_uid
         self._settings = settings
         self._may_enter = may_enter
+        self._may_announce = may_announce
+        self._announced_seconds = announced_seconds
         self._proven = proven
         self._halted = halted
         self._notify = notify
@@ -145,7 +161,7 @@ class OrderManager:
         self._ocos = OCOMonitor(self._tracker)
         self._reconciler = BalanceReconciler(exchange, rules)
         self._validator = PositionValidator(rules.symbol, rules.notional.min_notional)
-        self._ids = ClientIds(names.bot_key(account_uid, rules.symbol), 0)
+        self._ids = ClientIds(names.bot_key(account_uid, rules.symbol), 0, random.randrange(LAST_SEQUENCE // 2))
         self._issued: set[str] = set()
         self._intents: dict[str, Intent] = {}
         self._fills: dict[int, BookedFill] = {}
@@ -166,6 +182,7 @@ class OrderManager:
         """The exchange has orders of a process start that the store does not know: the position may be another's."""
         self._taker_rate = Decimal(0)
         self._announced = False
+        self._announced_at = self._announce_after = 0.0
         self._protection = ProtectionStatus(ProtectionState.FLAT)
         self._suspected: float | None = None
         self._unprotected = 0.0
@@ -173,6 +190,8 @@ class OrderManager:
         """An answer was lost: open orders must be read before they are relied upon."""
         self._repair_after = 0.0
         self._repair_failures = 0
+        self._refused = ""
+        """Why the exchange refused the last sale or protection."""
         self._keep_until = 0.0
         """Until then the protection is not taken off for a sale, which was refused."""
         self._refusals = 0
@@ -232,6 +251,11 @@ class OrderManager:
     def held(self) -> Decimal:
         """What can be sold of the position, in base; executions count although their trades could not be read yet."""
         return held_quantity(self._rules, self._books, self._unbooked())
+
+    @property
+    def _quantity(self) -> Decimal:
+        """The position to the last decimal, in base, as far as its trades could be read."""
+        return self._books.quantity + self._unbooked().quantity
 
     @property
     def verdict(self) -> Verdict | None:
@@ -327,7 +351,7 @@ class OrderManager:
         incarnation = propose_incarnation(self._exchange.exchange_ms(), stored, *seen)
         await self._note(INCARNATION, incarnation)
         await self._note(ACCOUNT_UID, self._account_uid)
-        self._ids = ClientIds(self._ids.key, incarnation)
+        self._ids.incarnation = incarnation
         if recorded is None and own:
             # Committed before the orders are: however this start ends, the next one knows it too.
             quiet_ms = self._exchange.exchange_ms() + self._exchange.stamp().recv_window_ms + SETTLE_MS
@@ -394,19 +418,27 @@ class OrderManager:
             return
         async with self._lock:
             try:
-                await self._take_former()
-                await self._resolve_unknown()
+                await self._repair()  # before any look at something else, which may wait long for its answer
+                await self._try(self._take_former())
+                await self._try(self._resolve_unknown())
                 if self._doubt or self._missing_fills() or self._check_is_due() or self._listing_is_due():
-                    await self._refresh()
-                    await self._collect_fills()
+                    await self._try(self._refresh())
+                    await self._try(self._collect_fills())
                 self._update_protection()
                 await self._repair()
-            except AuthRejectedError:
-                raise
-            except (ExchangeError, StoreFailedError) as error:
-                self._log.warning("repair failed", error=str(error))
+                if self._protection.state is not ProtectionState.UNPROTECTED:
+                    await self._try(self._announce_early())
             finally:
                 self._update_protection()
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        """Do it as far as it can be done: what follows must not wait for it. AuthRejectedError."""
+        try:
+            await work
+        except AuthRejectedError:
+            raise
+        except (ExchangeError, StoreFailedError) as error:
+            self._log.warning("not done", error=str(error))
 
     def _check_is_due(self) -> bool:
         """While a position is held, its protection is looked at often enough to be restored within its deadline.
@@ -442,10 +474,10 @@ class OrderManager:
         """Take `minimum` or more and commit it; False after the first order of this process. StoreFailedError."""
         if minimum <= self._ids.incarnation:
             return True
-        if self._ids.sequence > 0:
+        if self._issued:
             return False
         await self._store.put(INCARNATION, minimum)
-        self._ids = ClientIds(self._ids.key, minimum)
+        self._ids.incarnation = minimum
         return True
 
     # --- entry ---
@@ -481,6 +513,7 @@ class OrderManager:
             await self._refresh()
         if not self._announced:
             await self._announce(request.reference_price)
+        await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
         sequence = self._ids.next_sequence()
         entry_id, list_id = self._issue(sequence, Purpose.ENTRY), self._issue(sequence, Purpose.ENTRY_LIST)
         pair = self._pair(sequence, plan.protection)
@@ -535,12 +568,8 @@ class OrderManager:
 
     def _refuse_entry(self, own_intent: str = "") -> str | None:
         """The stable code of why no entry may be sent now."""
-        if self._two_traders is not None:
-            return "TwoTraders"
-        if self._exchange_reset is not None:
-            return "ExchangeReset"
-        if self._store.failed is not None:
-            return StoreFailedError.code
+        if (code := self._refuse_buy()) is not None:
+            return code
         if self._former_ms > 0:
             return "StoreNew"
         if any(i.client_id != own_intent and i.blocks_entries for i in self._intents.values()):
@@ -551,6 +580,16 @@ class OrderManager:
             return "OrdersOpen"
         return self._may_enter()
 
+    def _refuse_buy(self) -> str | None:
+        """The stable code of why nothing to buy may be sent now, be it an announcement."""
+        if self._two_traders is not None:
+            return "TwoTraders"
+        if self._exchange_reset is not None:
+            return "ExchangeReset"
+        if self._store.failed is not None:
+            return StoreFailedError.code
+        return None
+
     def _outdated(self, request: EntryRequest) -> str | None:
         """The stable code of why the entry would not be decided like this any more."""
         settings = self._settings()
@@ -559,6 +598,15 @@ class OrderManager:
         if self._monotonic() - request.priced_at > settings.entry.max_data_age_seconds:
             return "DataTooOld"
         return None
+
+    async def _announce_early(self) -> None:
+        """Show this process start as soon as it may, so that nobody waits for it at the first entry."""
+        if self._announced or self._monotonic() < self._announce_after:
+            return
+        if (self._refuse_buy() or self._may_announce()) is not None:
+            return
+        self._announce_after = self._monotonic() + ANNOUNCE_AGAIN_SECONDS
+        await self._announce((await self._exchange.book_ticker(self._rules.symbol)).bid)
 
     async def _announce(self, price: Decimal) -> None:
         """Show this incarnation at the exchange by a LIMIT_MAKER far below the market, and cancel it."""
@@ -572,14 +620,14 @@ class OrderManager:
         client_id = self._issue(sequence, Purpose.ANNOUNCE)
         intent = self._intent(client_id, IntentKind.ANNOUNCE, (client_id,), quantity, far)
         await self._commit(intent)
-        refusal = self._refuse_entry(client_id)
+        refusal = self._refuse_buy() or self._may_announce()
         if refusal is not None:
             await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
             return
         order = NewOrder(self._rules.symbol, client_id, Side.BUY, OrderType.LIMIT_MAKER, quantity, price=far)
         await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp))
         await self._cancel(self._open(lambda tracked: tracked.client_order_id == client_id))
-        self._announced = True
+        self._announced, self._announced_at = True, self._monotonic()
 
     # --- exit ---
 
@@ -601,32 +649,47 @@ class OrderManager:
             await self._repair()  # what could not be sold is protected again
             return result
 
-    async def _exit(self, reason: str, *, at_market: bool = False) -> ExitResult:
+    async def _exit(self, reason: str, *, at_market: bool = False, whole: bool = True) -> ExitResult:
+        """Sell the position; not `whole`: what of it has no stop.
+
+        Balance and book are read first and the protection is taken off last, so that only its cancel and the sale
+        itself lie between protected and sold.
+        """
         await self._resolve_unknown()
         if self._exchange_reset is not None:
             return ExitResult(ExitOutcome.FAILED, "ExchangeReset", self._exchange_reset)
         if not await self._may_sell():
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
-        await self._take_protection_off(for_sale=True)
-        await self._refresh()
-        await self._collect_fills()
-        started = self._books.quantity
-        code = "Sold"
+        if whole:
+            await self._check_replaceable()
+        cancelled = self._open(lambda order: order.side is Side.SELL) if whole else self._useless()
+        available, bid = await self._sellable(cancelled), await self._bid()
+        await self._cancel(cancelled)
+        kept = Decimal(0) if whole else stopped_quantity(self._tracker)
+        started, code, refusals = self._quantity, "Sold", 0
         for attempt in range(EXIT_ATTEMPTS):
-            quantity = await self._sellable_quantity()
-            if quantity == 0:
+            quantity = filters.floor_quantity(self._rules, min(self.held - kept, available))
+            if quantity <= 0:
                 break
+            before = self._quantity
+            market = at_market or attempt >= LIMIT_SALES or refusals > 0
             try:
-                market = at_market or attempt >= EXIT_ATTEMPTS // 2
-                if not await self._sell(quantity, market=market, reason=reason):
+                if not await self._sell(quantity, bid=None if market else bid, reason=reason):
                     code = AmbiguousError.code
                     break
             except RejectedError as error:
-                code = error.code
+                code, refusals = error.code, refusals + 1
+                self._refused = str(error)
                 self._log.warning("exit refused", error=str(error), attempt=attempt)
-                await self._refresh()
-            await self._collect_fills()
-        sold = started - self._books.quantity
+                if refusals == REFUSED_SALES:
+                    break
+                await self._read_open_orders()
+                available = await self._sellable(())
+                continue
+            await self._try(self._collect_fills())
+            available -= before - self._quantity
+            bid = await self._bid()
+        sold = started - self._quantity
         if sold > 0:
             self._refusals = 0
             kind = OrdersEventKind.STOP_LOSS if reason == STOP_PASSED else OrdersEventKind.EXITED
@@ -638,29 +701,34 @@ class OrderManager:
             self._keep_protection()
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
 
-    async def _take_protection_off(self, *, for_sale: bool) -> None:
-        """Cancel every order to sell, for a sale or new protection; raises and leaves them where neither can be made.
+    async def _check_replaceable(self) -> None:
+        """Raises where the protection must stay, as no sale could take its place.
 
         RejectedError while the symbol does not trade, and for a while after a refused sale; RateLimitedError where the
         address has not the request weight for all that is to come: a 429 in between would leave the position naked.
         """
-        orders = self._open(lambda order: order.side is Side.SELL)
-        if not orders:
+        if not self._open(lambda order: order.side is Side.SELL):
             return
         wait = self._keep_until - self._monotonic()
-        if for_sale and wait > 0:
-            raise RejectedError(f"the protection stays for {wait:.0f} s: the sale was refused")
-        symbol = self._rules.symbol
-        self._rules = await self._exchange.rules(symbol, urgent=True)
-        if not self._rules.trading:
+        if wait > 0:
+            raise RejectedError(f"the protection stays for {wait:.0f} s: the sale was refused: {self._refused}")
+        try:
+            await self._check_trading()
+        except RejectedError:
             self._keep_protection()
-            raise RejectedError(f"the protection stays: {symbol} is {self._rules.status}")
+            raise
         spare = self._exchange.spare_weight
         if spare < SALE_WEIGHT:
             self._keep_protection()
             message = f"the protection stays: {spare} of request weight is left, {SALE_WEIGHT} are kept for a sale"
             raise RateLimitedError(message, retry_after=self._keep_until - self._monotonic())
-        await self._cancel(orders)
+
+    async def _check_trading(self) -> None:
+        symbol = self._rules.symbol
+        self._rules = await self._exchange.rules(symbol, urgent=True)
+        if not self._rules.trading:
+            self._refused = f"{symbol} is {self._rules.status}"
+            raise RejectedError(self._refused)
 
     def _keep_protection(self) -> None:
         wait = REFUSED_WAITS[min(self._refusals, len(REFUSED_WAITS) - 1)]
@@ -680,28 +748,40 @@ class OrderManager:
         others = account.balance(self._rules.base_asset).total - self._books.quantity
         return others < filters.dust_limit(self._rules)
 
-    async def _sellable_quantity(self) -> Decimal:
-        """min(position, free + own locked); only the position where the account cannot be read."""
-        position = self.held
-        if position == 0:
-            return position
+    async def _sellable(self, cancelled: Iterable[TrackedOrder]) -> Decimal:
+        """Free base, and what is free once those own orders are cancelled; the position where nobody can say."""
+        locked: dict[int | str, Decimal] = {}
+        for order in cancelled:  # the legs of a pair lock the same base
+            rest = order.quantity - order.executed_quantity
+            locked[_group(order)] = max(rest, locked.get(_group(order), rest))
         try:
             account = await self._exchange.account(urgent=True)
+        except AuthRejectedError:
+            raise
         except ExchangeError as error:
-            self._log.warning("exit without reading the account", error=str(error))
-            return position
-        free = account.balance(self._rules.base_asset).free
-        return filters.floor_quantity(self._rules, min(position, free))
+            if {_group(order) for order in cancelled} & self._stopping():
+                raise  # the protection is not taken off for a sale of nobody knows how much
+            self._log.warning("selling without the balance", error=str(error))
+            return self.held
+        return account.balance(self._rules.base_asset).free + sum(locked.values(), Decimal(0))
 
-    async def _sell(self, quantity: Decimal, *, market: bool, reason: str) -> bool:
-        """One slice of an exit; False where its outcome stays unknown."""
+    async def _bid(self) -> Decimal | None:
+        """The best bid; None where it cannot be read: then the market takes what it is given."""
+        try:
+            return (await self._exchange.book_ticker(self._rules.symbol, urgent=True)).bid
+        except AuthRejectedError:
+            raise
+        except ExchangeError as error:
+            self._log.warning("no price could be read", error=str(error))
+            return None
+
+    async def _sell(self, quantity: Decimal, *, bid: Decimal | None, reason: str) -> bool:
+        """One slice of an exit, without a bid at the market; False where its outcome stays unknown."""
         price: Decimal | None = None
-        if market:
+        if bid is None:
             quantity = filters.floor_market_quantity(self._rules, quantity)
         else:
-            book_now = await self._exchange.book_ticker(self._rules.symbol, urgent=True)
-            collar = 1 - self._settings().entry.max_slippage_ratio
-            price = filters.floor_price(self._rules, book_now.bid * collar)
+            price = filters.floor_price(self._rules, bid * (1 - self._settings().entry.max_slippage_ratio))
         client_id = self._issue(self._ids.next_sequence(), Purpose.EXIT)
         intent = self._intent(client_id, IntentKind.EXIT, (client_id,), quantity, price or Decimal(0))
         await self._commit(intent, reduce=True)
@@ -709,10 +789,10 @@ class OrderManager:
             self._rules.symbol,
             client_id,
             Side.SELL,
-            OrderType.MARKET if market else OrderType.LIMIT,
+            OrderType.MARKET if price is None else OrderType.LIMIT,
             quantity,
             price=price,
-            time_in_force=None if market else TimeInForce.IOC,
+            time_in_force=None if price is None else TimeInForce.IOC,
         )
         self._log.info("exit", client_order_id=client_id, quantity=str(quantity), price=str(price), reason=reason)
         try:
@@ -770,7 +850,7 @@ class OrderManager:
         return [order for order in self._tracker.active_orders if wanted(order)]
 
     async def _cancel(self, orders: Iterable[TrackedOrder]) -> None:
-        """Cancel orders, lists as a whole. A refusal means that the order ended by itself: `_refresh` tells how."""
+        """Cancel orders, lists as a whole. One that is refused ended by itself: the exchange is asked how."""
         groups: dict[int | str, TrackedOrder] = {}
         for order in orders:
             groups.setdefault(_group(order), order)
@@ -779,6 +859,8 @@ class OrderManager:
             intent = self._intent(cancel_id, IntentKind.CANCEL, (order.client_order_id,), order.quantity, order.price)
             await self._commit(intent, reduce=True)
             await self._cancel_one(intent, order, cancel_id)
+        if self._open(lambda order: _group(order) in groups):
+            await self._read_open_orders()
 
     async def _cancel_one(self, intent: Intent, order: TrackedOrder, cancel_id: str) -> None:
         symbol = self._rules.symbol
@@ -828,47 +910,75 @@ class OrderManager:
             if not await self._may_sell():
                 return
             await self._restore_protection()
-            self._repair_failures = 0
+            self._repair_failures, self._refused = 0, ""
         except ExchangeError as error:
-            self._repair_failures += 1
-            self._repair_after = self._monotonic() + min(5.0, 0.25 * 2**self._repair_failures)
-            self._log.warning("protection not restored", error=str(error), failures=self._repair_failures)
+            failures = self._repair_failures
+            refused = isinstance(error, RejectedError)
+            wait = NAKED_WAITS[min(failures, len(NAKED_WAITS) - 1)] if refused else min(5.0, 0.5 * 2**failures)
+            self._repair_failures, self._repair_after = failures + 1, self._monotonic() + wait
+            self._log.warning("protection not restored", error=str(error), failures=failures + 1)
         finally:
             self._update_protection()
 
     async def _restore_protection(self) -> None:
-        await self._take_protection_off(for_sale=False)
-        await self._refresh()
-        await self._collect_fills()
+        """Protect what has no stop; what has one keeps it. RejectedError where it can neither be protected nor sold."""
+        if self._repair_failures > 0:
+            await self._check_trading()
+        await self._read_open_orders()
         self._update_protection()
         since = self._protection.since
         if since is None:
             return
         if self._monotonic() - since > self._settings().protection.deadline_seconds:
-            await self._exit("ProtectionDeadline", at_market=True)
+            await self._sell_naked("ProtectionDeadline", at_market=True)
             return
-        quantity = await self._sellable_quantity()
-        if quantity == 0:  # the base is not free: somebody else's order or withdrawal holds it
-            raise RejectedError(f"no free {self._rules.base_asset} to protect")
-        plan = plan_protection(self._rules, self._settings(), quantity, self._books.average_price)
-        bid = (await self._exchange.book_ticker(self._rules.symbol, urgent=True)).bid
-        if bid <= plan.stop_price:
-            await self._exit(STOP_PASSED, at_market=True)
+        await self._try(self._collect_fills())
+        useless = self._useless()
+        available, bid = await self._sellable(useless), await self._bid()
+        plan = self._plan(available)
+        if bid is not None and bid <= plan.stop_price:
+            await self._sell_naked(STOP_PASSED, at_market=True)
             return
-        if bid >= plan.take_profit_price:
-            await self._exit("TakeProfitPassed")
+        if bid is not None and bid >= plan.take_profit_price:
+            await self._sell_naked("TakeProfitPassed")
             return
+        if useless:
+            await self._cancel(useless)
+            plan = self._plan(available)  # one of them may have sold something meanwhile
         if await self._attempt(lambda: self._place_pair(plan)):
             return
         if await self._attempt(lambda: self._place_stop(plan)):
             return
-        await self._exit("ProtectionRefused", at_market=True)
+        await self._sell_naked("ProtectionRefused", at_market=True)
+
+    def _plan(self, available: Decimal) -> ProtectionPlan:
+        naked = self.held - stopped_quantity(self._tracker)
+        quantity = filters.floor_quantity(self._rules, min(naked, available))
+        if quantity <= 0:  # the base is not free: somebody else's order or withdrawal holds it
+            raise RejectedError(f"no free {self._rules.base_asset} to protect")
+        price = self._books.average_price or self._unbooked().price
+        return plan_protection(self._rules, self._settings(), quantity, price)
+
+    async def _sell_naked(self, reason: str, *, at_market: bool = False) -> None:
+        result = await self._exit(reason, at_market=at_market, whole=False)
+        if result.outcome is ExitOutcome.FAILED and result.code == RejectedError.code:
+            raise RejectedError(self._refused)
+
+    def _useless(self) -> list[TrackedOrder]:
+        """Orders to sell that no stop belongs to: they hold base that has to be protected."""
+        stopping = self._stopping()
+        return self._open(lambda order: order.side is Side.SELL and _group(order) not in stopping)
+
+    def _stopping(self) -> set[int | str]:
+        """What of the open orders protects, as `_group` calls it."""
+        return {_group(order) for order in stopping_orders(self._tracker)}
 
     async def _attempt(self, place: Callable[[], Awaitable[None]]) -> bool:
         """Whether the exchange did not refuse; an unknown outcome is not a refusal, it is resolved later."""
         try:
             await place()
         except RejectedError as error:
+            self._refused = str(error)
             self._log.warning("protection refused", error=str(error))
             return False
         except AmbiguousError as error:
@@ -918,6 +1028,7 @@ class OrderManager:
         """
         state, message = judge_protection(self._rules, self._books, self._tracker, self._unbooked())
         before, now = self._protection, self._monotonic()
+        message = f"{message}; refused: {self._refused}" if message and self._refused else message
         if state is not ProtectionState.UNPROTECTED:
             self._suspected = None
             if before.since is not None:
@@ -1063,7 +1174,7 @@ class OrderManager:
         listed = await self._exchange.open_orders(symbol, urgent=True)
         listed += await self._exchange.all_orders(symbol, from_order_id=intent.after_order_id + 1, urgent=True)
         explained = {order.order_id for order in listed} | {order.order_id for order in self._tracker}
-        trades = await self._exchange.trades(symbol, from_id=self._books.last_trade_id + 1)
+        trades = await self._exchange.trades(symbol, from_id=self._books.last_trade_id + 1, urgent=True)
         unexplained = tuple(
             fill for fill in trades if fill.order_id not in explained and fill.order_id > intent.after_order_id
         )
@@ -1088,8 +1199,11 @@ class OrderManager:
         current = self._ids.incarnation
         if 0 < current < client_id.incarnation:
             self._fence_lost(f"order {report.client_order_id} is of a later process start than {current}")
-        elif current == client_id.incarnation and report.client_order_id not in self._issued:
-            self._fence_lost(f"order {report.client_order_id} is of this process start, which never made it")
+        elif current == client_id.incarnation:
+            known = self._tracker.get(report.client_order_id)
+            another = known is not None and known.order_id not in {None, report.order_id}
+            if another or report.client_order_id not in self._issued:
+                self._fence_lost(f"order {report.client_order_id} is of this process start, which never made it")
         return True
 
     def _fence_lost(self, message: str) -> None:
@@ -1139,10 +1253,14 @@ class OrderManager:
             self._tell(OrdersEventKind.STOP_LOSS, "stop filled", after.executed_quantity, price)
 
     async def _refresh(self) -> None:
-        """Read open orders, and all where there may be unknown ones; ask for each of ours that is no longer open."""
-        symbol = self._rules.symbol
+        """Read open orders, and all where there may be unknown ones."""
         if self._listing_is_due():
             await self._list_orders()
+        await self._read_open_orders()
+
+    async def _read_open_orders(self) -> None:
+        """Read open orders; ask for each of ours that is no longer open."""
+        symbol = self._rules.symbol
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
         self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
@@ -1226,7 +1344,7 @@ class OrderManager:
                 return
             owners = {order.order_id: order.client_order_id for order in self._tracker if order.order_id is not None}
             if len(missing) >= BULK_TRADES:
-                fills = await self._exchange.trades(self._rules.symbol, from_id=0)
+                fills = await self._exchange.trades(self._rules.symbol, from_id=0, urgent=True)
             else:
                 fills = []
                 for order in missing:

@@ -31,14 +31,14 @@ def held_quantity(rules: SymbolRules, books: LedgerState, unbooked: Unbooked = N
     return held if filters.sellable(rules, held, books.average_price or unbooked.price) else Decimal(0)
 
 
-def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
-    """Base that a stop sells if the price falls.
+def stopping_orders(orders: Iterable[TrackedOrder]) -> list[TrackedOrder]:
+    """Open orders that sell if the price falls.
 
     A triggered STOP_LOSS_LIMIT (its take-profit is gone) does not count: the price may have gapped through its limit.
     """
     known = list(orders)
     targets = {o.order_list_id: o for o in known if o.type is OrderType.LIMIT_MAKER and o.order_list_id != NO_LIST}
-    total = Decimal(0)
+    stopping = []
     for order in known:
         if not (order.is_open and order.side is Side.SELL and order.type.is_stop):
             continue
@@ -47,8 +47,13 @@ def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
             continue
         if order.status is OrderStatus.PENDING_NEW and not _entry_filled(order, known):
             continue
-        total += order.quantity - order.executed_quantity
-    return total
+        stopping.append(order)
+    return stopping
+
+
+def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
+    """Base that a stop sells if the price falls."""
+    return sum((order.quantity - order.executed_quantity for order in stopping_orders(orders)), Decimal(0))
 
 
 def _entry_filled(leg: TrackedOrder, orders: list[TrackedOrder]) -> bool:

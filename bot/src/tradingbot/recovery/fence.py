@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+LAST_SEQUENCE: Final = 36**6 - 1
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PATTERN: Final = re.compile(r"tb-([a-z2-7]{10})-([0-9a-z]{7})-([0-9a-z]{6})-([a-z]{2})")
 
@@ -55,12 +56,16 @@ def propose_incarnation(exchange_ms: int, *known: int) -> int:
 
 
 class ClientIds:
-    """Gives client ids of one incarnation; a sequence number is never given twice."""
+    """Gives client ids of one incarnation; a sequence number is never given twice.
 
-    def __init__(self, key: str, incarnation: int) -> None:
+    `sequence` is where the numbers begin, drawn at random: two processes that start in the same second have the same
+    incarnation, and must not give the same ids.
+    """
+
+    def __init__(self, key: str, incarnation: int, sequence: int) -> None:
         self.key = key
         self.incarnation = incarnation
-        self.sequence = 0
+        self.sequence = sequence
 
     def next_sequence(self) -> int:
         """A new sequence number; the orders of one request share it."""
