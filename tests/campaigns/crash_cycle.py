@@ -57,7 +57,7 @@ from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.recovery.fence import Purpose, parse
 from tradingbot.recovery.safe_mode import ANNOTATION, SPEC
-from tradingbot.state.store import Store, _load_intent
+from tradingbot.state.store import _INTENTS, Store
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy, UsageStatus
@@ -854,7 +854,7 @@ async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[
     store = Store.open(path)
     try:
         fills = {booked.fill.trade_id: booked.fill for booked in await store.fills()}
-        intents = [_load_intent(body) for (body,) in store._db.execute("SELECT body FROM intents")]
+        intents = await store._load(_INTENTS, "")
     finally:
         await store.close()
     wrong = [f"{intent.client_id} is {intent.state} at the end" for intent in intents if intent.state.is_open]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -160,3 +162,30 @@ async def test_lost_store_is_rebuilt_from_the_exchange_and_reported(paper: Paper
         assert side.orders.books.quantity == quantity
         assert side.orders.protection.state is ProtectionState.PROTECTED
         assert (await side.orders.reconcile()).kind is VerdictKind.COVERED
+
+
+@pytest.mark.parametrize("table", ["orders", "fills", "intents"])
+async def test_rows_that_do_not_parse_are_read_again_from_the_exchange(
+    paper: PaperExchange, tmp_path: Path, table: str
+) -> None:
+    account = await paper.create_account(USDT="10000")
+    async with bot_side(paper, account, tmp_path / "bot.db") as side:
+        await side.enter()
+        books = side.orders.books
+    with closing(sqlite3.connect(tmp_path / "bot.db")) as db:
+        db.execute(f"UPDATE {table} SET body='damaged'")
+        db.commit()
+
+    async with bot_side(paper, account, tmp_path / "bot.db") as side:
+        assert side.orders.books == books
+        assert side.orders.protection.state is ProtectionState.PROTECTED
+        assert not side.orders.entries_quiet, "what a lost intent sent may still be executed"
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+        assert side.store.unreadable
+        side.orders._former_ms = 1  # as some 15 s later
+        await side.orders.reconcile()
+        assert side.orders.entries_quiet
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
+        assert side.store.unreadable == set()
+        assert side.orders.books == books
+        assert side.orders.entries_quiet

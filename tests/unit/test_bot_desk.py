@@ -21,7 +21,7 @@ from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
-from tradingbot.recovery.safe_mode import DRAWDOWN
+from tradingbot.recovery.safe_mode import DRAWDOWN, Level
 from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.risk.risk_manager import Refusal
 from tradingbot.session import Session
@@ -120,6 +120,35 @@ async def test_a_cleared_cause_is_on_the_disk_together_with_its_configuration(st
     desk = await start(store, config(1))
     await Control(desk, _feed()).put_config(body(config(2, cleared=("drawdown",))))
     assert not (await start(store, config(2))).safe_mode.has("drawdown")  # without any `save` in between
+
+
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        ("breaker", [1]),
+        ("breaker", {"order": {"failures": "many"}}),
+        ("safe-mode", [{"id": "drawdown"}]),
+        ("equity", {"peak": "high"}),
+        ("risk", {"cooldownUntil": "soon"}),
+        ("tightened", {"bot": "u-1"}),
+        ("books-confirmed", {}),
+        ("config", {"committed": 1}),
+    ],
+)
+async def test_a_fact_that_is_not_what_it_should_be_ends_no_start(store: Store, name: str, fact: object) -> None:
+    await start(store, config(1))
+    await store.put(name, fact)
+    desk = await start(store, config(1))
+    await desk.save()
+    if name == "config":  # the mounted file counts
+        assert not desk.safe_mode.has("store-lost")
+        return
+    told = next(cause for cause in desk.safe_mode.causes if cause.id == "store-lost")
+    assert "set aside (1 of facts)" in told.clears
+    assert told.latched
+    again = await start(store, config(2, cleared=("store-lost",)))
+    assert store.unreadable == {("facts", name)}
+    assert again.safe_mode.level < Level.REDUCE_ONLY
 
 
 class DyingSession:

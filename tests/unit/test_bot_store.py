@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +16,10 @@ from tradingbot.model import OrderStatus
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.state.ledger import BookedFill
-from tradingbot.state.store import Store, StoreCorruptError, StoreFailedError
+from tradingbot.state.store import SCHEMA_VERSION, Store, StoreCorruptError, StoreFailedError
 
+VERSION_1 = Path(__file__).parents[1] / "support" / "store_version_1.sql"
+OWN = "tb-nxmqn3thil-0spn400"
 INTENT = Intent("a", IntentKind.EXIT, ("a",), 1, 5000, "1", "0", 7)
 
 
@@ -109,6 +112,94 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(StoreFailedError, match=r"bot\.db"):
         Store.open(tmp_path / "file" / "bot.db")
+
+
+def stored_version_1(path: Path, *changes: str) -> Path:
+    """A store as version 1 of the schema left it, then changed by hand."""
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(VERSION_1.read_text())
+        for change in changes:
+            db.execute(change)
+        db.commit()
+    return path
+
+
+async def test_a_store_of_version_1_is_taken_over_with_all_that_it_has(tmp_path: Path) -> None:
+    store = Store.open(stored_version_1(tmp_path / "bot.db"))
+    assert [intent.client_id[-9:] for intent in await store.open_intents()] == ["000006-el"]
+    orders = await store.orders(since_ms=0)
+    assert [(order.purpose, order.status) for order in orders if order.is_open] == [("sl", "NEW"), ("tp", "NEW")]
+    assert len(orders) == 8
+    assert [booked.fill.side for booked in await store.fills()] == ["BUY", "SELL", "BUY"]
+    assert await store.highest_order_id() == 8
+    assert await store.get("incarnation", int) == 1736121600
+    assert store.unreadable == set()
+    await store.close()
+    again = Store.open(tmp_path / "bot.db")
+    assert again._db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    assert await again.orders(since_ms=0) == orders
+    await again.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("UPDATE orders SET body='no JSON' WHERE json_extract(body, '$.order_id')=7", ("orders", f"{OWN}-000006-sl")),
+        (
+            "UPDATE orders SET body=json_replace(body, '$.side', 'HOLD') WHERE json_extract(body, '$.order_id')=7",
+            ("orders", f"{OWN}-000006-sl"),
+        ),
+        (
+            "UPDATE fills SET body=json_remove(body, '$.fill.price') WHERE trade_id=173612160383",
+            ("fills", "BTCUSDT/173612160383"),
+        ),
+        ("UPDATE intents SET body='[]' WHERE state='Sending'", ("intents", f"{OWN}-000006-el")),
+        ("UPDATE facts SET body='\"many\"' WHERE name='incarnation'", ("facts", "incarnation")),
+    ],
+    ids=["no-json", "unknown-word", "missing-field", "no-object", "fact"],
+)
+async def test_a_row_that_does_not_parse_is_set_aside_as_it_was_and_told_until_it_is_restored(
+    tmp_path: Path, change: str, key: tuple[str, str]
+) -> None:
+    path = stored_version_1(tmp_path / "bot.db", change)
+    for _ in range(2):
+        store = Store.open(path)
+        counts = {
+            "intents": len(await store.open_intents()),
+            "orders": len(await store.orders(since_ms=0)),
+            "fills": len(await store.fills()),
+            "facts": int(await store.get("incarnation", int) is not None),
+        }
+        whole = {"intents": 1, "orders": 8, "fills": 3, "facts": 1}
+        assert counts == whole | {key[0]: whole[key[0]] - 1}
+        assert store.unreadable == {key}
+        await store.close()
+    store = Store.open(path)
+    ((kept, body),) = store._db.execute("SELECT key, body FROM set_aside").fetchall()
+    assert kept == key[1]
+    assert body
+    await store.restored()
+    assert store.unreadable == set()
+    await store.close()
+    store = Store.open(path)
+    assert store.unreadable == set()
+    await store.close()
+
+
+async def test_a_field_of_a_later_version_is_ignored_and_one_that_is_missing_has_its_default(tmp_path: Path) -> None:
+    store = Store.open(
+        stored_version_1(
+            tmp_path / "bot.db",
+            "UPDATE orders SET body=json_remove(json_set(body, '$.later', 1), '$.trade_ids')",
+            "UPDATE intents SET body=json_remove(json_set(body, '$.later', 1), '$.not_found')",
+            "UPDATE fills SET body=json_set(body, '$.later', 1, '$.fill.later', 2)",
+        )
+    )
+    assert [order.trade_ids for order in await store.orders(since_ms=0)] == [()] * 8
+    assert [intent.not_found for intent in await store.open_intents()] == [0]
+    assert len(await store.fills()) == 3
+    assert store.unreadable == set()
+    await store.close()
 
 
 async def test_the_first_failed_commit_is_remembered(tmp_path: Path) -> None:

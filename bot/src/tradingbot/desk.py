@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
+from typing_extensions import TypedDict
 
 from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
@@ -36,7 +38,7 @@ from tradingbot.recovery.safe_mode import (
     Level,
     SafeMode,
 )
-from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks
+from tradingbot.risk.drawdown import DrawdownTracker
 from tradingbot.risk.risk_manager import Refusal, RiskManager
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import Session
@@ -52,6 +54,13 @@ EQUITY_FACT: Final = "equity"
 RISK_FACT: Final = "risk"
 CONFIRMED_FACT: Final = "books-confirmed"
 TIGHTENED_FACT: Final = "tightened"
+
+
+class Tightened(TypedDict):
+    """Safe mode that was asked for: the uid of the TradingBot and the revision."""
+
+    bot: str
+    revision: int
 
 
 class Desk:
@@ -99,6 +108,7 @@ class Desk:
         self.look_now = asyncio.Event()
         """Set when safe mode may have changed and entries may have to be cancelled."""
         self._saved: dict[str, Any] = {}
+        self._told_unreadable: set[tuple[str, str]] = set()
 
     @property
     def settings(self) -> BotSettings:
@@ -142,6 +152,12 @@ class Desk:
         failed = self.store_problem or (self.store.failed if self.store else None)
         level = Level.HALTED if self.store is None else Level.NO_NEW_ENTRIES
         safe.set(failed is not None, STORE, since=now, level=level)
+        if self.store is not None and self.store.unreadable - self._told_unreadable:
+            self._told_unreadable |= self.store.unreadable
+            counts = Counter(table for table, _ in self._told_unreadable)
+            figures = ", ".join(f"{count} of {table}" for table, count in sorted(counts.items()))
+            clears = f"rows of the store could not be read and were set aside ({figures}): {STORE_LOST.clears}"
+            safe.activate(STORE_LOST, since=now, clears=clears)
         safe.set(self.drain.phase is not DrainPhase.NONE, DRAINING, since=now)
         self._refresh_books(session, now)
         if before == [(cause.id, cause.level) for cause in safe.causes]:
@@ -162,6 +178,7 @@ class Desk:
             and session.books_rebuilt
             and not self.books_confirmed
             and self.settings.exchange.environment is Environment.LIVE
+            and not safe.has(STORE_LOST.id)
         ):
             safe.activate(STORE_LOST, since=now)
         reset = session.manager.exchange_reset if session else None
@@ -237,18 +254,18 @@ class Desk:
         """Continue where the former process stopped. StoreError."""
         breaker, latches = await store.get(BREAKER_FACT), await store.get(LATCHES_FACT)
         marks, risk = await store.get(EQUITY_FACT), await store.get(RISK_FACT)
-        self.books_confirmed = bool(await store.get(CONFIRMED_FACT))
-        tightened = await store.get(TIGHTENED_FACT)
+        self.books_confirmed = bool(await store.get(CONFIRMED_FACT, bool))
+        tightened = await store.get(TIGHTENED_FACT, Tightened)
         self.store = store
         with suppress(GrantRefusedError):  # a newer leader called before the store was open
             self.grants.meet(start.applied.committed.epoch)
         self._take_over_safe_mode(start.applied.committed, tightened)
         self.usable, self.revision, self.config_problem = start.usable, start.revision, start.problem
         self.put_in_force(start.applied)
-        self.panel.restore(breaker or {})
-        self.safe_mode.restore_latches(latches or [])
-        self.risk.drawdown.marks = EquityMarks.from_json(marks) if marks else None
-        self.risk.restore(risk or {})
+        await _restore(store, BREAKER_FACT, self.panel.restore, breaker or {})
+        await _restore(store, LATCHES_FACT, self.safe_mode.restore_latches, latches or [])
+        await _restore(store, EQUITY_FACT, self.risk.drawdown.restore, marks)
+        await _restore(store, RISK_FACT, self.risk.restore, risk or {})
         self._saved = {
             BREAKER_FACT: breaker,
             LATCHES_FACT: latches,
@@ -261,7 +278,7 @@ class Desk:
             with suppress(StoreError):  # entries stop, the position is looked after
                 await self.commit(start.applied, newer=former is None or start.revision > former.committed.revision)
 
-    def _take_over_safe_mode(self, committed: BotConfig, stored: dict[str, Any] | None) -> None:
+    def _take_over_safe_mode(self, committed: BotConfig, stored: Tightened | None) -> None:
         """The newer word counts, as the mounted file lags by up to the kubelet's refresh; edited by hand it is new."""
         file, taken = self.applied.committed, committed.revision
         wishes = []
@@ -303,8 +320,16 @@ class Desk:
             TIGHTENED_FACT: self._tightened_fact(),
         }
 
-    def _tightened_fact(self) -> dict[str, Any] | None:
+    def _tightened_fact(self) -> Tightened | None:
         return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
+
+
+async def _restore(store: Store, name: str, restore: Callable[[Any], None], fact: Any) -> None:
+    """A fact that is not what it should be is set aside: it must not end each start."""
+    try:
+        restore(fact)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        await store.set_aside_fact(name, error)
 
 
 def _uncovered(session: Session) -> bool:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, NotRequired, TypeVar
 
 import structlog
+from typing_extensions import TypedDict
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import (
@@ -109,6 +110,16 @@ INCARNATION: Final = "incarnation"
 INHERITED: Final = "inherited"
 FOREIGN_BASE: Final = "foreign_base"
 ACCOUNT_UID: Final = "account_uid"
+
+
+class ForeignBase(TypedDict):
+    """Base in the account that was not the bot's at its first start; None where its orders were there before its store.
+
+    `quiet_ms` is the exchange time until which it may still execute what a former process sent.
+    """
+
+    base: Decimal | None
+    quiet_ms: NotRequired[int]
 
 
 class OrderManager:
@@ -328,8 +339,8 @@ class OrderManager:
         lines: list[str] = []
         await self._exchange.sync_clock()
         self._taker_rate = (await self._exchange.commission(self._rules.symbol)).taker
-        stored = int(await self._store.get(INCARNATION) or 0)
-        recorded = await self._store.get(FOREIGN_BASE)
+        stored = await self._store.get(INCARNATION, int) or 0
+        recorded = await self._store.get(FOREIGN_BASE, ForeignBase)
         for order in await self._store.orders(since_ms=self._exchange.exchange_ms() - KEEP_ORDERS_MS):
             self._tracker.add_order(order)
             self._watch_list(order)
@@ -340,12 +351,15 @@ class OrderManager:
         open_intents = await self._store.open_intents()
         # What an open intent made has a higher order id than any known when it was committed.
         known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
+        lost = bool(self._store.unreadable)
+        if lost:
+            known = [0]
         self._listed_ms = read_ms = self._exchange.exchange_ms()
         listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
         listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
         own = [report for report in listed if self._is_own(report)]
         seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
-        self._inherited = bool(await self._store.get(INHERITED)) or max(seen, default=0) > stored
+        self._inherited = bool(await self._store.get(INHERITED, bool)) or max(seen, default=0) > stored
         if self._inherited:  # before the incarnation, which hides it from the next start
             await self._note(INHERITED, True)
         incarnation = propose_incarnation(self._exchange.exchange_ms(), stored, *seen)
@@ -354,12 +368,14 @@ class OrderManager:
         self._ids.incarnation = incarnation
         if recorded is None and own:
             # Committed before the orders are: however this start ends, the next one knows it too.
-            quiet_ms = self._exchange.exchange_ms() + self._exchange.stamp().recv_window_ms + SETTLE_MS
-            recorded = {"base": None, "quiet_ms": quiet_ms}
+            recorded = {"base": None, "quiet_ms": self._quiet_ms()}
             await self._note(FOREIGN_BASE, recorded)
             lines.append(f"the store was new, {len(own)} own orders found at the exchange: books made from its trades")
         rebuilt = recorded is not None and recorded["base"] is None
-        if recorded is not None and recorded.get("quiet_ms", 0) > read_ms:
+        if lost:
+            lines.append("rows of the store could not be read: all orders were read from the exchange")
+            self._former_ms = self._quiet_ms()
+        elif recorded is not None and recorded.get("quiet_ms", 0) > read_ms:
             self._former_ms = recorded["quiet_ms"]
         await self._absorb(own)
         for intent in open_intents:
@@ -372,10 +388,9 @@ class OrderManager:
         if recorded is None:
             # What is held before the first order is not this bot's.
             account = await self._exchange.account(urgent=True)
-            total = account.balance(self._rules.base_asset).total
-            recorded = {"base": format(total, "f")}
-            await self._note(FOREIGN_BASE, recorded)
-        self._foreign_base = None if recorded["base"] is None else Decimal(recorded["base"])
+            recorded = {"base": account.balance(self._rules.base_asset).total}
+            await self._note(FOREIGN_BASE, {"base": format(recorded["base"], "f")})
+        self._foreign_base = recorded["base"]
         await self._tidy(lines)
         self._update_protection()
         await self._repair()
@@ -383,6 +398,10 @@ class OrderManager:
         lines += [self._exchange_reset] if self._exchange_reset is not None else []
         lines.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, books {verdict.kind}")
         return RecoveryReport(tuple(lines), self._foreign, self.unknown, rebuilt)
+
+    def _quiet_ms(self) -> int:
+        """Exchange time until which it may still execute what was sent before now."""
+        return self._exchange.exchange_ms() + self._exchange.stamp().recv_window_ms + SETTLE_MS
 
     async def reconcile(self) -> Verdict:
         """Read account, open orders and trades, repair what differs; call each 60 s, after reconnects and on doubt."""
@@ -1320,6 +1339,8 @@ class OrderManager:
         if self._former_ms == 0 or self._exchange.exchange_ms() <= self._former_ms:
             return
         await self._list_orders()
+        with suppress(StoreFailedError):
+            await self._store.restored()
         self._former_ms, self._doubt = 0, True
 
     def _listing_is_due(self) -> bool:
@@ -1367,7 +1388,8 @@ class OrderManager:
         return Unbooked(quantity, price)
 
     def _booked(self, order: TrackedOrder) -> Decimal:
-        return sum((self._fills[trade_id].fill.quantity for trade_id in order.trade_ids), Decimal(0))
+        booked = (self._fills.get(trade_id) for trade_id in order.trade_ids)
+        return sum((item.fill.quantity for item in booked if item is not None), Decimal(0))
 
     async def _book(self, fills: Iterable[TradeFill], owners: Mapping[int, str]) -> None:
         """Put fills of own orders into the books; one that is there already changes nothing."""

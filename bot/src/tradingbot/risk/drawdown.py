@@ -54,6 +54,10 @@ class DrawdownTracker:
         self.marks = marks
         self.equity: Decimal | None = None
 
+    def restore(self, data: dict[str, str] | None) -> None:
+        """Continue from marks of EquityMarks.to_json, or from none."""
+        self.marks = EquityMarks.from_json(data) if data else None
+
     def update(self, equity: Decimal, capital: Decimal, now: datetime) -> bool:
         """Take the present equity; True when the marks changed and must be persisted.
 

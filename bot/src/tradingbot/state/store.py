@@ -4,30 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from tradingbot.model import OrderStatus, OrderType, Side, TradeFill
-from tradingbot.orders.intents import Intent, IntentKind, IntentState
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from tradingbot.orders.intents import Intent, IntentState
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.state.ledger import BookedFill
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
+T = TypeVar("T")
+_log = structlog.get_logger("store")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows(Generic[T]):
+    """Rows of a table: `key` is an expression for its primary key, the body is JSON of `form`."""
+
+    table: str
+    key: str
+    form: TypeAdapter[T]
+
+    @property
+    def sweep(self) -> str:
+        """Statements that set aside the rows whose body is no JSON, which no query may meet."""
+        return (
+            f"INSERT INTO set_aside SELECT '{self.table}', {self.key}, body, 'no JSON', 0 "  # noqa: S608, no input
+            f"FROM {self.table} WHERE NOT json_valid(body) ON CONFLICT DO UPDATE SET body=excluded.body, restored=0;"
+            f"DELETE FROM {self.table} WHERE NOT json_valid(body);"
+        )
+
+
+# What a form does not know is ignored, what is absent has its default: a field that is added needs one.
+_INTENTS: Final = _Rows("intents", "client_id", TypeAdapter(Intent))
+_ORDERS: Final = _Rows("orders", "client_id", TypeAdapter(TrackedOrder))
+_FILLS: Final = _Rows("fills", "symbol || '/' || trade_id", TypeAdapter(BookedFill))
+_FACTS: Final = _Rows("facts", "name", TypeAdapter(Any))
+_SWEEP: Final = "".join(rows.sweep for rows in (_INTENTS, _ORDERS, _FILLS, _FACTS))
+
+_MIGRATIONS: Final = (
+    """
 CREATE TABLE intents (client_id TEXT PRIMARY KEY, state TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE orders (client_id TEXT PRIMARY KEY, open INTEGER NOT NULL, created_ms INTEGER NOT NULL, body TEXT NOT NULL)
     STRICT, WITHOUT ROWID;
 CREATE TABLE fills (symbol TEXT NOT NULL, trade_id INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (symbol, trade_id))
     STRICT, WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    """
+CREATE TABLE set_aside (kept_in TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, error TEXT NOT NULL,
+    restored INTEGER NOT NULL, PRIMARY KEY (kept_in, key)) STRICT, WITHOUT ROWID;
 """
-T = TypeVar("T")
+    + _SWEEP
+    + """
+ALTER TABLE orders ADD COLUMN order_id INTEGER NOT NULL DEFAULT 0;
+UPDATE orders SET order_id=coalesce(json_extract(body, '$.order_id'), 0);
+CREATE INDEX intents_by_state ON intents (state);
+CREATE INDEX orders_open ON orders (open) WHERE open=1;
+CREATE INDEX orders_by_time ON orders (created_ms, client_id);
+CREATE INDEX orders_by_id ON orders (order_id);
+""",
+)
+"""What makes version n of version n - 1, in order; one that was released never changes."""
+SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 class StoreError(Exception):
@@ -52,13 +100,15 @@ class Store:
     """One bot's intents, orders, fills and named facts (small JSON values).
 
     Facts are for everything small: the applied configuration, the incarnation, the breaker's state, safe-mode
-    latches, equity marks. `failed` is the text of the first commit that failed, or None.
+    latches, equity marks. `failed` is the text of the first commit that failed, or None. A row that does not parse is
+    set aside, as it was, in a table of its own; `unreadable` are table and key of those that were not restored yet.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, unreadable: Iterable[tuple[str, str]] = ()) -> None:
         self._db = connection
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.failed: str | None = None
+        self.unreadable = set(unreadable)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -79,8 +129,9 @@ class Store:
                 raise StoreCorruptError(
                     f"{path.name} has version {version}, this bot knows {SCHEMA_VERSION}: use a newer bot"
                 )
-            if version == 0:
-                connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            steps = "".join(_MIGRATIONS[version:]) or _SWEEP
+            connection.executescript(f"BEGIN;{steps}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            return cls(connection, connection.execute("SELECT kept_in, key FROM set_aside WHERE restored=0").fetchall())
         except sqlite3.DatabaseError as error:
             connection.close()
             kind = StoreFailedError if isinstance(error, sqlite3.OperationalError) else StoreCorruptError
@@ -88,7 +139,6 @@ class Store:
         except StoreCorruptError:
             connection.close()
             raise
-        return cls(connection)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction() -> T:
@@ -96,10 +146,11 @@ class Store:
                 self._db.execute("BEGIN")  # not IMMEDIATE: what cannot be written can still be read
                 try:
                     result = work(self._db)
+                    self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # a full disk may have ended it
+                        self._db.execute("ROLLBACK")
                     raise
-                self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 self.failed = self.failed or f"{type(error).__name__}: {error}"
                 raise StoreFailedError(self.failed) from None
@@ -117,6 +168,43 @@ class Store:
 
         await self._run(discard)
 
+    # --- rows ---
+
+    async def _load(self, rows: _Rows[T], where: str, *values: object) -> list[T]:
+        """The rows that parse; the others are set aside."""
+        query = f"SELECT {rows.key}, body FROM {rows.table} {where}"  # noqa: S608, no input
+        found = await self._run(lambda db: db.execute(query, values).fetchall())
+        loaded: list[T] = []
+        for key, body in found:
+            try:
+                loaded.append(rows.form.validate_json(body))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                path = ".".join(str(part) for part in first["loc"])
+                await self._set_aside(rows, key, f"{path}: {first['msg']}".removeprefix(": "))
+        return loaded
+
+    async def _set_aside(self, rows: _Rows[Any], key: str, error: str) -> None:
+        self.unreadable.add((rows.table, key))
+        _log.error("a row was set aside", table=rows.table, key=key, error=error)
+        with suppress(StoreFailedError):  # it is not taken, and the next process finds it again
+            await self._write(
+                lambda db: (
+                    db.execute(
+                        f"INSERT INTO set_aside SELECT ?, {rows.key}, body, ?, 0 FROM {rows.table} "  # noqa: S608
+                        f"WHERE {rows.key}=? ON CONFLICT DO UPDATE SET body=excluded.body, restored=0",
+                        (rows.table, error, key),
+                    ),
+                    db.execute(f"DELETE FROM {rows.table} WHERE {rows.key}=?", (key,)),  # noqa: S608
+                )
+            )
+
+    async def restored(self) -> None:
+        """What was set aside was read from the exchange. StoreFailedError."""
+        if self.unreadable:
+            await self._write(lambda db: db.execute("UPDATE set_aside SET restored=1"))
+            self.unreadable.clear()
+
     # --- intents ---
 
     async def put_intent(self, intent: Intent) -> None:
@@ -131,12 +219,7 @@ class Store:
 
     async def open_intents(self) -> list[Intent]:
         """Intents whose outcome is not known."""
-        rows = await self._run(
-            lambda db: db.execute(
-                "SELECT body FROM intents WHERE state IN (?,?)", (IntentState.SENDING, IntentState.UNKNOWN)
-            ).fetchall()
-        )
-        return [_load_intent(row[0]) for row in rows]
+        return await self._load(_INTENTS, "WHERE state IN (?,?)", IntentState.SENDING, IntentState.UNKNOWN)
 
     # --- orders and fills ---
 
@@ -152,14 +235,21 @@ class Store:
         `unsettled` are the client ids of done orders whose fills are not all known yet: they stay loaded at a start.
         """
         order_rows = [
-            (o.client_order_id, int(o.is_open or o.client_order_id in unsettled), o.created_ms, _dump(o))
+            (
+                o.client_order_id,
+                int(o.is_open or o.client_order_id in unsettled),
+                o.created_ms,
+                _dump(o),
+                o.order_id or 0,
+            )
             for o in orders
         ]
         fill_rows = [(f.fill.symbol, f.fill.trade_id, _dump(f)) for f in fills]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(
-                "INSERT INTO orders VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET open=excluded.open, body=excluded.body",
+                "INSERT INTO orders VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE "
+                "SET open=excluded.open, body=excluded.body, order_id=excluded.order_id",
                 order_rows,
             )
             db.executemany(
@@ -172,20 +262,16 @@ class Store:
 
     async def orders(self, since_ms: int) -> list[TrackedOrder]:
         """Recorded orders that are open, are not settled, or were made since then, oldest first."""
-        query = "SELECT body FROM orders WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id"
-        rows = await self._run(lambda db: db.execute(query, (since_ms,)).fetchall())
-        return [_load_order(row[0]) for row in rows]
+        return await self._load(_ORDERS, "WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id", since_ms)
 
     async def newest_order(self) -> TrackedOrder | None:
         """The recorded order with the highest order id."""
-        query = "SELECT body FROM orders ORDER BY json_extract(body, '$.order_id') DESC LIMIT 1"
-        row = await self._run(lambda db: db.execute(query).fetchone())
-        return None if row is None else _load_order(row[0])
+        found = await self._load(_ORDERS, "ORDER BY order_id DESC LIMIT 1")
+        return found[0] if found else None
 
     async def highest_order_id(self) -> int:
         """The highest order id of any recorded order; 0 before any."""
-        query = "SELECT max(json_extract(body, '$.order_id')) FROM orders"
-        row = await self._run(lambda db: db.execute(query).fetchone())
+        row = await self._run(lambda db: db.execute("SELECT max(order_id) FROM orders").fetchone())
         return int(row[0] or 0)
 
     async def unused(self) -> bool:
@@ -194,15 +280,18 @@ class Store:
 
     async def fills(self) -> list[BookedFill]:
         """Every recorded fill, in order of trade id."""
-        rows = await self._run(lambda db: db.execute("SELECT body FROM fills ORDER BY symbol, trade_id").fetchall())
-        return [_load_fill(row[0]) for row in rows]
+        return await self._load(_FILLS, "ORDER BY symbol, trade_id")
 
     # --- facts ---
 
-    async def get(self, name: str) -> Any:
-        """The fact of that name, or None."""
-        row = await self._run(lambda db: db.execute("SELECT body FROM facts WHERE name=?", (name,)).fetchone())
-        return None if row is None else json.loads(row[0])
+    async def get(self, name: str, form: Any = Any) -> Any:
+        """The fact of that name; None where there is none, or one that is not of the type `form`."""
+        found = await self._load(dataclasses.replace(_FACTS, form=_form(form)), "WHERE name=?", name)
+        return found[0] if found else None
+
+    async def set_aside_fact(self, name: str, error: Exception) -> None:
+        """A fact could not be taken for what it should be."""
+        await self._set_aside(_FACTS, name, f"{type(error).__name__}: {error}")
 
     async def put(self, name: str, value: Any) -> None:
         """Commit a fact (anything JSON); returns when it is on the disk. StoreFailedError."""
@@ -238,30 +327,6 @@ def _dump(value: Any) -> str:
     return json.dumps(dataclasses.asdict(value), default=plain)
 
 
-def _load_intent(body: str) -> Intent:
-    data = json.loads(body)
-    data["kind"] = IntentKind(data["kind"])
-    data["state"] = IntentState(data["state"])
-    data["client_ids"] = tuple(data["client_ids"])
-    return Intent(**data)
-
-
-def _load_order(body: str) -> TrackedOrder:
-    data = json.loads(body)
-    for name in ("quantity", "executed_quantity", "price", "stop_price"):
-        data[name] = Decimal(data[name])
-    data["side"] = Side(data["side"])
-    data["type"] = OrderType(data["type"])
-    data["status"] = OrderStatus(data["status"])
-    data["trade_ids"] = tuple(data["trade_ids"])
-    return TrackedOrder(**data)
-
-
-def _load_fill(body: str) -> BookedFill:
-    data = json.loads(body)
-    fill = data["fill"]
-    for name in ("price", "quantity", "commission"):
-        fill[name] = Decimal(fill[name])
-    fill["side"] = Side(fill["side"])
-    value = data["fee_value"]
-    return BookedFill(TradeFill(**fill), None if value is None else Decimal(value))
+@functools.cache
+def _form(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind | None)  # null is a fact that was taken back
