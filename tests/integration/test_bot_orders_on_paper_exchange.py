@@ -266,7 +266,8 @@ async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: Bot
     await buyer.close()
     await until("the rest of the position", lambda: bot.orders.books.quantity == Decimal("0.002996"))
 
-    await bot.tick_until(lambda: bot.told(OrdersEventKind.PROTECTION_RESTORED))
+    lost = OrdersEventKind.PROTECTION_LOST
+    await bot.tick_until(lambda: bot.told(lost) and bot.orders.protection.state is not ProtectionState.UNPROTECTED)
 
     # The rest has a stop again; or, with the market already at the take-profit, it was sold.
     stops = [order.quantity for order in bot.orders.open_orders if order.purpose == "sl"]

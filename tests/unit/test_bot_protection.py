@@ -13,7 +13,7 @@ from support.symbol_rules import btcusdt_rules
 from tradingbot.model import OrderStatus, OrderType, Side
 from tradingbot.orders.cleanup import ENTRY_MAX_AGE_MS, stale_orders
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
-from tradingbot.orders.protection import Unbooked, judge_protection
+from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
 from tradingbot.orders.types import ProtectionState, TrackedOrder
 from tradingbot.state.ledger import LedgerState, book, fold
@@ -178,3 +178,14 @@ def test_a_left_announcement_is_stale_at_once() -> None:
     tracker.absorb(order_report("a", side=Side.BUY, kind=OrderType.LIMIT_MAKER), "an")
 
     assert [item.order.client_order_id for item in stale_orders(tracker, flat=False, now_ms=1)] == ["a"]
+
+
+def test_unprotected_time_goes_on_over_a_lost_connection_and_begins_with_the_process() -> None:
+    time = UnprotectedTime(started=100.0)
+    assert time.begin(40.0) == 100.0
+    assert time.begin(130.0) == 100.0  # the next connection finds the same position
+    assert time.seconds(150.0) == 50.0
+    time.end(160.0)
+    time.end(170.0)
+    assert time.begin(200.0) == 200.0
+    assert time.seconds(201.0) == 61.0

@@ -296,6 +296,7 @@ class BotApp:
             safe_mode=self.desk.safe_mode,
             panel=self.desk.panel,
             risk=self.desk.risk,
+            unprotected=self.desk.unprotected,
             metrics=self.metrics,
             settings=lambda: self.desk.settings,
             strategy_usable=lambda: self.desk.usable,

@@ -18,6 +18,7 @@ from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
 from tradingbot.gateway.port import CallCounts
 from tradingbot.monitoring.health import Facts, Problem
+from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
 from tradingbot.recovery.safe_mode import (
@@ -90,6 +91,7 @@ class Desk:
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
         self.grants = GrantKeeper(operated, self.monotonic)
+        self.unprotected = UnprotectedTime(self.monotonic())
         self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())
 
         self.session: Session | None = None

@@ -25,6 +25,7 @@ from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
 from tradingbot.orders.manager import OrderManager
+from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.retry import retry_read
@@ -77,6 +78,7 @@ class Parts:
     safe_mode: SafeMode
     panel: BreakerPanel
     risk: RiskManager
+    unprotected: UnprotectedTime
     metrics: Metrics
     settings: Callable[[], BotSettings]
     strategy_usable: Callable[[], bool]
@@ -132,6 +134,7 @@ class Session:
             random=parts.random,
             proven=parts.proven,
             halted=lambda: parts.safe_mode.level is Level.HALTED,
+            unprotected=parts.unprotected,
         )
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None

@@ -85,7 +85,6 @@ class Trading:
     orders: OrdersStatus
     trades: TradesStatus
     open_orders: list[OpenOrder]
-    unprotected_seconds: float
 
 
 def trading(session: Session, risk: RiskManager) -> Trading:
@@ -105,7 +104,6 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         ),
         trades=TradesStatus(total=performance.total, successful=performance.successful, failed=performance.failed),
         open_orders=[open_order(order) for order in manager.open_orders],
-        unprotected_seconds=manager.unprotected_seconds,
     )
 
 
@@ -188,7 +186,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         api=api_status(counts),
         usage=usage_status(),
         open_orders=known.open_orders if known else [],
-        unprotected_seconds=known.unprotected_seconds if known else 0.0,
+        unprotected_seconds=desk.unprotected.seconds(desk.monotonic()),
     )
 
 

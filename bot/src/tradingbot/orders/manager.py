@@ -44,7 +44,14 @@ from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stal
 from tradingbot.orders.intents import SETTLE_MS, Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
-from tradingbot.orders.protection import Unbooked, held_quantity, judge_protection, stopped_quantity, stopping_orders
+from tradingbot.orders.protection import (
+    Unbooked,
+    UnprotectedTime,
+    held_quantity,
+    judge_protection,
+    stopped_quantity,
+    stopping_orders,
+)
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.orders.types import (
     EntryOutcome,
@@ -150,6 +157,7 @@ class OrderManager:
         proven: Callable[[], bool] = lambda: True,
         halted: Callable[[], bool] = lambda: False,
         announced_seconds: float = ANNOUNCED_SECONDS,
+        unprotected: UnprotectedTime | None = None,
     ) -> None:
         self._exchange = exchange
         self._store = store
@@ -196,7 +204,7 @@ class OrderManager:
         self._announced_at = self._announce_after = 0.0
         self._protection = ProtectionStatus(ProtectionState.FLAT)
         self._suspected: float | None = None
-        self._unprotected = 0.0
+        self._unprotected = unprotected or UnprotectedTime(monotonic())
         self._doubt = False
         """An answer was lost: open orders must be read before they are relied upon."""
         self._repair_after = 0.0
@@ -286,8 +294,7 @@ class OrderManager:
     @property
     def unprotected_seconds(self) -> float:
         """Seconds that a position has been without protection, summed since the process started."""
-        since = self._protection.since
-        return self._unprotected + (0.0 if since is None else self._monotonic() - since)
+        return self._unprotected.seconds(self._monotonic())
 
     @property
     def open_orders(self) -> tuple[TrackedOrder, ...]:
@@ -948,7 +955,8 @@ class OrderManager:
         since = self._protection.since
         if since is None:
             return
-        if self._monotonic() - since > self._settings().protection.deadline_seconds:
+        late = self._monotonic() - since > self._settings().protection.deadline_seconds
+        if late and self._repair_failures > 0:  # what was only told late is protected
             await self._sell_naked("ProtectionDeadline", at_market=True)
             return
         await self._try(self._collect_fills())
@@ -1043,26 +1051,32 @@ class OrderManager:
 
     def _update_protection(self, *, certain: bool = True) -> None:
         """Judge anew. Between the events of one execution (a leg expires, the other fills) a loss is only suspected:
-        it is told by the next certain judgement, and counts from when it was suspected.
+        it is told by the next certain judgement, and counts from when the exchange took the protection off.
         """
         state, message = judge_protection(self._rules, self._books, self._tracker, self._unbooked())
         before, now = self._protection, self._monotonic()
         message = f"{message}; refused: {self._refused}" if message and self._refused else message
         if state is not ProtectionState.UNPROTECTED:
             self._suspected = None
-            if before.since is not None:
-                self._unprotected += now - before.since
-                self._tell(OrdersEventKind.PROTECTION_RESTORED, state.value, self._books.quantity)
+            self._unprotected.end(now)
             self._protection = ProtectionStatus(state, message)
+            if before.since is not None and state is ProtectionState.PROTECTED:
+                self._tell(OrdersEventKind.PROTECTION_RESTORED, message, self._books.quantity)
             return
         if before.since is not None:
             self._protection = replace(before, message=message)
             return
-        self._suspected = now if self._suspected is None else self._suspected
+        self._suspected = self._last_change() if self._suspected is None else self._suspected
         if certain:
-            self._protection = ProtectionStatus(state, message, self._suspected)
+            self._protection = ProtectionStatus(state, message, self._unprotected.begin(self._suspected))
             self._suspected = None
             self._tell(OrdersEventKind.PROTECTION_LOST, message, self._books.quantity)
+
+    def _last_change(self) -> float:
+        """Monotonic time at which an own order changed last: it may be told late, as by a user stream that is dead."""
+        now_ms = self._exchange.exchange_ms()
+        changed_ms = max((order.updated_ms for order in self._tracker), default=now_ms)
+        return self._monotonic() - max(0, now_ms - changed_ms) / 1000
 
     # --- intents ---
 

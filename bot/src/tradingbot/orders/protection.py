@@ -25,6 +25,30 @@ class Unbooked:
 NOTHING_UNBOOKED: Final = Unbooked()
 
 
+class UnprotectedTime:
+    """How long positions were without protection, over all connections of a process; in monotonic seconds."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        """What was lost before is not this process's to count."""
+        self.since: float | None = None
+        self._past = 0.0
+
+    def begin(self, at: float) -> float:
+        """A position lost its protection then, unless it was without it already; returns since when it is."""
+        if self.since is None:
+            self.since = max(self.started, at)
+        return self.since
+
+    def end(self, now: float) -> None:
+        """It is protected, or sold."""
+        self._past, self.since = self.seconds(now), None
+
+    def seconds(self, now: float) -> float:
+        """The sum up to `now`."""
+        return self._past + (0.0 if self.since is None else now - self.since)
+
+
 def held_quantity(rules: SymbolRules, books: LedgerState, unbooked: Unbooked = NOTHING_UNBOOKED) -> Decimal:
     """What of the position can be sold: whole steps, and worth at least the least notional at its own cost."""
     held = filters.floor_quantity(rules, books.quantity + unbooked.quantity)
