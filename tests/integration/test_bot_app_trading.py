@@ -10,18 +10,29 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
-from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
+from support.bot_process import (
+    UID,
+    BotFolder,
+    BotProcess,
+    bot_process,
+    config,
+    enter,
+    exchange_process,
+    flat,
+    long,
+    make,
+    settings,
+)
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.port import NewOrder, OpenGuard
 from tradingbot.model import OrderType, Side
-from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest
+from tradingbot_api.bot_http import DrainPhase, DrainRequest
 from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
@@ -46,27 +57,6 @@ async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
 @pytest.fixture
 async def account(exchange: PaperExchange) -> TestAccount:
     return await exchange.create_account(USDT="10000")
-
-
-def make(tmp_path: Path, exchange: PaperExchange, account: TestAccount, **changes: Any) -> BotFolder:
-    folder = BotFolder.make(tmp_path, config(settings(exchange.base_url, **changes)))
-    folder.write_keys(account)
-    return folder
-
-
-def long(status: BotStatus) -> bool:
-    return status.position is not None and status.position.side == "Long"
-
-
-def flat(status: BotStatus) -> bool:
-    return status.position is not None and status.position.side == "Flat"
-
-
-async def enter(bot: BotProcess) -> BotStatus:
-    """Grant, and wait until the bot holds a protected position."""
-    await bot.until(lambda status: status.ready)
-    assert (await bot.grant())[0] == 200
-    return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
 
 
 @asynccontextmanager

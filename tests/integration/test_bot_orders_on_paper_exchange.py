@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for
@@ -350,3 +351,30 @@ async def test_orders_of_others_are_reported_and_not_touched(bot: BotSide) -> No
 
     assert bot.orders.foreign_orders == ("somebody-else",)
     assert [report.client_order_id for report in await bot.exchange.open_orders(SYMBOL)] == ["somebody-else"]
+
+
+async def test_a_later_process_start_of_the_same_key_is_seen_as_a_second_trader(bot: BotSide, tmp_path: Path) -> None:
+    async with bot_side(bot.paper, bot.account, tmp_path / "other.db") as other:
+        assert other.orders.incarnation > 0
+        if other.orders.incarnation <= bot.orders.incarnation:
+            await other.orders.raise_incarnation(bot.orders.incarnation + 1)
+        await other.enter()
+        await until("the fence to be lost", lambda: bot.orders.two_traders is not None)
+
+    assert bot.told(OrdersEventKind.TWO_TRADERS)
+    assert (await bot.enter()).code == "TwoTraders"
+
+
+async def test_the_id_of_a_position_outlives_the_process_to_its_take_profit(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "bot.db") as bot:
+        await bot.orders.enter(replace(await bot.request(), signal_id="BTCUSDT-1s-7"))
+        entry_id = bot.orders.audit.trace.position
+    async with bot_side(paper, account, tmp_path / "bot.db") as bot:
+        assert {order.related_position for order in bot.orders.open_orders} == {entry_id}
+        with capture_logs() as lines:
+            await paper.push_trade(SYMBOL, bot.leg("tp").price + 20)
+            await until("no position", lambda: bot.orders.protection.state is ProtectionState.FLAT)
+    (fill,) = [line for line in lines if line["event"] == "fill"]
+    assert (fill["signal_id"], fill["position"], fill["side"]) == ("BTCUSDT-1s-7", entry_id, "SELL")

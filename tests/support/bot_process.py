@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel
 
-from paper_exchange.testing import TestAccount
+from paper_exchange.testing import PaperExchange, TestAccount
 from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
@@ -188,6 +188,12 @@ class BotProcess:
             ),
         )
 
+    @property
+    def audit(self) -> list[dict[str, Any]]:
+        """The lines of the audit log."""
+        lines = [json.loads(line) for line in self.log if line.startswith("{")]
+        return [line for line in lines if line.get("logger") == "tradingbot.audit"]
+
     async def probe(self, path: str) -> tuple[int, str]:
         """A plain call: HTTP status and text."""
         async with self.session.get(self.probe_url + path) as answer:
@@ -244,6 +250,30 @@ async def bot_process(folder: BotFolder) -> AsyncIterator[BotProcess]:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(task for task in (reader, follow) if task), return_exceptions=True)
+
+
+def make(root: Path, exchange: PaperExchange, account: TestAccount, **changes: Any) -> BotFolder:
+    """The files of a bot that trades at the first crossing."""
+    folder = BotFolder.make(root, config(settings(exchange.base_url, **changes)))
+    folder.write_keys(account)
+    return folder
+
+
+def long(status: BotStatus) -> bool:
+    """Whether a position is held."""
+    return status.position is not None and status.position.side == "Long"
+
+
+def flat(status: BotStatus) -> bool:
+    """Whether it is known that none is."""
+    return status.position is not None and status.position.side == "Flat"
+
+
+async def enter(bot: BotProcess) -> BotStatus:
+    """Grant, and wait until the bot holds a protected position."""
+    await bot.until(lambda status: status.ready)
+    assert (await bot.grant())[0] == 200
+    return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
 
 
 @contextmanager

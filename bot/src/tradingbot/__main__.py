@@ -286,6 +286,7 @@ def _log_json(level: int) -> None:
     """JSON lines on stderr; levels of libraries are kept low."""
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
@@ -24,15 +25,17 @@ from tradingbot.model import Balance, BalancesUpdate, BookTicker, Candle, Symbol
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
+from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.protection import UnprotectedTime
-from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind
+from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind, Trace
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.retry import retry_read
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
 from tradingbot.state.store import Store, StoreError, StoreFailedError
+from tradingbot_api.base import canonical
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Interval, PositionPolicy
 
@@ -450,37 +453,65 @@ class Session:
             await self.exit("Signal", decision.reason)
 
     async def _enter(self, decision: Enter, candle: Candle) -> None:
+        self._parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{candle.close:f}"})
+        signal_id = f"{self.rules.symbol}-{candle.interval}-{candle.close_ms}"
+        with bound_contextvars(signal_id=signal_id, reason="Signal"):
+            await self._follow_signal(signal_id, decision, candle)
+
+    async def _follow_signal(self, signal_id: str, decision: Enter, candle: Candle) -> None:
         parts, settings = self._parts, self._parts.settings()
-        parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{candle.close:f}"})
         book = self.streams.book
+        figures = {"signal": decision.reason, **self._figures(book)}
         refused: Refused | None = None
         code = self.may_enter()
         if code is None:
             refused = parts.risk.check_market_conditions(book, parts.monotonic())
         if code is not None or refused is not None or book is None:
-            self._refuse(code or (refused.code.value if refused else "NoMarket"), refused.detail if refused else "")
+            code = code or (refused.code.value if refused else "NoMarket")
+            self._refuse(code, refused.detail if refused else "", signal_id, figures)
             return
         funds = Funds(self._balance(self.rules.quote_asset).free, self.manager.books.cost)
         size = parts.risk.calculate_position_size(self.rules, book.ask, funds)
         if isinstance(size, Refused):
-            self._refuse(size.code.value, size.detail)
+            self._refuse(size.code.value, size.detail, signal_id, figures)
             return
+        figures["size"] = size.detail
         async with self._acting:
             result = await self.manager.enter(
-                EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received)
+                EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received, signal_id, figures)
             )
         age = (self.exchange.exchange_ms() - candle.close_ms) / 1000
         parts.metrics.entry(result.outcome.value, age)
         if result.outcome is EntryOutcome.REFUSED:
-            self._refuse(result.code, result.message)
+            self._refuse(result.code, result.message, signal_id, figures)
         else:
             parts.risk.record_entry(parts.monotonic())
             self._log.info("entry", outcome=result.outcome.value, code=result.code, size=size.detail)
         parts.changed()
 
-    def _refuse(self, code: str, detail: str) -> None:
+    def _figures(self, book: BookTicker | None) -> dict[str, str]:
+        """What an entry is decided by, for the audit log."""
+        settings, drawdown, books = self._parts.settings(), self._parts.risk.drawdown, self.manager.books
+        quote = self._balance(self.rules.quote_asset)
+        figures = {
+            "capital": settings.capital,
+            "position_quantity": books.quantity,
+            "position_cost": books.cost,
+            "quote_free": quote.free,
+            "quote_locked": quote.locked,
+            "max_position_value": settings.risk.max_position_value,
+            "daily_loss": drawdown.daily_loss,
+            "max_daily_loss": settings.risk.max_daily_loss,
+            "drawdown": drawdown.drawdown,
+            "max_drawdown": settings.risk.max_drawdown_ratio,
+        }
+        if book is not None:
+            figures |= {"bid": book.bid, "ask": book.ask}
+        return {name: canonical(value) for name, value in figures.items()}
+
+    def _refuse(self, code: str, detail: str, signal_id: str, figures: Mapping[str, str]) -> None:
         self._parts.metrics.refused(code)
-        self._log.info("entry refused", code=code, detail=detail)
+        self.manager.audit.refused(IntentKind.ENTRY, code, detail, Trace(signal_id), figures)
         self._parts.tell("Refused", {"message": f"{code} {detail}".strip()})
 
     async def exit(self, why: str, detail: str) -> None:
@@ -489,7 +520,11 @@ class Session:
             if not self.holding or self.stopping:
                 return
             self._parts.tell("Signal", {"message": f"exit ({why}): {detail}"})
-            result = await self.manager.exit(why)
+            audit = self.manager.audit
+            with bound_contextvars(signal_id=audit.trace.signal_id, reason=why, signal=detail):
+                result = await self.manager.exit(why)
+                if result.outcome is ExitOutcome.FAILED:
+                    audit.refused(IntentKind.EXIT, result.code, result.message, audit.trace, {})
         if result.outcome is not ExitOutcome.FLAT:
             self.doubt()
         self._log.info("exit", why=why, outcome=result.outcome.value, code=result.code, message=result.message)

@@ -175,6 +175,11 @@ class OpenOrder(WireModel):
     stop_price: str
     purpose: str
     created_time: datetime
+    updated_time: datetime | None = None
+    fills: list[int] = Field(default_factory=list)
+    """Trade ids."""
+    related_position: str = ""
+    """Client id of the entry that made the position."""
 
 
 class GrantStatus(WireModel):

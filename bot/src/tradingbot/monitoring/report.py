@@ -71,6 +71,9 @@ def open_order(order: TrackedOrder) -> OpenOrder:
         stop_price=canonical(order.stop_price),
         purpose=order.purpose,
         created_time=from_ms(order.created_ms),
+        updated_time=from_ms(order.updated_ms),
+        fills=list(order.trade_ids),
+        related_position=order.related_position,
     )
 
 

@@ -66,6 +66,8 @@ class Intent:
     state: IntentState = IntentState.SENDING
     not_found: int = 0
     message: str = ""
+    signal_id: str = ""
+    """Of the signal that it goes back to."""
 
     @property
     def blocks_entries(self) -> bool:

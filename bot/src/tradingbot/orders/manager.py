@@ -40,6 +40,7 @@ from tradingbot.model import (
     TradeFill,
     UserEvent,
 )
+from tradingbot.orders.audit import AuditLog, because, for_its_reason
 from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stale_orders
 from tradingbot.orders.intents import SETTLE_MS, Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
@@ -176,6 +177,7 @@ class OrderManager:
         self.ending = False
         """No sale is begun any more, but by the protection's deadline: it would take the protection off first."""
         self._lock = asyncio.Lock()
+        self.audit = AuditLog(rules.symbol)
         self._tracker = OrderTracker()
         self._ocos = OCOMonitor(self._tracker)
         self._reconciler = BalanceReconciler(exchange, rules)
@@ -356,6 +358,7 @@ class OrderManager:
         self._books = self._fold()
         await self._look_for_reset()
         open_intents = await self._store.open_intents()
+        self.audit.restore(self._tracker, open_intents)
         # What an open intent made has a higher order id than any known when it was committed.
         known = [intent.after_order_id for intent in open_intents] or [self._highest_order_id]
         lost = bool(self._store.unreadable)
@@ -524,6 +527,7 @@ class OrderManager:
         refusal = self._refuse_entry()
         if refusal is not None:
             return EntryResult(EntryOutcome.REFUSED, refusal)
+        self.audit.begin(request.signal_id, request.figures)
         plan = plan_entry(
             self._rules,
             self._settings(),
@@ -542,6 +546,7 @@ class OrderManager:
         await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
         sequence = self._ids.next_sequence()
         entry_id, list_id = self._issue(sequence, Purpose.ENTRY), self._issue(sequence, Purpose.ENTRY_LIST)
+        self.audit.enter(entry_id)
         pair = self._pair(sequence, plan.protection)
         intent = self._intent(
             list_id,
@@ -634,6 +639,7 @@ class OrderManager:
         self._announce_after = self._monotonic() + ANNOUNCE_AGAIN_SECONDS
         await self._announce((await self._exchange.book_ticker(self._rules.symbol)).bid)
 
+    @because("Announce")
     async def _announce(self, price: Decimal) -> None:
         """Show this incarnation at the exchange by a LIMIT_MAKER far below the market, and cancel it."""
         band = self._rules.percent_price
@@ -675,6 +681,7 @@ class OrderManager:
             await self._repair()  # what could not be sold is protected again
             return result
 
+    @for_its_reason
     async def _exit(self, reason: str, *, at_market: bool = False, whole: bool = True) -> ExitResult:
         """Sell the position; not `whole`: what of it has no stop.
 
@@ -820,7 +827,6 @@ class OrderManager:
             price=price,
             time_in_force=None if price is None else TimeInForce.IOC,
         )
-        self._log.info("exit", client_order_id=client_id, quantity=str(quantity), price=str(price), reason=reason)
         try:
             report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
         except AmbiguousError:
@@ -830,6 +836,7 @@ class OrderManager:
 
     # --- cancel and drain ---
 
+    @because("EntriesCanceled")
     async def cancel_entries(self) -> None:
         """Cancel every working entry; after it `entries_quiet` tells whether none is left. Raises ExchangeError."""
         if self.entries_quiet or self.held_back:
@@ -926,6 +933,7 @@ class OrderManager:
 
     # --- protection ---
 
+    @because("ProtectionLost")
     async def _repair(self) -> None:
         """Restore a lost protection: a pair, else a stop alone, else sell; past the deadline sell at once."""
         if self._protection.state is not ProtectionState.UNPROTECTED or self._monotonic() < self._repair_after:
@@ -1098,6 +1106,7 @@ class OrderManager:
             quantity=format(quantity, "f"),
             price=format(price, "f"),
             after_order_id=self._highest_order_id,
+            signal_id=self.audit.trace.signal_id,
         )
 
     async def _commit(self, intent: Intent, *, reduce: bool = False) -> None:
@@ -1113,6 +1122,7 @@ class OrderManager:
         except BaseException:
             del self._intents[intent.client_id]  # cancelled before anything was sent
             raise
+        self.audit.sent(intent)
 
     async def _finish(self, intent: Intent, state: IntentState, message: str = "") -> None:
         done = replace(intent, state=state, message=message)
@@ -1120,6 +1130,7 @@ class OrderManager:
             self._intents[intent.client_id] = done
         else:
             self._intents.pop(intent.client_id, None)
+        self.audit.outcome(done)
         try:
             await self._store.put_intent(done)
         except StoreFailedError as error:
@@ -1252,11 +1263,12 @@ class OrderManager:
             client_id = parse(report.client_order_id)
             if client_id is None or client_id.key != self._ids.key:
                 continue
-            before, after = self._tracker.absorb(report, client_id.purpose)
+            before, after = self._tracker.absorb(report, client_id.purpose, self.audit.trace_of(report))
             self._highest_order_id = max(self._highest_order_id, report.order_id)
             if before == after:
                 continue
             changed.append(after)
+            self.audit.order(after)
             self._unlisted |= before is None and report.client_order_id not in self._issued
             self._watch_list(after)
             self._report_leg(before, after)
@@ -1422,6 +1434,7 @@ class OrderManager:
             self._fills[trade_id] = item
             self._books = self._fold() if late else append(self._books, item)
             booked.append(item)
+            self.audit.fill(item, self._tracker.get(client_id))
         if orders or booked:
             await self._record(orders.values(), booked)
         if booked:
@@ -1480,6 +1493,7 @@ class OrderManager:
         except StoreFailedError as error:
             self._log.error("not recorded", fact=name, error=str(error))
 
+    @because("Stale")
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
         if self.halted or self._exchange_reset is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from tradingbot.model import NO_LIST, OrderReport, OrderStatus
-from tradingbot.orders.types import TrackedOrder
+from tradingbot.orders.types import Trace, TrackedOrder
 
 _RANK = {
     OrderStatus.PENDING_NEW: 0,
@@ -16,6 +16,7 @@ _RANK = {
 }
 _FINAL = 3
 HOUR_MS = 3_600_000
+NO_TRACE = Trace()
 
 
 class OrderTracker:
@@ -62,8 +63,10 @@ class OrderTracker:
         order = self._orders.get(client_order_id)
         return None if order is None else order.status
 
-    def absorb(self, report: OrderReport, purpose: str) -> tuple[TrackedOrder | None, TrackedOrder]:
-        """Merge what the exchange said; returns the order before (None: new) and after."""
+    def absorb(
+        self, report: OrderReport, purpose: str, trace: Trace = NO_TRACE
+    ) -> tuple[TrackedOrder | None, TrackedOrder]:
+        """Merge what the exchange said; returns the order before (None: new, of that `trace`) and after."""
         before = self._orders.get(report.client_order_id)
         if before is None:
             after = TrackedOrder(
@@ -80,6 +83,8 @@ class OrderTracker:
                 stop_price=report.stop_price,
                 created_ms=report.time_ms,
                 updated_ms=report.time_ms,
+                related_position=trace.position,
+                signal_id=trace.signal_id,
             )
         else:
             newer = (_rank(report.status), report.executed_quantity) > (_rank(before.status), before.executed_quantity)

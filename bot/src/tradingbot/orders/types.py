@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
 from tradingbot.model import OrderStatus, OrderType, Side
 from tradingbot_api.v1alpha1 import BotSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What an order goes back to: its signal, and its position by the client id of the entry; empty: not known."""
+
+    signal_id: str = ""
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,10 @@ class EntryRequest:
     """What it was sized by; with other settings in force it is not sent."""
     priced_at: float
     """Monotonic seconds when the book was received; too long ago, it is not sent."""
+    signal_id: str = ""
+    """Joins the lines of the audit log."""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """What it was decided by, for the audit log."""
 
 
 class EntryOutcome(StrEnum):
@@ -126,6 +139,10 @@ class TrackedOrder:
     created_ms: int
     updated_ms: int
     trade_ids: tuple[int, ...] = ()
+    related_position: str = ""
+    """Client id of the entry that made the position which the order makes, protects or sells; empty: not known."""
+    signal_id: str = ""
+    """Of the signal that the entry goes back to; empty: not known."""
 
     @property
     def is_open(self) -> bool:

@@ -1,0 +1,99 @@
+"""What a bot tells people beside its status: the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from paper_exchange.testing import PaperExchange, TestAccount
+from support.bot_process import bot_process, enter, exchange_process, flat, make
+from support.waiting import until
+
+pytestmark = pytest.mark.integration
+STAY_IN = {"stopLossRatio": "0.3", "takeProfitRatio": "0.3"}
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[tuple[str, str]]:
+    with exchange_process("--symbols=BTCUSDT") as found:
+        yield found
+
+
+@pytest.fixture
+async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
+    async with aiohttp.ClientSession() as session:
+        running = PaperExchange(*addresses, session)
+        yield running
+        await running.clear_faults()
+
+
+@pytest.fixture
+async def account(exchange: PaperExchange) -> TestAccount:
+    return await exchange.create_account(USDT="10000")
+
+
+def lines_of(audit: list[dict[str, Any]], event: str, **wanted: object) -> list[dict[str, Any]]:
+    return [line for line in audit if line["event"] == event and wanted.items() <= line.items()]
+
+
+async def test_one_id_leads_from_the_signal_over_order_fill_and_protection_to_the_exit(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    async with bot_process(make(tmp_path, exchange, account, protection=STAY_IN)) as bot:
+        held = await enter(bot)
+        await bot.until(flat, 60)  # by the strategy's own signal
+        await until("the sale in the log", lambda: lines_of(bot.audit, "fill", side="SELL"))
+        audit = list(bot.audit)
+
+    (send,) = lines_of(audit, "send", kind="Entry")[:1]
+    signal = send["signal_id"]
+    assert signal.startswith("BTCUSDT-1s-")
+    assert (send["reason"], send["capital"], send["max_position_value"]) == ("Signal", "1000", "500")
+    assert Decimal(send["quote_free"]) == 10000
+    assert Decimal(send["price"]) >= Decimal(send["ask"]) >= Decimal(send["bid"])
+    assert "close=" in send["signal"]
+    mine = [line for line in audit if line["signal_id"] == signal]
+    entry_id, *legs = send["client_ids"]
+    assert {order.related_position for order in held.open_orders} == {entry_id}
+    assert lines_of(mine, "outcome", client_id=send["client_id"], state="Acknowledged")
+    assert lines_of(mine, "order", client_id=entry_id, status="FILLED", position=entry_id)
+    bought = sum(Decimal(line["quantity"]) for line in lines_of(mine, "fill", client_id=entry_id))
+    assert bought == Decimal(send["quantity"])
+    for leg in legs:  # protected, and taken off for the sale
+        told = [line["status"] for line in lines_of(mine, "order", client_id=leg, position=entry_id)]
+        assert told[-1] in {"CANCELED", "EXPIRED"}
+        assert "NEW" in told
+    (sale,) = lines_of(mine, "send", kind="Exit")[:1]
+    assert (sale["reason"], sale["position"]) == ("Signal", entry_id)
+    assert lines_of(mine, "fill", client_id=sale["client_id"], side="SELL")
+    assert lines_of(mine, "send", kind="Cancel", reason="Signal")
+
+
+async def test_each_refusal_is_one_line_with_its_code_and_figures_and_no_secret_is_logged(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    narrow = {"maxSpreadRatio": "0.00000001"}
+    async with bot_process(make(tmp_path, exchange, account, entry=narrow)) as bot:
+        await bot.until(lambda status: status.ready)
+        first = await until("a refusal", lambda: lines_of(bot.audit, "refuse"), 60)
+        assert (await bot.grant())[0] == 200
+        await until("another", lambda: lines_of(bot.audit, "refuse", code="SpreadTooWide"), 60)
+        audit = list(bot.audit)
+        _, metrics = await bot.probe("/metrics")
+    assert first[0]["code"] == "AwaitingGrant"
+    (wide, *_) = lines_of(audit, "refuse", code="SpreadTooWide")
+    assert "spread=" in wide["detail"]
+    assert "limit=1E-8" in wide["detail"]
+    assert {"bid", "ask", "quote_free", "capital", "signal", "daily_loss", "drawdown"} <= wide.keys()
+    refused = lines_of(audit, "refuse", kind="Entry")
+    assert len({line["signal_id"] for line in refused}) == len(refused)
+    assert not lines_of(audit, "send")
+    everything = "".join(bot.log) + metrics
+    assert account.secret_key not in everything
+    assert account.api_key not in everything
+    assert "signature=" not in everything
