@@ -43,7 +43,8 @@ def with_news(value: Any) -> Any:
 def full_status() -> BotStatus:
     """A status with every part that there is."""
     cause = SafeModeCause(id="spec", source="Spec", reason="Spec", level="NoNewEntries")
-    order = dict.fromkeys(OpenOrder.model_fields, "x") | {"order_id": 1, "order_list_id": -1, "created_time": NOW}
+    order = dict.fromkeys(OpenOrder.model_fields, "x") | {"order_id": 1, "order_list_id": -1, "fills": [7]}
+    order |= {"created_time": NOW, "updated_time": NOW}
     return word(
         conditions=[Condition(type="Ready", status="True", reason="OK")],
         circuit_breaker=CircuitBreakerStatus(state="Closed"),
