@@ -60,6 +60,7 @@ def pair(
         pytest.param("1", OrderTracker(), ProtectionState.UNPROTECTED, id="no-order"),
         pytest.param("1.01", pair(NEW, NEW), ProtectionState.PROTECTED, id="the-rest-could-not-be-sold-alone"),
         pytest.param("1.06", pair(NEW, NEW), ProtectionState.UNPROTECTED, id="the-rest-could-be-sold-alone"),
+        pytest.param("1.0505", pair(NEW, NEW), ProtectionState.PROTECTED, id="the-rest-could-not-be-sold-at-the-stop"),
         pytest.param("1", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair"),
         pytest.param("2", pair(NEW, NEW), ProtectionState.UNPROTECTED, id="pair-too-small"),
         pytest.param("1.000009", pair(NEW, NEW), ProtectionState.PROTECTED, id="pair-and-dust"),

@@ -91,13 +91,17 @@ def _entry_filled(leg: TrackedOrder, orders: list[TrackedOrder]) -> bool:
 def judge_protection(
     rules: SymbolRules, books: LedgerState, orders: Iterable[TrackedOrder], unbooked: Unbooked = NOTHING_UNBOOKED
 ) -> tuple[ProtectionState, str]:
-    """The state and what is wrong with it. A rest without a stop that could not be sold alone is nothing to protect."""
+    """The state and what is wrong with it. A rest that could not be sold alone at the stop is nothing to protect."""
     held = held_quantity(rules, books, unbooked)
     if held == 0:
         dust = books.quantity
         return ProtectionState.FLAT, f"{canonical(dust)} {books.base_asset} is too little to be sold" if dust else ""
-    stopped = stopped_quantity(orders)
-    if not filters.sellable(rules, held - stopped, books.average_price or unbooked.price):
+    stops = stopping_orders(orders)
+    stopped = sum((order.quantity - order.executed_quantity for order in stops), Decimal(0))
+    limited = OrderType.STOP_LOSS_LIMIT
+    lowest = [order.price if order.type is limited else order.stop_price for order in stops]
+    price = min([books.average_price or unbooked.price, *lowest])
+    if not filters.sellable(rules, held - stopped, price):
         return ProtectionState.PROTECTED, ""
     return (
         ProtectionState.UNPROTECTED,
