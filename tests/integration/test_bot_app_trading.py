@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
@@ -20,17 +18,18 @@ from support.bot_process import (
     BotFolder,
     BotProcess,
     bot_process,
+    by_hand,
     config,
     enter,
     exchange_process,
     flat,
     long,
     make,
+    metric,
     settings,
 )
 from tradingbot.gateway.binance import BinanceExchange
-from tradingbot.gateway.credentials import Credentials
-from tradingbot.gateway.port import NewOrder, OpenGuard
+from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderType, Side
 from tradingbot_api.bot_http import DrainPhase, DrainRequest
 from tradingbot_api.v1alpha1 import PositionPolicy
@@ -59,28 +58,10 @@ async def account(exchange: PaperExchange) -> TestAccount:
     return await exchange.create_account(USDT="10000")
 
 
-@asynccontextmanager
-async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[BinanceExchange]:
-    """What a human may do on the account."""
-    keys = Credentials(account.api_key, account.secret_key)
-    hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic)
-    try:
-        await hand.sync_clock()
-        yield hand
-    finally:
-        await hand.close()
-
-
 async def cancel_protection(hand: BinanceExchange) -> None:
     """The pair of a position."""
     order = (await hand.open_orders("BTCUSDT"))[0]
     await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
-
-
-async def metric(bot: BotProcess, name: str) -> float:
-    """The sum of a metric's samples."""
-    _, text = await bot.probe("/metrics")
-    return sum(float(value) for value in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE))
 
 
 async def test_a_round_trip_is_traded_and_the_books_agree_with_the_account(

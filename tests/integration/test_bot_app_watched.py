@@ -1,8 +1,10 @@
-"""What a bot tells people beside its status: the audit log."""
+"""What a bot tells people beside its status: the audit log, and what others do on its symbol."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,20 @@ import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
-from support.bot_process import bot_process, enter, exchange_process, flat, make
+from support.bot_process import (
+    bot_process,
+    by_hand,
+    config,
+    enter,
+    exchange_process,
+    flat,
+    make,
+    metric,
+    settings,
+)
 from support.waiting import until
+from tradingbot.gateway.port import NewOrder
+from tradingbot.model import OrderType, Side, TimeInForce
 
 pytestmark = pytest.mark.integration
 STAY_IN = {"stopLossRatio": "0.3", "takeProfitRatio": "0.3"}
@@ -97,3 +111,38 @@ async def test_each_refusal_is_one_line_with_its_code_and_figures_and_no_secret_
     assert account.secret_key not in everything
     assert account.api_key not in everything
     assert "signature=" not in everything
+
+
+async def test_an_order_of_another_client_is_told_when_it_comes_and_goes_and_is_never_touched(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+) -> None:
+    calm = {"parameters": {"fast": 100, "slow": 300}}
+    far = (await exchange.last_price("BTCUSDT") * Decimal("0.8")).quantize(Decimal("0.01"))
+    async with by_hand(exchange, account) as hand, bot_process(make(tmp_path, exchange, account, strategy=calm)) as bot:
+
+        async def buy(client_id: str) -> None:
+            order = NewOrder("BTCUSDT", client_id, Side.BUY, OrderType.LIMIT, Decimal("0.01"), far)
+            await hand.place_order(replace(order, time_in_force=TimeInForce.GTC), hand.stamp())
+
+        await buy("before")
+        await bot.until(lambda status: status.ready and status.foreign_orders == ["before"])
+        assert (await bot.grant())[0] == 200
+        await buy("meanwhile")  # told by the user stream, not by the look at all orders each minute
+        status = await bot.until(lambda told: told.foreign_orders == ["before", "meanwhile"], 5)
+        assert status.orders is not None
+        assert (status.orders.foreign, status.orders.active) == (2, 0)
+        assert await metric(bot, "tradingbot_foreign_orders") == 2
+        await hand.cancel_order("BTCUSDT", "meanwhile", "by-hand", hand.stamp())
+        await bot.until(lambda told: told.foreign_orders == ["before"], 5)
+        safe = settings(exchange.base_url, strategy=calm, safeMode=True)
+        assert (await bot.call("PUT", "/v1/config", config(safe, 2)))[0] == 200
+        await bot.until(lambda told: told.safe_mode.acknowledged)
+        bot.process.terminate()
+        await bot.process.wait()
+        assert [order.client_order_id for order in await hand.open_orders("BTCUSDT")] == ["before"]
+        told = [json.loads(line)["message"] for line in bot.log if '"foreign order"' in line]
+    assert told == [
+        "order before is not this bot's and is left alone",
+        "order meanwhile is not this bot's and is left alone",
+        "order meanwhile, not this bot's, is no longer open",
+    ]

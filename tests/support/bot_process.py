@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +23,9 @@ from pydantic import BaseModel
 
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.operator_process import make_authority
+from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.credentials import Credentials
+from tradingbot.gateway.port import OpenGuard
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
 from tradingbot_api.v1alpha1 import BotSettings
@@ -274,6 +279,24 @@ async def enter(bot: BotProcess) -> BotStatus:
     await bot.until(lambda status: status.ready)
     assert (await bot.grant())[0] == 200
     return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
+
+
+@asynccontextmanager
+async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[BinanceExchange]:
+    """What a human may do on the account."""
+    keys = Credentials(account.api_key, account.secret_key)
+    hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic)
+    try:
+        await hand.sync_clock()
+        yield hand
+    finally:
+        await hand.close()
+
+
+async def metric(bot: BotProcess, name: str) -> float:
+    """The sum of a metric's samples."""
+    _, text = await bot.probe("/metrics")
+    return sum(float(value) for value in re.findall(rf"^{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE))
 
 
 @contextmanager

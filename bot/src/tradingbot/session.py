@@ -173,8 +173,6 @@ class Session:
             report = await session.manager.start()
             for line in report.lines:
                 session._log.info("recovered", what=line)
-            for order in report.foreign_orders:
-                session._log.warning("an order on this symbol is not this bot's and is left alone", order=order)
             session._take_verdict(session.manager.verdict)
             session.books_rebuilt = report.rebuilt
             await session._rebuild_loop()
@@ -351,6 +349,8 @@ class Session:
     def _on_orders_event(self, event: OrdersEvent) -> None:
         parts = self._parts
         parts.metrics.order_event(event.kind.value)
+        if event.kind in {OrdersEventKind.FOREIGN_ORDER, OrdersEventKind.FOREIGN_ORDER_GONE}:
+            self._log.warning("foreign order", message=event.message)
         if event.kind is OrdersEventKind.STOP_LOSS:
             parts.risk.record_stop_out(from_ms(event.time_ms))
         if event.kind in {OrdersEventKind.ENTRY_UNKNOWN, OrdersEventKind.PROTECTION_LOST, OrdersEventKind.TWO_TRADERS}:

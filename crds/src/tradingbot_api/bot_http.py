@@ -222,6 +222,8 @@ class BotStatus(WireModel):
     api: APIStatus | None = None
     usage: UsageStatus | None = None
     open_orders: list[OpenOrder] = Field(default_factory=list)
+    foreign_orders: list[str] = Field(default_factory=list)
+    """Client ids of open orders on the symbol that are not this bot's."""
     announced: bool = False
     """This process start has shown itself on the exchange and cancelled that order: no entry of it rests any more."""
     unprotected_seconds: float = 0.0

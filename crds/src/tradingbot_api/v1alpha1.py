@@ -470,6 +470,7 @@ class OrdersStatus(WireModel):
 
     active: int = Field(default=0, description="Open orders.")
     oco: int = Field(default=0, description="Open order lists.")
+    foreign: int = Field(default=0, description="Open orders of others on the symbol, which are left alone.")
     last_check_time: datetime | None = Field(default=None, description="When open orders were last read.")
 
 

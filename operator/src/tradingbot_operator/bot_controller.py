@@ -54,7 +54,7 @@ def news(status: BotStatus) -> object:
         status.drain,
         [(item.type, item.status, item.reason) for item in status.conditions],
         status.position and (status.position.side, status.position.quantity),
-        status.orders and (status.orders.active, status.orders.oco),
+        status.orders and (status.orders.active, status.orders.oco, status.orders.foreign),
         status.trades,
     )
 

@@ -174,6 +174,7 @@ class _StatusCollector(Collector):
         orders, trades = status.orders, status.trades
         yield self._gauge("orders_active", "Open orders.", orders.active if orders else None)
         yield self._gauge("order_lists_active", "Open order lists.", orders.oco if orders else None)
+        yield self._gauge("foreign_orders", "Open orders of others on the symbol.", orders.foreign if orders else None)
         yield self._counter("trades", "Closed round trips.", trades.total if trades else None)
         yield self._counter("trades_successful", "Round trips with a profit.", trades.successful if trades else None)
         yield self._counter("trades_failed", "Round trips without one.", trades.failed if trades else None)

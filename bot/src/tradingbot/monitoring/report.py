@@ -88,6 +88,7 @@ class Trading:
     orders: OrdersStatus
     trades: TradesStatus
     open_orders: list[OpenOrder]
+    foreign_orders: list[str]
 
 
 def trading(session: Session, risk: RiskManager) -> Trading:
@@ -103,10 +104,12 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         orders=OrdersStatus(
             active=len(manager.open_orders),
             oco=manager.open_lists,
+            foreign=len(manager.foreign_orders),
             last_check_time=from_ms(checked) if checked is not None else None,
         ),
         trades=TradesStatus(total=performance.total, successful=performance.successful, failed=performance.failed),
         open_orders=[open_order(order) for order in manager.open_orders],
+        foreign_orders=list(manager.foreign_orders),
     )
 
 
@@ -190,6 +193,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         usage=usage_status(),
         open_orders=known.open_orders if known else [],
         unprotected_seconds=desk.unprotected.seconds(desk.monotonic()),
+        foreign_orders=known.foreign_orders if known else [],
     )
 
 
@@ -230,7 +234,7 @@ def state_of(status: BotStatus) -> Hashable:
         breaker and breaker.state,
         (safe.level, safe.engaged, safe.acknowledged, tuple(cause.id for cause in safe.causes)),
         status.position and (status.position.side, status.position.quantity, status.position.validated),
-        orders and (orders.active, orders.oco),
+        orders and (orders.active, orders.oco, orders.foreign),
         trades and trades.total,
         tuple((order.client_order_id, order.status) for order in status.open_orders),
     )

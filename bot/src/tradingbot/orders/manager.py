@@ -192,7 +192,7 @@ class OrderManager:
         self._unlisted = False
         """An order of this bot's key that another process made, or books that differ, say that more may be unknown."""
         self._foreign_base: Decimal | None = None
-        self._foreign: tuple[str, ...] = ()
+        self._foreign: frozenset[str] = frozenset()
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
         self._two_traders: str | None = None
@@ -311,7 +311,7 @@ class OrderManager:
     @property
     def foreign_orders(self) -> tuple[str, ...]:
         """Client ids of open orders on the symbol that are not this bot's, when last read."""
-        return self._foreign
+        return tuple(sorted(self._foreign))
 
     @property
     def last_order_check_ms(self) -> int | None:
@@ -407,7 +407,7 @@ class OrderManager:
         verdict = await self._compare()
         lines += [self._exchange_reset] if self._exchange_reset is not None else []
         lines.append(f"position {canonical(self._books.quantity)} {self._rules.base_asset}, books {verdict.kind}")
-        return RecoveryReport(tuple(lines), self._foreign, self.unknown, rebuilt)
+        return RecoveryReport(tuple(lines), self.foreign_orders, self.unknown, rebuilt)
 
     def _quiet_ms(self) -> int:
         """Exchange time until which it may still execute what was sent before now."""
@@ -493,7 +493,12 @@ class OrderManager:
             self._update_protection(certain=False)
 
     async def _on_order_update(self, event: OrderUpdate) -> None:
-        if event.report.symbol != self._rules.symbol or not self._is_own(event.report):
+        report = event.report
+        if report.symbol != self._rules.symbol:
+            return
+        if not self._is_own(report):
+            others = self._foreign - {report.client_order_id}
+            self._take_foreign(others | {report.client_order_id} if report.status.is_open else others)
             return
         await self._absorb([event.report])
         if event.fill is not None:
@@ -1308,7 +1313,7 @@ class OrderManager:
         symbol = self._rules.symbol
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
-        self._foreign = tuple(order.client_order_id for order in foreign_orders(reports, self._ids.key))
+        self._take_foreign(order.client_order_id for order in foreign_orders(reports, self._ids.key))
         await self._absorb([report for report in reports if self._is_own(report)])
         listed = {report.client_order_id for report in reports}
         for order in self._tracker.active_orders:
@@ -1326,6 +1331,14 @@ class OrderManager:
             else:
                 await self._absorb([report])
         self._doubt = False
+
+    def _take_foreign(self, found: Iterable[str]) -> None:
+        """Tell of the orders of others that came and went; they are not touched."""
+        before, self._foreign = self._foreign, frozenset(found)
+        for client_id in sorted(self._foreign - before):
+            self._tell(OrdersEventKind.FOREIGN_ORDER, f"order {client_id} is not this bot's and is left alone")
+        for client_id in sorted(before - self._foreign):
+            self._tell(OrdersEventKind.FOREIGN_ORDER_GONE, f"order {client_id}, not this bot's, is no longer open")
 
     async def _ask(self, order: TrackedOrder) -> OrderReport | None:
         """An order that the exchange told of before; None where it never heard of it: it was reset.

@@ -108,6 +108,8 @@ class OrdersEventKind(StrEnum):
     BOOKS_CHANGED = "BooksChanged"
     TWO_TRADERS = "TwoTraders"
     UNKNOWN_RESOLVED = "UnknownResolved"
+    FOREIGN_ORDER = "ForeignOrder"
+    FOREIGN_ORDER_GONE = "ForeignOrderGone"
 
 
 @dataclass(frozen=True, slots=True)
