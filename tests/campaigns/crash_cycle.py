@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -82,7 +82,7 @@ CPU_SECONDS: Final = 60
 _FORK: Final = multiprocessing.get_context("fork")
 _DUST: Final = Decimal(11)
 """Value in quote that may be left: nothing as small can be sold."""
-_WATCH_SECONDS: Final = 0.2
+WATCH_SECONDS: Final = 0.2
 _GRANT_SECONDS: Final = 5.0
 """Between two grants."""
 _DRAIN_SECONDS: Final = 2.0
@@ -232,7 +232,7 @@ def all_cells(points: list[Point], *, operated: bool) -> list[Cell]:
 
 def run_undisturbed(*, operated: bool) -> Outcome:
     """A cycle in which nothing happens, with an operator or without."""
-    return next(_run_apart((), _Trunk(operated, Decimal(0)), 1))[1]
+    return next(_run_apart((), Trunk(operated, Decimal(0)), 1))[1]
 
 
 def run_cells(cells: Iterable[Cell], *, parallel: int = 1) -> Iterator[tuple[Cell, Outcome]]:
@@ -240,9 +240,9 @@ def run_cells(cells: Iterable[Cell], *, parallel: int = 1) -> Iterator[tuple[Cel
 
     Up to their points the cells of a kind are one cycle, which runs once: each goes on in a fork of it.
     """
-    kinds: defaultdict[_Trunk, list[Cell]] = defaultdict(list)
+    kinds: defaultdict[Trunk, list[Cell]] = defaultdict(list)
     for cell in cells:
-        kinds[_Trunk(cell.operated, cell.foreign)].append(cell)
+        kinds[Trunk(cell.operated, cell.foreign)].append(cell)
     for trunk, its_cells in kinds.items():
         for cell, outcome in _run_apart(its_cells, trunk, parallel):
             assert cell is not None
@@ -250,7 +250,7 @@ def run_cells(cells: Iterable[Cell], *, parallel: int = 1) -> Iterator[tuple[Cel
 
 
 @dataclass(frozen=True)
-class _Trunk:
+class Trunk:
     """What cells have in common up to their points."""
 
     operated: bool
@@ -260,7 +260,7 @@ class _Trunk:
 _Result = tuple[Cell | None, Outcome]
 
 
-def _run_apart(cells: Collection[Cell], trunk: _Trunk, parallel: int) -> Iterator[_Result]:
+def _run_apart(cells: Collection[Cell], trunk: Trunk, parallel: int) -> Iterator[_Result]:
     """In a process of its own: what the dead left behind ends with it."""
     with tempfile.TemporaryDirectory(prefix="tradingbot-crash-") as folder:
         near, far = _FORK.Pipe(duplex=False)
@@ -279,7 +279,7 @@ def _run_apart(cells: Collection[Cell], trunk: _Trunk, parallel: int) -> Iterato
 
 
 def _run_trunk(
-    cells: Collection[Cell], trunk: _Trunk, parallel: int, folder: Path, results: Connection[_Result, None]
+    cells: Collection[Cell], trunk: Trunk, parallel: int, folder: Path, results: Connection[_Result, None]
 ) -> None:
     branches = _Branches(cells, parallel, folder, results)
     loop = MortalLoop(Random("network"), LATENCY)
@@ -292,7 +292,7 @@ def _run_trunk(
     own.mkdir()
     os.chdir(own)
     try:
-        loop.run_until_complete(_Cycle(loop, trunk, outcome, branches).run())
+        loop.run_until_complete(Cycle(loop, trunk, outcome, branches).run())
     except Exception:
         outcome.violations.append(traceback.format_exc())
     outcome.virtual, outcome.seconds = loop.time(), time.process_time()
@@ -370,7 +370,7 @@ class _Branches:
 class _Connection(sqlite3.Connection):
     """Tells the cycle before and after each commit that changes something."""
 
-    cycle: _Cycle
+    cycle: Cycle
     _before = 0
 
     def execute(self, sql: str, *args: Any) -> Any:  # type: ignore[override]
@@ -399,10 +399,10 @@ async def _idle(*_: Any) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-class _Cycle:
-    """The world of one cycle: the exchange, the market's steps, and whoever starts the bot, stops it and looks on."""
+class Cycle:
+    """The world of one bot: the exchange, the market's steps, and whoever starts the bot, stops it and looks on."""
 
-    def __init__(self, loop: MortalLoop, trunk: _Trunk, outcome: Outcome, branches: _Branches) -> None:
+    def __init__(self, loop: MortalLoop, trunk: Trunk, outcome: Outcome, branches: _Branches | None = None) -> None:
         self.loop, self.outcome, self.branches = loop, outcome, branches
         self.operated, self.foreign = trunk.operated, trunk.foreign
         self.folder = Path()
@@ -410,16 +410,25 @@ class _Cycle:
         self.deaths: dict[int, tuple[Point, Moment]] = {}
         self.app: BotApp | None = None
         self.program: Program | None = None
+        self.task: asyncio.Task[None] | None = None
         self.exchange: PaperExchange
         self.account: TestAccount
+        self.start, self.restart_seconds, self.level = START, RESTART_SECONDS, _LEVEL
+        self.revision, self.changes = 1, dict[str, Any]()
+        """Of the configuration that an operator tells."""
+        self.safe_at = _SAFE_AT
+        """When safe mode was asked for."""
         self.acknowledged: float | None = None
-        self._counts: Counter[tuple[int, str]] = Counter()
+        self.deadline = DEADLINE_SECONDS
+        self.counts: Counter[tuple[int, str]] = Counter()
         self._recording = True
         self._faulted = False
         self._last = ""
         self._drain_at = _DRAIN_AT
         self._cause = SPEC.id if self.operated else ANNOTATION.id
         self._claimant, self._claimed, self._due = "", 0, 0.0
+        self._naked_for = self._charged_for = 0.0
+        self._written, self._excused_until = 0, 0.0
         self._context = copy_context()
         self._condition_clock = ConditionClock()
 
@@ -430,8 +439,8 @@ class _Cycle:
         boot = self.outcome.boots
         if running() is not self.program or not self._recording:
             return None
-        self._counts[boot, kind] += 1
-        point = Point(kind, self._counts[boot, kind])
+        self.counts[boot, kind] += 1
+        point = Point(kind, self.counts[boot, kind])
         self._last = f"{self.loop.time():.3f} {what}"
         if boot == 1:
             self.outcome.points.append(point)
@@ -440,11 +449,13 @@ class _Cycle:
     @property
     def cell(self) -> Cell | None:
         """Of this process, once there is one."""
-        return self.branches.cell
+        return self.branches.cell if self.branches is not None else None
 
     def branch(self, point: Point | None, *moments: Moment) -> None:
         """Let the cells go on by themselves that begin here."""
-        if point is not None and self.outcome.boots == 1 and self.branches.fork(point, *moments):
+        if point is None or self.branches is None or self.outcome.boots > 1:
+            return
+        if self.branches.fork(point, *moments):
             assert self.cell is not None
             self.deaths = self.cell.deaths()
             asyncio._set_running_loop(self.loop)  # a fork has none, as asyncio sees it
@@ -470,7 +481,11 @@ class _Cycle:
         else:
             shutil.copytree(former, state, ignore=lambda *_: [f"{STORE_FILE}-shm"])
         self.app = None
-        self.loop.call_later(RESTART_SECONDS, self._boot, context=self._context)
+        self.killed()
+        self.loop.call_later(self.restart_seconds, self.boot, context=self._context)
+
+    def killed(self) -> None:
+        """Told of each death."""
 
     def _begin_fault(self) -> None:
         if self.cell is None or self.cell.fault not in FAULTS or self._faulted:
@@ -504,25 +519,25 @@ class _Cycle:
         """The cycle to its end, and what it broke."""
         market = self.folder / "market"
         market.mkdir()
-        spec = write_still_market(market, quantity=_LEVEL, levels=_LEVELS, **{SYMBOL: str(START_PRICE)})
-        structlog.configure(processors=[self._keep_log])
+        spec = write_still_market(market, quantity=self.level, levels=_LEVELS, **{SYMBOL: str(START_PRICE)})
+        structlog.configure(processors=[self.keep_log])
 
         def steady_ms() -> int:
             return round(self.loop.time() * 1000)
 
         def wall_ms() -> int:
-            return round(START.timestamp() * 1000) + steady_ms()
+            return self.milliseconds(self.loop.time())
 
         options = ExchangeOptions(symbols=(SYMBOL,), market=spec, seed=1)
-        async with self._hooked(), running_paper_exchange(options, steady_ms, wall_ms) as self.exchange:
+        async with self.hooked(), running_paper_exchange(options, steady_ms, wall_ms) as self.exchange:
             deposits = {"USDT": DEPOSIT} | ({"BTC": self.foreign} if self.foreign else {})
             self.account = await self.exchange.create_account(**deposits)
             write_keys(self.folder / "keys", self.account.api_key, self.account.secret_key)
-            self._boot()
-            beside = [asyncio.create_task(self._move_market()), asyncio.create_task(self._watch())]
+            self.boot()
+            beside = [asyncio.create_task(one) for one in self.beside()]
             try:
-                await self._live()
-                await self._check()
+                await self.live()
+                await self.check()
             finally:
                 for task in beside:
                     task.cancel()
@@ -534,13 +549,18 @@ class _Cycle:
                 if isinstance(error, Exception):
                     raise error
 
-    def _keep_log(self, _logger: Any, level: str, event: Any) -> Any:
+    def beside(self) -> list[Coroutine[Any, Any, None]]:
+        """What goes on in the world meanwhile."""
+        return [self.move_market(), self._watch()]
+
+    def keep_log(self, _logger: Any, level: str, event: Any) -> Any:
         self.outcome.log.append(f"{self.loop.time():8.3f} {self.outcome.boots} {level} {event}"[:600])
         if level in {"error", "exception", "critical"}:
-            self.outcome.violations.append(f"logged {str(event)[:600]}")
+            said = f"logged {str(event)[:600]}"
+            self.outcome.violations += [] if said in self.outcome.violations else [said]
         raise structlog.DropEvent
 
-    async def _move_market(self) -> None:
+    async def move_market(self) -> None:
         """Each second the market trades where its step says: a book that is old is not used."""
         assert self.exchange.server is not None
         venue, steps = self.exchange.server.venue, dict(_STEPS)
@@ -551,7 +571,7 @@ class _Cycle:
             venue.gap(SYMBOL, to_units(Decimal(round(START_PRICE * share))) - (venue.exchange.market(SYMBOL).last or 0))
 
     @asynccontextmanager
-    async def _hooked(self) -> AsyncIterator[None]:
+    async def hooked(self) -> AsyncIterator[None]:
         connect, request = sqlite3.connect, AsyncClient._request_api
         cycle = self
 
@@ -579,11 +599,11 @@ class _Cycle:
         ):
             yield
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
         self.outcome.boots += 1
         boot = self.outcome.boots
         options = Options(
-            config=self._config(1),  # the mounted one, which may lag behind what an operator told
+            config=self.config(1),  # the mounted one, which may lag behind what an operator told
             credentials_dir=self.folder / "keys",
             state_dir=self.folder / f"state-{boot}",
             podinfo_dir=self.folder / "podinfo",
@@ -596,60 +616,68 @@ class _Cycle:
             await app.run()
 
         self.disk = ForgetfulDisk()
-        self.program, task = self.loop.start(main)
-        task.add_done_callback(self._ended, context=self._context)
+        self.program, self.task = self.loop.start(main)
+        self.task.add_done_callback(self.ended, context=self._context)
 
-    def _config(self, revision: int, **changes: Any) -> BotConfig:
+    def config(self, revision: int, **changes: Any) -> BotConfig:
         return BotConfig(
             revision=revision,
             bot=BotIdentity(namespace="crash", name=SYMBOL.lower(), uid=_UID),
             settings=_settings(self.exchange.base_url, **changes),
         )
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.outcome.violations.append(f"the process ended with {error!r}")
 
     def _utc(self) -> datetime:
-        return START + timedelta(seconds=self.loop.time())
+        return self.start + timedelta(seconds=self.loop.time())
 
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(max(0.0, moment - self.loop.time()))
 
-    async def _live(self) -> None:
+    async def live(self) -> None:
         """The cycle, as whoever runs the bot brings it about."""
         while self.loop.time() < _CALM_AT:
-            await self._operate()
+            await self.operate()
             await asyncio.sleep(0.5)
         self._recording = False
         await self.exchange.clear_faults()
-        while self._outstanding() or not await self._operate():
+        while self._outstanding() or not await self.operate():
             if self.loop.time() > _CALM_AT + SETTLE_SECONDS:
-                told = self._status()
+                told = self.status()
                 self.outcome.violations.append(f"not drained: {told and told.model_dump_json()[:3000]}")
                 return
             await asyncio.sleep(0.5)
 
-    async def _operate(self) -> bool:
+    async def operate(self) -> bool:
         """What is due: a grant, safe mode, the drain; whether the bot is drained and all is in order."""
+        if self.loop.time() >= self.safe_at and self.acknowledged is None:
+            self.wish_safe_mode()
         if self.operated:
-            await self._lead()
-        elif self.loop.time() >= _SAFE_AT and self.acknowledged is None:
-            self._annotations.parent.mkdir(exist_ok=True)
-            self._annotations.write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
+            await self.lead()
         if self.loop.time() < self._drain_at:
             return False
         self._drain_at = self.loop.time() + _DRAIN_SECONDS
-        return await self._drained()
+        return await self.drained()
+
+    def wish_safe_mode(self) -> None:
+        if self.operated:
+            self.revision, self.changes = max(2, self.revision), {"safeMode": True}
+            return
+        self._annotations.parent.mkdir(exist_ok=True)
+        self._annotations.write_text(f'{names.SAFE_MODE_ANNOTATION}="true"\n')
 
     @property
     def _annotations(self) -> Path:
         return self.folder / "podinfo" / names.ANNOTATIONS_FILE
 
-    async def _lead(self) -> None:
+    async def lead(self) -> None:
         """An operator's side: the claim, the grant, and the configuration with safe mode, until it is acknowledged."""
-        safe = self.loop.time() >= _SAFE_AT and self.acknowledged is None
-        if self.app is None or not (safe or self.app.desk.boot_id != self._claimant or self.loop.time() >= self._due):
+        if self.app is None:
+            return
+        known = self.app.desk.boot_id == self._claimant and self.app.desk.revision >= self.revision
+        if known and self.loop.time() < self._due:
             return
         control = self.app.control
         line = await self._call(anext(control.status_lines()))
@@ -662,8 +690,9 @@ class _Cycle:
                 await self._call(control.raise_incarnation(RaiseIncarnation(**named, minimum=self._claimed + 1)))
                 return
             self._claimant, self._claimed = status.boot_id, status.incarnation
-        if safe and status.applied_revision < 2:
-            await self._call(control.put_config(self._config(2, safeMode=True).model_dump_json(by_alias=True).encode()))
+        if status.applied_revision < self.revision:
+            config = self.config(self.revision, **self.changes)
+            await self._call(control.put_config(config.model_dump_json(by_alias=True).encode()))
         grant = Grant(
             **named,
             incarnation=status.incarnation,
@@ -689,7 +718,7 @@ class _Cycle:
         """Whether the bot is still to die: where it waits for an answer that is late."""
         return self.cell is not None and self.outcome.boots == 1
 
-    async def _drained(self) -> bool:
+    async def drained(self) -> bool:
         """Asks for it, as often as it takes."""
         app = self.app
         if app is None:
@@ -707,49 +736,61 @@ class _Cycle:
         return status is not None and status.phase is DrainPhase.DRAINED and not status.remaining and self._synced()
 
     def _synced(self) -> bool:
-        status = self._status()
+        status = self.status()
         told = {one.type: one.status for one in status.conditions} if status else {}
         return told.get("BalanceSynced") == "True" and told.get("Protected") == "True"
 
-    def _status(self) -> BotStatus | None:
+    def status(self) -> BotStatus | None:
+        """What the bot says of itself now."""
         return build_status(self.app.desk, self._condition_clock, 0) if self.app is not None else None
 
     # -- the oracles ---------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         """Looks at the exchange's own books, and at what the bot says of safe mode."""
-        assert self.exchange.server is not None
-        server = self.exchange.server
-        books, outcome = server.venue.exchange, self.outcome
-        total = charged = 0.0
-        written, excused_until = 0, 0.0
         while True:
-            fault = self.cell.fault if self.cell is not None else ""
-            calls = fault in FAULTS and KINDS[fault].stage is not Stage.EVENT
-            if calls and server.faults.record.written > written:
-                # The cell's only fault befell a call again, which may wait for its answer for so long.
-                written, excused_until = server.faults.record.written, self.loop.time() + ORDER_TIMEOUT + 1
-            balance = books.accounts[self.account.uid].balance("BTC")
-            stops = [one for one in books.open_orders(self.account.uid, SYMBOL) if one.protects]
-            held = to_decimal(balance.free + balance.locked) - self.foreign
-            naked = held - to_decimal(sum(one.remaining for one in stops))
-            if naked * (books.market(SYMBOL).last or 0) / SCALE > _DUST:
-                total += _WATCH_SECONDS
-                session = self.app.desk.session if self.app is not None else None
-                if session is not None and self.loop.time() > excused_until and not session.manager.unknown:
-                    charged += _WATCH_SECONDS
-                outcome.unprotected, outcome.charged = max(outcome.unprotected, total), max(outcome.charged, charged)
-            else:
-                total = charged = 0.0
-            if self.acknowledged is None and self.loop.time() > _SAFE_AT and (status := self._status()) is not None:
-                safe = status.safe_mode
-                if safe.acknowledged and any(cause.id == self._cause for cause in safe.causes):
-                    self.acknowledged = self.loop.time()
-                    # It was told as done: from now on the bot's word counts.
-                    self._annotations.unlink(missing_ok=True)
-            await asyncio.sleep(_WATCH_SECONDS)
+            self.look()
+            await asyncio.sleep(WATCH_SECONDS)
 
-    async def _check(self) -> None:
+    def look(self) -> None:
+        """One look."""
+        excused = self.excused()
+        if self.naked():
+            self._naked_for += WATCH_SECONDS
+            self._charged_for += 0 if excused else WATCH_SECONDS
+        else:
+            self._naked_for = self._charged_for = 0.0
+        self.outcome.unprotected = max(self.outcome.unprotected, self._naked_for)
+        self.outcome.charged = max(self.outcome.charged, self._charged_for)
+        if self.acknowledged is None and self.loop.time() > self.safe_at and (status := self.status()) is not None:
+            safe = status.safe_mode
+            if safe.acknowledged and any(cause.id == self._cause for cause in safe.causes):
+                self.acknowledged = self.loop.time()
+                # It was told as done: from now on the bot's word counts.
+                self._annotations.unlink(missing_ok=True)
+
+    def naked(self) -> bool:
+        """Whether a position is without its stop, by the exchange's own books."""
+        assert self.exchange.server is not None
+        books = self.exchange.server.venue.exchange
+        balance = books.accounts[self.account.uid].balance("BTC")
+        stops = [one for one in books.open_orders(self.account.uid, SYMBOL) if one.protects]
+        held = to_decimal(balance.free + balance.locked - sum(one.remaining for one in stops)) - self.foreign
+        return held * (books.market(SYMBOL).last or 0) / SCALE > _DUST
+
+    def excused(self) -> bool:
+        """Whether nobody, or nothing in time, can protect now: there is no bot, no answer, or no knowledge."""
+        assert self.exchange.server is not None
+        record = self.exchange.server.faults.record
+        fault = self.cell.fault if self.cell is not None else ""
+        calls = fault in FAULTS and KINDS[fault].stage is not Stage.EVENT
+        if calls and record.written > self._written:
+            # The cell's only fault befell a call again, which may wait for its answer for so long.
+            self._written, self._excused_until = record.written, self.loop.time() + ORDER_TIMEOUT + 1
+        session = self.app.desk.session if self.app is not None else None
+        return session is None or self.loop.time() <= self._excused_until or bool(session.manager.unknown)
+
+    async def check(self) -> None:
         """What is not as it must be, at the end."""
         assert self.exchange.server is not None
         outcome, wrong = self.outcome, self.outcome.violations
@@ -760,22 +801,39 @@ class _Cycle:
         orders = sorted(core.orders.values(), key=lambda order: order.order_id)
         account = await self.exchange.account(self.account.uid)
         trades = [_Fill.read(row) for row in account["trades"]]
-        entries = [order for order in orders if _purpose(order) is Purpose.ENTRY]
+        entries = [order for order in orders if purpose_of(order) is Purpose.ENTRY]
         outcome.entries, outcome.trades = sum(order.executed > 0 for order in entries), len(trades)
-        if outcome.charged > DEADLINE_SECONDS + 1:
+        if outcome.charged > self.deadline + 1:
             wrong.append(f"unprotected for {outcome.charged:.1f} s without an excuse")
         if outcome.unprotected > LONGEST_UNPROTECTED:
             wrong.append(f"unprotected for {outcome.unprotected:.1f} s")
-        wrong += _twice(orders, trades) + _late_entries(orders, self.acknowledged)
+        wrong += twice(orders, trades) + self.late(orders)
         state = self.folder / f"state-{outcome.boots}" / STORE_FILE
         wrong += await _stored(state, orders, trades)
         wrong += self._told(account)
         if self.cell is not None and outcome.boots < 2:
             wrong.append(f"the point was not reached: {outcome.boots} processes")
 
+    def late(self, orders: list[Order]) -> list[str]:
+        """Entries after safe mode was acknowledged, and those of an older process after a newer one's."""
+        wrong = []
+        entries = [order for order in orders if purpose_of(order) in {Purpose.ENTRY, Purpose.ANNOUNCE}]
+        if self.acknowledged is not None:
+            limit = self.milliseconds(self.acknowledged)
+            wrong += [f"{one.client_order_id} entered after safe mode" for one in entries if one.time > limit]
+        for former, later in pairwise(entries):
+            one, two = parse(former.client_order_id), parse(later.client_order_id)
+            if one is not None and two is not None and two.incarnation < one.incarnation:
+                wrong.append(f"{later.client_order_id} entered after {former.client_order_id}")
+        return wrong
+
+    def milliseconds(self, moment: float) -> int:
+        """The exchange's time then."""
+        return round((self.start.timestamp() + moment) * 1000)
+
     def _told(self, account: dict[str, Any]) -> list[str]:
         """What the status says against the exchange's own books."""
-        wrong, status = [], self._status()
+        wrong, status = [], self.status()
         if status is None or status.position is None or self.app is None or self.app.desk.session is None:
             return ["there is no status"]
         held = {asset: Decimal(row["free"]) + Decimal(row["locked"]) for asset, row in account["balances"].items()}
@@ -812,12 +870,17 @@ class _Fill:
         return cls(row["id"], row["orderId"], row["isBuyer"], *amounts, row["commissionAsset"])
 
 
-def _purpose(order: Order) -> Purpose | None:
+def purpose_of(order: Order) -> Purpose | None:
     client_id = parse(order.client_order_id)
     return client_id.purpose if client_id else None
 
 
-def _twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
+def _incarnation(client_order_id: str) -> int:
+    client_id = parse(client_order_id)
+    return client_id.incarnation if client_id else 0
+
+
+def twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
     """An id that two orders have, a purchase in a position that another one made, more sold than was bought."""
     counted = Counter(order.client_order_id for order in orders)
     wrong = [f"{count} orders are {client_id}" for client_id, count in counted.items() if count > 1]
@@ -835,22 +898,8 @@ def _twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
     return wrong
 
 
-def _late_entries(orders: list[Order], acknowledged: float | None) -> list[str]:
-    """Entries after safe mode was acknowledged, and those of an older process after a newer one's."""
-    wrong = []
-    entries = [order for order in orders if _purpose(order) in {Purpose.ENTRY, Purpose.ANNOUNCE}]
-    if acknowledged is not None:
-        limit = round(START.timestamp() * 1000 + acknowledged * 1000)
-        wrong += [f"{one.client_order_id} entered after safe mode" for one in entries if one.time > limit]
-    for former, later in pairwise(entries):
-        one, two = parse(former.client_order_id), parse(later.client_order_id)
-        if one is not None and two is not None and two.incarnation < one.incarnation:
-            wrong.append(f"{later.client_order_id} entered after {former.client_order_id}")
-    return wrong
-
-
 async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[str]:
-    """The store's intents and fills against the exchange's orders and trades."""
+    """The store's intents and fills against the exchange's orders and trades; those of other stores are none of it."""
     store = Store.open(path)
     try:
         fills = {booked.fill.trade_id: booked.fill for booked in await store.fills()}
@@ -859,7 +908,10 @@ async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[
         await store.close()
     wrong = [f"{intent.client_id} is {intent.state} at the end" for intent in intents if intent.state.is_open]
     sent = {name: one for one in intents if one.kind is not IntentKind.CANCEL for name in one.client_ids}
+    own = {_incarnation(name) for name in sent}
     for order in orders:
+        if _incarnation(order.client_order_id) not in own:
+            continue
         intent = sent.get(order.client_order_id)
         if intent is None:
             wrong.append(f"order {order.client_order_id} is of no intent")

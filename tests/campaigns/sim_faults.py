@@ -17,7 +17,8 @@ import structlog
 from paper_exchange.core.model import Side
 from paper_exchange.core.units import SCALE
 from paper_exchange.testing import PaperExchange, TestAccount
-from tradingbot.lab.sim import Beside, SimReport, SimRun, simulate
+from tradingbot.gateway.binance import ORDER_TIMEOUT
+from tradingbot.lab.sim import START, Beside, SimReport, SimRun, simulate
 from tradingbot_api.bot_http import BotStatus
 
 SIMS: Final = 200
@@ -25,6 +26,8 @@ SIMS: Final = 200
 MINUTES: Final = 12
 CALM: Final = 360.0
 """Seconds without faults at the end: what a breaker that opened last needs (300), and a reconciliation."""
+UNPROTECTED_SECONDS: Final = 25.0
+"""The longest without a stop while no fault lasts, whatever the reason."""
 SYMBOL: Final = "BTCUSDT"
 _DUST: Final = Decimal(11)
 """Value in quote that may be left: nothing as small can be sold."""
@@ -52,6 +55,10 @@ class Outcome:
     faults: dict[str, int] = field(default_factory=dict)
     """How often each kind befell a call."""
     trades: int = 0
+    bought: int = 0
+    """Purchases in the calm."""
+    quietly: float = 0.0
+    """As `unprotected`, while no fault was in force, nor kept anything waiting."""
     unprotected: float = 0.0
     """Seconds for which a position was longest without its stop, by the exchange's own books: bans and outages too."""
     told: float = 0.0
@@ -63,6 +70,18 @@ class Outcome:
 Disturb = Callable[[PaperExchange], Awaitable[None]]
 
 
+def draw_fault(rng: Random) -> dict[str, Any]:
+    """Any kind of what may befall a call, for less than a minute."""
+    kind, parameters = rng.choice(_KINDS)
+    fault = {"kind": kind} | parameters
+    fault |= {"for": rng.uniform(1, 45), "probability": rng.choice((0.2, 0.5, 1.0))}
+    if rng.random() < 0.5:
+        fault["count"] = rng.choice((1, 2, 5))
+    if rng.random() < 0.5 and kind != "clock_skew":
+        fault["endpoints"] = rng.choice(_ENDPOINTS)
+    return fault
+
+
 def random_faults(seed: int, minutes: float) -> Disturb:
     """Faults of every kind, one after another and several at a time, until the calm begins."""
 
@@ -70,13 +89,7 @@ def random_faults(seed: int, minutes: float) -> Disturb:
         rng, loop = Random(f"{seed}/faults"), asyncio.get_running_loop()
         while loop.time() < minutes * 60 - CALM - 40:
             await asyncio.sleep(rng.uniform(5, 40))
-            kind, parameters = rng.choice(_KINDS)
-            when: dict[str, Any] = {"for": rng.uniform(1, 45), "probability": rng.choice((0.2, 0.5, 1.0))}
-            if rng.random() < 0.5:
-                when["count"] = rng.choice((1, 2, 5))
-            if rng.random() < 0.5 and kind != "clock_skew":
-                when["endpoints"] = rng.choice(_ENDPOINTS)
-            await exchange.start_fault(kind, **parameters, **when)
+            await exchange.start_fault(**draw_fault(rng))
 
     return disturb
 
@@ -88,14 +101,19 @@ def _watched(outcome: Outcome, disturb: Disturb) -> Beside:
         assert exchange.server is not None
         books, loop = exchange.server.venue.exchange, asyncio.get_running_loop()
         since: float | None = None
+        disturbed, quietly = 0.0, 0.0
         while True:
+            if exchange.server.faults.engine.in_force():
+                disturbed = loop.time() + ORDER_TIMEOUT + 1
             balance = books.accounts[uid].balance("BTC")
             stops = (one for one in books.open_orders(uid, SYMBOL) if one.side is Side.SELL and one.stop_price)
             held = balance.free + balance.locked - sum(one.remaining for one in stops if one.live)
             worth = Decimal(held) * (books.market(SYMBOL).last or 0) / SCALE / SCALE
             if worth <= _DUST:
-                since = None
+                since, quietly = None, 0.0
             else:
+                quietly = quietly + _WATCH_SECONDS if loop.time() > disturbed else 0.0
+                outcome.quietly = max(outcome.quietly, quietly)
                 since = loop.time() if since is None else since
                 outcome.unprotected = max(outcome.unprotected, loop.time() - since)
             await asyncio.sleep(_WATCH_SECONDS)
@@ -135,7 +153,13 @@ def sim_among_faults(seed: int, minutes: float = MINUTES, disturb: Disturb | Non
     assert report.status is not None
     outcome.told = report.status.unprotected_seconds
     outcome.trades, outcome.seconds = len(report.account["trades"]), report.took
+    calm = (START.timestamp() + minutes * 60 - CALM) * 1000
+    outcome.bought = sum(trade["isBuyer"] and trade["time"] > calm for trade in report.account["trades"])
     outcome.violations = [f"logged {error}" for error in errors] + _amiss(report)
+    if outcome.quietly > UNPROTECTED_SECONDS:
+        outcome.violations.append(f"unprotected for {outcome.quietly:.1f} s without a fault")
+    if not outcome.bought:
+        outcome.violations.append(f"bought nothing in {CALM:.0f} s without faults")
     return outcome
 
 
