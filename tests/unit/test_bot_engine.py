@@ -5,10 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tradingbot.engine.signals import Ema
 from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy
 from tradingbot.engine.strategies.base import Signal
 from tradingbot.engine.trading_loop import Enter, Exit, Gap, Stay, TradingLoop
@@ -36,22 +33,9 @@ def loop(fast: int = 1, slow: int = 2) -> TradingLoop:
     return TradingLoop(build_strategy("ema-cross", {"fast": fast, "slow": slow}))
 
 
-@given(st.lists(st.floats(min_value=1, max_value=1e6), min_size=1, max_size=60), st.integers(1, 20))
-def test_an_ema_equals_its_definition_over_the_whole_series(values: list[float], period: int) -> None:
-    ema = Ema(period)
-    for value in values:
-        ema.update(value)
-    expected: float | None = None
-    if len(values) >= period:
-        expected = sum(values[:period]) / period
-        for value in values[period:]:
-            expected = expected * (1 - 2 / (period + 1)) + value * 2 / (period + 1)
-    assert ema.value == (None if expected is None else pytest.approx(expected))
-
-
 def test_ema_cross_enters_once_at_the_upward_crossing_and_says_exit_while_below() -> None:
     strategy = build_strategy("ema-cross", {"fast": "1", "slow": 2})
-    signals = [strategy.on_close(price) for price in (10, 9, 8, 12, 13, 14, 9, 8)]
+    signals = [strategy.on_candle(candle(i, price)) for i, price in enumerate((10, 9, 8, 12, 13, 14, 9, 8))]
     assert signals[3:] == [Signal.ENTER, Signal.NONE, Signal.NONE, Signal.EXIT, Signal.EXIT]
     assert signals[2] is Signal.EXIT
 
@@ -75,7 +59,7 @@ def test_a_wrong_strategy_parameter_is_named_with_its_path(
 
 
 def test_an_unknown_strategy_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(UnknownStrategyError, match=r"expected one of ema-cross, got 'nope'"):
+    with pytest.raises(UnknownStrategyError, match=r"expected one of .*ema-cross.*, got 'nope'"):
         build_strategy("nope", {})
 
 

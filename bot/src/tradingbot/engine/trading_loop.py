@@ -91,4 +91,4 @@ class TradingLoop:
     def _take(self, candle: Candle) -> Signal:
         self.last_open_ms = candle.open_ms
         self.seen += 1
-        return self.strategy.on_close(float(candle.close))
+        return self.strategy.on_candle(candle)

@@ -8,10 +8,16 @@ from typing import Final
 from pydantic import ValidationError
 
 from tradingbot.engine.strategies.base import Strategy
+from tradingbot.engine.strategies.bollinger_reversion import BollingerReversion
+from tradingbot.engine.strategies.confirmed_signal import ConfirmedSignal
+from tradingbot.engine.strategies.donchian_breakout import DonchianBreakout
 from tradingbot.engine.strategies.ema_cross import EmaCross
+from tradingbot.engine.strategies.rsi_reversion import RsiReversion
 from tradingbot_api.bot_http import FieldError
 
-BUILT_IN: Final[Mapping[str, type[EmaCross]]] = {EmaCross.name: EmaCross}
+BUILT_IN: Final[Mapping[str, type[Strategy]]] = {
+    kind.name: kind for kind in (BollingerReversion, ConfirmedSignal, DonchianBreakout, EmaCross, RsiReversion)
+}
 
 PARAMETERS_PATH: Final = "spec.strategy.parameters"
 

@@ -6,14 +6,15 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tradingbot.engine.signals import Ema
-from tradingbot.engine.strategies.base import Signal
+from tradingbot.engine.indicators import Ema
+from tradingbot.engine.strategies.base import Signal, Strategy, show
+from tradingbot.model import Candle
 
 WARMUP_FACTOR = 3
 """After three periods the seed weighs less than 5 % in an exponential average."""
 
 
-class EmaCross:
+class EmaCross(Strategy):
     """Enters when the fast average crosses above the slow one, exits while it is below."""
 
     name: ClassVar[str] = "ema-cross"
@@ -33,7 +34,8 @@ class EmaCross:
             return self
 
     def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+        super().__init__(parameters)
+        self._slow_period = parameters.slow
         self._fast = Ema(parameters.fast)
         self._slow = Ema(parameters.slow)
         self._was_above: bool | None = None
@@ -41,10 +43,11 @@ class EmaCross:
     @property
     def warmup(self) -> int:
         """Candles until both averages have settled."""
-        return self.parameters.slow * WARMUP_FACTOR
+        return self._slow_period * WARMUP_FACTOR
 
-    def on_close(self, close: float) -> Signal:
+    def on_candle(self, candle: Candle) -> Signal:
         """Update both averages; ENTER only at the candle of the crossing, EXIT as long as fast is below."""
+        close = float(candle.close)
         fast, slow = self._fast.update(close), self._slow.update(close)
         if fast is None or slow is None:
             return Signal.NONE
@@ -58,8 +61,4 @@ class EmaCross:
 
     def describe(self) -> str:
         """Both averages."""
-        return f"fast={_show(self._fast.value)} slow={_show(self._slow.value)}"
-
-
-def _show(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.10g}"
+        return f"fast={show(self._fast.value)} slow={show(self._slow.value)}"
