@@ -18,8 +18,10 @@ import pytest
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import SYMBOL, bot_side
 from support.bot_process import BotFolder, bot_process, config, exchange_process, settings
+from tradingbot.orders import manager, tracker
 from tradingbot.orders.types import ProtectionState
 from tradingbot.recovery.safe_mode import UNKNOWN_ORDER, UNTRUSTED_BOOKS
+from tradingbot.state import store
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.bot_http import BotStatus
 
@@ -146,7 +148,7 @@ async def test_stop_that_was_hit_while_the_bot_was_away_is_in_the_books_after_th
 
     async with bot_side(paper, account, tmp_path / "bot.db") as side:
         assert side.orders.protection.state is ProtectionState.FLAT
-        assert len(side.orders.books.round_trips) == 1
+        assert side.orders.books.round_trips.total == 1
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
 
 
@@ -189,3 +191,34 @@ async def test_rows_that_do_not_parse_are_read_again_from_the_exchange(
         assert side.store.unreadable == set()
         assert side.orders.books == books
         assert side.orders.entries_quiet
+
+
+async def test_books_whose_old_fills_are_only_in_the_store_stay_the_same_over_restarts_and_second_looks(
+    paper: PaperExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "MOST_DONE", 3)
+    monkeypatch.setattr(store, "MOST_DONE", 3)
+    monkeypatch.setattr(manager, "CHECKPOINT_FILLS", 1)
+    account = await paper.create_account(USDT="10000")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
+        for _ in range(2):
+            await side.enter()
+            await side.orders.exit("Signal")
+        await side.enter()
+        books = side.orders.books
+        known = len(side.orders._fills)
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+        assert len(side.orders._fills) < known
+        assert side.orders.books == books
+        await side.orders._list_orders()  # as where another process may have sent some
+        await side.orders.tick()
+        assert len(side.orders._fills) == known
+        assert side.orders.books == books
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+        left = len(side.orders._fills)
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
+        assert len(side.orders._fills) == left
+        assert side.orders.books == books
+        await side.orders.exit("Signal")
+        assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
+        assert side.orders.books.round_trips.total == 3

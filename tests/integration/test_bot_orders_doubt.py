@@ -125,7 +125,7 @@ async def test_fills_of_an_old_order_that_could_not_be_read_are_read_after_the_n
 
     async with bot_side(paper, account, path, stream=False) as side:
         assert side.orders.protection.state is ProtectionState.FLAT
-        assert len(side.orders.books.round_trips) == 1
+        assert side.orders.books.round_trips.total == 1
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
 
 

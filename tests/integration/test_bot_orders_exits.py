@@ -83,7 +83,7 @@ async def test_what_the_stop_sold_while_it_was_being_cancelled_is_not_sold_again
         verdict = await bot.orders.reconcile()
         assert verdict.kind is VerdictKind.EXACT
         assert bot.orders.books.oversold == 0
-        assert len(bot.orders.books.round_trips) == 1
+        assert bot.orders.books.round_trips.total == 1
 
 
 async def test_a_rest_without_a_stop_gets_its_own_and_the_pair_stays(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ async def test_each_leg_fills_and_the_books_agree_with_the_account_to_the_last_d
     assert verdict.kind is VerdictKind.EXACT
     assert verdict.drift == 0
     books = bot.orders.books
-    assert len(books.round_trips) == 1
+    assert books.round_trips.total == 1
     # Quote moved by exactly what the books say: realised profit, less the cost of the dust, plus its fee in base.
     fees_in_quote = books.fees["USDT"]
     assert verdict.quote.total - quote_before == books.gross_realized - fees_in_quote - books.cost - (
@@ -238,7 +238,7 @@ async def test_position_without_protection_past_the_deadline_is_sold(
         side.faults.always["open_orders"] = AmbiguousError("no answer in time")
         await side.tick_until(lambda: side.orders.unprotected_seconds > 1)
         side.faults.always.clear()
-        await side.tick_until(lambda: len(side.orders.books.round_trips) == 1)
+        await side.tick_until(lambda: side.orders.books.round_trips.total == 1)
 
         assert side.orders.protection.state is ProtectionState.FLAT
         assert [event.message for event in side.events if event.kind is OrdersEventKind.EXITED] == [

@@ -46,6 +46,17 @@ def test_sequence_numbers_are_given_once() -> None:
     assert len({ids.make(ids.next_sequence(), Purpose.ENTRY) for _ in range(100)}) == 100
 
 
+def test_only_the_ids_that_were_given_count_as_given() -> None:
+    ids = ClientIds(KEY, 7, 40)
+    assert not ids.used
+    number = ids.next_sequence()
+    assert ids.used
+    assert ids.gave(ClientId(KEY, 7, number, Purpose.ENTRY))
+    for other in (ClientId(KEY, 7, 40, Purpose.ENTRY), ClientId(KEY, 7, 42, Purpose.ENTRY)):
+        assert not ids.gave(other)
+    assert not ids.gave(ClientId(KEY, 6, number, Purpose.ENTRY))
+
+
 @given(st.integers(0, 4_000_000_000_000), st.integers(0, 2**32), st.integers(0, 2**32))
 def test_a_new_incarnation_is_greater_than_all_known_ones(exchange_ms: int, stored: int, seen: int) -> None:
     proposed = propose_incarnation(exchange_ms, stored, seen)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradingbot.model import Side, TradeFill
-from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
+from tradingbot.state.ledger import BookedFill, LedgerState, RoundTrips, book, extend, fold
 
 DUST = Decimal("0.00001")
 
@@ -61,8 +61,8 @@ def test_a_round_trip_realises_the_difference_less_both_fees() -> None:
     assert books.quantity == 0
     assert books.gross_realized == Decimal("19.98")
     assert books.realized == Decimal("19.98") - Decimal("0.2") - Decimal("0.21978")
-    assert [trip.pnl for trip in books.round_trips] == [books.realized]
-    assert books.successful == 1
+    rate = (books.realized / Decimal(200)).quantize(Decimal("1e-20"))
+    assert books.round_trips == RoundTrips(1, 1, rate, rate * rate)
 
 
 def test_lots_are_sold_first_in_first_out() -> None:
@@ -92,7 +92,7 @@ def test_dust_counts_as_flat_and_closes_the_round_trip() -> None:
 
     assert books.quantity == Decimal("0.000006")
     assert books.flat
-    assert len(books.round_trips) == 1
+    assert books.round_trips.total == 1
 
 
 def test_selling_what_was_never_bought_is_told_apart() -> None:
@@ -114,14 +114,14 @@ def test_a_fee_in_base_that_the_sale_left_nothing_for_is_paid_by_others_and_noth
 def test_a_round_trip_without_profit_is_not_successful() -> None:
     books = folded(fill(1, Side.BUY, "1", "100"), fill(2, Side.SELL, "1", "99"))
 
-    assert (len(books.round_trips), books.successful) == (1, 0)
+    assert (books.round_trips.total, books.round_trips.successful) == (1, 0)
 
 
-def test_append_refuses_a_trade_that_is_not_later() -> None:
+def test_books_cannot_be_extended_by_a_trade_that_is_not_later() -> None:
     books = folded(fill(5, Side.BUY, "1", "100"))
 
     with pytest.raises(ValueError, match="fold all fills"):
-        append(books, BookedFill(fill(5, Side.BUY, "1", "100"), Decimal(0)))
+        extend(books, [BookedFill(fill(5, Side.BUY, "1", "100"), Decimal(0))])
 
 
 quantities = st.decimals(min_value="0.00001", max_value="10", places=5)
@@ -162,7 +162,7 @@ def test_order_of_arrival_and_duplicates_do_not_matter(history: list[TradeFill],
 def test_one_by_one_gives_the_same_books_as_all_at_once(history: list[TradeFill]) -> None:
     books = folded()
     for one in history:
-        books = append(books, book(one, "BTC", "USDT"))
+        books = extend(books, [book(one, "BTC", "USDT")])
 
     assert books == folded(*history)
 
@@ -187,6 +187,6 @@ def _paid_by_others(history: list[TradeFill]) -> Decimal:
     """Value of the fees that were not taken from the position."""
     value, books = Decimal(0), folded()
     for one in history:
-        before, books = books.foreign_fees, append(books, book(one, "BTC", "USDT"))
+        before, books = books.foreign_fees, extend(books, [book(one, "BTC", "USDT")])
         value += (books.foreign_fees - before) * one.price
     return value

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from support.order_reports import order_report, trade_fill
-from tradingbot.model import OrderStatus
+from tradingbot.model import OrderStatus, Side
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
-from tradingbot.orders.tracker import OrderTracker
-from tradingbot.state.ledger import BookedFill
+from tradingbot.orders.tracker import MOST_DONE, OrderTracker
+from tradingbot.state.ledger import BookedFill, LedgerState, extend, fold
 from tradingbot.state.store import SCHEMA_VERSION, Store, StoreCorruptError, StoreFailedError
 
 VERSION_1 = Path(__file__).parents[1] / "support" / "store_version_1.sql"
@@ -61,6 +61,41 @@ async def test_a_done_order_whose_fills_are_missing_is_loaded_until_they_are_kno
     assert await store.orders(since_ms=6) == [done]
     await store.record([done])
     assert await store.orders(since_ms=6) == []
+    await store.close()
+
+
+async def test_no_more_done_orders_are_loaded_than_are_remembered(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "bot.db")
+    tracker = OrderTracker()
+    for number in range(MOST_DONE + 50):
+        status = OrderStatus.NEW if number == 3 else OrderStatus.FILLED
+        tracker.absorb(order_report(f"o-{number:04}", order_id=number + 1, status=status, time_ms=number), "sl")
+    await store.record(tracker)
+    tracker.cleanup_old_orders(now_ms=0, keep={"o-0007"})
+    remembered = {order.client_order_id for order in tracker}
+
+    assert {order.client_order_id for order in await store.orders(since_ms=0)} <= remembered
+    assert len(remembered) == MOST_DONE + 2
+    assert {"o-0003", "o-0007"} < remembered
+    await store.close()
+
+
+async def test_books_go_on_from_a_checkpoint_over_ten_thousand_fills(tmp_path: Path) -> None:
+    sides = (Side.SELL, Side.BUY)
+    fills = [
+        BookedFill(replace(trade_fill(n, side=sides[n % 2]), price=Decimal(100 + n % 7)), Decimal("0.1"))
+        for n in range(1, 10_001)
+    ]
+    store = Store.open(tmp_path / "bot.db")
+    await store.record(fills=fills)
+    await store.put("checkpoint", fold(fills[:9_901], "BTC", "USDT", Decimal("0.00001")))
+    await store.close()
+
+    store = Store.open(tmp_path / "bot.db")
+    checkpoint = await store.get("checkpoint", LedgerState)
+    rest = await store.fills(after=checkpoint.last_trade_id)
+    assert len(rest) == 99
+    assert extend(checkpoint, rest) == fold(fills, "BTC", "USDT", Decimal("0.00001"))
     await store.close()
 
 

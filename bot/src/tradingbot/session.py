@@ -154,7 +154,6 @@ class Session:
         self._reconnects = self._reconciled = 0
         """Reconnects of the streams, and how many of them the last comparison of the books came after."""
         self._flatten_after = 0.0
-        self._performance = measure([])
         self._acting = asyncio.Lock()
         self._log = structlog.get_logger("session").bind(symbol=settings.symbol)
 
@@ -306,12 +305,8 @@ class Session:
 
     @property
     def performance(self) -> Performance:
-        """Performance of the closed round trips; measured anew only when one was added."""
-        trips = self.manager.books.round_trips
-        if len(trips) != self._performance.total:
-            returns = [trip.pnl / trip.turnover if trip.turnover > 0 else Decimal(0) for trip in trips]
-            self._performance = measure(returns)
-        return self._performance
+        """Performance of the closed round trips."""
+        return measure(self.manager.books.round_trips)
 
     def balance_of(self, asset: str) -> Balance:
         """Free and locked amount, as last told."""

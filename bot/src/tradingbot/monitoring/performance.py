@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
+from typing import Final
+
+from tradingbot.state.ledger import RoundTrips
+
+_NO_VARIANCE: Final = Decimal("1e-30")
+_STEP: Final = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +22,21 @@ class Performance:
     sharpe: Decimal | None
 
 
-def measure(returns: Sequence[Decimal]) -> Performance:
-    """Performance of round trips with these returns (profit after fees over cost).
+def measure(trips: RoundTrips) -> Performance:
+    """Performance of closed round trips.
 
-    The Sharpe ratio is mean over sample standard deviation, not annualised; None before two trades
+    The Sharpe ratio is mean over sample standard deviation of their returns, not annualised; None before two trades
     and where all returns are equal.
     """
-    successful = sum(1 for value in returns if value > 0)
-    return Performance(len(returns), successful, len(returns) - successful, _sharpe(returns))
+    return Performance(trips.total, trips.successful, trips.total - trips.successful, _sharpe(trips))
 
 
-def _sharpe(returns: Sequence[Decimal]) -> Decimal | None:
-    if len(returns) < 2:
+def _sharpe(trips: RoundTrips) -> Decimal | None:
+    count = trips.total
+    if count < 2:
         return None
-    values = [float(value) for value in returns]
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    if deviation < 1e-15:
-        return None
-    return Decimal(f"{mean / deviation:.6f}")
+    with localcontext(Context(prec=100)):  # the difference of two sums that are nearly equal
+        variance = (trips.squares - trips.returns * trips.returns / count) / (count - 1)
+        if variance < _NO_VARIANCE:
+            return None
+        return (trips.returns / count / variance.sqrt()).quantize(_STEP)

@@ -69,7 +69,7 @@ from tradingbot.orders.types import (
 )
 from tradingbot.recovery.fence import LAST_SEQUENCE, ClientIds, Purpose, parse, propose_incarnation
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
-from tradingbot.state.ledger import BookedFill, LedgerState, append, book, fold
+from tradingbot.state.ledger import BookedFill, LedgerState, book, extend, fold
 from tradingbot.state.position_validator import PositionValidator, Validation
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
@@ -116,6 +116,9 @@ ANNOUNCE_AGAIN_SECONDS: Final = 60.0
 STOP_PASSED: Final = "StopPassed"
 INCARNATION: Final = "incarnation"
 INHERITED: Final = "inherited"
+CHECKPOINT: Final = "checkpoint"
+CHECKPOINT_FILLS: Final = 100
+"""The checkpoint moves over so many fills at once."""
 FOREIGN_BASE: Final = "foreign_base"
 ACCOUNT_UID: Final = "account_uid"
 
@@ -183,10 +186,12 @@ class OrderManager:
         self._reconciler = BalanceReconciler(exchange, rules)
         self._validator = PositionValidator(rules.symbol, rules.notional.min_notional)
         self._ids = ClientIds(names.bot_key(account_uid, rules.symbol), 0, random.randrange(LAST_SEQUENCE // 2))
-        self._issued: set[str] = set()
         self._intents: dict[str, Intent] = {}
         self._fills: dict[int, BookedFill] = {}
-        self._books = self._fold()
+        """Those after the checkpoint, by trade id."""
+        self._checkpoint = self._no_books()
+        """The books of all fills before them, which only the store has."""
+        self._books = self._checkpoint
         self._highest_order_id = 0
         self._listed_id, self._listed_ms = 0, 0
         self._unlisted = False
@@ -354,8 +359,12 @@ class OrderManager:
             self._tracker.add_order(order)
             self._watch_list(order)
         self._highest_order_id = await self._store.highest_order_id()
-        self._fills = {booked.fill.trade_id: booked for booked in await self._store.fills()}
-        self._books = self._fold()
+        checkpoint = await self._store.get(CHECKPOINT, LedgerState)
+        if checkpoint is not None:
+            self._checkpoint = replace(checkpoint, dust_limit=filters.dust_limit(self._rules))
+        fills = await self._store.fills(after=self._checkpoint.last_trade_id)
+        self._fills = {booked.fill.trade_id: booked for booked in fills}
+        self._books = extend(self._checkpoint, fills)
         await self._look_for_reset()
         open_intents = await self._store.open_intents()
         self.audit.restore(self._tracker, open_intents)
@@ -431,6 +440,7 @@ class OrderManager:
             keep = {order.client_order_id for order in self._missing_fills()}
             for client_id in self._tracker.cleanup_old_orders(self._exchange.exchange_ms(), keep=keep):
                 self._log.debug("order forgotten", client_order_id=client_id)
+            await self._move_checkpoint()
             return await self._compare()
 
     async def tick(self) -> None:
@@ -508,7 +518,7 @@ class OrderManager:
         """Take `minimum` or more and commit it; False after the first order of this process. StoreFailedError."""
         if minimum <= self._ids.incarnation:
             return True
-        if self._issued:
+        if self._ids.used:
             return False
         await self._store.put(INCARNATION, minimum)
         self._ids.incarnation = minimum
@@ -1094,9 +1104,7 @@ class OrderManager:
     # --- intents ---
 
     def _issue(self, sequence: int, purpose: Purpose) -> str:
-        client_id = self._ids.make(sequence, purpose)
-        self._issued.add(client_id)
-        return client_id
+        return self._ids.make(sequence, purpose)
 
     def _intent(
         self, client_id: str, kind: IntentKind, client_ids: tuple[str, ...], quantity: Decimal, price: Decimal
@@ -1251,7 +1259,7 @@ class OrderManager:
         elif current == client_id.incarnation:
             known = self._tracker.get(report.client_order_id)
             another = known is not None and known.order_id not in {None, report.order_id}
-            if another or report.client_order_id not in self._issued:
+            if another or not self._ids.gave(client_id):
                 self._fence_lost(f"order {report.client_order_id} is of this process start, which never made it")
         return True
 
@@ -1274,7 +1282,7 @@ class OrderManager:
                 continue
             changed.append(after)
             self.audit.order(after)
-            self._unlisted |= before is None and report.client_order_id not in self._issued
+            self._unlisted |= before is None and not self._ids.gave(client_id)
             self._watch_list(after)
             self._report_leg(before, after)
         if changed:
@@ -1432,6 +1440,9 @@ class OrderManager:
 
     async def _book(self, fills: Iterable[TradeFill], owners: Mapping[int, str]) -> None:
         """Put fills of own orders into the books; one that is there already changes nothing."""
+        fills = list(fills)
+        if any(fill.trade_id <= self._checkpoint.last_trade_id for fill in fills):
+            await self._drop_checkpoint()
         valued = [await self._value(fill) for fill in fills]
         orders: dict[str, TrackedOrder] = {}
         booked: list[BookedFill] = []
@@ -1445,7 +1456,7 @@ class OrderManager:
                 continue
             late = trade_id <= self._books.last_trade_id
             self._fills[trade_id] = item
-            self._books = self._fold() if late else append(self._books, item)
+            self._books = extend(self._checkpoint, self._fills.values()) if late else extend(self._books, [item])
             booked.append(item)
             self.audit.fill(item, self._tracker.get(client_id))
         if orders or booked:
@@ -1485,12 +1496,35 @@ class OrderManager:
                 valued.append(book(fill, self._rules.base_asset, quote, candles[0].close))
         if valued:
             self._fills |= {item.fill.trade_id: item for item in valued}
-            self._books = self._fold()
+            self._books = extend(self._checkpoint, self._fills.values())
             await self._record([], valued)
 
-    def _fold(self) -> LedgerState:
+    def _no_books(self) -> LedgerState:
         rules = self._rules
-        return fold(self._fills.values(), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
+        return fold((), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
+
+    async def _move_checkpoint(self) -> None:
+        """Keep of old fills only what they sum to. Those stay whose order is known or whose fee has no value yet."""
+        if self._missing_fills() or self._store.failed is not None:
+            return
+        needed = {trade_id for order in self._tracker for trade_id in order.trade_ids}
+        needed |= {trade_id for trade_id, booked in self._fills.items() if booked.fee_value is None}
+        first = min(needed, default=self._books.last_trade_id + 1)
+        old = [booked for trade_id, booked in self._fills.items() if trade_id < first]
+        if len(old) < CHECKPOINT_FILLS:
+            return
+        checkpoint = extend(self._checkpoint, old)
+        with suppress(StoreFailedError):  # all of them stay
+            await self._store.put(CHECKPOINT, checkpoint)
+            self._checkpoint = checkpoint
+            for booked in old:
+                del self._fills[booked.fill.trade_id]
+
+    async def _drop_checkpoint(self) -> None:
+        """A fill from before the checkpoint is met again: all are needed to know whether it is in the books."""
+        stored = {booked.fill.trade_id: booked for booked in await self._store.fills()}
+        self._fills, self._checkpoint = stored | self._fills, self._no_books()
+        self._books = extend(self._checkpoint, self._fills.values())
 
     async def _record(self, orders: Iterable[TrackedOrder], fills: Iterable[BookedFill]) -> None:
         try:

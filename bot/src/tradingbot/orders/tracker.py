@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import Final
 
 from tradingbot.model import NO_LIST, OrderReport, OrderStatus
 from tradingbot.orders.types import Trace, TrackedOrder
@@ -17,6 +18,8 @@ _RANK = {
 _FINAL = 3
 HOUR_MS = 3_600_000
 NO_TRACE = Trace()
+MOST_DONE: Final = 500
+"""So many orders that are done are remembered: each event and each tick walks through them."""
 
 
 class OrderTracker:
@@ -106,10 +109,14 @@ class OrderTracker:
         return after
 
     def cleanup_old_orders(self, now_ms: int, max_age_hours: int = 24, keep: Collection[str] = ()) -> list[str]:
-        """Forget orders that have been done for that long; returns their client ids. Open ones and `keep` stay."""
+        """Forget orders that have been done for that long, or beyond the newest MOST_DONE; returns their client ids.
+
+        Open ones and `keep` stay.
+        """
         limit = now_ms - max_age_hours * HOUR_MS
-        old = [o.client_order_id for o in self._orders.values() if not o.is_open and o.updated_ms < limit]
-        old = [client_order_id for client_order_id in old if client_order_id not in keep]
+        done = [order for order in self._orders.values() if not order.is_open and order.client_order_id not in keep]
+        done.sort(key=lambda order: (order.created_ms, order.client_order_id), reverse=True)
+        old = [order.client_order_id for n, order in enumerate(done) if order.updated_ms < limit or n >= MOST_DONE]
         for client_order_id in old:
             del self._orders[client_order_id]
         return old

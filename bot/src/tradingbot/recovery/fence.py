@@ -66,6 +66,16 @@ class ClientIds:
         self.key = key
         self.incarnation = incarnation
         self.sequence = sequence
+        self._first = sequence
+
+    @property
+    def used(self) -> bool:
+        """Whether any was given."""
+        return self.sequence > self._first
+
+    def gave(self, client_id: ClientId) -> bool:
+        """Whether these gave that id: no other process start has numbers of their range."""
+        return client_id.incarnation == self.incarnation and self._first < client_id.sequence <= self.sequence
 
     def next_sequence(self) -> int:
         """A new sequence number; the orders of one request share it."""

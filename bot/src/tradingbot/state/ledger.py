@@ -15,6 +15,8 @@ from tradingbot.model import Side, TradeFill
 
 # 60 digits hold any product of two exchange numbers; Inexact is trapped, so a figure is exact or an error.
 EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
+RETURN_PLACES: Final = 20
+"""Decimals of a return, so that the sums over any number of round trips stay exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,27 @@ class Lot:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundTrip:
-    """From flat to flat again; `pnl` after fees, `turnover` what was paid for the position, both in quote."""
+class RoundTrips:
+    """What the closed round trips, each from flat to flat again, sum to.
 
-    opened_ms: int
-    closed_ms: int
-    pnl: Decimal
-    turnover: Decimal
+    The return of one is its profit after fees over what was paid for the position, with RETURN_PLACES decimals.
+    """
 
-    @property
-    def profitable(self) -> bool:
-        """Whether it earned anything after fees."""
-        return self.pnl > 0
+    total: int = 0
+    successful: int = 0
+    """Those with a profit after fees."""
+    returns: Decimal = Decimal(0)
+    squares: Decimal = Decimal(0)
+    """Sum of the returns' squares."""
+
+    def add(self, pnl: Decimal, turnover: Decimal) -> RoundTrips:
+        """One more, with its profit after fees and what was paid for the position, both in quote."""
+        with localcontext(Context(prec=60)):
+            rate = (pnl / turnover).quantize(Decimal(1).scaleb(-RETURN_PLACES)) if turnover > 0 else Decimal(0)
+        with localcontext(EXACT):
+            return RoundTrips(
+                self.total + 1, self.successful + (pnl > 0), self.returns + rate, self.squares + rate * rate
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +82,10 @@ class LedgerState:
     fills: int = 0
     last_trade_id: int = -1
     last_fill_ms: int = 0
-    round_trips: tuple[RoundTrip, ...] = ()
+    round_trips: RoundTrips = RoundTrips()
     open_pnl: Decimal = Decimal(0)
     """Realised less fees of the round trip that is still open."""
     open_turnover: Decimal = Decimal(0)
-    opened_ms: int | None = None
 
     @property
     def quantity(self) -> Decimal:
@@ -111,11 +121,6 @@ class LedgerState:
         with localcontext(EXACT):
             return self.quantity * price - self.cost
 
-    @property
-    def successful(self) -> int:
-        """Round trips with a profit."""
-        return sum(trip.profitable for trip in self.round_trips)
-
 
 def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal | None = None) -> BookedFill:
     """Value the fee of a fill; `fee_price` is the quote price of the fee's asset where that is a third one."""
@@ -131,27 +136,20 @@ def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal 
 
 def fold(fills: Iterable[BookedFill], base_asset: str, quote_asset: str, dust_limit: Decimal) -> LedgerState:
     """The books of a set of fills: duplicates of a (symbol, trade id) and the order of arrival do not matter."""
+    return extend(LedgerState(base_asset, quote_asset, dust_limit), fills)
+
+
+def extend(state: LedgerState, fills: Iterable[BookedFill]) -> LedgerState:
+    """The books after more fills, each of a greater trade id than any before; ValueError where one is not."""
     unique = {(booked.fill.symbol, booked.fill.trade_id): booked for booked in fills}
-    state = LedgerState(base_asset, quote_asset, dust_limit)
-    trips: list[RoundTrip] = []
-    for _, booked in sorted(unique.items(), key=lambda item: item[0]):
-        state = _apply(state, booked, trips)
-    return _with_trips(state, tuple(trips))
+    for (_, trade_id), booked in sorted(unique.items(), key=lambda item: item[0]):
+        if trade_id <= state.last_trade_id:
+            raise ValueError(f"trade {trade_id} is not after {state.last_trade_id}: fold all fills instead")
+        state = _apply(state, booked)
+    return state
 
 
-def append(state: LedgerState, booked: BookedFill) -> LedgerState:
-    """The books after one more fill, whose trade id must be greater than any before it."""
-    if booked.fill.trade_id <= state.last_trade_id:
-        raise ValueError(f"trade {booked.fill.trade_id} is not after {state.last_trade_id}: fold all fills instead")
-    trips = list(state.round_trips)
-    return _with_trips(_apply(state, booked, trips), tuple(trips))
-
-
-def _with_trips(state: LedgerState, trips: tuple[RoundTrip, ...]) -> LedgerState:
-    return replace(state, round_trips=trips)
-
-
-def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> LedgerState:
+def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
     fill = booked.fill
     with localcontext(EXACT):
         was_flat = state.flat
@@ -170,9 +168,6 @@ def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> Le
         # The fee left the position at the price of the fill: its value is a fee, the rest the lot earned or lost.
         foreign_fee, gained_by_fee = _take(lots, in_base, fill.price, newest=fill.side is Side.BUY)
         gained += gained_by_fee
-        opened_ms = state.opened_ms if not was_flat else None
-        if opened_ms is None and sum((lot.quantity for lot in lots), Decimal(0)) >= state.dust_limit:
-            opened_ms = fill.time_ms
         result = LedgerState(
             base_asset=state.base_asset,
             quote_asset=state.quote_asset,
@@ -187,14 +182,14 @@ def _apply(state: LedgerState, booked: BookedFill, trips: list[RoundTrip]) -> Le
             fills=state.fills + 1,
             last_trade_id=max(state.last_trade_id, fill.trade_id),
             last_fill_ms=max(state.last_fill_ms, fill.time_ms),
+            round_trips=state.round_trips,
             open_pnl=state.open_pnl + gained - fee_value,
             open_turnover=state.open_turnover + turnover,
-            opened_ms=opened_ms,
         )
         if was_flat or not result.flat:
             return result
-        trips.append(RoundTrip(state.opened_ms or fill.time_ms, fill.time_ms, result.open_pnl, result.open_turnover))
-        return replace(result, open_pnl=Decimal(0), open_turnover=Decimal(0), opened_ms=None)
+        trips = state.round_trips.add(result.open_pnl, result.open_turnover)
+        return replace(result, round_trips=trips, open_pnl=Decimal(0), open_turnover=Decimal(0))
 
 
 def _take(lots: list[Lot], quantity: Decimal, price: Decimal, newest: bool = False) -> tuple[Decimal, Decimal]:

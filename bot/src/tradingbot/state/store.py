@@ -19,6 +19,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from tradingbot.orders.intents import Intent, IntentState
+from tradingbot.orders.tracker import MOST_DONE
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.state.ledger import BookedFill
 
@@ -261,8 +262,10 @@ class Store:
         await self._write(write)
 
     async def orders(self, since_ms: int) -> list[TrackedOrder]:
-        """Recorded orders that are open, are not settled, or were made since then, oldest first."""
-        return await self._load(_ORDERS, "WHERE open=1 OR created_ms>=? ORDER BY created_ms, client_id", since_ms)
+        """Recorded orders that are open, are not settled, or are the newest MOST_DONE made since then, oldest first."""
+        newest = "SELECT client_id FROM orders WHERE created_ms>=? ORDER BY created_ms DESC, client_id DESC LIMIT ?"
+        wanted = f"WHERE open=1 OR client_id IN ({newest}) ORDER BY created_ms, client_id"
+        return await self._load(_ORDERS, wanted, since_ms, MOST_DONE)
 
     async def newest_order(self) -> TrackedOrder | None:
         """The recorded order with the highest order id."""
@@ -278,9 +281,9 @@ class Store:
         """Whether no order was ever sent, as far as this store knows."""
         return not await self.open_intents() and await self.highest_order_id() == 0
 
-    async def fills(self) -> list[BookedFill]:
-        """Every recorded fill, in order of trade id."""
-        return await self._load(_FILLS, "ORDER BY symbol, trade_id")
+    async def fills(self, after: int = -1) -> list[BookedFill]:
+        """Every recorded fill of a greater trade id, in order of trade id."""
+        return await self._load(_FILLS, "WHERE trade_id>? ORDER BY symbol, trade_id", after)
 
     # --- facts ---
 
@@ -294,12 +297,12 @@ class Store:
         await self._set_aside(_FACTS, name, f"{type(error).__name__}: {error}")
 
     async def put(self, name: str, value: Any) -> None:
-        """Commit a fact (anything JSON); returns when it is on the disk. StoreFailedError."""
+        """Commit a fact (JSON or a dataclass); returns when it is on the disk. StoreFailedError."""
         await self.put_all({name: value})
 
     async def put_all(self, facts: Mapping[str, Any]) -> None:
         """Commit facts, all or none of them. StoreFailedError."""
-        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        rows = [(name, _dump(value)) for name, value in facts.items()]
         await self._write(
             lambda db: db.executemany(
                 "INSERT INTO facts VALUES (?,?) ON CONFLICT DO UPDATE SET body=excluded.body", rows
@@ -318,13 +321,15 @@ class Store:
 
 def _dump(value: Any) -> str:
     def plain(item: Any) -> Any:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return dataclasses.asdict(item)
         if isinstance(item, Decimal):
             return format(item, "f")
         if isinstance(item, Enum):
             return item.value
         raise TypeError(type(item).__name__)
 
-    return json.dumps(dataclasses.asdict(value), default=plain)
+    return json.dumps(value, default=plain)
 
 
 @functools.cache
