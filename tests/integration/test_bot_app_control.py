@@ -227,6 +227,17 @@ async def test_a_process_that_cannot_serve_names_the_option_and_ends_with_2(fold
             pass
 
 
+async def test_a_second_process_on_one_state_directory_names_the_first_and_ends_with_2(
+    folder: BotFolder, bot: BotProcess
+) -> None:
+    with pytest.raises(AssertionError, match=rf"--state-dir: .*state is in use by process {bot.process.pid} on "):
+        async with bot_process(folder):
+            pass
+    await bot.kill()
+    async with bot_process(folder) as again:
+        await again.until(lambda status: status.ready)
+
+
 async def test_an_annotation_on_the_pod_engages_safe_mode_until_a_human_clears_it_also_over_kill_9(
     folder: BotFolder, exchange: PaperExchange
 ) -> None:

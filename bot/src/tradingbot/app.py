@@ -25,6 +25,7 @@ from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.session import AccountChangedError, Parts, Session
+from tradingbot.state.lock import StateInUseError, StateLock
 from tradingbot.state.store import Store, StoreError
 from tradingbot_api.bot_http import BotConfig, FieldError
 from tradingbot_api.conditions import Reason
@@ -88,6 +89,7 @@ class BotApp:
         self._settled = False
         """The last session left in order, or nothing of this bot was on the exchange when it ended."""
         self._lag = 0.0
+        self._lock: StateLock | None = None
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
         self._turned_at = desk.monotonic()
@@ -108,6 +110,14 @@ class BotApp:
 
     async def run(self, listening: Callable[[int, int | None], None] | None = None) -> None:
         """Serve, trade and stop; `listening` is told the probe and the control port. StartError."""
+        self._lock_state()
+        try:
+            await self._run(listening)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    async def _run(self, listening: Callable[[int, int | None], None] | None) -> None:
         self._look_at_annotations()
         self.desk.refresh()
         servers = await self._serve()
@@ -318,10 +328,19 @@ class BotApp:
 
     # --- the store ---
 
+    def _lock_state(self) -> None:
+        """Two processes on one store would each take the other's orders for lost. StartError."""
+        if self._lock is None:
+            try:
+                self._lock = StateLock.take(self._options.state_dir)
+            except StateInUseError as error:
+                raise StartError(f"--state-dir: {error}") from error
+
     async def _open_store(self) -> Store | None:
         """Open the store and take over what the former process left; None where it cannot be trusted."""
         desk, store = self.desk, None
         try:
+            self._lock_state()  # the directory may not have been there at the start
             store = await asyncio.to_thread(Store.open, self._options.state_dir / STORE_FILE)
             # Without an operator the manifest is the user's word of now, whatever was in force before.
             stored = Applied.from_json(await store.get(CONFIG_FACT)) if self._options.operated else None
