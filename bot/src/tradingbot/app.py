@@ -16,6 +16,7 @@ from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
+from tradingbot.monitoring.alerts import Alerts
 from tradingbot.monitoring.health import ConditionClock, Problem, not_ready
 from tradingbot.monitoring.http_api import Server, control_app, control_tls, probe_app, serve
 from tradingbot.monitoring.metrics import Metrics
@@ -83,7 +84,7 @@ class BotApp:
         clocks: Clocks | None = None,
     ) -> None:
         self._options = options
-        self._tell = tell or (lambda _kind, _figures: None)
+        self._listener = tell or (lambda _kind, _figures: None)
         self._stop = asyncio.Event()
         self._cancelling: asyncio.Task[None] | None = None
         self._settled = False
@@ -99,7 +100,20 @@ class BotApp:
         self.metrics = Metrics(
             desk.settings.symbol, lambda: (build_status(desk, clock, 0), extra_figures(desk, self._lag))
         )
+        self.alerts = Alerts(
+            options.config.bot,
+            lambda: self.desk.settings,
+            options.credentials_dir,
+            desk.clocks,
+            self.metrics.notification,
+        )
+        desk.tell = self._tell
         self.control = Control(desk, self.feed)
+
+    def _tell(self, kind: str, figures: dict[str, Any]) -> None:
+        """Something happened that people may want to know."""
+        self._listener(kind, figures)
+        self.alerts.tell(kind, figures)
 
     def stop(self) -> None:
         """End `run` in order: a session ends as if it were to be made anew, and none follows."""
@@ -129,6 +143,7 @@ class BotApp:
                 live,
                 asyncio.create_task(self.feed.run()),
                 asyncio.create_task(self._watch()),
+                asyncio.create_task(self.alerts.run()),
                 asyncio.create_task(self._stop.wait()),
             ]
             try:
@@ -247,7 +262,7 @@ class BotApp:
     def _report_problem(self, reason: Reason, message: str) -> None:
         if self.desk.connection_problem is None or self.desk.connection_problem.reason is not reason:
             self.desk.log.warning("not connected", reason=reason.value, message=message)
-            self._tell(reason.value, {"message": message})
+            self._tell("NotConnected", {"message": f"{reason.value}: {message}"})
         self.desk.connection_problem = Problem(reason, message)
 
     async def _trade(self, store: Store, credentials: Credentials) -> None:

@@ -75,6 +75,8 @@ class Desk:
         self.monotonic = self.clocks.monotonic
         self.wake: Callable[[], None] = lambda: None
         """Tells the status at once."""
+        self.tell: Callable[[str, dict[str, Any]], None] = lambda _kind, _figures: None
+        """Tells people what happened."""
         self.log = structlog.get_logger("bot").bind(bot=f"{config.bot.namespace}/{config.bot.name}")
 
         self.applied = Applied.fresh(config)
@@ -166,6 +168,8 @@ class Desk:
             return False
         # Without an operator the log is where people see it.
         self.log.info("safe mode", level=safe.level.word, causes={cause.id: cause.reason for cause in safe.causes})
+        causes = ", ".join(cause.reason for cause in safe.causes)
+        self.tell("SafeMode", {"message": f"{safe.level.word}: {causes}" if causes else "ended"})
         return True
 
     def _refresh_books(self, session: Session | None, now: datetime) -> None:

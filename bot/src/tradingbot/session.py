@@ -596,6 +596,8 @@ class Session:
         self.drifts = 0 if verdict.synced else self.drifts + 1
         if not verdict.synced:
             self._log.error("the books differ from the account", message=verdict.message, drift=f"{verdict.drift:f}")
+            if self.drifts == 2:  # once may be a fill on its way
+                self._parts.tell("BooksDiffer", {"message": verdict.message})
 
     async def _quietly(self, call: Any) -> None:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from string import Template
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -16,6 +18,7 @@ from pydantic import (
     StrictInt,
     StringConstraints,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -229,6 +232,79 @@ class CircuitBreaker(Model):
     )
 
 
+class NotificationKind(StrEnum):
+    """What a bot may tell a webhook."""
+
+    ENTRY_FILLED = "EntryFilled"
+    ENTRY_EXPIRED = "EntryExpired"
+    ENTRY_UNKNOWN = "EntryUnknown"
+    TAKE_PROFIT = "TakeProfit"
+    STOP_LOSS = "StopLoss"
+    EXITED = "Exited"
+    PROTECTION_LOST = "ProtectionLost"
+    PROTECTION_RESTORED = "ProtectionRestored"
+    TWO_TRADERS = "TwoTraders"
+    UNKNOWN_RESOLVED = "UnknownResolved"
+    FOREIGN_ORDER = "ForeignOrder"
+    FOREIGN_ORDER_GONE = "ForeignOrderGone"
+    BOOKS_DIFFER = "BooksDiffer"
+    CIRCUIT_BREAKER = "CircuitBreaker"
+    SAFE_MODE = "SafeMode"
+    NOT_CONNECTED = "NotConnected"
+    CONNECTED = "Connected"
+    REFUSED = "Refused"
+    SIGNAL = "Signal"
+
+
+USUAL_NOTIFICATIONS = tuple(
+    kind for kind in NotificationKind if kind not in {"EntryExpired", "Connected", "Refused", "Signal"}
+)
+TEMPLATE_WORDS = ("bot", "kind", "message", "namespace", "price", "quantity", "suppressed", "symbol", "time")
+
+
+class Notifications(Model):
+    """Messages of the bot to a webhook, for example of Slack or Telegram."""
+
+    url_key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = Field(
+        default="webhookURL",
+        alias="urlKey",
+        description="Key of the credentials Secret with the address that is posted to; it may be changed at any time.",
+    )
+    template: Annotated[str, StringConstraints(min_length=2, max_length=4096)] = Field(
+        default='{"text": "$bot ($symbol) $kind: $message"}',
+        description="The body, as JSON in whose strings these words are replaced: "
+        f"{', '.join('$' + word for word in TEMPLATE_WORDS)}. $$ is a dollar sign.",
+    )
+    kinds: list[NotificationKind] = Field(
+        default=list(USUAL_NOTIFICATIONS),
+        min_length=1,
+        max_length=len(NotificationKind),
+        description="What is told; absent: all but EntryExpired, Connected, Refused and Signal.",
+    )
+    min_interval_seconds: StrictInt = Field(
+        default=60,
+        ge=1,
+        le=86400,
+        description="Of each kind at most one message in this time: the last one, with the number of those before it "
+        "that were left out as $suppressed.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template_gives_json(cls, template: str) -> str:
+        try:
+            body = Template(template).substitute(dict.fromkeys(TEMPLATE_WORDS, "1"))
+        except KeyError as error:
+            raise ValueError(f"expected words of {', '.join(TEMPLATE_WORDS)}, got ${error.args[0]}") from None
+        except ValueError as error:
+            raise ValueError(f"expected $word or $$ for a dollar sign: {error}") from None
+        try:
+            json.loads(body)
+        except ValueError as error:
+            raise ValueError(f"expected JSON once the words are replaced: {error}") from None
+        return template
+
+
 class Storage(Model):
     """The volume that holds the bot's store of orders and fills."""
 
@@ -312,6 +388,9 @@ class BotSettings(Model):
         default_factory=CircuitBreaker,
         json_schema_extra={"default": {}},
         description="When the bot stops calling an exchange that fails.",
+    )
+    notifications: Notifications | None = Field(
+        default=None, description="Messages to a webhook; absent: none. Alerting rules for Prometheus need none."
     )
     safe_mode: StrictBool | None = Field(
         default=None,

@@ -51,6 +51,9 @@ class Metrics:
         self._order_events = Counter(
             "tradingbot_order_events", "Events of orders, by kind.", ["symbol", "kind"], registry=self.registry
         )
+        self._notifications = Counter(
+            "tradingbot_notifications", "Messages to the webhook.", ["symbol", "result"], registry=self.registry
+        )
         self._reconciles = Counter(
             "tradingbot_reconciles", "Comparisons with the exchange.", ["symbol", "result"], registry=self.registry
         )
@@ -75,6 +78,10 @@ class Metrics:
     def order_event(self, kind: str) -> None:
         """The order manager told of an event."""
         self._order_events.labels(self._symbol, kind).inc()
+
+    def notification(self, result: str) -> None:
+        """A message was sent, failed for good, or another took its place."""
+        self._notifications.labels(self._symbol, result).inc()
 
     def reconciled(self, result: str) -> None:
         """A comparison with the exchange ended."""
