@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from tradingbot.monitoring.alerts import Note, Outbox, render
 from tradingbot.orders.types import OrdersEventKind
 from tradingbot_api.bot_http import BotIdentity
-from tradingbot_api.v1alpha1 import NotificationKind, Notifications
+from tradingbot_api.v1alpha1 import TEMPLATE_WORDS, NotificationKind, Notifications
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LOST = Note(NotificationKind.PROTECTION_LOST, WHEN, "0.1 BTC held, 0 of it has a stop")
@@ -68,3 +70,10 @@ def test_a_template_that_cannot_be_a_body_is_refused_with_its_field(template: st
 def test_whatever_happens_to_orders_can_be_told() -> None:
     told = {kind.value for kind in OrdersEventKind} - {OrdersEventKind.BOOKS_CHANGED.value}
     assert told <= {kind.value for kind in NotificationKind}
+
+
+def test_the_page_names_each_kind_and_each_word() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+    assert {word for row in rows for word in re.findall(r"[A-Z]\w+", row)} == {"Word", "Kind", *NotificationKind}
+    assert {word for row in rows for word in re.findall(r"\$(\w+)", row)} == set(TEMPLATE_WORDS)
