@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,11 +15,12 @@ from random import Random
 from urllib.parse import parse_qs, unquote
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from support.bot_orders import bot_settings
+from support.stream_server import StreamServer, book, kline, serving
 from support.waiting import until
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
@@ -76,20 +76,6 @@ async def wire(answer: Answering) -> AsyncIterator[Wire]:
     async with serving(handle) as url:
         recorder.url = url
         yield recorder
-
-
-@asynccontextmanager
-async def serving(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -213,39 +199,12 @@ async def test_a_redirect_carries_neither_key_nor_order_to_another_host(status: 
 # --- streams ---
 
 
-@dataclass
-class StreamServer:
-    """Serves both WebSocket endpoints by hand."""
-
-    url: str = ""
-    subscriptions: int = 0
-    answers_pings: bool = True
-    users: list[web.WebSocketResponse] = field(default_factory=list)
-    markets: list[web.WebSocketResponse] = field(default_factory=list)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        user = request.path.endswith("/ws-api/v3")
-        (self.users if user else self.markets).append(socket)
-        async for frame in socket:
-            if frame.type is WSMsgType.TEXT:
-                message = json.loads(frame.data)
-                self.subscriptions += message["method"].startswith("userDataStream.subscribe")
-                if message["method"] == "ping" and not self.answers_pings:
-                    continue
-                await socket.send_json({"id": message["id"], "status": 200, "result": {"subscriptionId": 0}})
-        return socket
-
-
 @asynccontextmanager
 async def streaming() -> AsyncIterator[tuple[StreamServer, Streams]]:
     server = StreamServer()
-    async with serving(server.handle) as url:
-        server.url = url
-        async with running_streams(url) as streams:
-            await until("both streams", lambda: streams.user_alive and bool(server.markets))
-            yield server, streams
+    async with serving(server.handle) as url, running_streams(url) as streams:
+        await until("both streams", lambda: streams.user_alive and bool(server.markets))
+        yield server, streams
 
 
 @asynccontextmanager
@@ -257,6 +216,7 @@ async def running_streams(url: str) -> AsyncIterator[Streams]:
         symbol="BTCUSDT",
         interval="1m",
         subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
+        wait=OpenGuard(),
         monotonic=time.monotonic,
         random=Random(3),
     )
@@ -281,15 +241,6 @@ async def test_streams_follow_no_redirect() -> None:
                 lambda: all("redirect" in (streams.health(name).last_error or "") for name in StreamName),
             )
         assert other.requests == []
-
-
-def kline(open_ms: int, *, closed: bool) -> dict[str, object]:
-    row = {"t": open_ms, "T": open_ms + 59_999, "s": "BTCUSDT", "i": "1m", "o": "1", "c": "2", "h": "3", "l": "1"}
-    return {"stream": "btcusdt@kline_1m", "data": {"e": "kline", "k": {**row, "v": "5", "n": 1, "x": closed}}}
-
-
-def book(bid: str) -> dict[str, object]:
-    return {"stream": "btcusdt@bookTicker", "data": {"s": "BTCUSDT", "b": bid, "B": "1", "a": "101", "A": "1"}}
 
 
 async def test_a_closed_user_stream_is_subscribed_again_and_reported() -> None:
@@ -350,6 +301,6 @@ async def test_a_slow_reader_loses_no_closed_candle_and_sees_only_the_last_book(
 
 async def test_a_changed_interval_rebuilds_the_market_stream() -> None:
     async with streaming() as (server, streams):
-        await streams.change_interval("1s")
+        streams.change_interval("1s")
         await until("another connection", lambda: len(server.markets) == 2)
         await until("the market stream", lambda: streams.health(StreamName.MARKET).connected)

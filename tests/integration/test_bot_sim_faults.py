@@ -72,3 +72,17 @@ def test_a_slow_sale_is_told_as_a_position_without_protection() -> None:
     assert not outcome.violations
     assert outcome.unprotected > 3
     assert outcome.told >= outcome.unprotected - 1
+
+
+async def _a_ban_that_closes_every_connection(exchange: PaperExchange) -> None:
+    await asyncio.sleep(20)
+    await exchange.start_fault("banned", **{"for": 90})
+    await exchange.drop_connections()
+    await asyncio.sleep(100)
+
+
+def test_nothing_is_sent_and_no_stream_connects_within_a_ban() -> None:
+    outcome = sim_among_faults(7, 3, _a_ban_that_closes_every_connection)
+    assert not outcome.violations
+    # The first of REST and of each stream may be on its way before any of them is told.
+    assert 1 <= outcome.faults["banned"] <= 3

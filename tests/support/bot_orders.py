@@ -170,6 +170,7 @@ async def bot_side(
             symbol=symbol,
             interval="1s",
             subscription=exchange.user_subscription,
+            wait=OpenGuard(),
             monotonic=time.monotonic,
             random=Random(2),
         )

@@ -121,6 +121,7 @@ class Session:
             symbol=settings.symbol,
             interval=settings.strategy.interval.value,
             subscription=exchange.user_subscription,
+            wait=parts.panel,
             monotonic=parts.monotonic,
             random=parts.random,
         )
@@ -148,6 +149,7 @@ class Session:
         self._verdict_at: float | None = None
         self._connected_at = parts.monotonic()
         self._balances: dict[str, Balance] = {}
+        self._balances_ms = 0
         self._strategy_key: object = None
         self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
         self._reconcile_now = asyncio.Event()
@@ -326,7 +328,8 @@ class Session:
         while True:
             batch = await self.streams.next()
             for event in batch.user:
-                if isinstance(event, BalancesUpdate):
+                if isinstance(event, BalancesUpdate) and event.event_ms >= self._balances_ms:
+                    self._balances_ms = event.event_ms  # an older one comes late over a connection that is replaced
                     self._balances.update(event.balances)
                 await self.manager.on_user_event(event)
             if batch.reconnected:
@@ -380,7 +383,7 @@ class Session:
 
     async def _follow_settings(self) -> None:
         if self.loop is None or self._strategy_key != _strategy_key(self._parts.settings()):
-            await self.streams.change_interval(self._interval.value)
+            self.streams.change_interval(self._interval.value)
             await self._rebuild_loop()
             self._parts.changed()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import aiohttp
 from binance.exceptions import BinanceAPIException, BinanceRequestException
@@ -155,6 +155,28 @@ def classify_answer(status: int, code: int, text: str, headers: Mapping[str, str
         # Binance: a 5xx "must NOT be treated as failure"; an unreadable refusal of a proxy is no better known.
         return AmbiguousError(message, api_code=code, status=status)
     return RejectedError(message, api_code=code, status=status)
+
+
+def classify_ws_answer(answer: Mapping[str, Any]) -> ExchangeError:
+    """The class of an answer of the WebSocket API whose `status` is not 200; it tells a wait as a time in ms."""
+    error = answer.get("error") or {}
+    data = error.get("data") or {}
+    headers: dict[str, str] = {}
+    if "retryAfter" in data and "serverTime" in data:
+        headers["Retry-After"] = str((int(data["retryAfter"]) - int(data["serverTime"])) / 1000)
+    return classify_answer(int(answer["status"]), int(error.get("code") or 0), str(error.get("msg") or ""), headers)
+
+
+def classify_handshake(error: aiohttp.WSServerHandshakeError) -> RateLimitedError | None:
+    """The wait that the exchange demands instead of opening a WebSocket; None where it demands none.
+
+    A 429 that does not say how long is about connections alone: it must not keep orders from being sent.
+    """
+    headers: Mapping[str, str] = error.headers or {}
+    if error.status != 418 and (error.status != 429 or "Retry-After" not in headers):
+        return None
+    kind = BannedError if error.status == 418 else RateLimitedError
+    return kind(f"HTTP {error.status}", retry_after=_retry_after(headers), status=error.status)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -43,8 +43,27 @@ class Guard(Protocol):
         ...
 
 
+class DemandedWait(Protocol):
+    """The wait that the exchange demanded by a 429 or 418; all that talks to it keeps it and reports its own."""
+
+    def wait_seconds(self) -> float:
+        """Seconds for which nothing may be sent."""
+        ...
+
+    def demand(self, seconds: float) -> None:
+        """The exchange demanded so many seconds from now."""
+        ...
+
+
 class OpenGuard:
-    """A guard that lets everything through."""
+    """A guard that lets everything through, and a wait that was never demanded."""
+
+    def wait_seconds(self) -> float:
+        """None."""
+        return 0.0
+
+    def demand(self, seconds: float) -> None:
+        """Not kept."""
 
     async def call(self, endpoint: EndpointClass, call: Callable[[], Awaitable[T]]) -> T:
         """Run `call`."""

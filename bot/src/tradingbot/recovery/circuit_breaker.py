@@ -196,9 +196,14 @@ class BreakerPanel:
         try:
             return await (call() if self.bypass else breaker.call(call, must_pass=reduce))
         except RateLimitedError as error:
-            self._wait_until = self._monotonic() + error.retry_after
-            self._wait_ends = self._wall() + timedelta(seconds=error.retry_after)
+            self.demand(error.retry_after)
             raise
+
+    def demand(self, seconds: float) -> None:
+        """The exchange told us by a 429 or 418 to send nothing for so long; a longer wait of before stands."""
+        if seconds > self.wait_seconds():
+            self._wait_until = self._monotonic() + seconds
+            self._wait_ends = self._wall() + timedelta(seconds=seconds)
 
     def wait_seconds(self) -> float:
         """Seconds for which the exchange told us to send nothing."""
