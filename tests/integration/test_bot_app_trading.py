@@ -19,6 +19,7 @@ from support.bot_process import (
     BotProcess,
     bot_process,
     by_hand,
+    cancel_protection,
     config,
     enter,
     exchange_process,
@@ -28,7 +29,6 @@ from support.bot_process import (
     metric,
     settings,
 )
-from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderType, Side
 from tradingbot_api.bot_http import DrainPhase, DrainRequest
@@ -56,12 +56,6 @@ async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
 @pytest.fixture
 async def account(exchange: PaperExchange) -> TestAccount:
     return await exchange.create_account(USDT="10000")
-
-
-async def cancel_protection(hand: BinanceExchange) -> None:
-    """The pair of a position."""
-    order = (await hand.open_orders("BTCUSDT"))[0]
-    await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
 
 
 async def test_a_round_trip_is_traded_and_the_books_agree_with_the_account(

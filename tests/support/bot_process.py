@@ -293,6 +293,12 @@ async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterato
         await hand.close()
 
 
+async def cancel_protection(hand: BinanceExchange) -> None:
+    """The pair of a position."""
+    order = (await hand.open_orders("BTCUSDT"))[0]
+    await hand.cancel_list("BTCUSDT", order.order_list_id, "hand-1", hand.stamp())
+
+
 async def metric(bot: BotProcess, name: str) -> float:
     """The sum of a metric's samples."""
     _, text = await bot.probe("/metrics")

@@ -14,7 +14,7 @@ from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway import filters
 from tradingbot.gateway.filters import FilterCode, FilterRefusal
 from tradingbot.model import LotFilter, OrderType, Side
-from tradingbot.orders.planning import EntryPlan, plan_entry
+from tradingbot.orders.planning import EntryPlan, plan_entry, smallest_quantity
 
 RULES = btcusdt_rules()
 SETTINGS = bot_settings("http://paper")
@@ -119,3 +119,20 @@ def test_a_symbol_without_market_stops_gets_a_stop_with_a_limit_below() -> None:
     assert isinstance(plan, EntryPlan)
     assert plan.protection.stop_limit_price is not None
     assert plan.protection.stop_limit_price < plan.protection.stop_price
+
+
+@given(
+    prices,
+    st.decimals(min_value="0.0001", max_value="0.5", places=4),
+    st.decimals(min_value=0, max_value="0.01", places=4),
+)
+def test_the_smallest_quantity_passes_every_filter_on_its_way_in_and_out(
+    price: Decimal, stop_ratio: Decimal, taker_rate: Decimal
+) -> None:
+    settings = bot_settings("http://paper", stopLossRatio=f"{stop_ratio:f}")
+    quantity = smallest_quantity(RULES, settings, price, taker_rate)
+
+    plan = plan_entry(RULES, settings, quantity=quantity, ask=price, taker_rate=taker_rate, held=Decimal(0))
+
+    assert isinstance(plan, EntryPlan), plan
+    assert plan.quantity * price <= max(4 * RULES.notional.min_notional, 5 * RULES.lot.step * price)

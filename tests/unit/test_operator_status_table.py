@@ -291,6 +291,8 @@ BOTS = [
             (F, Reason.CREDENTIALS_MISSING, Phase.DEGRADED),
             (F, Reason.CREDENTIALS_REJECTED, Phase.DEGRADED),
             (F, Reason.EXCHANGE_UNREACHABLE, Phase.DEGRADED),
+            (F, Reason.KEY_CAN_WITHDRAW, Phase.DEGRADED),
+            (F, Reason.KEY_CANNOT_TRADE, Phase.DEGRADED),
             (F, Reason.ACCOUNT_CHANGED, Phase.DEGRADED),
             (F, Reason.NOT_RECONCILED, Phase.STARTING),
             (F, Reason.STARTING, Phase.STARTING),
@@ -322,7 +324,14 @@ BOTS = [
     ),
     *(
         Row(says(Type.TRADING_ALLOWED, F, reason), Type.TRADING_ALLOWED, F, reason, Phase.PAUSED)
-        for reason in (Reason.STREAM_DEAD, Reason.COOLDOWN, Reason.WARMING_UP, Reason.CAPITAL_NOT_COVERED)
+        for reason in (
+            Reason.STREAM_DEAD,
+            Reason.COOLDOWN,
+            Reason.WARMING_UP,
+            Reason.CAPITAL_NOT_COVERED,
+            Reason.SYMBOL_HALTED,
+            Reason.TEST_ORDER_REFUSED,
+        )
     ),
 ]  # fmt: skip
 """What the bot says and the operator passes on."""

@@ -230,7 +230,7 @@ class Desk:
         return Facts(
             config_problem=self.config_problem,
             loosened=self.applied.loosened,
-            connection_problem=self.connection_problem,
+            connection_problem=self.connection_problem or (session.admission.key_problem if session else None),
             connected=session is not None,
             verdict=session.verdict if session else None,
             verdict_age=session.verdict_age if session else None,

@@ -162,6 +162,8 @@ class AccountSnapshot:
     maker_rate: Decimal
     taker_rate: Decimal
     time_ms: int
+    permissions: frozenset[str] = frozenset()
+    """SPOT and the trading groups that symbols ask for."""
 
     def balance(self, asset: str) -> Balance:
         """The balance of `asset`; zero where the account has none."""
@@ -256,6 +258,8 @@ class SymbolRules:
     max_orders: int | None = None
     max_algo_orders: int | None = None
     max_order_lists: int | None = None
+    permission_sets: tuple[frozenset[str], ...] = ()
+    """An account needs one permission of each to trade the symbol."""
 
     @property
     def trading(self) -> bool:

@@ -13,15 +13,16 @@ from typing import Any, Final
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from tradingbot.admission import Admission, halted
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
 from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
-from tradingbot.gateway.errors import AuthRejectedError, ExchangeError
+from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, RejectedError, UnknownSymbolError
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.streams import StreamName, Streams
-from tradingbot.model import Balance, BalancesUpdate, BookTicker, Candle, SymbolRules
+from tradingbot.model import AccountSnapshot, Balance, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
@@ -30,7 +31,7 @@ from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind, Trace
 from tradingbot.recovery.circuit_breaker import BreakerPanel
-from tradingbot.recovery.retry import retry_read
+from tradingbot.recovery.retry import retry_read, retryable
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
@@ -49,6 +50,11 @@ STREAM_SILENCE_SECONDS: Final = 30.0
 PRICE_SECONDS: Final = 30.0
 """A price is known for this long."""
 FLATTEN_AGAIN_SECONDS: Final = 5.0
+ADMISSION_SECONDS: Final = 600.0
+REFUSED_ADMISSION_SECONDS: Final = 60.0
+"""The exchange is asked this often again while it would refuse entries."""
+ADMISSION_PAUSE_SECONDS: Final = 10.0
+"""At least this long between two times, however often something was refused: each weighs 50."""
 PAGE: Final = 1000
 ACCOUNT_FACT: Final = "account"
 
@@ -95,11 +101,6 @@ class Parts:
     random: Random
 
 
-def retryable(error: BaseException) -> bool:
-    """Whether a read is worth another try at once."""
-    return isinstance(error, ExchangeError) and error.counts_as_failure
-
-
 class Session:
     """Made by `connect`, runs until cancelled; `close` ends it. All state of one connection lives here."""
 
@@ -112,7 +113,6 @@ class Session:
     ) -> None:
         self._parts = parts
         self.exchange = exchange
-        self.rules = rules
         self.account_uid = account_uid
         settings = parts.settings()
         self.streams = Streams(
@@ -140,6 +140,7 @@ class Session:
             halted=lambda: parts.safe_mode.level is Level.HALTED,
             unprotected=parts.unprotected,
         )
+        self.admission = Admission(exchange, parts.settings, parts.random)
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None
         self.drifts = 0
@@ -155,6 +156,8 @@ class Session:
         self._reconcile_now = asyncio.Event()
         self._reconnects = self._reconciled = 0
         """Reconnects of the streams, and how many of them the last comparison of the books came after."""
+        self._ask_now = asyncio.Event()
+        self._refused_before: Problem | None = None
         self._flatten_after = 0.0
         self._acting = asyncio.Lock()
         self._log = structlog.get_logger("session").bind(symbol=settings.symbol)
@@ -176,6 +179,7 @@ class Session:
                 session._log.info("recovered", what=line)
             session._take_verdict(session.manager.verdict)
             session.books_rebuilt = report.rebuilt
+            await session._take_admission(account)
             await session._rebuild_loop()
         except BaseException:
             await exchange.close()
@@ -192,8 +196,14 @@ class Session:
                 self._tick(),
                 self._ping(),
                 self._reconcile(),
+                self._ask_admission(),
             ):
                 group.create_task(task)
+
+    @property
+    def rules(self) -> SymbolRules:
+        """What the exchange last said of the symbol."""
+        return self.manager.rules
 
     @property
     def stopping(self) -> bool:
@@ -242,8 +252,8 @@ class Session:
         parts = self._parts
         if not parts.strategy_usable():
             return Problem(Reason.CONFIG_INVALID, "the strategy cannot be made of its parameters")
-        if not self.rules.trading:
-            return Problem(Reason.CONFIG_INVALID, f"the exchange says that the symbol is {self.rules.status}")
+        if (refused := self.refused) is not None:
+            return refused
         if not self.streams.user_alive:
             return Problem(Reason.STREAM_DEAD, "the user stream did not answer in the last 90 s")
         market = self.streams.health(StreamName.MARKET)
@@ -259,6 +269,11 @@ class Session:
             reason = Reason.COOLDOWN if pause.code.value == "Cooldown" else Reason(pause.code.value)
             return Problem(reason, pause.detail)
         return None
+
+    @property
+    def refused(self) -> Problem | None:
+        """Why the exchange would take no entry."""
+        return halted(self.rules) or self.admission.problem
 
     def capital_problem(self) -> Problem | None:
         """The capital, less what was lost and what the position cost, must be in the account."""
@@ -482,6 +497,7 @@ class Session:
         parts.metrics.entry(result.outcome.value, age)
         if result.outcome is EntryOutcome.REFUSED:
             self._refuse(result.code, result.message, signal_id, figures)
+            self._doubt_admission(result.code)
         else:
             parts.risk.record_entry(parts.monotonic())
             self._log.info("entry", outcome=result.outcome.value, code=result.code, size=size.detail)
@@ -525,6 +541,7 @@ class Session:
                     audit.refused(IntentKind.EXIT, result.code, result.message, audit.trace, {})
         if result.outcome is not ExitOutcome.FLAT:
             self.doubt()
+        self._doubt_admission(result.code)
         self._log.info("exit", why=why, outcome=result.outcome.value, code=result.code, message=result.message)
         self._parts.changed()
 
@@ -601,6 +618,40 @@ class Session:
             self._log.error("the books differ from the account", message=verdict.message, drift=f"{verdict.drift:f}")
             if self.drifts == 2:  # once may be a fill on its way
                 self._parts.tell("BooksDiffer", {"message": verdict.message})
+
+    async def _ask_admission(self) -> None:
+        """The symbol, its filters and what the keys may do change within a session."""
+        while True:
+            await asyncio.sleep(ADMISSION_PAUSE_SECONDS)
+            wait = ADMISSION_SECONDS if self.refused is None else REFUSED_ADMISSION_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait - ADMISSION_PAUSE_SECONDS):
+                    await self._ask_now.wait()
+            self._ask_now.clear()
+            try:
+                rules = await self.exchange.rules(self.rules.symbol)
+                if rules != self.rules:
+                    self._log.warning("the exchange changed the symbol", rules=repr(rules))
+                    self.manager.rules = rules
+                await self._take_admission(await self.exchange.account())
+            except AuthRejectedError:
+                raise
+            except ExchangeError as error:
+                self._log.warning("the exchange could not be asked for the symbol", error=str(error))
+
+    def _doubt_admission(self, code: str) -> None:
+        """What the exchange refused may have been right by the rules that it had before."""
+        if code in {RejectedError.code, UnknownSymbolError.code}:
+            self._ask_now.set()
+
+    async def _take_admission(self, account: AccountSnapshot) -> None:
+        await self.admission.ask(self.rules, account, self.manager.taker_rate)
+        if self.refused != self._refused_before and self.refused is not None:
+            reason, message = self.refused.reason.value, self.refused.message
+            self._log.warning("the exchange takes no entry", reason=reason, message=message)
+            self._parts.tell(reason, {"message": message})
+        self._refused_before = self.refused
+        self._parts.changed()
 
     async def _quietly(self, call: Any) -> None:
         try:

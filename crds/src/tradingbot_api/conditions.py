@@ -75,6 +75,8 @@ class Reason(StrEnum):
     CREDENTIALS_MISSING = "CredentialsMissing"
     CREDENTIALS_REJECTED = "CredentialsRejected"
     EXCHANGE_UNREACHABLE = "ExchangeUnreachable"
+    KEY_CAN_WITHDRAW = "KeyCanWithdraw"
+    KEY_CANNOT_TRADE = "KeyCannotTrade"
     ACCOUNT_CHANGED = "AccountChanged"
     NOT_RECONCILED = "NotReconciled"
     # CapitalCovered
@@ -106,6 +108,8 @@ class Reason(StrEnum):
     PROCESS_GONE = "ProcessGone"
     # TradingAllowed
     STREAM_DEAD = "StreamDead"
+    SYMBOL_HALTED = "SymbolHalted"
+    TEST_ORDER_REFUSED = "TestOrderRefused"
     COOLDOWN = "Cooldown"
     WARMING_UP = "WarmingUp"
 

@@ -148,6 +148,11 @@ class Exchange(Model):
         description="Address of the paper exchange, for example http://paper-exchange:8080.",
     )
     credentials_secret_ref: CredentialsSecretRef = Field(description="The Secret that holds the exchange keys.")
+    allow_withdraw_key: bool = Field(
+        default=False,
+        description="Trade also with a key that may withdraw. Without it such a key adds no exposure: what it holds "
+        "is protected and sold, and BalanceSynced says KeyCanWithdraw. The Testnet does not tell what a key may do.",
+    )
 
     @model_validator(mode="after")
     def _base_url_belongs_to_paper(self) -> Self:

@@ -13,7 +13,7 @@ from paper_exchange.core.model import AccountSettings
 from paper_exchange.core.rates import CommissionRates
 from paper_exchange.core.symbols import STATUSES, SYMBOLS
 from paper_exchange.core.units import LARGEST, SCALE, to_units
-from paper_exchange.keys import PERMISSIONS, KeyTerms, read_public_key
+from paper_exchange.keys import GRANTABLE, PERMISSIONS, KeyTerms, read_public_key
 
 DEFAULT_RATES: Final = "default"
 """The name of the rates of all symbols that have none of their own."""
@@ -153,7 +153,7 @@ def _texts(name: str, given: object, valid: Callable[[str], bool], example: str)
 
 
 def _is_permission(given: str) -> bool:
-    return given in PERMISSIONS
+    return given in GRANTABLE
 
 
 def _is_group(given: str) -> bool:

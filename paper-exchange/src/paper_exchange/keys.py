@@ -14,8 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 USER_DATA: Final = "USER_DATA"
 TRADE: Final = "TRADE"
+WITHDRAW: Final = "WITHDRAW"
 PERMISSIONS: Final = (USER_DATA, TRADE)
-"""The kinds of signed calls; a key without TRADE is read-only."""
+"""What a key may do unless told otherwise, by the kinds of signed calls; a key without TRADE is read-only."""
+GRANTABLE: Final = (*PERMISSIONS, WITHDRAW)
+"""What a key may be given: there is no call that withdraws, and `apiRestrictions` tells of a key that could."""
 
 PublicKey = Ed25519PublicKey | RSAPublicKey
 

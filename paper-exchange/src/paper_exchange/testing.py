@@ -67,9 +67,10 @@ class PaperExchange:
         """What an account may do and pays, for example `change_account(uid, canTrade=False, tradeGroupId=7)`."""
         await self._control("PATCH", f"/control/accounts/{uid}", settings)
 
-    async def create_key(self, uid: int) -> TestAccount:
-        """One more key of an account, as after a rotation."""
-        made = await self._control("POST", f"/control/accounts/{uid}/keys", {})
+    async def create_key(self, uid: int, *permissions: str) -> TestAccount:
+        """One more key of an account, as after a rotation; with permissions other than the usual ones if named."""
+        body = {"permissions": list(permissions)} if permissions else {}
+        made = await self._control("POST", f"/control/accounts/{uid}/keys", body)
         return TestAccount(made["uid"], made["apiKey"], made["secretKey"])
 
     async def delete_key(self, account: TestAccount) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from paper_exchange.core import requests
 from paper_exchange.core.units import text, to_decimal
 from paper_exchange.endpoint import Call, Route, Security, fixed
-from paper_exchange.keys import TRADE, USER_DATA
+from paper_exchange.keys import TRADE, USER_DATA, WITHDRAW
 from paper_exchange.venue import Venue
 
 _TRIGGERS: Final = {"GCR": 150, "IFER": 150, "UFR": 300}
@@ -51,7 +51,7 @@ class Wallet:
             "createTime": key.created_ms,
             "enableReading": USER_DATA in key.terms.permissions,
             "enableSpotAndMarginTrading": TRADE in key.terms.permissions,
-            "enableWithdrawals": False,
+            "enableWithdrawals": WITHDRAW in key.terms.permissions,
             "enableInternalTransfer": False,
             "enableMargin": False,
             "enableFutures": False,

@@ -31,6 +31,7 @@ from tradingbot.gateway.port import (
     Commission,
     EndpointClass,
     Guard,
+    KeyPermissions,
     NewOco,
     NewOrder,
     NewOtoco,
@@ -59,6 +60,8 @@ ORDER_TIMEOUT: Final = 12.0
 """Longer than the 10 s after which Binance itself answers -1007, so that its word is heard."""
 CONNECT_TIMEOUT: Final = 5.0
 PAGE: Final = 1_000
+KEY_PERMISSIONS: Final = "account/apiRestrictions"
+"""The one call of /sapi."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Endpoints:
     rest: str
     ws_api: str
     streams: str
+    wallet: str | None
+    """The /sapi calls, which the Testnet has not."""
 
 
 def endpoints(settings: ExchangeSettings) -> Endpoints:
@@ -78,18 +83,20 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
                 "https://testnet.binance.vision/api",
                 "wss://ws-api.testnet.binance.vision/ws-api/v3",
                 "wss://stream.testnet.binance.vision",
+                None,
             )
         case Environment.LIVE:
             return Endpoints(
                 "https://api.binance.com/api",
                 "wss://ws-api.binance.com:443/ws-api/v3",
                 "wss://stream.binance.com:9443",
+                "https://api.binance.com/sapi",
             )
         case Environment.PAPER:
             base = (settings.base_url or "").rstrip("/")
             parts = urlsplit(base)
             socket = f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}"
-            return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket)
+            return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket, f"{base}/sapi")
 
 
 class _UsedWeight:
@@ -150,7 +157,6 @@ class BinanceExchange:
             private_key=credentials.private_key if credentials else None,
             session_params={"trace_configs": [weight.trace(), refuse_redirects()]},
         )
-        client.API_URL = addresses.rest
         return cls(
             client=client,
             addresses=addresses,
@@ -245,6 +251,12 @@ class BinanceExchange:
         # The answer's own time is that of the last change, not of the reading.
         return replace(_parse(payloads.account, data), time_ms=self._clock.now_ms())
 
+    async def key_permissions(self) -> KeyPermissions | None:
+        """GET /sapi/v1/account/apiRestrictions; None on the Testnet, which has no /sapi."""
+        if self._addresses.wallet is None:
+            return None
+        return _parse(payloads.key_permissions, await self._signed(EndpointClass.ACCOUNT, "get", KEY_PERMISSIONS))
+
     async def order(self, symbol: str, client_order_id: str, *, urgent: bool = False) -> OrderReport:
         """GET order."""
         data = await self._signed(_reading(urgent), "get", "order", symbol=symbol, origClientOrderId=client_order_id)
@@ -301,25 +313,16 @@ class BinanceExchange:
                 return found
             from_id = found[-1].trade_id + 1
 
+    async def test_order(self, order: NewOrder) -> None:
+        """POST order/test: nothing is placed, so it is repeated like a read."""
+        await self._signed(EndpointClass.ACCOUNT, "post", "order/test", **_single(order))
+
     # --- orders: sent once, never repeated here ---
 
     async def place_order(self, order: NewOrder, stamp: Stamp, *, urgent: bool = False) -> OrderReport:
         """POST order."""
-        data = await self._send(
-            EndpointClass.REDUCE if urgent else EndpointClass.ORDER,
-            "post",
-            "order",
-            stamp,
-            symbol=order.symbol,
-            side=order.side.value,
-            type=order.type.value,
-            timeInForce=order.time_in_force and order.time_in_force.value,
-            quantity=canonical(order.quantity),
-            price=_optional(order.price),
-            stopPrice=_optional(order.stop_price),
-            newClientOrderId=order.client_order_id,
-            newOrderRespType="FULL",
-        )
+        kind = EndpointClass.REDUCE if urgent else EndpointClass.ORDER
+        data = await self._send(kind, "post", "order", stamp, newOrderRespType="FULL", **_single(order))
         return _parse(payloads.order, data)
 
     async def place_oco(self, order: NewOco, stamp: Stamp) -> OrderListReport:
@@ -433,12 +436,15 @@ class BinanceExchange:
         return await self._call(kind, method, path, signed, timeout)
 
     async def _call(self, kind: EndpointClass, method: str, path: str, params: dict[str, Any], timeout: float) -> Any:
+        addresses = self._addresses
+        base = f"{addresses.wallet}/v1" if path == KEY_PERMISSIONS else f"{addresses.rest}/v3"
+
         async def request() -> Any:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
             self._counts = replace(self._counts, calls=self._counts.calls + 1)
             try:
-                return await self._client._request_api(
-                    method, path, signed=False, version="v3", data={**params, "requests_params": {"timeout": limits}}
+                return await self._client._request(
+                    method, f"{base}/{path}", False, data={**params, "requests_params": {"timeout": limits}}
                 )
             except Exception as error:
                 known = classify(error)
@@ -469,6 +475,20 @@ def _reading(urgent: bool) -> EndpointClass:
 
 def _optional(value: Decimal | None) -> str | None:
     return None if value is None else canonical(value)
+
+
+def _single(order: NewOrder) -> dict[str, Any]:
+    """Parameters of a single order."""
+    return {
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "type": order.type.value,
+        "timeInForce": order.time_in_force and order.time_in_force.value,
+        "quantity": canonical(order.quantity),
+        "price": _optional(order.price),
+        "stopPrice": _optional(order.stop_price),
+        "newClientOrderId": order.client_order_id,
+    }
 
 
 def _legs(pair: NewProtection, prefix: str) -> dict[str, Any]:

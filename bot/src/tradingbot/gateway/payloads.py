@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from tradingbot.gateway.port import Commission
+from tradingbot.gateway.port import Commission, KeyPermissions
 from tradingbot.model import (
     NO_LIST,
     AccountSnapshot,
@@ -91,6 +91,7 @@ def symbol_rules(data: Json) -> SymbolRules:
         max_orders=count("MAX_NUM_ORDERS", "maxNumOrders"),
         max_algo_orders=count("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders"),
         max_order_lists=count("MAX_NUM_ORDER_LISTS", "maxNumOrderLists"),
+        permission_sets=tuple(frozenset(names) for names in data.get("permissionSets", ())),
     )
 
 
@@ -109,11 +110,17 @@ def account(data: Json) -> AccountSnapshot:
     return AccountSnapshot(
         uid=str(data["uid"]),
         can_trade=bool(data.get("canTrade", True)),
+        permissions=frozenset(data.get("permissions", ())),
         balances={item["asset"]: Balance(Decimal(item["free"]), Decimal(item["locked"])) for item in data["balances"]},
         maker_rate=Decimal(rates["maker"]),
         taker_rate=Decimal(rates["taker"]),
         time_ms=int(data.get("updateTime", 0)),
     )
+
+
+def key_permissions(data: Json) -> KeyPermissions:
+    """GET /sapi/v1/account/apiRestrictions."""
+    return KeyPermissions(trade=bool(data["enableSpotAndMarginTrading"]), withdraw=bool(data["enableWithdrawals"]))
 
 
 def commission(data: Json) -> Commission:

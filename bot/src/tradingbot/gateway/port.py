@@ -135,6 +135,14 @@ class Commission:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyPermissions:
+    """What the exchange lets the API key do."""
+
+    trade: bool
+    withdraw: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CallCounts:
     """Requests since the process started."""
 
@@ -188,6 +196,10 @@ class Exchange(Protocol):
         """Uid, balances and rates."""
         ...
 
+    async def key_permissions(self) -> KeyPermissions | None:
+        """What the key may do; None where the environment does not tell."""
+        ...
+
     async def book_ticker(self, symbol: str, *, urgent: bool = False) -> BookTicker:
         """Best bid and ask."""
         ...
@@ -200,6 +212,10 @@ class Exchange(Protocol):
         self, symbol: str, interval: str, *, limit: int = 500, start_ms: int | None = None
     ) -> list[Candle]:
         """Candles in order of time, at most 1000, the last one perhaps still forming."""
+        ...
+
+    async def test_order(self, order: NewOrder) -> None:
+        """Have one order checked and not placed: the keys, the clock and the filters."""
         ...
 
     async def place_order(self, order: NewOrder, stamp: Stamp, *, urgent: bool = False) -> OrderReport:

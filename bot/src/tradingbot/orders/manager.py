@@ -225,6 +225,16 @@ class OrderManager:
     # --- what is ---
 
     @property
+    def rules(self) -> SymbolRules:
+        """What the exchange last said of the symbol."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: SymbolRules) -> None:
+        self._rules = rules
+        self._validator = PositionValidator(rules.symbol, rules.notional.min_notional)
+
+    @property
     def incarnation(self) -> int:
         """Number of this process start; 0 before `start`."""
         return self._ids.incarnation
@@ -773,7 +783,7 @@ class OrderManager:
 
     async def _check_trading(self) -> None:
         symbol = self._rules.symbol
-        self._rules = await self._exchange.rules(symbol, urgent=True)
+        self.rules = await self._exchange.rules(symbol, urgent=True)
         if not self._rules.trading:
             self._refused = f"{symbol} is {self._rules.status}"
             raise RejectedError(self._refused)

@@ -50,6 +50,14 @@ def plan_protection(
     return ProtectionPlan(filters.floor_quantity(rules, quantity), stop, stop_limit(rules, stop), target)
 
 
+def smallest_quantity(rules: SymbolRules, settings: BotSettings, price: Decimal, taker_rate: Decimal) -> Decimal:
+    """The smallest purchase at `price` that, less the fee, can still be sold at the stop (LOT_SIZE, NOTIONAL)."""
+    protection = plan_protection(rules, settings, Decimal(0), price)
+    exit_price = protection.stop_limit_price or protection.stop_price or price
+    least = max(rules.notional.min_notional / exit_price, rules.lot.min_quantity) / (1 - taker_rate)
+    return filters.floor_quantity(rules, least) + 2 * (rules.lot.step or Decimal("0.00000001"))
+
+
 def plan_entry(
     rules: SymbolRules,
     settings: BotSettings,

@@ -8,7 +8,14 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from tradingbot.gateway.errors import ExchangeError
+
 T = TypeVar("T")
+
+
+def retryable(error: BaseException) -> bool:
+    """Whether a read is worth another try at once."""
+    return isinstance(error, ExchangeError) and error.counts_as_failure
 
 
 def full_jitter(attempt: int, base: float, longest: float, rng: random.Random) -> float:
