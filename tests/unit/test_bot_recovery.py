@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tradingbot.app import Care, backoff
 from tradingbot.gateway.errors import AmbiguousError, RateLimitedError, RejectedError
 from tradingbot.gateway.port import EndpointClass
-from tradingbot.recovery.circuit_breaker import BreakerPanel, BreakerState, CircuitBreaker, CircuitOpenError
+from tradingbot.recovery.circuit_breaker import BreakerPanel, BreakerState, CircuitBreaker, CircuitOpenError, Pace
 from tradingbot.recovery.retry import full_jitter, retry_read
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -166,3 +169,55 @@ def test_the_wait_before_a_retry_has_full_jitter_and_a_bound() -> None:
     assert all(0 <= wait <= 2.0 for wait in waits)
     assert min(waits[10:]) < 0.2
     assert max(waits) > 1.8
+
+
+async def fail_often(panel: BreakerPanel, times: int = 20) -> None:
+    for _ in range(times):
+        with pytest.raises(AmbiguousError):
+            await panel.call(EndpointClass.ACCOUNT, failing(AmbiguousError("503")))
+
+
+async def test_connecting_opens_no_circuit_and_is_refused_by_an_open_one() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    panel.pace = Pace.CONNECTING
+    await fail_often(panel)
+    assert not panel.is_open()
+    panel.pace = Pace.TRADING
+    await fail_often(panel, 5)
+    panel.pace = Pace.CONNECTING
+    with pytest.raises(CircuitOpenError):
+        await panel.call(EndpointClass.ACCOUNT, answers)
+    clock.seconds = 300
+    await fail_often(panel, 1)
+    assert panel.snapshot().state is BreakerState.OPEN, "a failed probe counts whoever sent it"
+    clock.seconds = 600
+    assert await panel.call(EndpointClass.ACCOUNT, answers) == "ok"
+    assert not panel.is_open()
+
+
+async def test_an_open_circuit_lets_connecting_pass_where_a_position_may_be_naked_but_no_ban_does() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    await fail_often(panel, 5)
+    panel.pace = Pace.PROTECTING
+    assert await panel.call(EndpointClass.ACCOUNT, answers) == "ok"
+    with pytest.raises(RateLimitedError):
+        await panel.call(EndpointClass.ACCOUNT, failing(RateLimitedError("418", retry_after=9)))
+    with pytest.raises(CircuitOpenError):
+        await panel.call(EndpointClass.ACCOUNT, answers)
+
+
+@given(st.sampled_from(Care), st.integers(1, 500), st.floats(0, 1e6), st.integers())
+def test_the_next_connection_comes_soon_where_a_position_is_naked_and_never_within_a_ban(
+    care: Care, attempt: int, demanded: float, seed: int
+) -> None:
+    wait = backoff(care, attempt, demanded, random.Random(seed))
+    assert wait >= demanded
+    assert wait <= demanded + care.value
+    assert wait > 0.1
+
+
+def test_bots_of_one_address_come_back_from_a_ban_at_different_times() -> None:
+    waits = {round(backoff(Care.NOTHING, 1, 120, random.Random(seed))) for seed in range(50)}
+    assert len(waits) > 20

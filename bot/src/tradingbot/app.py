@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from tradingbot.applied import Applied, choose_at_start
@@ -22,6 +24,7 @@ from tradingbot.monitoring.http_api import Server, control_app, control_tls, pro
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.report import add_counts, build_status, extra_figures, state_of
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.circuit_breaker import Pace
 from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
 from tradingbot.recovery.safe_mode import Level
@@ -35,11 +38,23 @@ STORE_FILE: Final = "bot.db"
 REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
 STORE_RETRY_SECONDS: Final = 2.0
-LONGEST_BACKOFF: Final = 5.0
 STOP_SECONDS: Final = 22.0
 """For what is under way and for a missing protection, of the 30 s that a pod has to end."""
 TURN_LIMIT_SECONDS: Final = 30.0
 """A loop that did not turn for this long is not alive."""
+
+
+class Care(Enum):
+    """What this process knows to be on the exchange while it is not connected; its value is the longest back-off.
+
+    Connecting costs some 130 of the request weight that an address shares with other bots.
+    """
+
+    NAKED = 5.0
+    """A position may be without protection."""
+    PROTECTED = 15.0
+    """A position has its protection, and may lose it."""
+    NOTHING = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,7 @@ class BotApp:
         self._cancelling: asyncio.Task[None] | None = None
         self._settled = False
         """The last session left in order, or nothing of this bot was on the exchange when it ended."""
+        self._care = Care.NAKED
         self._lag = 0.0
         self._lock: StateLock | None = None
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
@@ -201,11 +217,14 @@ class BotApp:
                     await self._stop.wait()
                     return
             store = await self._open_store()
+        with suppress(StoreError):
+            self._care = Care.NOTHING if await store.unused() else Care.NAKED
         attempt = 0
         while True:
             self.desk.reconnect.clear()
             if self._stop.is_set() and await self._looked_after(store):
                 return
+            credentials = None
             wait = POLL_SECONDS
             if self.desk.applied.stand_in:
                 # Nothing says where to trade: the operator hands over what can be read.
@@ -227,7 +246,7 @@ class BotApp:
                 attempt += 1
             except AccountChangedError as error:
                 self._report_problem(Reason.ACCOUNT_CHANGED, str(error))
-                attempt += 1  # each look costs weight that the address shares with other bots
+                attempt += 1
             except ExchangeError as error:
                 self._report_problem(Reason.EXCHANGE_UNREACHABLE, f"{error}; it is tried again")
                 attempt += 1
@@ -244,14 +263,17 @@ class BotApp:
                 attempt = 0
             self.feed.wake()
             if attempt:
-                wait = max(0.2, full_jitter(attempt, 1.0, LONGEST_BACKOFF, self.desk.clocks.random))
-            await self._pause(wait)
+                wait = backoff(self._care, attempt, self.desk.panel.wait_seconds(), self.desk.clocks.random)
+            await self._pause(wait, credentials)
 
-    async def _pause(self, seconds: float) -> None:
-        """At most so long before the next session."""
+    async def _pause(self, seconds: float, tried: Credentials | None = None) -> None:
+        """At most so long before the next session; other keys than those that were tried end it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.desk.reconnect.wait()
+                if tried is None or self._stop.is_set():
+                    await self.desk.reconnect.wait()
+                else:
+                    await self._until_reconnect(tried)
 
     async def _looked_after(self, store: Store) -> bool:
         """Whether this process may end: it knows of nothing on the exchange that may be without protection."""
@@ -267,11 +289,11 @@ class BotApp:
 
     async def _trade(self, store: Store, credentials: Credentials) -> None:
         """One session, from connecting to its end."""
-        self.desk.panel.bypass = True
+        self.desk.panel.pace = Pace.PROTECTING if self._care is Care.NAKED else Pace.CONNECTING
         try:
             session = await Session.connect(self._parts(store), credentials)
         finally:
-            self.desk.panel.bypass = False
+            self.desk.panel.pace = Pace.TRADING
         self.desk.account_uid = session.account_uid
         self.desk.connection_problem = None
         if self.desk.config_problem is not None and self.desk.config_problem.reason is Reason.UNKNOWN_SYMBOL:
@@ -297,6 +319,7 @@ class BotApp:
                 task.cancel()
             await asyncio.gather(run, again, return_exceptions=True)
             self._settled = self._settled or (session.manager.entries_quiet and not session.manager.remaining())
+            self._care = care_of(session)
             self.desk.drain = self.desk.drain_now
             self.desk.session = None
             self.desk.former_counts = add_counts(self.desk.former_counts, session.exchange.counts)
@@ -442,6 +465,24 @@ class BotApp:
     def metrics_text(self) -> bytes:
         """Prometheus text."""
         return self.metrics.render()
+
+
+def care_of(session: Session) -> Care:
+    """What a session that ended left."""
+    manager = session.manager
+    if manager.naked or manager.unknown or not manager.entries_quiet:
+        return Care.NAKED
+    return Care.PROTECTED if manager.held > 0 else Care.NOTHING
+
+
+def backoff(care: Care, attempt: int, demanded: float, rng: Random) -> float:
+    """Seconds before the next connection, after `attempt` of them failed; pure.
+
+    After a wait that the exchange demanded, the bots of an address do not all come back in the same second.
+    """
+    if demanded > 0:
+        return demanded + rng.uniform(0.0, care.value)
+    return max(0.2, full_jitter(attempt, 1.0, care.value, rng))
 
 
 def _raise_first(task: asyncio.Task[None]) -> None:

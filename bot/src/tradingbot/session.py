@@ -31,7 +31,7 @@ from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, OrdersEvent, OrdersEventKind, Trace
 from tradingbot.recovery.circuit_breaker import BreakerPanel
-from tradingbot.recovery.retry import retry_read, retryable
+from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
@@ -46,10 +46,14 @@ LEAVE_TICK_SECONDS: Final = 0.25
 RECONCILE_SECONDS: Final = 60.0
 RECONCILE_AGAIN_SECONDS: Final = 2.0
 """A difference is looked at again this soon: it may be a fill that was on its way."""
+RECONCILE_RETRY_SECONDS: Final = 15.0
+"""The longest wait after one that failed."""
 STREAM_SILENCE_SECONDS: Final = 30.0
 PRICE_SECONDS: Final = 30.0
 """A price is known for this long."""
 FLATTEN_AGAIN_SECONDS: Final = 5.0
+REFILL_SECONDS: Final = 30.0
+"""A strategy that has no candles yet asks for them again after so long, whatever its interval."""
 ADMISSION_SECONDS: Final = 600.0
 REFUSED_ADMISSION_SECONDS: Final = 60.0
 """The exchange is asked this often again while it would refuse entries."""
@@ -168,9 +172,9 @@ class Session:
         settings = parts.settings()
         exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic)
         try:
-            await exchange.sync_clock()
-            rules = await exchange.rules(settings.symbol)
-            account = await exchange.account()
+            await retry_read(exchange.sync_clock, retryable=retryable, rng=parts.random)
+            rules = await retry_read(lambda: exchange.rules(settings.symbol), retryable=retryable, rng=parts.random)
+            account = await retry_read(exchange.account, retryable=retryable, rng=parts.random)
             await _check_account(parts.store, settings, account.uid)
             session = cls(parts, exchange, rules, account.uid)
             session._balances = dict(account.balances)
@@ -180,7 +184,8 @@ class Session:
             session._take_verdict(session.manager.verdict)
             session.books_rebuilt = report.rebuilt
             await session._take_admission(account)
-            await session._rebuild_loop()
+            with suppress(ExchangeError):  # without candles nothing is bought, and what is held is looked after
+                await session._rebuild_loop()
         except BaseException:
             await exchange.close()
             raise
@@ -382,13 +387,16 @@ class Session:
 
     async def _decide(self) -> None:
         while True:
-            candle = await self._candles.get()
+            candle: Candle | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFILL_SECONDS if self.loop is None else None):
+                    candle = await self._candles.get()
             try:
                 await self._follow_settings()
                 if candle is not None and self.loop is not None and candle.interval == self._interval.value:
                     await self._on_candle(self.loop, candle)
             except ExchangeError as error:
-                # The circuit is open or a read failed: the loop is filled again when the next candle comes.
+                # The circuit is open or a read failed: the loop is filled again with the next candle, or soon.
                 self.loop = None
                 self._log.warning("candles could not be read", error=str(error))
 
@@ -581,7 +589,7 @@ class Session:
             self._parts.changed()
 
     async def _reconcile(self) -> None:
-        wait = RECONCILE_SECONDS
+        wait, failures = RECONCILE_SECONDS, 0
         while True:
             try:
                 async with asyncio.timeout(wait):
@@ -597,8 +605,10 @@ class Session:
             except ExchangeError as error:
                 self._parts.metrics.reconciled("Failed")
                 self._log.warning("reconciliation failed", error=str(error))
-                wait = RECONCILE_AGAIN_SECONDS * 2
+                failures += 1
+                wait = 1.0 + full_jitter(failures, 4.0, RECONCILE_RETRY_SECONDS, self._parts.random)
             else:
+                failures = 0
                 self._take_verdict(verdict)
                 self._reconciled = reconnects
                 if not verdict.synced:

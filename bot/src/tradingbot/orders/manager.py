@@ -68,6 +68,7 @@ from tradingbot.orders.types import (
     TrackedOrder,
 )
 from tradingbot.recovery.fence import LAST_SEQUENCE, ClientIds, Purpose, parse, propose_incarnation
+from tradingbot.recovery.retry import retry_read, retryable
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.ledger import BookedFill, LedgerState, book, extend, fold
 from tradingbot.state.position_validator import PositionValidator, Validation
@@ -77,6 +78,7 @@ from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 T = TypeVar("T", OrderReport, OrderListReport)
+R = TypeVar("R")
 EXIT_ATTEMPTS: Final = 6
 SUSPICION_SECONDS: Final = 2.0
 """An exit takes the protection off for a moment; one that takes longer is told as a loss of it."""
@@ -359,10 +361,14 @@ class OrderManager:
         async with self._lock:
             return await self._start()
 
+    async def _read(self, read: Callable[[], Awaitable[R]]) -> R:
+        """A read of the start, which would begin anew for one lost answer."""
+        return await retry_read(read, retryable=retryable, rng=self._random)
+
     async def _start(self) -> RecoveryReport:
         lines: list[str] = []
         await self._exchange.sync_clock()
-        self._taker_rate = (await self._exchange.commission(self._rules.symbol)).taker
+        self._taker_rate = (await self._read(lambda: self._exchange.commission(self._rules.symbol))).taker
         stored = await self._store.get(INCARNATION, int) or 0
         recorded = await self._store.get(FOREIGN_BASE, ForeignBase)
         for order in await self._store.orders(since_ms=self._exchange.exchange_ms() - KEEP_ORDERS_MS):
@@ -384,8 +390,10 @@ class OrderManager:
         if lost:
             known = [0]
         self._listed_ms = read_ms = self._exchange.exchange_ms()
-        listed = await self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
-        listed += await self._exchange.open_orders(self._rules.symbol, urgent=True)
+        listed = await self._read(
+            lambda: self._exchange.all_orders(self._rules.symbol, from_order_id=min(known) + 1, urgent=True)
+        )
+        listed += await self._read(lambda: self._exchange.open_orders(self._rules.symbol, urgent=True))
         own = [report for report in listed if self._is_own(report)]
         seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
         self._inherited = bool(await self._store.get(INHERITED, bool)) or max(seen, default=0) > stored

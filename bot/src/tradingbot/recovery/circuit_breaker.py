@@ -111,10 +111,13 @@ class CircuitBreaker:
             self._opened_at = self._monotonic()
             self._since = self._wall()
 
-    async def call(self, function: Callable[[], Awaitable[T]], *, must_pass: bool = False) -> T:
+    async def call(
+        self, function: Callable[[], Awaitable[T]], *, must_pass: bool = False, only_probes_count: bool = False
+    ) -> T:
         """Await `function` inside the circuit; raises CircuitOpenError without calling where it is open.
 
-        `must_pass` is for what reduces risk (cancel, protect, exit): it is sent even through an open circuit.
+        `must_pass` is for what reduces risk (cancel, protect, exit): it is sent even through an open circuit. With
+        `only_probes_count` a failure opens no closed circuit.
         """
         if not must_pass and self.is_open():
             raise CircuitOpenError(self.name, self._seconds_left())
@@ -125,7 +128,8 @@ class CircuitBreaker:
             result = await function()
         except BaseException as error:
             if self._is_failure(error):
-                self.record_failure()
+                if probe or not only_probes_count:
+                    self.record_failure()
             elif isinstance(error, Exception):
                 # A refusal is an answer: the exchange works.
                 self.record_success()
@@ -165,6 +169,17 @@ _RETRY_AFTER = "retry-after"
 _MARKET_CALLS = (EndpointClass.MARKET, EndpointClass.ACCOUNT, EndpointClass.ORDER)
 
 
+class Pace(StrEnum):
+    """What the circuits do."""
+
+    TRADING = "Trading"
+    """They refuse, and count failures."""
+    CONNECTING = "Connecting"
+    """They refuse; failures are those of the connecting, whose back-off paces them."""
+    PROTECTING = "Protecting"
+    """They let everything pass: a position may be without protection until the bot is connected."""
+
+
 class BreakerPanel:
     """One circuit for each class of endpoint, and the guard of the gateway in front of them.
 
@@ -177,8 +192,7 @@ class BreakerPanel:
         self._wait_until: float | None = None
         self._wait_ends: datetime | None = None
         """The same as wall time: a call of the next process within a ban would lengthen it."""
-        self.bypass = False
-        """While connecting: calls are neither counted nor refused, the back-off of the connecting paces them."""
+        self.pace = Pace.TRADING
         self.breakers = {kind: CircuitBreaker(kind.value, monotonic=monotonic, wall=wall) for kind in _MARKET_CALLS}
 
     def configure(self, failure_threshold: int, recovery_timeout: float) -> None:
@@ -194,7 +208,9 @@ class BreakerPanel:
         reduce = endpoint is EndpointClass.REDUCE
         breaker = self.breakers[EndpointClass.ORDER if reduce else endpoint]
         try:
-            return await (call() if self.bypass else breaker.call(call, must_pass=reduce))
+            if self.pace is Pace.PROTECTING:
+                return await call()
+            return await breaker.call(call, must_pass=reduce, only_probes_count=self.pace is Pace.CONNECTING)
         except RateLimitedError as error:
             self.demand(error.retry_after)
             raise
