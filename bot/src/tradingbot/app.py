@@ -289,11 +289,14 @@ class BotApp:
 
     async def _trade(self, store: Store, credentials: Credentials) -> None:
         """One session, from connecting to its end."""
-        self.desk.panel.pace = Pace.PROTECTING if self._care is Care.NAKED else Pace.CONNECTING
+        naked = self._care is Care.NAKED
+        self.desk.panel.pace = Pace.PROTECTING if naked else Pace.CONNECTING
+        self.desk.budget.suspended = naked
         try:
             session = await Session.connect(self._parts(store), credentials)
         finally:
             self.desk.panel.pace = Pace.TRADING
+            self.desk.budget.suspended = False
         self.desk.account_uid = session.account_uid
         self.desk.connection_problem = None
         if self.desk.config_problem is not None and self.desk.config_problem.reason is Reason.UNKNOWN_SYMBOL:
@@ -343,6 +346,7 @@ class BotApp:
             store=store,
             safe_mode=self.desk.safe_mode,
             panel=self.desk.panel,
+            budget=self.desk.budget,
             risk=self.desk.risk,
             unprotected=self.desk.unprotected,
             metrics=self.metrics,

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
 from tradingbot.gateway.port import CallCounts
+from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.recovery.circuit_breaker import BreakerPanel
@@ -92,6 +93,7 @@ class Desk:
 
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
+        self.budget = WeightBudget()
         self.grants = GrantKeeper(operated, self.monotonic)
         self.unprotected = UnprotectedTime(self.monotonic())
         self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())

@@ -21,6 +21,7 @@ from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, RejectedError, UnknownSymbolError
 from tradingbot.gateway.port import EndpointClass
+from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.gateway.streams import StreamName, Streams
 from tradingbot.model import AccountSnapshot, Balance, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
@@ -90,6 +91,7 @@ class Parts:
     store: Store
     safe_mode: SafeMode
     panel: BreakerPanel
+    budget: WeightBudget
     risk: RiskManager
     unprotected: UnprotectedTime
     metrics: Metrics
@@ -170,7 +172,7 @@ class Session:
     async def connect(cls, parts: Parts, credentials: Credentials) -> Session:
         """Read what is there and reconcile it with the store; raises ExchangeError or AccountChangedError."""
         settings = parts.settings()
-        exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic)
+        exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic, parts.budget)
         try:
             await retry_read(exchange.sync_clock, retryable=retryable, rng=parts.random)
             rules = await retry_read(lambda: exchange.rules(settings.symbol), retryable=retryable, rng=parts.random)

@@ -154,6 +154,14 @@ class Exchange(Model):
         "is protected and sold, and BalanceSynced says KeyCanWithdraw. The Testnet does not tell what a key may do.",
     )
 
+    weight_share_percent: StrictInt = Field(
+        default=100,
+        ge=1,
+        le=100,
+        description="Share of the exchange's request weight per minute and address that this bot may use; with ten "
+        "bots behind one address about 10. A fifth of it is kept for cancels, protection and exits, which never wait.",
+    )
+
     @model_validator(mode="after")
     def _base_url_belongs_to_paper(self) -> Self:
         if (self.environment is Environment.PAPER) != (self.base_url is not None):

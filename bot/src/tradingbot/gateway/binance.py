@@ -38,6 +38,7 @@ from tradingbot.gateway.port import (
     NewProtection,
     Stamp,
 )
+from tradingbot.gateway.rate_limits import KEY_PERMISSIONS, WeightBudget, WeightBudgetError, weight_of
 from tradingbot.gateway.redirects import refuse_redirects
 from tradingbot.model import (
     AccountSnapshot,
@@ -60,8 +61,6 @@ ORDER_TIMEOUT: Final = 12.0
 """Longer than the 10 s after which Binance itself answers -1007, so that its word is heard."""
 CONNECT_TIMEOUT: Final = 5.0
 PAGE: Final = 1_000
-KEY_PERMISSIONS: Final = "account/apiRestrictions"
-"""The one call of /sapi."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +98,17 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
             return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket, f"{base}/sapi")
 
 
-class _UsedWeight:
-    """The request weight of this minute, as the last answer told it in its headers, and the limit of exchangeInfo."""
+def _watch_weight(budget: WeightBudget, now_ms: Callable[[], int]) -> aiohttp.TraceConfig:
+    """A hook for the client's session that reads each answer's headers: the client keeps only those of its last one."""
 
-    def __init__(self) -> None:
-        self.value = 0
-        self.limit = 0
+    async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
+        used = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+        if used.isdigit():
+            budget.observe(int(used), now_ms())
 
-    def trace(self) -> aiohttp.TraceConfig:
-        """A hook for the client's session: the client keeps only the headers of its last answer."""
-
-        async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
-            weight = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-            if weight.isdigit():
-                self.value = int(weight)
-
-        config = aiohttp.TraceConfig()
-        config.on_request_end.append(ended)
-        return config
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(ended)
+    return config
 
 
 class BinanceExchange:
@@ -130,14 +122,14 @@ class BinanceExchange:
         guard: Guard,
         monotonic: Callable[[], float],
         clock: ExchangeClock,
-        weight: _UsedWeight,
+        budget: WeightBudget,
     ) -> None:
         self._client = client
         self._addresses = addresses
         self._guard = guard
         self._monotonic = monotonic
         self._clock = clock
-        self._weight = weight
+        self._budget = budget
         self._counts = CallCounts()
 
     @classmethod
@@ -147,29 +139,31 @@ class BinanceExchange:
         credentials: Credentials | None,
         guard: Guard,
         monotonic: Callable[[], float],
+        budget: WeightBudget | None = None,
     ) -> BinanceExchange:
         """A client without any traffic yet; without credentials only public calls work."""
-        addresses = endpoints(settings)
-        weight = _UsedWeight()
+        addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget()
+        budget.share = Decimal(settings.weight_share_percent) / 100
         client = AsyncClient(
             api_key=credentials.api_key if credentials else None,
             api_secret=credentials.api_secret if credentials else None,
             private_key=credentials.private_key if credentials else None,
-            session_params={"trace_configs": [weight.trace(), refuse_redirects()]},
+            session_params={"trace_configs": [_watch_weight(budget, clock.about_ms), refuse_redirects()]},
         )
+        client.API_URL, client.MARGIN_API_URL = addresses.rest, addresses.wallet or ""
         return cls(
             client=client,
             addresses=addresses,
             guard=guard,
             monotonic=monotonic,
-            clock=ExchangeClock(monotonic),
-            weight=weight,
+            clock=clock,
+            budget=budget,
         )
 
     @property
     def counts(self) -> CallCounts:
         """Requests and errors so far."""
-        return replace(self._counts, used_weight=self._weight.value)
+        return replace(self._counts, used_weight=self._budget.used(self._clock.about_ms()))
 
     @property
     def addresses(self) -> Endpoints:
@@ -203,13 +197,13 @@ class BinanceExchange:
     @property
     def spare_weight(self) -> int:
         """What the limit leaves of this minute's weight, by the last answers; call it after `rules`."""
-        return self._weight.limit - self._weight.value
+        return self._budget.limit - self._budget.used(self._clock.about_ms())
 
     async def rules(self, symbol: str, *, urgent: bool = False) -> SymbolRules:
         """GET exchangeInfo for one symbol."""
         kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
         data = await self._public(kind, "exchangeInfo", symbol=symbol)
-        self._weight.limit = _parse(payloads.weight_limit, data)
+        self._budget.limit = _parse(payloads.weight_limit, data)
         for item in data["symbols"]:
             if item["symbol"] == symbol:
                 return _parse(payloads.symbol_rules, item)
@@ -436,15 +430,21 @@ class BinanceExchange:
         return await self._call(kind, method, path, signed, timeout)
 
     async def _call(self, kind: EndpointClass, method: str, path: str, params: dict[str, Any], timeout: float) -> Any:
-        addresses = self._addresses
-        base = f"{addresses.wallet}/v1" if path == KEY_PERMISSIONS else f"{addresses.rest}/v3"
+        send, version = (
+            (self._client._request_margin_api, 1) if path == KEY_PERMISSIONS else (self._client._request_api, "v3")
+        )
+
+        weight = weight_of(method, path, params)
+        if (wait := self._budget.wait_ms(kind, weight, self._clock.about_ms())) > 0:
+            raise WeightBudgetError(f"{path} waits for the next minute's request weight, in {wait / 1000:.0f} s")
 
         async def request() -> Any:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
             self._counts = replace(self._counts, calls=self._counts.calls + 1)
+            self._budget.sent(weight, self._clock.about_ms())
             try:
-                return await self._client._request(
-                    method, f"{base}/{path}", False, data={**params, "requests_params": {"timeout": limits}}
+                return await send(
+                    method, path, signed=False, version=version, data={**params, "requests_params": {"timeout": limits}}
                 )
             except Exception as error:
                 known = classify(error)
@@ -452,6 +452,8 @@ class BinanceExchange:
                     raise
                 self._count_error(known, path)
                 raise known from None
+            finally:
+                self._budget.answered(weight)
 
         return await self._guard.call(kind, request)
 

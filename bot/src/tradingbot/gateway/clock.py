@@ -31,6 +31,10 @@ class ExchangeClock:
             raise RuntimeError("the exchange's clock was never read: call sync_clock first")
         return int(self._monotonic() * 1000 + median(self._samples))
 
+    def about_ms(self) -> int:
+        """The same; any time that goes on where there is no sample yet."""
+        return self.now_ms() if self.synced else int(self._monotonic() * 1000)
+
     async def sample(self, server_time: Callable[[], Awaitable[int]]) -> int:
         """Ask the exchange's time once and remember the offset; returns its answer in ms."""
         answer, offset = await self._measure(server_time)
