@@ -334,6 +334,22 @@ async def test_drain_with_close_position_sells_and_leaves_nothing(bot: BotSide) 
     assert await bot.orders.drain(PositionPolicy.CLOSE_POSITION) == []
 
 
+async def test_no_entry_is_sent_beside_as_many_stops_of_others_as_the_symbol_takes(bot: BotSide) -> None:
+    ask = (await bot.exchange.book_ticker(SYMBOL)).ask
+    for number in range(bot.rules.max_algo_orders or 0):
+        stop = (ask * 2).quantize(Decimal(1))
+        order = NewOrder(SYMBOL, f"other-{number}", Side.BUY, OrderType.STOP_LOSS, Decimal("0.001"), stop_price=stop)
+        await bot.exchange.place_order(order, bot.exchange.stamp())
+    await bot.orders.reconcile()
+
+    refused = await bot.enter()
+
+    assert (refused.outcome, refused.code) == (EntryOutcome.REFUSED, "MAX_NUM_ALGO_ORDERS")
+    await bot.exchange.cancel_order(SYMBOL, "other-0", "hand-1", bot.exchange.stamp())
+    await bot.orders.reconcile()
+    assert (await bot.enter()).outcome is EntryOutcome.FILLED
+
+
 async def test_orders_of_others_are_reported_and_not_touched(bot: BotSide) -> None:
     order = NewOrder(
         SYMBOL,

@@ -10,14 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.bot_orders import bot_settings
+from support.order_reports import order_report
 from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway import filters
 from tradingbot.gateway.filters import FilterCode, FilterRefusal
-from tradingbot.model import LotFilter, OrderType, Side
+from tradingbot.model import LotFilter, OrderReport, OrderType, Side
 from tradingbot.orders.planning import EntryPlan, plan_entry, smallest_quantity
 
 RULES = btcusdt_rules()
 SETTINGS = bot_settings("http://paper")
+FOREIGN = order_report("somebody-else", side=Side.BUY)
+SALES = [replace(FOREIGN, side=Side.SELL)] * 198
+CONDITIONAL = [replace(FOREIGN, type=OrderType.TAKE_PROFIT)] * 5
+LISTED = [replace(FOREIGN, order_list_id=number) for number in range(20)]
 amounts = st.decimals(min_value="0.00000001", max_value="1000", places=8)
 prices = st.decimals(min_value="1", max_value="900000", places=8)
 
@@ -55,6 +60,17 @@ def test_the_step_is_counted_from_zero_not_from_the_minimum() -> None:
     assert refusal.code is FilterCode.LOT_SIZE
 
 
+def room(others: list[OrderReport], held: str = "0") -> FilterRefusal | None:
+    """For one more entry of 1 BTC, where 10 may be held."""
+    return filters.check_room(replace(RULES, max_position=Decimal(10)), others, Decimal(held), Decimal(1))
+
+
+@pytest.mark.parametrize("stops", range(5))
+def test_an_entry_beside_orders_of_others_has_room_up_to_the_limits(stops: int) -> None:
+    others = [replace(FOREIGN, type=OrderType.STOP_LOSS, side=Side.SELL)] * stops + [FOREIGN]
+    assert room(others, held="8") is None
+
+
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
@@ -68,8 +84,10 @@ def test_the_step_is_counted_from_zero_not_from_the_minimum() -> None:
             FilterCode.PERCENT_PRICE_BY_SIDE,
             id="band",
         ),
-        pytest.param(filters.check_counts(RULES, 201, 0, 0), FilterCode.MAX_NUM_ORDERS, id="orders"),
-        pytest.param(filters.check_counts(RULES, 3, 6, 0), FilterCode.MAX_NUM_ALGO_ORDERS, id="stops"),
+        pytest.param(room(SALES), FilterCode.MAX_NUM_ORDERS, id="orders"),
+        pytest.param(room(CONDITIONAL), FilterCode.MAX_NUM_ALGO_ORDERS, id="stops"),
+        pytest.param(room(LISTED), FilterCode.MAX_NUM_ORDER_LISTS, id="lists"),
+        pytest.param(room([FOREIGN], held=Decimal("8.5")), FilterCode.MAX_POSITION, id="position"),
     ],
 )
 def test_each_filter_refuses_under_its_own_name(refusal: FilterRefusal | None, code: FilterCode) -> None:

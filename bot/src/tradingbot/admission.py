@@ -41,7 +41,7 @@ class Admission:
     async def ask(self, rules: SymbolRules, account: AccountSnapshot, taker_rate: Decimal) -> None:
         """Judge the keys, then have the smallest entry tested; what cannot be asked stays as it was answered last."""
         key_problem, order_problem = judge_account(rules, account) or await self._ask_key(), self.order_problem
-        if key_problem is None and rules.trading:
+        if key_problem is None and judge_symbol(rules) is None:
             key_problem, order_problem = await self._test_order(rules, taker_rate)
         self.key_problem, self.order_problem = key_problem, order_problem
 
@@ -92,12 +92,15 @@ class Admission:
         return None, None
 
 
-def halted(rules: SymbolRules) -> Problem | None:
-    """Why the symbol takes no order; pure."""
-    if rules.trading:
-        return None
-    text = f"the exchange says that {rules.symbol} is {rules.status}; it is asked again each minute"
-    return Problem(Reason.SYMBOL_HALTED, text)
+def judge_symbol(rules: SymbolRules) -> Problem | None:
+    """Why the symbol takes no entry; pure."""
+    if not rules.trading:
+        text = f"the exchange says that {rules.symbol} is {rules.status}; it is asked again each minute"
+        return Problem(Reason.SYMBOL_HALTED, text)
+    if not (rules.oco_allowed and rules.oto_allowed):
+        text = f"spec.symbol: {rules.symbol} takes no order lists (OTO, OCO), without which no entry is protected"
+        return Problem(Reason.CONFIG_INVALID, text)
+    return None
 
 
 def judge_account(rules: SymbolRules, account: AccountSnapshot) -> Problem | None:

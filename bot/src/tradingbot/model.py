@@ -34,6 +34,11 @@ class OrderType(StrEnum):
         """Whether the order sells when the price has fallen (for a SELL)."""
         return self in {OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT}
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it waits for a price, which MAX_NUM_ALGO_ORDERS limits."""
+        return self.is_stop or self in {OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT}
+
 
 class TimeInForce(StrEnum):
     """How long an order may rest."""
@@ -258,6 +263,7 @@ class SymbolRules:
     max_orders: int | None = None
     max_algo_orders: int | None = None
     max_order_lists: int | None = None
+    max_position: Decimal | None = None
     permission_sets: tuple[frozenset[str], ...] = ()
     """An account needs one permission of each to trade the symbol."""
 

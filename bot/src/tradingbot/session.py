@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from tradingbot.admission import Admission, halted
+from tradingbot.admission import Admission, judge_symbol
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
 from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
@@ -280,7 +280,7 @@ class Session:
     @property
     def refused(self) -> Problem | None:
         """Why the exchange would take no entry."""
-        return halted(self.rules) or self.admission.problem
+        return judge_symbol(self.rules) or self.admission.problem
 
     def capital_problem(self) -> Problem | None:
         """The capital, less what was lost and what the position cost, must be in the account."""

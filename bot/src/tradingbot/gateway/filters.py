@@ -5,11 +5,12 @@ Binance checks `x % step == 0` since 2023 (not `(x - min) % step`), and a zero s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
-from tradingbot.model import LotFilter, Side, SymbolRules
+from tradingbot.model import NO_LIST, LotFilter, OrderReport, Side, SymbolRules
 
 
 class FilterCode(StrEnum):
@@ -23,6 +24,7 @@ class FilterCode(StrEnum):
     MAX_NUM_ORDERS = "MAX_NUM_ORDERS"
     MAX_NUM_ALGO_ORDERS = "MAX_NUM_ALGO_ORDERS"
     MAX_NUM_ORDER_LISTS = "MAX_NUM_ORDER_LISTS"
+    MAX_POSITION = "MAX_POSITION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,27 @@ def check_percent_price(rules: SymbolRules, side: Side, price: Decimal, average:
     return None
 
 
-def check_counts(rules: SymbolRules, orders: int, algo_orders: int, lists: int) -> FilterRefusal | None:
-    """MAX_NUM_*: the numbers of open orders of the account on the symbol after the request."""
+def check_room(
+    rules: SymbolRules, others: Sequence[OrderReport], held: Decimal, quantity: Decimal
+) -> FilterRefusal | None:
+    """MAX_NUM_* and MAX_POSITION, for an entry of `quantity` with its pair: three orders, one a stop, in a list.
+
+    `others` are the account's open orders on the symbol, `held` is its base, free and locked.
+    """
+    conditional = sum(order.type.is_conditional for order in others)
+    lists = {order.order_list_id for order in others} - {NO_LIST}
     for code, count, limit in (
-        (FilterCode.MAX_NUM_ORDERS, orders, rules.max_orders),
-        (FilterCode.MAX_NUM_ALGO_ORDERS, algo_orders, rules.max_algo_orders),
-        (FilterCode.MAX_NUM_ORDER_LISTS, lists, rules.max_order_lists),
+        (FilterCode.MAX_NUM_ORDERS, len(others) + 3, rules.max_orders),
+        (FilterCode.MAX_NUM_ALGO_ORDERS, conditional + 1, rules.max_algo_orders),
+        (FilterCode.MAX_NUM_ORDER_LISTS, len(lists) + 1, rules.max_order_lists),
     ):
         if limit is not None and count > limit:
-            return FilterRefusal(code, f"{count} open after this request: expected at most {limit}")
+            return FilterRefusal(code, f"{count} open with this entry: expected at most {limit}")
+    buying = sum(order.quantity - order.executed_quantity for order in others if order.side is Side.BUY)
+    position = held + buying + quantity
+    if rules.max_position is not None and position > rules.max_position:
+        asset = rules.base_asset
+        return FilterRefusal(
+            FilterCode.MAX_POSITION, f"{position} {asset} with this entry: expected at most {rules.max_position}"
+        )
     return None

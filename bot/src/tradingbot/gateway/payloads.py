@@ -91,6 +91,7 @@ def symbol_rules(data: Json) -> SymbolRules:
         max_orders=count("MAX_NUM_ORDERS", "maxNumOrders"),
         max_algo_orders=count("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders"),
         max_order_lists=count("MAX_NUM_ORDER_LISTS", "maxNumOrderLists"),
+        max_position=number("MAX_POSITION", "maxPosition") or None,
         permission_sets=tuple(frozenset(names) for names in data.get("permissionSets", ())),
     )
 

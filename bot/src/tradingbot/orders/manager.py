@@ -199,7 +199,7 @@ class OrderManager:
         self._unlisted = False
         """An order of this bot's key that another process made, or books that differ, say that more may be unknown."""
         self._foreign_base: Decimal | None = None
-        self._foreign: frozenset[str] = frozenset()
+        self._foreign: dict[str, OrderReport] = {}
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
         self._two_traders: str | None = None
@@ -525,8 +525,8 @@ class OrderManager:
         if report.symbol != self._rules.symbol:
             return
         if not self._is_own(report):
-            others = self._foreign - {report.client_order_id}
-            self._take_foreign(others | {report.client_order_id} if report.status.is_open else others)
+            others = [order for order in self._foreign.values() if order.client_order_id != report.client_order_id]
+            self._take_foreign([*others, report] if report.is_open else others)
             return
         await self._absorb([event.report])
         if event.fill is not None:
@@ -574,6 +574,10 @@ class OrderManager:
         checked = self._last_check_ms
         if checked is None or self._exchange.exchange_ms() - checked > FRESH_ORDERS_MS:
             await self._refresh()
+        base = self._books.quantity if self._verdict is None else self._verdict.base.total
+        full = filters.check_room(self._rules, list(self._foreign.values()), base, plan.quantity)
+        if full is not None:
+            return EntryResult(EntryOutcome.REFUSED, full.code, full.message)
         if not self._announced:
             await self._announce(request.reference_price)
         await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
@@ -1339,7 +1343,7 @@ class OrderManager:
         symbol = self._rules.symbol
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
-        self._take_foreign(order.client_order_id for order in foreign_orders(reports, self._ids.key))
+        self._take_foreign(foreign_orders(reports, self._ids.key))
         await self._absorb([report for report in reports if self._is_own(report)])
         listed = {report.client_order_id for report in reports}
         for order in self._tracker.active_orders:
@@ -1358,12 +1362,12 @@ class OrderManager:
                 await self._absorb([report])
         self._doubt = False
 
-    def _take_foreign(self, found: Iterable[str]) -> None:
+    def _take_foreign(self, found: Iterable[OrderReport]) -> None:
         """Tell of the orders of others that came and went; they are not touched."""
-        before, self._foreign = self._foreign, frozenset(found)
-        for client_id in sorted(self._foreign - before):
+        before, self._foreign = self._foreign, {order.client_order_id: order for order in found}
+        for client_id in sorted(self._foreign.keys() - before.keys()):
             self._tell(OrdersEventKind.FOREIGN_ORDER, f"order {client_id} is not this bot's and is left alone")
-        for client_id in sorted(before - self._foreign):
+        for client_id in sorted(before.keys() - self._foreign.keys()):
             self._tell(OrdersEventKind.FOREIGN_ORDER_GONE, f"order {client_id}, not this bot's, is no longer open")
 
     async def _ask(self, order: TrackedOrder) -> OrderReport | None:
