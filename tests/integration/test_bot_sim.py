@@ -115,7 +115,7 @@ def test_a_wall_clock_that_jumps_by_a_day_in_position_changes_no_day_and_no_cool
 
     async def beside(exchange: PaperExchange, account: TestAccount) -> None:
         nonlocal jump
-        await until("a position", lambda: bool(exchange.account_now(account.uid)["openOrders"]), 120)
+        await until("a position", lambda: bool(exchange.account_now(account.uid)["openOrderLists"]), 120)
         jump = timedelta(hours=hours)
         await asyncio.sleep(0.5)  # the equity is taken in position
         price = await exchange.last_price("BTCUSDT")
