@@ -51,11 +51,44 @@ async def account(exchange: PaperExchange) -> TestAccount:
     return await exchange.create_account(USDT="10000")
 
 
+REPORTED = {
+    "status": "conditions",
+    "symbol": "symbol",
+    "position": "position.side",
+    "qty": "position.quantity",
+    "avg_price": "position.averagePrice",
+    "active_orders": "openOrders",
+    "oco_orders": "ocoOrders",
+    "last_order_check": "orders.lastCheckTime",
+    "position_validated": "position.validated",
+    "balance_synced": "balance.lastSyncTime",
+    "risk_level": "risk.level",
+    "volatility": "risk.volatility",
+    "drawdown": "risk.drawdown",
+    "safe_mode": "safeMode.engaged",
+    "circuit_breaker_state": "circuitBreaker.state",
+    "total_trades": "trades.total",
+    "successful_trades": "trades.successful",
+    "failed_trades": "trades.failed",
+    "total_pnl": "pnl.total",
+    "max_drawdown": "pnl.maxDrawdown",
+    "sharpe_ratio": "pnl.sharpe",
+    "api_calls_count": "api.calls",
+    "api_errors_count": "api.errors",
+    "last_api_error": "api.lastError",
+    "memory_usage": "usage.memoryBytes",
+    "cpu_usage": "usage.cpuSeconds",
+}
+"""What people ask of a bot, and where its status has it."""
+NOTHING_YET = {"pnl.sharpe", "api.lastError"}
+"""Null until there are round trips, and until a call failed."""
+
+
 def lines_of(audit: list[dict[str, Any]], event: str, **wanted: object) -> list[dict[str, Any]]:
     return [line for line in audit if line["event"] == event and wanted.items() <= line.items()]
 
 
-async def test_one_id_leads_from_the_signal_over_order_fill_and_protection_to_the_exit(
+async def test_one_id_leads_from_signal_to_exit_and_the_status_reports_all_that_is_asked_for(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     async with bot_process(make(tmp_path, exchange, account, protection=STAY_IN)) as bot:
@@ -64,6 +97,14 @@ async def test_one_id_leads_from_the_signal_over_order_fill_and_protection_to_th
         await until("the sale in the log", lambda: lines_of(bot.audit, "fill", side="SELL"))
         audit = list(bot.audit)
 
+    told = json.loads(held.model_dump_json(by_alias=True))
+    for asked, path in REPORTED.items():
+        value = told
+        for name in path.split("."):
+            assert name in value, f"{asked}: {path} is not reported"
+            value = value[name]
+        assert (value not in (None, [])) or path in NOTHING_YET, f"{asked}: {path} is empty"
+    assert [pair["state"] for pair in told["ocoOrders"]] == ["Working"]
     (send,) = lines_of(audit, "send", kind="Entry")[:1]
     signal = send["signal_id"]
     assert signal.startswith("BTCUSDT-1s-")

@@ -17,6 +17,7 @@ from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
+from tradingbot.orders.oco_monitor import OcoState
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
@@ -389,8 +390,11 @@ async def test_the_id_of_a_position_outlives_the_process_to_its_take_profit(
         entry_id = bot.orders.audit.trace.position
     async with bot_side(paper, account, tmp_path / "bot.db") as bot:
         assert {order.related_position for order in bot.orders.open_orders} == {entry_id}
+        assert [pair.state for pair in bot.orders.pairs] == [OcoState.WORKING]
         with capture_logs() as lines:
             await paper.push_trade(SYMBOL, bot.leg("tp").price + 20)
             await until("no position", lambda: bot.orders.protection.state is ProtectionState.FLAT)
     (fill,) = [line for line in lines if line["event"] == "fill"]
+    ended = [line for line in lines if line["event"] == "order" and line["type"] == "STOP_LOSS"]
+    assert [line["expiry_reason"] for line in ended] == ["OCO_TRIGGER"]
     assert (fill["signal_id"], fill["position"], fill["side"]) == ("BTCUSDT-1s-7", entry_id, "SELL")

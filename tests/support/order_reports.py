@@ -18,6 +18,7 @@ def order_report(
     quantity: str = "1",
     executed: str = "0",
     time_ms: int = 1,
+    expiry_reason: str | None = None,
 ) -> OrderReport:
     """An order; stops have a stop price of 90, all a price of 100."""
     return OrderReport(
@@ -34,6 +35,7 @@ def order_report(
         quantity=Decimal(quantity),
         executed_quantity=Decimal(executed),
         time_ms=time_ms,
+        expiry_reason=expiry_reason,
     )
 
 

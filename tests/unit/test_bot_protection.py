@@ -41,12 +41,14 @@ def pair(
     stopped: str = "0",
     kind: OrderType = OrderType.STOP_LOSS,
     entry: OrderStatus | None = None,
+    why: str | None = None,
 ) -> OrderTracker:
     tracker = OrderTracker()
     if entry is not None:
         tracker.absorb(order_report("e", order_id=1, list_id=5, side=Side.BUY, status=entry), "en")
     tracker.absorb(order_report("s", order_id=2, list_id=5, kind=kind, status=stop, executed=stopped), "sl")
-    report = order_report("t", order_id=3, list_id=5, kind=OrderType.LIMIT_MAKER, status=target, executed=taken)
+    leg = OrderType.LIMIT_MAKER
+    report = order_report("t", order_id=3, list_id=5, kind=leg, status=target, executed=taken, expiry_reason=why)
     tracker.absorb(report, "tp")
     return tracker
 
@@ -92,6 +94,8 @@ def test_a_position_is_protected_by_stops_over_all_that_can_be_sold(
         pytest.param(pair(FILLED, EXPIRED, stopped="1"), OcoState.STOP_LOSS, id="stop-loss"),
         pytest.param(pair(EXPIRED, PART, taken="0.1"), OcoState.PARTLY_TAKEN, id="partly-taken"),
         pytest.param(pair(EXPIRED, EXPIRED, stopped="0.1"), OcoState.PARTLY_STOPPED, id="partly-stopped"),
+        pytest.param(pair(EXPIRED, EXPIRED, why="OCO_TRIGGER"), OcoState.STOP_EXPIRED, id="stop-expired"),
+        pytest.param(pair(EXPIRED, EXPIRED, why="REJECTED"), OcoState.GONE, id="rejected"),
         pytest.param(pair(CANCELED, CANCELED), OcoState.GONE, id="canceled"),
     ],
 )

@@ -182,6 +182,16 @@ class OpenOrder(WireModel):
     """Client id of the entry that made the position."""
 
 
+class ProtectionPair(WireModel):
+    """One protection pair of the bot and what has become of it, for the stream only."""
+
+    order_list_id: int
+    state: str
+    """Pending, Working, StopTriggered; others while a leg is open still."""
+    stop_id: str
+    take_profit_id: str
+
+
 class GrantStatus(WireModel):
     """The grant as the bot sees it."""
 
@@ -222,6 +232,7 @@ class BotStatus(WireModel):
     api: APIStatus | None = None
     usage: UsageStatus | None = None
     open_orders: list[OpenOrder] = Field(default_factory=list)
+    oco_orders: list[ProtectionPair] = Field(default_factory=list)
     foreign_orders: list[str] = Field(default_factory=list)
     """Client ids of open orders on the symbol that are not this bot's."""
     announced: bool = False

@@ -256,11 +256,6 @@ class BinanceExchange:
         data = await self._signed(_reading(urgent), "get", "order", symbol=symbol, origClientOrderId=client_order_id)
         return _parse(payloads.order, data)
 
-    async def order_list(self, list_client_id: str, *, urgent: bool = False) -> OrderListReport:
-        """GET orderList."""
-        data = await self._signed(_reading(urgent), "get", "orderList", origClientOrderId=list_client_id)
-        return _parse(payloads.order_list, data)
-
     async def open_orders(self, symbol: str, *, urgent: bool = False) -> list[OrderReport]:
         """GET openOrders."""
         return [

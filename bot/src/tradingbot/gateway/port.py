@@ -242,10 +242,6 @@ class Exchange(Protocol):
         """One order by its client id; NotFoundError where the exchange does not know it."""
         ...
 
-    async def order_list(self, list_client_id: str, *, urgent: bool = False) -> OrderListReport:
-        """One order list by its client id (without reports); NotFoundError where the exchange does not know it."""
-        ...
-
     async def open_orders(self, symbol: str, *, urgent: bool = False) -> list[OrderReport]:
         """Every open order of the account on the symbol."""
         ...

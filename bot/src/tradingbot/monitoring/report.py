@@ -15,12 +15,13 @@ from tradingbot.gateway.streams import StreamName
 from tradingbot.model import NO_LIST
 from tradingbot.monitoring.health import ConditionClock, judge, not_ready
 from tradingbot.monitoring.metrics import Extra
+from tradingbot.orders.oco_monitor import OcoVerdict
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import BotStatus, GrantStatus, OpenOrder
+from tradingbot_api.bot_http import BotStatus, GrantStatus, OpenOrder, ProtectionPair
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -77,6 +78,17 @@ def open_order(order: TrackedOrder) -> OpenOrder:
     )
 
 
+def protection_pair(verdict: OcoVerdict) -> ProtectionPair:
+    """One pair for the stream."""
+    pair = verdict.pair
+    return ProtectionPair(
+        order_list_id=pair.oco_id,
+        state=verdict.state.value,
+        stop_id=pair.stop_id,
+        take_profit_id=pair.take_profit_id,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Trading:
     """The parts of the status that only a connected bot knows; None where it does not know them."""
@@ -88,6 +100,7 @@ class Trading:
     orders: OrdersStatus
     trades: TradesStatus
     open_orders: list[OpenOrder]
+    oco_orders: list[ProtectionPair]
     foreign_orders: list[str]
 
 
@@ -109,6 +122,7 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         ),
         trades=TradesStatus(total=performance.total, successful=performance.successful, failed=performance.failed),
         open_orders=[open_order(order) for order in manager.open_orders],
+        oco_orders=[protection_pair(verdict) for verdict in manager.pairs],
         foreign_orders=list(manager.foreign_orders),
     )
 
@@ -193,6 +207,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         usage=usage_status(),
         open_orders=known.open_orders if known else [],
         unprotected_seconds=desk.unprotected.seconds(desk.monotonic()),
+        oco_orders=known.oco_orders if known else [],
         foreign_orders=known.foreign_orders if known else [],
     )
 

@@ -130,6 +130,7 @@ class AuditLog:
             executed_quantity=canonical(order.executed_quantity),
             price=canonical(order.price),
             stop_price=canonical(order.stop_price),
+            expiry_reason=order.expiry_reason,
         )
 
     def fill(self, booked: BookedFill, order: TrackedOrder | None) -> None:

@@ -43,7 +43,7 @@ from tradingbot.model import (
 from tradingbot.orders.audit import AuditLog, because, for_its_reason
 from tradingbot.orders.cleanup import StaleOrder, entry_of, foreign_orders, stale_orders
 from tradingbot.orders.intents import SETTLE_MS, Evidence, Intent, IntentKind, IntentState, judge
-from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
+from tradingbot.orders.oco_monitor import OCOMonitor, OcoState, OcoVerdict
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
 from tradingbot.orders.protection import (
     Unbooked,
@@ -324,6 +324,11 @@ class OrderManager:
     def open_lists(self) -> int:
         """Number of this bot's open order lists."""
         return len(self._tracker.oco_orders)
+
+    @property
+    def pairs(self) -> list[OcoVerdict]:
+        """What has become of each protection pair that has not ended."""
+        return self._ocos.check_oco_status()
 
     @property
     def foreign_orders(self) -> tuple[str, ...]:
@@ -1320,6 +1325,7 @@ class OrderManager:
         price = after.stop_price if after.type.is_stop else after.price
         verdict = self._ocos.handle_oco_execution(after.order_list_id)
         if verdict is not None:
+            self._log.info("protection pair", state=verdict.state.value, order_list_id=after.order_list_id)
             if verdict.state is OcoState.TAKE_PROFIT:
                 self._tell(OrdersEventKind.TAKE_PROFIT, "take-profit filled", after.executed_quantity, price)
             elif verdict.state is OcoState.STOP_LOSS:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from tradingbot.model import OrderStatus
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.orders.types import TrackedOrder
+
+OTHER_LEG: Final = "OCO_TRIGGER"
+"""Expiry reason of a leg that ended because the other one became active."""
 
 
 class OcoState(StrEnum):
@@ -28,6 +32,8 @@ class OcoState(StrEnum):
     """The take-profit was filled in part: the rest has no stop."""
     PARTLY_STOPPED = "PartlyStopped"
     """The stop sold a part and expired: the rest has nothing."""
+    STOP_EXPIRED = "StopExpired"
+    """The stop was triggered, which ended the take-profit, and expired without a sale."""
     GONE = "Gone"
     """Canceled or expired without an execution."""
 
@@ -108,4 +114,6 @@ def judge_pair(stop: TrackedOrder, target: TrackedOrder) -> OcoState:
         if stop.status is OrderStatus.PENDING_NEW:
             return OcoState.PENDING
         return OcoState.WORKING if target.is_open else OcoState.STOP_TRIGGERED
-    return OcoState.PARTLY_STOPPED if stop.executed_quantity > 0 else OcoState.GONE
+    if stop.executed_quantity > 0:
+        return OcoState.PARTLY_STOPPED
+    return OcoState.STOP_EXPIRED if target.expiry_reason == OTHER_LEG else OcoState.GONE

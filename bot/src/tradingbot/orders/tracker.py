@@ -88,6 +88,7 @@ class OrderTracker:
                 updated_ms=report.time_ms,
                 related_position=trace.position,
                 signal_id=trace.signal_id,
+                expiry_reason=report.expiry_reason or "",
             )
         else:
             newer = (_rank(report.status), report.executed_quantity) > (_rank(before.status), before.executed_quantity)
@@ -96,6 +97,7 @@ class OrderTracker:
                 status=report.status if newer else before.status,
                 executed_quantity=max(before.executed_quantity, report.executed_quantity),
                 updated_ms=max(before.updated_ms, report.time_ms) if newer else before.updated_ms,
+                expiry_reason=report.expiry_reason or before.expiry_reason,
             )
         self._orders[report.client_order_id] = after
         return before, after

@@ -145,6 +145,8 @@ class TrackedOrder:
     """Client id of the entry that made the position which the order makes, protects or sells; empty: not known."""
     signal_id: str = ""
     """Of the signal that the entry goes back to; empty: not known."""
+    expiry_reason: str = ""
+    """Why the exchange ended it, in its words; empty: it did not, or did not say."""
 
     @property
     def is_open(self) -> bool:
