@@ -350,7 +350,7 @@ async def test_of_two_processes_on_one_account_and_symbol_the_earlier_is_halted_
             assert trading.status.safe_mode.level == "Normal"
 
 
-async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(
+async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only_until_a_human_takes_the_accounts_word(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
     async with bot_process(make(tmp_path, exchange, account)) as bot, by_hand(exchange, account) as hand:
@@ -361,6 +361,16 @@ async def test_base_that_is_sold_by_hand_makes_the_bot_reduce_only(
         await hand.place_order(NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.MARKET, half), hand.stamp())
         await bot.until_condition("BalanceSynced", "False", "Drift", seconds=90)
         await bot.until(lambda later: later.safe_mode.level == "ReduceOnly", 20)
+        await bot.until(lambda later: later.balance is not None and later.balance.base < Decimal("0.00001"))
+        assert "sold by orders of others" in bot.message("BalanceSynced")
+        assert "tradingbot.dev/clear=untrusted-books" in bot.message("BalanceSynced")
+        # Its annotation comes with the next configuration: the human takes the account's word.
+        adopt = config(settings(exchange.base_url, safeMode=True), 2)
+        adopt.cleared_causes.append("untrusted-books")
+        assert (await bot.call("PUT", "/v1/config", adopt))[0] == 200
+        await bot.until_condition("BalanceSynced", "True", "Exact", seconds=20)
+        await bot.until(flat)
+        await bot.until(lambda later: later.safe_mode.level == "NoNewEntries", 20)
 
 
 async def test_a_new_store_touches_no_position_of_its_key_before_the_first_grant(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from paper_exchange.core.units import to_units
 from paper_exchange.testing import PaperExchange, TestAccount
-from support.bot_orders import bot_side
-from tradingbot.state.balance_reconciler import VerdictKind
+from support.bot_orders import SYMBOL, BotSide, bot_side
+from support.waiting import until
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError
+from tradingbot.gateway.port import NewOrder
+from tradingbot.model import OrderType, Side, TradeFill
+from tradingbot.orders.types import EntryOutcome, ProtectionState
+from tradingbot.state.balance_reconciler import Verdict, VerdictKind
+from tradingbot.state.position_validator import Correction
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +42,120 @@ async def test_a_sale_of_bnb_that_is_paid_for_in_bnb_leaves_the_books_exact(
             verdict = await bot.orders.reconcile()
 
             books = bot.orders.books
-            assert (verdict.kind, verdict.message) == (VerdictKind.EXACT, "")
+            assert verdict.kind is VerdictKind.EXACT
+            assert verdict.message.endswith("paid as fees of this bot")
             assert books.oversold == 0
             assert books.flat
             # The rest that cannot be sold pays of the fee what it can, the base that was there before the rest.
             assert books.foreign_fees > 0
             assert await bot.base_at_exchange() == 1 + books.quantity - books.foreign_fees
+
+
+@pytest.fixture
+async def bot(paper: PaperExchange, tmp_path: Path) -> AsyncIterator[BotSide]:
+    """A bot in position on an account that had 0.5 BTC before."""
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db") as side:
+        await side.enter()
+        yield side
+
+
+async def sell_by_hand(bot: BotSide, quantity: Decimal) -> None:
+    order = NewOrder(SYMBOL, "hand-sale", Side.SELL, OrderType.MARKET, quantity)
+    await bot.exchange.place_order(order, bot.exchange.stamp())
+
+
+async def explained(bot: BotSide, message: str) -> Verdict:
+    """The verdict once the user stream told what happened."""
+
+    async def verdict() -> Verdict | None:
+        found = await bot.orders.reconcile()
+        return found if found.message.endswith(message) else None
+
+    found = await until(message, verdict)
+    assert isinstance(found, Verdict)
+    return found
+
+
+async def test_deposits_withdrawals_and_trades_of_others_are_explained_and_no_drift_also_after_a_restart(
+    bot: BotSide, tmp_path: Path
+) -> None:
+    assert bot.paper.server is not None
+    venue = bot.paper.server.venue
+    await bot.paper.deposit(bot.account.uid, BTC="1")
+    venue.exchange.withdraw(bot.account.uid, "BTC", to_units(Decimal("0.3")), venue.now_ms())
+    await sell_by_hand(bot, Decimal("0.2"))
+
+    told = "1.003996 BTC in the account, 1 are not this bot's: 0.7 deposited, 0.2 sold by orders of others"
+    assert (await explained(bot, told)).kind is VerdictKind.EXACT
+    async with bot_side(bot.paper, bot.account, tmp_path / "bot.db", stream=False) as again:
+        verdict = await again.orders.reconcile()
+        assert (verdict.kind, verdict.unexplained) == (VerdictKind.EXACT, Decimal(0))
+        assert verdict.message.endswith(told)
+
+
+async def test_what_moves_while_nobody_listens_is_told_with_its_figures(paper: PaperExchange, tmp_path: Path) -> None:
+    account = await paper.create_account(USDT="10000")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as bot:
+        await paper.deposit(account.uid, BTC="1")
+        verdict = await bot.orders.reconcile()
+
+    assert (verdict.kind, verdict.unexplained) == (VerdictKind.COVERED, Decimal(1))
+    assert verdict.message == "of the 1 BTC in the account, 1 are not this bot's: 1 unexplained"
+
+
+async def test_a_human_takes_the_accounts_word_for_a_position_that_was_sold_by_hand(
+    bot: BotSide, tmp_path: Path
+) -> None:
+    held = bot.orders.books.quantity
+    # Sold below what the position is: others' 0.5 and half of it.
+    await bot.exchange.cancel_list(SYMBOL, bot.leg("sl").order_list_id, "hand-cancel", bot.exchange.stamp())
+    await sell_by_hand(bot, Decimal("0.502"))
+    verdict = await explained(bot, "0.502 sold by orders of others")
+    assert (verdict.kind, verdict.uncovered) == (VerdictKind.DRIFT, True)
+    price = bot.orders.books.average_price
+    assert bot.orders.suggest_correction(price, compared_again=True) is Correction.ADOPT
+
+    adopted = await bot.orders.adopt()
+
+    rest = held - Decimal("0.002")
+    assert (adopted.kind, adopted.message) == (VerdictKind.EXACT, "")
+    assert bot.orders.books.quantity == rest == await bot.base_at_exchange()
+    await bot.tick_until(lambda: bot.orders.protection.state is ProtectionState.PROTECTED)
+    assert bot.leg("sl").quantity == Decimal("0.00199")
+    assert (await bot.orders.adopt()).kind is VerdictKind.EXACT  # once: nothing differs any more
+    async with bot_side(bot.paper, bot.account, tmp_path / "bot.db", stream=False) as again:
+        assert again.orders.books == bot.orders.books
+        assert (await again.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_nothing_is_corrected_while_own_trades_are_missing(paper: PaperExchange, tmp_path: Path) -> None:
+    account = await paper.create_account(USDT="10000")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as bot:
+        for call in ("order_trades", "trades"):
+            bot.faults.always[call] = AmbiguousError("no answer in time")
+        assert (await bot.enter()).outcome is EntryOutcome.UNKNOWN
+        bot.faults.always = {"order_trades": NotFoundError("not readable yet")}
+        with suppress(ExchangeError):
+            verdict = await bot.orders.adopt()
+            assert "its trades sum to" in verdict.message
+        assert bot.orders.books.quantity == 0
+        bot.faults.always.clear()
+        assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_a_fee_whose_asset_has_no_market_is_asked_for_once_and_told(paper: PaperExchange, tmp_path: Path) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as bot:
+        read = bot.exchange.order_trades
+
+        async def in_odd(symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
+            return [replace(fill, commission_asset="ODD") for fill in await read(symbol, order_id, urgent=urgent)]
+
+        bot.exchange.order_trades = in_odd  # type: ignore[method-assign]
+        await bot.enter()
+        for _ in range(3):
+            verdict = await bot.orders.reconcile()
+
+        assert verdict.message.endswith("the profit lacks them; no market tells the price of ODD in USDT")
+        assert bot.faults.calls.count("last_price") + bot.faults.calls.count("candles") == 1

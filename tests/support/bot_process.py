@@ -138,6 +138,10 @@ class BotProcess:
                 return item.status, item.reason
         return "", ""
 
+    def message(self, kind: str) -> str:
+        """What a condition says."""
+        return next((item.message for item in self.status.conditions if item.type == kind), "")
+
     async def follow(self) -> None:
         """Read the stream until it ends."""
         url = f"{self.control_url}/v1/status/stream"

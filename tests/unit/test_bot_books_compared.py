@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from pydantic import TypeAdapter
 
-from support.bot_orders import bot_settings
 from support.order_reports import order_report, trade_fill
 from support.symbol_rules import btcusdt_rules
-from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.clock import ExchangeClock
 from tradingbot.gateway.credentials import CredentialsMissingError, load_credentials
-from tradingbot.gateway.port import OpenGuard
-from tradingbot.model import AccountSnapshot, Balance, Side
+from tradingbot.gateway.port import Exchange
+from tradingbot.model import AccountSnapshot, Balance, BalanceChange, Side
 from tradingbot.orders.tracker import OrderTracker
 from tradingbot.state.balance_reconciler import BalanceReconciler, OrderMismatch, VerdictKind, find_mismatches
+from tradingbot.state.foreign_base import ForeignBase
 from tradingbot.state.ledger import LedgerState, book, fold
 from tradingbot.state.position_validator import Correction, Finding, PositionValidator
 
@@ -28,6 +30,11 @@ def books(*sides: Side) -> LedgerState:
     return fold(fills, "BTC", "USDT", RULES.lot.step)
 
 
+def others(base: str | None, **changes: str) -> ForeignBase:
+    amounts: dict[str, Any] = {name: Decimal(value) for name, value in changes.items()}
+    return ForeignBase(None if base is None else Decimal(base), **amounts)
+
+
 def account(base: str) -> AccountSnapshot:
     balances = {"BTC": Balance(Decimal(base), Decimal(0)), "USDT": Balance(Decimal(100), Decimal(0))}
     return AccountSnapshot("1", True, balances, Decimal(0), Decimal(0), 7)
@@ -36,29 +43,118 @@ def account(base: str) -> AccountSnapshot:
 @pytest.mark.parametrize(
     ("base", "foreign", "held", "mismatch", "kind", "message"),
     [
-        pytest.param("1", Decimal(0), books(Side.BUY), False, VerdictKind.EXACT, "", id="dedicated"),
-        pytest.param("3", Decimal(2), books(Side.BUY), False, VerdictKind.EXACT, "", id="as-much-as-at-the-start"),
-        pytest.param("3", Decimal(0), books(Side.BUY), False, VerdictKind.COVERED, "2 are not", id="shared"),
-        pytest.param("3", None, books(Side.BUY), False, VerdictKind.COVERED, "2 are not", id="start-not-recorded"),
-        pytest.param("0.9", Decimal(0), books(Side.BUY), False, VerdictKind.DRIFT, "holds 0.9", id="too-little"),
-        pytest.param("0", Decimal(0), books(Side.SELL), False, VerdictKind.DRIFT, "never bought", id="oversold"),
-        pytest.param("1", Decimal(0), books(Side.BUY), True, VerdictKind.DRIFT, "sum to 0.5", id="a-missing-fill"),
+        pytest.param("1", others("0"), books(Side.BUY), False, VerdictKind.EXACT, "", id="dedicated"),
+        pytest.param("3", others("2"), books(Side.BUY), False, VerdictKind.EXACT, "", id="as-much-as-at-the-start"),
+        pytest.param(
+            "3", others("0"), books(Side.BUY), False, VerdictKind.COVERED, "2 are not this bot's: 2 unex", id="shared"
+        ),
+        pytest.param("3", others(None), books(Side.BUY), False, VerdictKind.COVERED, "2 are not", id="no-start"),
+        pytest.param(
+            "3", others("0", moved="2"), books(Side.BUY), False, VerdictKind.EXACT, "2 deposited", id="deposit"
+        ),
+        pytest.param(
+            "1", others("2", moved="-2"), books(Side.BUY), False, VerdictKind.EXACT, "2 withdrawn", id="withdrawal"
+        ),
+        pytest.param(
+            "1.5",
+            others("2", traded="-1.5"),
+            books(Side.BUY),
+            False,
+            VerdictKind.EXACT,
+            "1.5 sold by orders of others",
+            id="foreign-sale",
+        ),
+        pytest.param(
+            "1.5",
+            others("0", traded="0.3"),
+            books(Side.BUY),
+            False,
+            VerdictKind.COVERED,
+            "0.3 bought by orders of others, 0.2 unexplained",
+            id="half-explained",
+        ),
+        pytest.param(
+            "1.5",
+            others("1", locked_outside="0.5"),
+            books(Side.BUY),
+            False,
+            VerdictKind.COVERED,
+            "0.5 locked outside",
+            id="locked-outside",
+        ),
+        pytest.param(
+            "0.9",
+            others("0"),
+            books(Side.BUY),
+            False,
+            VerdictKind.DRIFT,
+            "position is 1: -0.1 unexplained",
+            id="too-little",
+        ),
+        pytest.param(
+            "0.9",
+            others("0", moved="-0.1"),
+            books(Side.BUY),
+            False,
+            VerdictKind.DRIFT,
+            "1: 0.1 withdrawn",
+            id="withdrawn-from-the-position",
+        ),
+        pytest.param(
+            "0.99999001",
+            others("0"),
+            books(Side.BUY),
+            False,
+            VerdictKind.COVERED,
+            "too little to be sold",
+            id="dust",
+        ),
+        pytest.param("0.99999", others("0"), books(Side.BUY), False, VerdictKind.DRIFT, "holds", id="no-dust"),
+        pytest.param("0", others("0"), books(Side.SELL), False, VerdictKind.DRIFT, "never bought", id="oversold"),
+        pytest.param("1", others("0"), books(Side.BUY), True, VerdictKind.DRIFT, "sum to 0.5", id="a-missing-fill"),
     ],
 )
-async def test_books_are_exact_covered_or_drifted(  # noqa: PLR0917, a table
-    base: str, foreign: Decimal | None, held: LedgerState, mismatch: bool, kind: VerdictKind, message: str
+def test_books_are_exact_covered_or_drifted(  # noqa: PLR0917, a table
+    base: str, foreign: ForeignBase, held: LedgerState, mismatch: bool, kind: VerdictKind, message: str
 ) -> None:
     mismatches = [OrderMismatch("id", Decimal(1), Decimal("0.5"))] if mismatch else []
-    settings = bot_settings("http://127.0.0.1:1")
-    exchange = BinanceExchange.create(settings.exchange, None, OpenGuard(), lambda: 0.0)  # nothing is asked of it
-    reconciler = BalanceReconciler(exchange, RULES)
-    await exchange.close()
-
-    verdict = reconciler.compare_with_saved_state(account(base), held, mismatches, foreign)
+    verdict = reconciler().compare_with_saved_state(account(base), held, mismatches, foreign)
 
     assert verdict.kind is kind
     assert message in verdict.message
     assert verdict.synced is (kind is not VerdictKind.DRIFT)
+
+
+def test_fees_of_an_asset_without_a_market_are_named() -> None:
+    fill = replace(trade_fill(1), commission=Decimal(1), commission_asset="ODD")
+    held = fold([book(fill, "BTC", "USDT")], "BTC", "USDT", RULES.lot.step)
+
+    verdict = reconciler().compare_with_saved_state(account("1"), held, [], others("0"), {"ODD"})
+
+    assert verdict.kind is VerdictKind.COVERED
+    assert verdict.message.endswith("no market tells the price of ODD in USDT")
+
+
+def test_what_is_known_of_others_survives_a_restart() -> None:
+    known = others("1", traded="-0.25").after_change(BalanceChange("BTC", Decimal("0.5"), False, 7))
+    form = TypeAdapter(ForeignBase)
+
+    assert form.validate_json(form.dump_json(known)) == known
+    assert form.validate_python({"base": "1", "quiet_ms": 5}) == replace(others("1"), quiet_ms=5)  # of older versions
+
+
+def test_adopting_the_account_makes_the_rest_of_it_others() -> None:
+    held = books(Side.BUY)
+    adopted = others(None, moved="5").adopted(held, Decimal("1.25"), 9)
+
+    assert adopted.expected(held) == Decimal("0.25")
+    assert adopted.changes(held) == []
+    assert adopted.next_trade == 9
+
+
+def reconciler() -> BalanceReconciler:
+    """One that asks nobody."""
+    return BalanceReconciler(cast(Exchange, None), RULES)
 
 
 def test_an_order_whose_trades_are_not_all_booked_is_found() -> None:
@@ -94,6 +190,8 @@ def test_a_position_is_judged_and_a_correction_suggested(  # noqa: PLR0917, a ta
     assert validation.findings == findings
     assert validation.valid is (correction in {Correction.NONE, Correction.LEAVE_DUST})
     assert validator.suggest_correction(validation) is correction
+    again = validator.suggest_correction(validation, compared_again=True)
+    assert again is (Correction.ADOPT if correction is Correction.RECONCILE else correction)
 
 
 async def test_the_offset_is_the_median_so_that_one_slow_answer_does_not_matter() -> None:

@@ -192,7 +192,7 @@ class SellingSession:
         self.ended: list[PositionPolicy] = []
         self.entries_quiet = True
         self.protection = ProtectionStatus(ProtectionState.FLAT)
-        self.drifts, self.verdict, self.books_rebuilt = 0, None, False
+        self.drifts, self.differs, self.verdict, self.books_rebuilt = 0, False, None, False
         self.unknown: tuple[str, ...] = ()
         self.exchange_reset = self.two_traders = None
 

@@ -22,6 +22,7 @@ from tradingbot.recovery.safe_mode import Cause, Level, Source
 from tradingbot.session import known_price
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot.state.ledger import RoundTrips
+from tradingbot.state.position_validator import Correction
 from tradingbot_api.bot_http import BotConfig, BotIdentity, Grant
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings
@@ -37,6 +38,7 @@ WELL = Facts(
     connected=True,
     verdict=EXACT,
     verdict_age=1.0,
+    correction=Correction.NONE,
     capital_problem=None,
     breaker=CLOSED,
     protection=ProtectionStatus(ProtectionState.FLAT),
@@ -257,3 +259,20 @@ def trips(returns: list[Decimal]) -> RoundTrips:
 )
 def test_a_price_that_comes_no_more_is_not_told(book: BookTicker | None, now: float, expected: Decimal | None) -> None:
     assert known_price(book, Decimal(99), 0.0, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("correction", "advice"),
+    [
+        pytest.param(Correction.RECONCILE, "compared again", id="first-look"),
+        pytest.param(Correction.ADOPT, "tradingbot.dev/clear=untrusted-books", id="for-people"),
+    ],
+)
+def test_books_that_differ_say_what_would_correct_them(correction: Correction, advice: str) -> None:
+    drift = replace(EXACT, kind=VerdictKind.DRIFT, message="1 BTC short")
+    synced = next(
+        one for one in judge(replace(WELL, verdict=drift, correction=correction)) if one.type == "BalanceSynced"
+    )
+
+    assert synced.message.startswith("1 BTC short; ")
+    assert advice in synced.message

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradingbot.model import Side, TradeFill
-from tradingbot.state.ledger import BookedFill, LedgerState, RoundTrips, book, extend, fold
+from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, RoundTrips, book, extend, fold
 
 DUST = Decimal("0.00001")
 
@@ -122,6 +122,42 @@ def test_books_cannot_be_extended_by_a_trade_that_is_not_later() -> None:
 
     with pytest.raises(ValueError, match="fold all fills"):
         extend(books, [BookedFill(fill(5, Side.BUY, "1", "100"), Decimal(0))])
+
+
+def corrected(*fills: TradeFill, quantity: str, after: int) -> LedgerState:
+    correction = CorrectionFill(after, 2_000, Decimal(quantity), Decimal(150))
+    return extend(folded(), [book(one, "BTC", "USDT") for one in fills], [correction])
+
+
+def test_a_correction_takes_what_is_not_there_out_of_the_books_at_its_price() -> None:
+    books = corrected(fill(1, Side.BUY, "2", "100"), quantity="0.5", after=1)
+
+    assert (books.quantity, books.cost, books.gross_realized) == (Decimal("1.5"), 150, 25)
+    assert (books.fills, books.last_trade_id) == (1, 1)
+    books = extend(books, [book(fill(2, Side.SELL, "1.5", "110"), "BTC", "USDT")])
+    assert (books.round_trips.total, books.realized) == (1, 40)
+
+
+def test_a_correction_settles_what_was_oversold_until_then() -> None:
+    assert corrected(fill(1, Side.SELL, "1", "100"), quantity="0", after=1).oversold == 0
+    assert corrected(fill(1, Side.BUY, "1", "1"), fill(2, Side.SELL, "2", "1"), quantity="0", after=1).oversold == 1
+
+
+def test_a_sale_that_was_missed_and_corrected_is_not_taken_twice_when_it_comes() -> None:
+    bought, sold = fill(1, Side.BUY, "2", "100"), fill(2, Side.SELL, "2", "150")
+
+    missed = corrected(bought, quantity="2", after=1)
+    assert missed.flat
+    came = corrected(bought, sold, quantity="2", after=2)
+    assert (came.quantity, came.oversold, came.realized) == (0, 0, missed.realized)
+
+
+def test_books_that_have_a_correction_do_not_take_it_again() -> None:
+    first, second = fill(1, Side.BUY, "2", "100"), fill(3, Side.BUY, "1", "100")
+    corrections = [CorrectionFill(1, 2_000, Decimal("0.5"), Decimal(150))]
+    kept = extend(folded(), [book(first, "BTC", "USDT")], corrections)
+
+    assert extend(kept, [book(second, "BTC", "USDT")], corrections).quantity == Decimal("2.5")
 
 
 quantities = st.decimals(min_value="0.00001", max_value="10", places=5)

@@ -12,6 +12,7 @@ import pytest
 
 from tradingbot.gateway import payloads
 from tradingbot.model import (
+    BalanceChange,
     BalancesUpdate,
     ListStatus,
     ListUpdate,
@@ -137,8 +138,15 @@ def test_list_and_balance_events_are_read() -> None:
     assert balances.balances["ETH"].free == 10000
 
 
+@pytest.mark.parametrize("kind", ["balanceUpdate", "externalLockUpdate"])
+def test_money_that_moves_besides_trades_is_read(kind: str) -> None:
+    event = payloads.user_event({"e": kind, "E": 7, "a": "BTC", "d": "-0.50000000", "T": 6})
+
+    assert event == BalanceChange("BTC", Decimal("-0.5"), kind == "externalLockUpdate", 7)
+
+
 def test_events_that_the_bot_has_no_use_for_are_passed_over() -> None:
-    assert payloads.user_event({"e": "balanceUpdate"}) is None
+    assert payloads.user_event({"e": "eventStreamTerminated"}) is None
 
 
 def test_market_streams_are_read() -> None:

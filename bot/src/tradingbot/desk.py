@@ -44,6 +44,7 @@ from tradingbot.risk.drawdown import DrawdownTracker
 from tradingbot.risk.risk_manager import Refusal, RiskManager
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import Session
+from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError
 from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
 from tradingbot_api.conditions import Reason
@@ -176,10 +177,8 @@ class Desk:
 
     def _refresh_books(self, session: Session | None, now: datetime) -> None:
         safe = self.safe_mode
-        drifts = session.drifts if session else 0
-        # Once may be a fill on its way; twice is a difference.
-        level = Level.REDUCE_ONLY if drifts > 1 and session and _uncovered(session) else Level.NO_NEW_ENTRIES
-        safe.set(drifts > 0, UNTRUSTED_BOOKS, since=now, level=level)
+        level = Level.REDUCE_ONLY if session and session.differs and _uncovered(session) else Level.NO_NEW_ENTRIES
+        safe.set(bool(session and session.drifts), UNTRUSTED_BOOKS, since=now, level=level)
         safe.set(bool(session and session.manager.unknown), UNKNOWN_ORDER, since=now)
         if (
             session
@@ -236,6 +235,7 @@ class Desk:
             connected=session is not None,
             verdict=session.verdict if session else None,
             verdict_age=session.verdict_age if session else None,
+            correction=session.suggest_correction() if session else Correction.NONE,
             capital_problem=session.capital_problem() if session else None,
             breaker=self.panel.snapshot(),
             protection=session.manager.protection if session else None,
@@ -249,6 +249,9 @@ class Desk:
         for cause in causes:
             if cause == ANNOTATION.id and self.pod_wish:
                 self.log.warning("not cleared: the pod still has the annotation", cause=cause)
+            elif cause == UNTRUSTED_BOOKS.id:
+                if self.session is None or not self.session.adopt():
+                    self.log.warning("not cleared: books and account were not found to differ", cause=cause)
             elif self.safe_mode.clear(cause):
                 self.log.info("cause cleared by a human", cause=cause)
                 if cause == DRAWDOWN.id:
@@ -341,4 +344,4 @@ async def _restore(store: Store, name: str, restore: Callable[[Any], None], fact
 
 
 def _uncovered(session: Session) -> bool:
-    return session.verdict is not None and session.verdict.drift < 0
+    return session.verdict is not None and session.verdict.uncovered

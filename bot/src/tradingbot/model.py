@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+NO_ORDER: Final = -1
+"""`order_id` of a fill that no order made."""
 NO_LIST: Final = -1
 """`order_list_id` of an order that belongs to no list."""
 
@@ -307,4 +309,17 @@ class BalancesUpdate:
     event_ms: int
 
 
-UserEvent = OrderUpdate | ListUpdate | BalancesUpdate
+@dataclass(frozen=True, slots=True)
+class BalanceChange:
+    """balanceUpdate: an asset came (above 0: deposit, transfer) or went (below 0: withdrawal) besides trades.
+
+    With `outside_lock` externalLockUpdate: something that is no order of the account locked it, or let it go (below 0).
+    """
+
+    asset: str
+    amount: Decimal
+    outside_lock: bool
+    event_ms: int
+
+
+UserEvent = OrderUpdate | ListUpdate | BalancesUpdate | BalanceChange

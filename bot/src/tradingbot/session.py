@@ -23,7 +23,7 @@ from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, Rejected
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.gateway.streams import StreamName, Streams
-from tradingbot.model import AccountSnapshot, Balance, BalancesUpdate, BookTicker, Candle, SymbolRules
+from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
@@ -36,6 +36,7 @@ from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level, SafeMode
 from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
 from tradingbot.state.balance_reconciler import Verdict
+from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError, StoreFailedError
 from tradingbot_api.base import canonical
 from tradingbot_api.conditions import Reason
@@ -164,6 +165,7 @@ class Session:
         """Reconnects of the streams, and how many of them the last comparison of the books came after."""
         self._ask_now = asyncio.Event()
         self._refused_before: Problem | None = None
+        self._adopting = False
         self._flatten_after = 0.0
         self._acting = asyncio.Lock()
         self._log = structlog.get_logger("session").bind(symbol=settings.symbol)
@@ -340,6 +342,24 @@ class Session:
         """Compare the books soon."""
         self._reconcile_now.set()
 
+    def adopt(self) -> bool:
+        """A human takes the account's word for the position; False where books and account do not differ for sure."""
+        if not self.differs:
+            return False
+        self._adopting = True
+        self.doubt()
+        return True
+
+    @property
+    def differs(self) -> bool:
+        """Whether the account was found twice to differ from the books: once may be a fill on its way."""
+        return self.drifts > 1
+
+    def suggest_correction(self) -> Correction:
+        """What would make the position right."""
+        price = self.price or self.manager.books.average_price
+        return self.manager.suggest_correction(price, compared_again=self.differs)
+
     def strategy_changed(self) -> None:
         """The strategy's settings changed: make it anew."""
         self._wake_decider()
@@ -353,6 +373,8 @@ class Session:
                 if isinstance(event, BalancesUpdate) and event.event_ms >= self._balances_ms:
                     self._balances_ms = event.event_ms  # an older one comes late over a connection that is replaced
                     self._balances.update(event.balances)
+                elif isinstance(event, BalanceChange):
+                    self.doubt()
                 await self.manager.on_user_event(event)
             if batch.reconnected:
                 # There is no replay: what happened meanwhile is read by REST.
@@ -602,6 +624,11 @@ class Session:
             wait, reconnects = RECONCILE_SECONDS, self._reconnects
             try:
                 verdict = await self.manager.reconcile()
+                if self._adopting:
+                    self._adopting = False
+                    with suppress(StoreFailedError):  # entries stop; a human clears it again
+                        verdict = await self.manager.adopt()
+                        self._log.warning("a human took the account's word", verdict=verdict.kind.value)
             except AuthRejectedError:
                 raise
             except ExchangeError as error:

@@ -292,13 +292,13 @@ class BinanceExchange:
             found += [_parse(payloads.trade, row) for row in rows]
         return found
 
-    async def trades(self, symbol: str, *, from_id: int, urgent: bool = False) -> list[TradeFill]:
-        """GET myTrades from a trade id on, paged."""
+    async def trades(self, symbol: str, *, from_id: int | None, urgent: bool = False) -> list[TradeFill]:
+        """GET myTrades from a trade id on, paged; one page of the newest with None."""
         found: list[TradeFill] = []
         while True:
             rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE)
             found += [_parse(payloads.trade, row) for row in rows]
-            if len(rows) < PAGE:
+            if len(rows) < PAGE or from_id is None:
                 return found
             from_id = found[-1].trade_id + 1
 

@@ -15,6 +15,7 @@ from tradingbot.model import (
     NO_LIST,
     AccountSnapshot,
     Balance,
+    BalanceChange,
     BalancesUpdate,
     BookTicker,
     Candle,
@@ -280,6 +281,8 @@ def user_event(data: Json) -> UserEvent | None:
                 balances={item["a"]: Balance(Decimal(item["f"]), Decimal(item["l"])) for item in data["B"]},
                 event_ms=int(data["E"]),
             )
+        case "balanceUpdate" | "externalLockUpdate" as kind:
+            return BalanceChange(data["a"], Decimal(data["d"]), kind == "externalLockUpdate", int(data["E"]))
         case _:
             return None
 

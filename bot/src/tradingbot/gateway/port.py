@@ -254,8 +254,8 @@ class Exchange(Protocol):
         """The trades of one order."""
         ...
 
-    async def trades(self, symbol: str, *, from_id: int, urgent: bool = False) -> list[TradeFill]:
-        """The account's trades on the symbol from trade id `from_id` on, paged."""
+    async def trades(self, symbol: str, *, from_id: int | None, urgent: bool = False) -> list[TradeFill]:
+        """The account's trades on the symbol from trade id `from_id` on, paged; the newest 1000 at most with None."""
         ...
 
     async def close(self) -> None:

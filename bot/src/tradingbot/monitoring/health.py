@@ -11,6 +11,8 @@ from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot, BreakerState
 from tradingbot.recovery.safe_mode import Cause
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
+from tradingbot.state.position_validator import Correction
+from tradingbot_api import names
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import Condition
 
@@ -22,6 +24,14 @@ VERDICT_LIFE_SECONDS: Final = 180.0
 """The books count as compared for three periods of the reconciliation."""
 ORDERS_LIFE_SECONDS: Final = VERDICT_LIFE_SECONDS
 """What is open at the exchange is known for as long."""
+ADVICE: Final = {
+    Correction.NONE: "",
+    Correction.LEAVE_DUST: "",
+    Correction.PROTECT: "",
+    Correction.RECONCILE: "; the account is compared again",
+    Correction.ADOPT: f"; put it back, or take the account's word: annotate {names.CLEAR_ANNOTATION}=untrusted-books",
+}
+"""What is said of a suggested correction; the bot makes those without a word itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class Facts:
     connected: bool
     verdict: Verdict | None
     verdict_age: float | None
+    correction: Correction
     capital_problem: Problem | None
     breaker: BreakerSnapshot
     protection: ProtectionStatus | None
@@ -96,7 +107,7 @@ def _balance_synced(facts: Facts) -> Condition:
     if age > VERDICT_LIFE_SECONDS:
         return _condition(kind, UNKNOWN, Reason.NOT_RECONCILED, "the account could not be read for three minutes")
     if verdict.kind is VerdictKind.DRIFT:
-        return _condition(kind, FALSE, Reason.DRIFT, verdict.message)
+        return _condition(kind, FALSE, Reason.DRIFT, f"{verdict.message}{ADVICE[facts.correction]}")
     reason = Reason.EXACT if verdict.kind is VerdictKind.EXACT else Reason.COVERED
     return _condition(kind, TRUE, reason, verdict.message)
 

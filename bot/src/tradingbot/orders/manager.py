@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
-from typing import Final, NotRequired, TypeVar
+from typing import Final, TypeVar
 
 import structlog
-from typing_extensions import TypedDict
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import (
@@ -23,10 +23,12 @@ from tradingbot.gateway.errors import (
     OrderArchivedError,
     RateLimitedError,
     RejectedError,
+    UnknownSymbolError,
 )
 from tradingbot.gateway.port import Exchange, NewOco, NewOrder, NewOtoco, NewProtection, Stamp
 from tradingbot.model import (
     NO_LIST,
+    BalanceChange,
     BalancesUpdate,
     ListUpdate,
     OrderListReport,
@@ -70,8 +72,9 @@ from tradingbot.orders.types import (
 from tradingbot.recovery.fence import LAST_SEQUENCE, ClientIds, Purpose, parse, propose_incarnation
 from tradingbot.recovery.retry import retry_read, retryable
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
-from tradingbot.state.ledger import BookedFill, LedgerState, book, extend, fold
-from tradingbot.state.position_validator import PositionValidator, Validation
+from tradingbot.state.foreign_base import ForeignBase
+from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold
+from tradingbot.state.position_validator import Correction, PositionValidator, Validation
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
 from tradingbot_api.base import canonical
@@ -122,17 +125,8 @@ CHECKPOINT: Final = "checkpoint"
 CHECKPOINT_FILLS: Final = 100
 """The checkpoint moves over so many fills at once."""
 FOREIGN_BASE: Final = "foreign_base"
+CORRECTIONS: Final = "corrections"
 ACCOUNT_UID: Final = "account_uid"
-
-
-class ForeignBase(TypedDict):
-    """Base in the account that was not the bot's at its first start; None where its orders were there before its store.
-
-    `quiet_ms` is the exchange time until which it may still execute what a former process sent.
-    """
-
-    base: Decimal | None
-    quiet_ms: NotRequired[int]
 
 
 class OrderManager:
@@ -194,11 +188,17 @@ class OrderManager:
         self._checkpoint = self._no_books()
         """The books of all fills before them, which only the store has."""
         self._books = self._checkpoint
+        self._corrections: list[CorrectionFill] = []
         self._highest_order_id = 0
         self._listed_id, self._listed_ms = 0, 0
         self._unlisted = False
         """An order of this bot's key that another process made, or books that differ, say that more may be unknown."""
-        self._foreign_base: Decimal | None = None
+        self._foreign_base = ForeignBase(None)
+        self._balance_changes: deque[BalanceChange] = deque(maxlen=100)
+        self._looked_for: Decimal | None = None
+        """The unexplained base for which trades of others were looked at."""
+        self._priceless: set[str] = set()
+        """Assets of fees that have no market against the quote, as far as this process asked."""
         self._foreign: dict[str, OrderReport] = {}
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
@@ -347,14 +347,19 @@ class OrderManager:
 
     def validate(self, price: Decimal) -> Validation:
         """Whether the position is covered by the account (as last compared), protected, and more than dust."""
-        drift = Decimal(0) if self._verdict is None else self._verdict.drift
+        # What the account lacks is tolerated where it is too little to be sold.
+        lacks = -self._verdict.drift if self._verdict is not None and self._verdict.uncovered else Decimal(0)
         return self._validator.validate_position(
             self._books.quantity,
             price,
-            account_total=self._books.quantity + drift,
+            account_total=self._books.quantity - lacks,
             protected=self._protection.state is not ProtectionState.UNPROTECTED,
             oversold=self._books.oversold,
         )
+
+    def suggest_correction(self, price: Decimal, *, compared_again: bool) -> Correction:
+        """What would make the position right."""
+        return self._validator.suggest_correction(self.validate(price), compared_again=compared_again)
 
     # --- life cycle ---
 
@@ -385,7 +390,8 @@ class OrderManager:
             self._checkpoint = replace(checkpoint, dust_limit=filters.dust_limit(self._rules))
         fills = await self._store.fills(after=self._checkpoint.last_trade_id)
         self._fills = {booked.fill.trade_id: booked for booked in fills}
-        self._books = extend(self._checkpoint, fills)
+        self._corrections = await self._store.get(CORRECTIONS, list[CorrectionFill]) or []
+        self._books = self._extended(fills)
         await self._look_for_reset()
         open_intents = await self._store.open_intents()
         self.audit.restore(self._tracker, open_intents)
@@ -410,15 +416,15 @@ class OrderManager:
         self._ids.incarnation = incarnation
         if recorded is None and own:
             # Committed before the orders are: however this start ends, the next one knows it too.
-            recorded = {"base": None, "quiet_ms": self._quiet_ms()}
+            recorded = ForeignBase(None, self._quiet_ms())
             await self._note(FOREIGN_BASE, recorded)
             lines.append(f"the store was new, {len(own)} own orders found at the exchange: books made from its trades")
-        rebuilt = recorded is not None and recorded["base"] is None
+        rebuilt = recorded is not None and recorded.base is None
         if lost:
             lines.append("rows of the store could not be read: all orders were read from the exchange")
             self._former_ms = self._quiet_ms()
-        elif recorded is not None and recorded.get("quiet_ms", 0) > read_ms:
-            self._former_ms = recorded["quiet_ms"]
+        elif recorded is not None and recorded.quiet_ms > read_ms:
+            self._former_ms = recorded.quiet_ms
         await self._absorb(own)
         for intent in open_intents:
             # The process that sent it is gone; SENDING and UNKNOWN are the same to the next one.
@@ -430,9 +436,10 @@ class OrderManager:
         if recorded is None:
             # What is held before the first order is not this bot's.
             account = await self._exchange.account(urgent=True)
-            recorded = {"base": account.balance(self._rules.base_asset).total}
-            await self._note(FOREIGN_BASE, {"base": format(recorded["base"], "f")})
-        self._foreign_base = recorded["base"]
+            total = account.balance(self._rules.base_asset).total
+            recorded = ForeignBase(total, next_trade=await self._next_trade())
+            await self._note(FOREIGN_BASE, recorded)
+        self._foreign_base = recorded
         await self._tidy(lines)
         self._update_protection()
         await self._repair()
@@ -464,6 +471,33 @@ class OrderManager:
             for client_id in self._tracker.cleanup_old_orders(self._exchange.exchange_ms(), keep=keep):
                 self._log.debug("order forgotten", client_order_id=client_id)
             await self._move_checkpoint()
+            return await self._compare()
+
+    async def adopt(self) -> Verdict:
+        """A human takes the account's word: what it lacks of the position leaves the books at the best bid.
+
+        Nothing is corrected while an outcome is unknown or trades are missing. ExchangeError, StoreFailedError.
+        """
+        async with self._lock:
+            verdict = await self._compare()
+            if verdict.synced or self._intents or self._missing_fills():
+                return verdict
+            if self._two_traders is not None or self._exchange_reset is not None:
+                return verdict
+            next_trade = await self._next_trade()
+            correction = CorrectionFill(
+                after_trade_id=max(self._books.last_trade_id, next_trade - 1),  # a fill that was missed comes before it
+                time_ms=self._exchange.exchange_ms(),
+                quantity=max(-verdict.drift, Decimal(0)),
+                price=await self._bid() or self._books.average_price,
+            )
+            corrections = [*self._corrections, correction]
+            books = extend(self._checkpoint, self._fills.values(), corrections)
+            foreign = self._foreign_base.adopted(books, verdict.base.total, next_trade)
+            await self._store.put_all({CORRECTIONS: corrections, FOREIGN_BASE: foreign})
+            self._corrections, self._books, self._foreign_base = corrections, books, foreign
+            self._update_protection()
+            self._tell(OrdersEventKind.BOOKS_CHANGED, "correction", correction.quantity, correction.price)
             return await self._compare()
 
     async def tick(self) -> None:
@@ -521,9 +555,19 @@ class OrderManager:
         """Take an event of the user stream."""
         if isinstance(event, BalancesUpdate | ListUpdate):
             return  # orders and fills come as order updates; balances are compared by `reconcile`
+        if isinstance(event, BalanceChange):
+            await self._take_change(event)
+            return
         await self._on_order_update(event)
         if not self._lock.locked():
             self._update_protection(certain=False)
+
+    async def _take_change(self, event: BalanceChange) -> None:
+        """Remember base that came or went besides trades; two streams may tell it, while one takes over."""
+        if event.asset == self._rules.base_asset and event not in self._balance_changes:
+            self._balance_changes.append(event)
+            self._foreign_base = self._foreign_base.after_change(event)
+            await self._note(FOREIGN_BASE, self._foreign_base)
 
     async def _on_order_update(self, event: OrderUpdate) -> None:
         report = event.report
@@ -1484,7 +1528,7 @@ class OrderManager:
                 continue
             late = trade_id <= self._books.last_trade_id
             self._fills[trade_id] = item
-            self._books = extend(self._checkpoint, self._fills.values()) if late else extend(self._books, [item])
+            self._books = self._extended() if late else extend(self._books, [item])
             booked.append(item)
             self.audit.fill(item, self._tracker.get(client_id))
         if orders or booked:
@@ -1501,11 +1545,12 @@ class OrderManager:
             return known
         if fill.commission == 0 or fill.commission_asset in {base, quote}:
             return book(fill, base, quote)
-        try:
-            price = await self._exchange.last_price(f"{fill.commission_asset}{quote}")
-        except ExchangeError as error:
-            self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
-            return book(fill, base, quote)
+        price = None
+        if fill.commission_asset not in self._priceless:
+            try:
+                price = await self._exchange.last_price(f"{fill.commission_asset}{quote}")
+            except ExchangeError as error:
+                self._without_value(fill, error)
         return book(fill, base, quote, price)
 
     async def _value_fees(self) -> None:
@@ -1513,18 +1558,23 @@ class OrderManager:
         valued: list[BookedFill] = []
         for booked in [item for item in self._fills.values() if item.fee_value is None]:
             fill, quote = booked.fill, self._rules.quote_asset
+            if fill.commission_asset in self._priceless:
+                continue
             try:
                 candles = await self._exchange.candles(
                     f"{fill.commission_asset}{quote}", "1m", limit=1, start_ms=fill.time_ms - fill.time_ms % 60_000
                 )
+            except UnknownSymbolError as error:
+                self._without_value(fill, error)
+                continue
             except ExchangeError as error:
-                self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
+                self._without_value(fill, error)
                 break
             if candles:
                 valued.append(book(fill, self._rules.base_asset, quote, candles[0].close))
         if valued:
             self._fills |= {item.fill.trade_id: item for item in valued}
-            self._books = extend(self._checkpoint, self._fills.values())
+            self._books = self._extended()
             await self._record([], valued)
 
     def _no_books(self) -> LedgerState:
@@ -1541,7 +1591,8 @@ class OrderManager:
         old = [booked for trade_id, booked in self._fills.items() if trade_id < first]
         if len(old) < CHECKPOINT_FILLS:
             return
-        checkpoint = extend(self._checkpoint, old)
+        corrections = [one for one in self._corrections if one.after_trade_id < first]
+        checkpoint = extend(self._checkpoint, old, corrections)
         with suppress(StoreFailedError):  # all of them stay
             await self._store.put(CHECKPOINT, checkpoint)
             self._checkpoint = checkpoint
@@ -1552,7 +1603,17 @@ class OrderManager:
         """A fill from before the checkpoint is met again: all are needed to know whether it is in the books."""
         stored = {booked.fill.trade_id: booked for booked in await self._store.fills()}
         self._fills, self._checkpoint = stored | self._fills, self._no_books()
-        self._books = extend(self._checkpoint, self._fills.values())
+        self._books = self._extended()
+
+    def _extended(self, fills: Iterable[BookedFill] | None = None) -> LedgerState:
+        """The checkpoint with the fills after it, and what people corrected."""
+        return extend(self._checkpoint, self._fills.values() if fills is None else fills, self._corrections)
+
+    def _without_value(self, fill: TradeFill, error: ExchangeError) -> None:
+        """An asset without a market is asked for once in a connection: it would be asked for ever."""
+        if isinstance(error, UnknownSymbolError):
+            self._priceless.add(fill.commission_asset)
+        self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
 
     async def _record(self, orders: Iterable[TrackedOrder], fills: Iterable[BookedFill]) -> None:
         try:
@@ -1599,12 +1660,18 @@ class OrderManager:
         """Compare with the account; a fill between two reads is no drift, so a difference is looked at again."""
         for attempt in range(VERDICT_ATTEMPTS):
             booked = [(order, self._booked(order)) for order in self._tracker]
-            verdict = await self._reconciler.reconcile_position(booked, self._books, self._foreign_base)
+            verdict = await self._reconciler.reconcile_position(
+                booked, self._books, self._foreign_base, self._priceless
+            )
             if self._exchange_reset is not None:
                 verdict = replace(verdict, kind=VerdictKind.DRIFT, message=self._exchange_reset)
                 break
+            if verdict.kind is VerdictKind.EXACT:
+                self._foreign_base = self._foreign_base.looked_until(self._books.last_trade_id)
             if verdict.kind is VerdictKind.EXACT or attempt == VERDICT_ATTEMPTS - 1:
                 break
+            if verdict.unexplained and await self._look_at_trades_of_others(verdict.unexplained):
+                continue
             if (
                 verdict.kind is VerdictKind.COVERED
                 and self._verdict is not None
@@ -1617,6 +1684,36 @@ class OrderManager:
             await self._collect_fills()
         self._verdict = verdict
         return verdict
+
+    async def _next_trade(self) -> int:
+        """A trade id above that of every trade of the account on the symbol."""
+        newest = await self._exchange.trades(self._rules.symbol, from_id=None)
+        return max((fill.trade_id + 1 for fill in newest), default=0)
+
+    async def _look_at_trades_of_others(self, unexplained: Decimal) -> bool:
+        """Look once at what may explain that much base; True where something was found."""
+        if unexplained == self._looked_for:
+            return False
+        self._looked_for = unexplained
+        symbol, base_asset = self._rules.symbol, self._rules.base_asset
+        first = self._foreign_base.next_trade
+        if first is None:  # an older version recorded the start: all that is known to come after it are own trades
+            first = min(self._fills, default=None)
+        trades = [] if first is None else await self._exchange.trades(symbol, from_id=first)
+        if not trades:
+            return False
+        booked = self._fills.keys() | {
+            item.fill.trade_id for item in await self._store.fills(after=trades[0].trade_id - 1)
+        }
+        foreign = [fill for fill in trades if fill.trade_id not in booked]
+        if foreign:
+            await self._list_orders()  # one of our own that nobody told of is no trade of others
+            await self._collect_fills()
+        own = {order.order_id for order in self._tracker}
+        foreign = [fill for fill in foreign if fill.order_id not in own]
+        self._foreign_base = self._foreign_base.after_trades(foreign, trades[-1].trade_id + 1, base_asset)
+        await self._note(FOREIGN_BASE, self._foreign_base)
+        return bool(foreign)
 
     def _tell(
         self, kind: OrdersEventKind, message: str, quantity: Decimal = Decimal(0), price: Decimal = Decimal(0)

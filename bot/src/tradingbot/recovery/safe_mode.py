@@ -90,7 +90,8 @@ UNTRUSTED_BOOKS: Final = CauseKind(
     "untrusted-books",
     Source.BOT,
     Reason.UNTRUSTED_BOOKS,
-    "ends when the books agree with the account again",
+    "ends when the books agree with the account again; where it cannot come back, take the account's word: "
+    + _cleared_by_hand("untrusted-books"),
     (Level.NO_NEW_ENTRIES, Level.REDUCE_ONLY),
 )
 UNKNOWN_ORDER: Final = CauseKind(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from tradingbot.gateway import filters
 from tradingbot.gateway.port import Exchange
 from tradingbot.model import AccountSnapshot, Balance, SymbolRules
 from tradingbot.orders.types import TrackedOrder
+from tradingbot.state.foreign_base import ForeignBase
 from tradingbot.state.ledger import LedgerState
 from tradingbot_api.base import canonical
 
@@ -18,15 +20,18 @@ class VerdictKind(StrEnum):
     """How far the books agree with the exchange."""
 
     EXACT = "Exact"
-    """Own trades sum to own orders, and the account's base equals what it was at the start plus the position."""
+    """Own trades sum to own orders, and the account's base is the position and what is known of others' base."""
     COVERED = "Covered"
-    """Own trades sum to own orders, and the account holds at least the position."""
+    """Own trades sum to own orders, and the account holds the position, all but what could not be sold alone."""
     DRIFT = "Drift"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of one comparison. `drift` = account base (free + locked) - position, in base."""
+    """Outcome of one comparison. `drift` = account base (free + locked) - position, in base.
+
+    `unexplained` is what of it nothing is known of; None where the start of the books is not known.
+    """
 
     kind: VerdictKind
     base: Balance
@@ -35,6 +40,9 @@ class Verdict:
     drift: Decimal
     time_ms: int
     message: str = ""
+    unexplained: Decimal | None = None
+    uncovered: bool = False
+    """The account lacks so much of the position that it could be sold alone."""
 
     @property
     def synced(self) -> bool:
@@ -68,14 +76,23 @@ class BalanceReconciler:
         account: AccountSnapshot,
         books: LedgerState,
         mismatches: list[OrderMismatch],
-        foreign_base: Decimal | None,
+        foreign: ForeignBase,
+        priceless: Collection[str] = (),
     ) -> Verdict:
-        """Judge the books. `foreign_base` is the base asset that was not the bot's at the first start, if recorded."""
+        """Judge the books; `priceless` are assets of fees that have no market against the quote."""
         base = account.balance(self._rules.base_asset)
         quote = account.balance(self._rules.quote_asset)
         position = books.quantity
-        drift = base.total - position
+        drift, expected = base.total - position, foreign.expected(books)
+        unexplained = None if expected is None else drift - expected
+        uncovered = -drift >= filters.dust_limit(self._rules)
         asset, held = books.base_asset, canonical(base.total)
+        known = foreign.changes(books)
+        if foreign.locked_outside:
+            known.append(f"{canonical(foreign.locked_outside)} locked outside of spot trading")
+        if unexplained:
+            known.append(f"{canonical(unexplained)} unexplained")
+        why = f": {', '.join(known)}" if known else ""
         kind, message = VerdictKind.DRIFT, ""
         if mismatches:
             first = mismatches[0]
@@ -83,24 +100,32 @@ class BalanceReconciler:
             message = f"order {first.client_order_id}: {executed} executed, its trades sum to {booked}"
         elif books.oversold > 0:
             message = f"{canonical(books.oversold)} {asset} sold that this bot never bought"
+        elif uncovered:
+            message = f"the account holds {held} {asset}, the position is {canonical(position)}{why}"
         elif drift < 0:
-            message = f"the account holds {held} {asset}, the position is {canonical(position)}"
+            kind = VerdictKind.COVERED
+            message = f"{canonical(-drift)} {asset} of the position are not there, too little to be sold{why}"
         elif books.unvalued_fees:
             kind = VerdictKind.COVERED
             message = f"{books.unvalued_fees} fees have no value in {books.quote_asset} yet: the profit lacks them"
-        elif foreign_base is not None and drift == foreign_base - books.foreign_fees:
-            kind = VerdictKind.EXACT
+            if priceless:
+                message += f"; no market tells the price of {', '.join(sorted(priceless))} in {books.quote_asset}"
         else:
-            kind = VerdictKind.COVERED
-            message = f"of the {held} {asset} in the account, {canonical(drift)} are not this bot's"
-        return Verdict(kind, base, quote, position, drift, account.time_ms, message)
+            kind = VerdictKind.EXACT if unexplained == 0 else VerdictKind.COVERED
+            if kind is VerdictKind.COVERED or known:
+                message = f"of the {held} {asset} in the account, {canonical(drift)} are not this bot's{why}"
+        return Verdict(kind, base, quote, position, drift, account.time_ms, message, unexplained, uncovered)
 
     async def reconcile_position(
-        self, booked: Iterable[tuple[TrackedOrder, Decimal]], books: LedgerState, foreign_base: Decimal | None
+        self,
+        booked: Iterable[tuple[TrackedOrder, Decimal]],
+        books: LedgerState,
+        foreign: ForeignBase,
+        priceless: Collection[str] = (),
     ) -> Verdict:
         """Read the account and judge; `booked` gives each own order with the sum of its fills in the books."""
         account, _, _ = await self.get_real_balances()
-        return self.compare_with_saved_state(account, books, find_mismatches(booked), foreign_base)
+        return self.compare_with_saved_state(account, books, find_mismatches(booked), foreign, priceless)
 
 
 def find_mismatches(booked: Iterable[tuple[TrackedOrder, Decimal]]) -> list[OrderMismatch]:

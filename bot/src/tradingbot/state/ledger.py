@@ -6,12 +6,12 @@ The average price is derived for display only. A fee counts when it is paid, val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 from typing import Final
 
-from tradingbot.model import Side, TradeFill
+from tradingbot.model import NO_ORDER, Side, TradeFill
 
 # 60 digits hold any product of two exchange numbers; Inexact is trapped, so a figure is exact or an error.
 EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
@@ -25,6 +25,19 @@ class BookedFill:
 
     fill: TradeFill
     fee_value: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionFill:
+    """Base that a human took out of the books, for the account has it no more: it counts as sold at `price` (quote).
+
+    It comes after the fill `after_trade_id`, and settles what was oversold until then.
+    """
+
+    after_trade_id: int
+    time_ms: int
+    quantity: Decimal
+    price: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,7 @@ class LedgerState:
     open_pnl: Decimal = Decimal(0)
     """Realised less fees of the round trip that is still open."""
     open_turnover: Decimal = Decimal(0)
+    corrections: int = 0
 
     @property
     def quantity(self) -> Decimal:
@@ -139,14 +153,39 @@ def fold(fills: Iterable[BookedFill], base_asset: str, quote_asset: str, dust_li
     return extend(LedgerState(base_asset, quote_asset, dust_limit), fills)
 
 
-def extend(state: LedgerState, fills: Iterable[BookedFill]) -> LedgerState:
-    """The books after more fills, each of a greater trade id than any before; ValueError where one is not."""
+def extend(state: LedgerState, fills: Iterable[BookedFill], corrections: Sequence[CorrectionFill] = ()) -> LedgerState:
+    """The books after more fills, each of a greater trade id than any before; ValueError where one is not.
+
+    `corrections` are all that were made so far, in order; those that the books have already stay as they are.
+    """
     unique = {(booked.fill.symbol, booked.fill.trade_id): booked for booked in fills}
+    pending = list(corrections[state.corrections :])
     for (_, trade_id), booked in sorted(unique.items(), key=lambda item: item[0]):
         if trade_id <= state.last_trade_id:
             raise ValueError(f"trade {trade_id} is not after {state.last_trade_id}: fold all fills instead")
+        while pending and pending[0].after_trade_id < trade_id:
+            state = _correct(state, pending.pop(0))
         state = _apply(state, booked)
+    for correction in pending:
+        state = _correct(state, correction)
     return state
+
+
+def _correct(state: LedgerState, correction: CorrectionFill) -> LedgerState:
+    fill = TradeFill(
+        symbol="",
+        trade_id=correction.after_trade_id,
+        order_id=NO_ORDER,
+        side=Side.SELL,
+        price=correction.price,
+        quantity=min(correction.quantity, state.quantity),  # less where a fill that was missed came after it
+        commission=Decimal(0),
+        commission_asset=state.quote_asset,
+        is_maker=False,
+        time_ms=correction.time_ms,
+    )
+    sold = _apply(state, BookedFill(fill, Decimal(0)))
+    return replace(sold, oversold=Decimal(0), fills=state.fills, corrections=state.corrections + 1)
 
 
 def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
@@ -185,6 +224,7 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             round_trips=state.round_trips,
             open_pnl=state.open_pnl + gained - fee_value,
             open_turnover=state.open_turnover + turnover,
+            corrections=state.corrections,
         )
         if was_flat or not result.flat:
             return result

@@ -22,6 +22,8 @@ class Correction(StrEnum):
     NONE = "None"
     LEAVE_DUST = "LeaveDust"
     RECONCILE = "Reconcile"
+    ADOPT = "Adopt"
+    """A human takes the account's word: what it lacks leaves the books."""
     PROTECT = "Protect"
 
 
@@ -60,10 +62,10 @@ class PositionValidator:
                 findings.append(Finding.UNPROTECTED)
         return Validation(tuple(findings))
 
-    def suggest_correction(self, validation: Validation) -> Correction:
-        """The first thing to do about the findings."""
+    def suggest_correction(self, validation: Validation, *, compared_again: bool = False) -> Correction:
+        """The first thing to do about the findings; a difference that stands when `compared_again` is for people."""
         if Finding.OVERSOLD in validation.findings or Finding.NOT_COVERED in validation.findings:
-            return Correction.RECONCILE
+            return Correction.ADOPT if compared_again else Correction.RECONCILE
         if Finding.UNPROTECTED in validation.findings:
             return Correction.PROTECT
         return Correction.LEAVE_DUST if Finding.DUST in validation.findings else Correction.NONE
