@@ -102,3 +102,14 @@ def test_nothing_is_decided_before_the_averages_have_settled() -> None:
     decision = engine.on_candle(candle(2, 12), now_ms=3000, max_age_ms=2000, holding=False)
     assert isinstance(decision, Stay)
     assert "warming up: 3 of 6" in decision.reason
+
+
+def test_a_strategy_that_fails_ends_the_decisions_and_not_the_bot() -> None:
+    engine = loop()
+    engine.backfill([candle(i, price) for i, price in enumerate((10, 10, 10, 10, 10, 9))])
+    engine.strategy.on_candle = lambda candle: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    decision = engine.on_candle(candle(6, 12), now_ms=7000, max_age_ms=2000, holding=False)
+    assert isinstance(decision, Stay)
+    assert "the strategy failed at the candle of 1970-01-01T00:00:06+00:00: ZeroDivisionError" in decision.reason
+    assert not engine.ready
+    assert isinstance(engine.on_candle(candle(7, 5), now_ms=8000, max_age_ms=2000, holding=True), Stay)

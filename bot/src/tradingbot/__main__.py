@@ -23,7 +23,7 @@ from rich.table import Table
 from tradingbot.app import BotApp, Options, StartError
 from tradingbot.applied import ConfigRefusedError, check_strategy
 from tradingbot.config import ConfigError, load_manifest, load_pod_config
-from tradingbot.engine.strategies import BUILT_IN
+from tradingbot.engine.strategies import CATALOGUE
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig
 
@@ -43,6 +43,8 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it ended well, 2 for bad input."""
     options = _parser().parse_args(arguments)
+    CATALOGUE.add_packages()
+    CATALOGUE.add_modules(options.strategies_dir or Path(names.STRATEGIES_DIR))
     try:
         return int(options.command(options))
     except (UsageError, ConfigError, ConfigRefusedError, StartError) as error:
@@ -120,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
 
     strategies = commands.add_parser("strategies", help="list the strategies")
     strategies.set_defaults(command=_strategies)
+    for command in (run, sim, check, strategies):
+        command.add_argument(
+            "--strategies-dir",
+            type=Path,
+            metavar="DIR",
+            help=f"Python files that define strategies of one's own (default {names.STRATEGIES_DIR})",
+        )
     return parser
 
 
@@ -273,13 +282,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _strategies(_: argparse.Namespace) -> int:
-    table = Table("strategy", "parameter", "type", "default", "meaning")
-    for name, kind in sorted(BUILT_IN.items()):
-        for parameter, field in kind.Parameters.model_fields.items():
+    table = Table("strategy", "from", "parameter", "type", "default", "meaning")
+    for name, offered in sorted(CATALOGUE.strategies.items()):
+        fields = offered.kind.Parameters.model_fields
+        if not fields:
+            table.add_row(name, offered.source)
+        for parameter, field in fields.items():
             kind_name = getattr(field.annotation, "__name__", str(field.annotation))
-            table.add_row(name, parameter, kind_name, str(field.default), field.description or "")
+            default = "required" if field.is_required() else str(field.default)
+            table.add_row(name, offered.source, parameter, kind_name, default, field.description or "")
     Console().print(table)
-    return 0
+    for problem in CATALOGUE.problems:
+        print(f"cannot be used: {problem}", file=sys.stderr)  # noqa: T201
+    return 1 if CATALOGUE.problems else 0
 
 
 def _log_json(level: int) -> None:

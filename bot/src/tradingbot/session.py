@@ -270,6 +270,8 @@ class Session:
             return Problem(Reason.STREAM_DEAD, "the market stream is silent")
         if self._reconciled != self._reconnects:
             return Problem(Reason.NOT_RECONCILED, "a stream was connected anew: the books are compared first")
+        if self.loop is not None and self.loop.failure is not None:
+            return Problem(Reason.STRATEGY_FAILED, f"{self.loop.failure}; mend it and restart the bot")
         if self.loop is None or not self.loop.ready:
             return Problem(Reason.WARMING_UP, "the strategy has not seen enough candles")
         if (capital := self.capital_problem()) is not None:
@@ -489,6 +491,8 @@ class Session:
                 # The exchange has no such candles: begin anew from what it has.
                 await self._rebuild_loop()
                 return
+        if loop.failure is not None:
+            self._log.error("strategy failed", message=loop.failure)
         self._log.debug("candle", open_ms=candle.open_ms, decision=repr(decision))
         parts.risk.volatility.update_prices([float(candle.close)])
         parts.risk.adjust_risk_parameters()

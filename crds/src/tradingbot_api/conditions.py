@@ -65,6 +65,7 @@ class Reason(StrEnum):
     UNKNOWN_SYMBOL = "UnknownSymbol"
     UNKNOWN_STRATEGY = "UnknownStrategy"
     STRATEGY_PARAMETERS_INVALID = "StrategyParametersInvalid"
+    STRATEGY_FAILED = "StrategyFailed"
     CONFIG_INVALID = "ConfigInvalid"
     CONFIG_PENDING = "ConfigPending"
     LOOSENING_NEEDS_SAFE_MODE = "LooseningNeedsSafeMode"

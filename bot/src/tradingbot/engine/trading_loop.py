@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies.base import Signal, Strategy
 from tradingbot.model import Candle
 
@@ -48,11 +49,13 @@ class TradingLoop:
         self.strategy = strategy
         self.last_open_ms: int | None = None
         self.seen = 0
+        self.failure: str | None = None
+        """What the strategy, which may be somebody else's, raised: its state is worth nothing from then on."""
 
     @property
     def ready(self) -> bool:
         """Whether the strategy has seen enough candles to be believed."""
-        return self.seen >= self.strategy.warmup
+        return self.failure is None and self.seen >= self.strategy.warmup
 
     def backfill(self, candles: Iterable[Candle]) -> int:
         """Take closed candles of the past without deciding anything; returns how many were new."""
@@ -78,6 +81,8 @@ class TradingLoop:
             if candle.open_ms > self.last_open_ms + width:
                 return Gap(self.last_open_ms + width, candle.open_ms - 1)
         signal = self._take(candle)
+        if self.failure is not None:
+            return Stay(self.failure)
         what = f"{self.strategy.describe()} close={candle.close}"
         if not self.ready:
             return Stay(f"warming up: {self.seen} of {self.strategy.warmup} candles")
@@ -91,4 +96,11 @@ class TradingLoop:
     def _take(self, candle: Candle) -> Signal:
         self.last_open_ms = candle.open_ms
         self.seen += 1
-        return self.strategy.on_candle(candle)
+        if self.failure is not None:
+            return Signal.NONE
+        try:
+            return self.strategy.on_candle(candle)
+        except Exception as error:
+            opened = from_ms(candle.open_ms).isoformat()
+            self.failure = f"the strategy failed at the candle of {opened}: {type(error).__name__}: {error}"
+            return Signal.NONE

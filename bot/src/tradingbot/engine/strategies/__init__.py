@@ -1,4 +1,4 @@
-"""The built-in strategies by name, and how one is made from a TradingBot's `strategy` block."""
+"""The strategies by name, and how one is made from a TradingBot's `strategy` block."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from pydantic import ValidationError
 
 from tradingbot.engine.strategies.base import Strategy
 from tradingbot.engine.strategies.bollinger_reversion import BollingerReversion
+from tradingbot.engine.strategies.catalogue import Catalogue
 from tradingbot.engine.strategies.confirmed_signal import ConfirmedSignal
 from tradingbot.engine.strategies.donchian_breakout import DonchianBreakout
 from tradingbot.engine.strategies.ema_cross import EmaCross
 from tradingbot.engine.strategies.rsi_reversion import RsiReversion
 from tradingbot_api.bot_http import FieldError
 
-BUILT_IN: Final[Mapping[str, type[Strategy]]] = {
-    kind.name: kind for kind in (BollingerReversion, ConfirmedSignal, DonchianBreakout, EmaCross, RsiReversion)
-}
-
+BUILT_IN: Final = (BollingerReversion, ConfirmedSignal, DonchianBreakout, EmaCross, RsiReversion)
+CATALOGUE: Final = Catalogue(BUILT_IN)
+"""What this process can trade by: like the modules that are imported, one for the process."""
+NAME_PATH: Final = "spec.strategy.name"
 PARAMETERS_PATH: Final = "spec.strategy.parameters"
 
 
 class UnknownStrategyError(Exception):
-    """No strategy of that name is built in."""
+    """There is no strategy of that name."""
 
     code = "UnknownStrategy"
 
     def __init__(self, name: str) -> None:
-        self.field = "spec.strategy.name"
-        super().__init__(f"{self.field}: expected one of {', '.join(sorted(BUILT_IN))}, got {name!r}")
+        self.field = NAME_PATH
+        text = f"{self.field}: expected one of {', '.join(sorted(CATALOGUE.strategies))}, got {name!r}"
+        super().__init__("; ".join([text, *CATALOGUE.problems]))
 
 
 class StrategyParametersError(Exception):
@@ -57,10 +59,16 @@ def field_errors(error: ValidationError, prefix: str) -> list[FieldError]:
 
 def build_strategy(name: str, parameters: Mapping[str, int | str]) -> Strategy:
     """The strategy `name` with `parameters`; raises UnknownStrategyError or StrategyParametersError."""
-    kind = BUILT_IN.get(name)
-    if kind is None:
+    offered = CATALOGUE.strategies.get(name)
+    if offered is None:
         raise UnknownStrategyError(name)
     try:
-        return kind(kind.Parameters.model_validate(dict(parameters)))
+        checked = offered.kind.Parameters.model_validate(dict(parameters))
     except ValidationError as error:
         raise StrategyParametersError(field_errors(error, PARAMETERS_PATH)) from error
+    try:
+        return offered.kind(checked)
+    except Exception as error:
+        # Somebody else's code: what it raises is told, and the bot goes on with its last good configuration.
+        message = f"{offered.source} cannot be made of them: {type(error).__name__}: {error}"
+        raise StrategyParametersError([FieldError(field=PARAMETERS_PATH, message=message)]) from error
