@@ -110,6 +110,6 @@ def test_a_strategy_that_fails_ends_the_decisions_and_not_the_bot() -> None:
     engine.strategy.on_candle = lambda candle: 1 // 0  # type: ignore[method-assign, assignment, return-value]
     decision = engine.on_candle(candle(6, 12), now_ms=7000, max_age_ms=2000, holding=False)
     assert isinstance(decision, Stay)
-    assert "the strategy failed at the candle of 1970-01-01T00:00:06+00:00: ZeroDivisionError" in decision.reason
+    assert "the strategy failed at the candle that opened at 6000 ms: ZeroDivisionError" in decision.reason
     assert not engine.ready
     assert isinstance(engine.on_candle(candle(7, 5), now_ms=8000, max_age_ms=2000, holding=True), Stay)

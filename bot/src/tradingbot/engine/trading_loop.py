@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies.base import Signal, Strategy
 from tradingbot.model import Candle
 
@@ -101,6 +100,7 @@ class TradingLoop:
         try:
             return self.strategy.on_candle(candle)
         except Exception as error:
-            opened = from_ms(candle.open_ms).isoformat()
-            self.failure = f"the strategy failed at the candle of {opened}: {type(error).__name__}: {error}"
+            self.failure = (
+                f"the strategy failed at the candle that opened at {candle.open_ms} ms: {type(error).__name__}: {error}"
+            )
             return Signal.NONE
