@@ -147,7 +147,7 @@ async def test_each_refusal_is_one_line_with_its_code_and_figures_and_no_secret_
     assert {"bid", "ask", "quote_free", "capital", "signal", "daily_loss", "drawdown"} <= wide.keys()
     refused = lines_of(audit, "refuse", kind="Entry")
     assert len({line["signal_id"] for line in refused}) == len(refused)
-    assert not lines_of(audit, "send")
+    assert not lines_of(audit, "send", kind="Entry")
     everything = "".join(bot.log) + metrics
     assert account.secret_key not in everything
     assert account.api_key not in everything

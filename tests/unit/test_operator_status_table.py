@@ -326,6 +326,7 @@ BOTS = [
         Row(says(Type.TRADING_ALLOWED, F, reason), Type.TRADING_ALLOWED, F, reason, Phase.PAUSED)
         for reason in (
             Reason.STREAM_DEAD,
+            Reason.STRATEGY_FAILED,
             Reason.COOLDOWN,
             Reason.WARMING_UP,
             Reason.CAPITAL_NOT_COVERED,
