@@ -1,0 +1,237 @@
+"""Rows of docs/emergencies.md on virtual time: by the exchange's own books a position is stopped, or sold in time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from unittest.mock import patch
+
+import pytest
+
+from paper_exchange.core.symbols import ORDER_TYPES
+from paper_exchange.testing import write_keys
+from support.emergency import DEADLINE_SECONDS, PRICE, Emergency, run_emergency
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_flash_crash_is_ended_by_the_stop_on_the_exchange() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        world.move(PRICE * 0.9)
+        world.move(PRICE)
+        assert world.flat
+        await world.at_peace()
+        assert world.condition("Protected") == ("True", "Flat")
+
+    world = run_emergency(befall)
+    assert world.count("StopLoss") == 1
+    assert world.unprotected == 0
+
+
+def test_a_gap_through_a_stop_limit_is_sold_at_the_market() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        assert stop.type.priced
+        world.move(PRICE * 0.95)
+        await world.until("no position", lambda: world.flat)
+        await world.at_peace()
+
+    only_limits = tuple(kind for kind in ORDER_TYPES if kind != "STOP_LOSS")
+    with patch("paper_exchange.core.symbols.ORDER_TYPES", only_limits):
+        world = run_emergency(befall)
+    assert world.unprotected < DEADLINE_SECONDS
+
+
+def test_a_gap_through_a_stop_limit_that_stands_alone_is_sold_at_the_market() -> None:
+    async def befall(world: Emergency) -> None:
+        world.cancel_by_hand(await world.hold())
+        world.fault("list_refused")
+        await world.until("a stop alone", world.stops)
+        world.move(PRICE * 0.95)
+        await world.until("no position", lambda: world.flat)
+        await world.at_peace()
+
+    only_limits = tuple(kind for kind in ORDER_TYPES if kind != "STOP_LOSS")
+    with patch("paper_exchange.core.symbols.ORDER_TYPES", only_limits):
+        world = run_emergency(befall)
+    assert world.unprotected < DEADLINE_SECONDS
+
+
+@pytest.mark.parametrize("depth", [pytest.param("0.0005", id="in part"), pytest.param("0", id="whole")])
+def test_the_rest_of_a_stop_that_expired_on_a_thin_book_is_sold_or_stopped_again(depth: str) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.depth = Decimal(depth)
+        world.quote()
+        world.move(PRICE * 0.985)
+        assert not world.stops()
+        assert (stop.executed > 0) == (world.depth > 0)
+        await asyncio.sleep(3)
+        world.depth = Decimal(5)
+        await world.until("no position", lambda: world.flat)
+        await world.at_peace()
+
+    world = run_emergency(befall)
+    assert world.unprotected < DEADLINE_SECONDS
+
+
+def test_an_hour_without_the_exchange_leaves_the_stop_and_the_bot_goes_on_by_itself() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.market_moves = False
+        await world.exchange.begin_scenario("outage-hour")
+        await asyncio.sleep(3590)
+        assert world.stops() == [stop]
+        assert world.causes == {"breaker"}
+        assert world.condition("Protected") == ("Unknown", "NotReconciled")
+        world.market_moves = True
+        await world.at_peace()
+        assert world.stops() == [stop]
+
+    assert run_emergency(befall).unprotected == 0
+
+
+def test_a_ban_in_position_leaves_the_stop_and_nothing_is_asked_until_it_ends() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.fault("banned", **{"for": 120})
+        await asyncio.sleep(60)
+        assert world.causes == {"breaker"}
+        await asyncio.sleep(61)
+        await world.at_peace()
+        assert world.stops() == [stop]
+        told = [row.get("endpoint", "") for row in await world.exchange.fault_record() if "applied" in row]
+        assert sum("/api/v3/" in endpoint for endpoint in told) <= 2
+
+    assert run_emergency(befall).unprotected == 0
+
+
+def test_an_exit_that_a_ban_interrupts_is_protected_or_sold_once_it_ends() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        leaving = asyncio.create_task(world.exit())
+        await world.until("a position without its stop", lambda: not world.stops(), every=0.0002)
+        world.fault("banned", **{"for": 30})
+        await leaving
+        assert world.condition("Protected") == ("False", "Unprotected")
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected < 30 + DEADLINE_SECONDS
+
+
+@pytest.mark.parametrize("status", ["HALT", "BREAK", "CANCEL_ONLY"])
+def test_a_halted_market_keeps_the_stop_until_it_trades_again(status: str) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        await world.market(status=status)
+        await world.exit()
+        await asyncio.sleep(60)
+        assert world.stops() == [stop]
+        await world.market(status="TRADING")
+        await world.at_peace()
+        await world.exit()
+        assert world.flat
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
+@pytest.mark.parametrize("milliseconds", [9_000, -9_000])
+def test_a_wrong_clock_of_the_exchange_keeps_the_position_protected(milliseconds: int) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.fault("clock_skew", milliseconds=milliseconds)
+        await asyncio.sleep(5)
+        world.cancel_by_hand(stop)
+        await world.until("a stop again", world.stops)
+        await world.exchange.clear_faults()
+        world.cancel_by_hand(world.stops()[0])
+        await world.until("a stop again", world.stops)
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected < DEADLINE_SECONDS
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_wrong_clock_of_the_pod_touches_no_position(days: int) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.pod_clock = timedelta(days=days)
+        await asyncio.sleep(90)
+        assert world.stops() == [stop]
+        world.cancel_by_hand(stop)
+        await world.until("a stop again", world.stops)
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected < DEADLINE_SECONDS
+
+
+def test_while_protection_and_sale_are_refused_the_position_is_told_as_unprotected_and_mended_once_they_are_taken() -> (
+    None
+):
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.fault("list_refused")
+        world.fault("order_refused")
+        world.cancel_by_hand(stop)
+        await asyncio.sleep(120)
+        assert world.condition("Protected") == ("False", "Unprotected")
+        await world.exchange.clear_faults()
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
+def test_the_rest_of_a_partly_filled_take_profit_is_stopped_or_sold() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        await world.market(fill={"side": "SELL", "share": "0.4"})
+        assert not world.stops()
+        await world.until("a stop again, or no position", lambda: world.stops() or world.flat)
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected < DEADLINE_SECONDS
+
+
+def test_a_wiped_exchange_halts_the_bot_in_position() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        await asyncio.sleep(60)
+        await world.exchange.begin_scenario([{"at": 0, "account": {"reset": {"USDT": "10000"}}}])
+        await world.until("a halted bot", lambda: "exchange-reset" in world.causes)
+        assert world.status.safe_mode.level == "Halted"
+        await asyncio.sleep(60)
+        assert world.orders == []
+
+    run_emergency(befall)
+
+
+def test_keys_that_are_revoked_in_position_leave_the_stop_and_new_ones_go_on() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        other = await world.exchange.create_key(world.account.uid)
+        await world.exchange.delete_key(world.account)
+        await world.until("keys told as refused", lambda: world.condition("BalanceSynced")[1] == "CredentialsRejected")
+        assert world.stops() == [stop]
+        write_keys(world.folder / "keys", other.api_key, other.secret_key)
+        await world.at_peace()
+        assert world.stops() == [stop]
+
+    assert run_emergency(befall).unprotected == 0
+
+
+def test_with_both_streams_dead_a_lost_stop_is_restored_and_a_stop_that_sold_is_seen() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.fault("drop_events")
+        world.cancel_by_hand(stop)
+        await world.until("a stop again", world.stops)
+        world.move(PRICE * 0.98)
+        assert world.flat
+        await world.until("a bot that knows", lambda: not world.session.holding, DEADLINE_SECONDS)
+        await world.exchange.clear_faults()
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected < DEADLINE_SECONDS
