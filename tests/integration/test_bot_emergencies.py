@@ -14,6 +14,8 @@ from paper_exchange.testing import write_keys
 from support.emergency import DEADLINE_SECONDS, PRICE, Emergency, run_emergency
 
 pytestmark = pytest.mark.integration
+LONGEST_WAIT = 21
+"""Seconds between two tries of what the exchange refuses."""
 
 
 def test_a_flash_crash_is_ended_by_the_stop_on_the_exchange() -> None:
@@ -178,7 +180,27 @@ def test_while_protection_and_sale_are_refused_the_position_is_told_as_unprotect
         world.cancel_by_hand(stop)
         await asyncio.sleep(120)
         assert world.condition("Protected") == ("False", "Unprotected")
+        refused = sum("applied" in row for row in await world.exchange.fault_record())
+        assert 20 < refused < 60
         await world.exchange.clear_faults()
+        mended = await world.until("a stop, or no position", lambda: world.stops() or world.flat)
+        assert mended < LONGEST_WAIT
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
+def test_a_gap_out_of_the_price_range_is_sold_as_soon_as_the_exchange_lets_anybody_trade() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.move(PRICE * 0.8)
+        assert stop.expiry_reason
+        await asyncio.sleep(60)
+        assert world.condition("Protected") == ("False", "Unprotected")
+        sent = len(world.orders)
+        world.move(PRICE * 0.98)
+        assert await world.until("no position", lambda: world.flat) < LONGEST_WAIT
+        assert sent < 30
         await world.at_peace()
 
     run_emergency(befall)
@@ -195,15 +217,18 @@ def test_the_rest_of_a_partly_filled_take_profit_is_stopped_or_sold() -> None:
     assert run_emergency(befall).unprotected < DEADLINE_SECONDS
 
 
-def test_a_wiped_exchange_halts_the_bot_in_position() -> None:
+@pytest.mark.parametrize("gift", [{}, {"BTC": "1"}], ids=["no base", "base as a gift"])
+def test_a_wiped_exchange_halts_the_bot_in_position(gift: dict[str, str]) -> None:
     async def befall(world: Emergency) -> None:
         await world.hold()
-        await asyncio.sleep(60)
-        await world.exchange.begin_scenario([{"at": 0, "account": {"reset": {"USDT": "10000"}}}])
+        await asyncio.sleep(30)
+        await world.exchange.begin_scenario([{"at": 0, "account": {"reset": {"USDT": "10000"} | gift}}])
         await world.until("a halted bot", lambda: "exchange-reset" in world.causes)
         assert world.status.safe_mode.level == "Halted"
-        await asyncio.sleep(60)
-        assert world.orders == []
+        sent = len(world.orders)
+        world.move(PRICE * 1.001)
+        await asyncio.sleep(90)
+        assert len(world.orders) == sent
 
     run_emergency(befall)
 

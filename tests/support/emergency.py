@@ -234,7 +234,7 @@ class Emergency:
     def quote(self) -> None:
         """The outside market tells its book anew: where it stands, a little other than before, and a trade."""
         self._quoted += 1
-        size = to_units(self.depth) + to_units(_FLICKER) * (self._quoted % 2)
+        size = to_units(self.depth + _FLICKER * (self._quoted % 2) if self.depth else self.depth)
         bids, asks = (
             tuple((to_units(PRICE + side * step * _TICK), size) for step in range(1, _LEVELS + 1)) for side in (-1, 1)
         )
@@ -323,8 +323,8 @@ def _settings(base_url: str, changes: dict[str, Any]) -> BotSettings:
         {
             "symbol": SYMBOL,
             "exchange": {"environment": "Paper", "baseURL": base_url, "credentialsSecretRef": {"name": "keys"}},
-            # Averages that do not cross meanwhile.
-            "strategy": {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 100, "slow": 300}},
+            # Its first candle closes after a minute: until then no signal does the work of the order manager.
+            "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 1, "slow": 2}},
             "capital": "1000",
             "protection": {"stopLossRatio": "0.01", "takeProfitRatio": "0.02", "deadlineSeconds": DEADLINE_SECONDS},
             "risk": {"maxPositionValue": "500", "maxDailyLoss": "500", "cooldownSeconds": 0},

@@ -122,6 +122,8 @@ class OrderReport:
     time_ms: int
     fills: tuple[TradeFill, ...] = ()
     expiry_reason: str | None = None
+    working: bool = False
+    """It is, or was, on the book; a stop is so once it was triggered."""
 
     @property
     def is_open(self) -> bool:

@@ -170,6 +170,7 @@ def order(data: Json) -> OrderReport:
         time_ms=time_ms,
         fills=fills,
         expiry_reason=data.get("expiryReason"),
+        working=int(data.get("workingTime", -1)) >= 0,
     )
 
 
@@ -318,6 +319,7 @@ def _order_update(data: Json) -> OrderUpdate:
         executed_quantity=Decimal(data["z"]),
         time_ms=int(data["T"]),
         expiry_reason=data.get("eR"),
+        working="W" in data,
     )
     reason = data.get("r", "NONE")
     return OrderUpdate(report, data["x"], None if reason == "NONE" else reason, fill, int(data["E"]))

@@ -790,22 +790,25 @@ class OrderManager:
             quantity = filters.floor_quantity(self._rules, min(self.held - kept, available))
             if quantity <= 0:
                 break
-            before = self._quantity
+            before, refused = self._quantity, ""
             market = at_market or attempt >= LIMIT_SALES or refusals > 0
             try:
                 if not await self._sell(quantity, bid=None if market else bid, reason=reason):
                     code = AmbiguousError.code
                     break
+                await self._try(self._collect_fills())
+                if market and self._quantity == before:
+                    refused = "a sale at the market expired: the book is empty, or too far from the reference price"
             except RejectedError as error:
-                code, refusals = error.code, refusals + 1
-                self._refused = str(error)
-                self._log.warning("exit refused", error=str(error), attempt=attempt)
+                refused = str(error)
+            if refused:
+                code, refusals, self._refused = RejectedError.code, refusals + 1, refused
+                self._log.warning("exit refused", error=refused, attempt=attempt)
                 if refusals == REFUSED_SALES:
                     break
                 await self._read_open_orders()
                 available = await self._sellable(())
                 continue
-            await self._try(self._collect_fills())
             available -= before - self._quantity
             bid = await self._bid()
         sold = started - self._quantity
@@ -1437,14 +1440,19 @@ class OrderManager:
         return found
 
     async def _look_for_reset(self) -> None:
-        """Ask for the newest order that the exchange told of."""
-        tracked = max(self._tracker, key=lambda order: order.order_id or 0, default=None)
-        newest = tracked or await self._store.newest_order()
-        if newest is None or self._exchange_reset is not None:
-            return
-        with suppress(OrderArchivedError):
-            if await self._ask(newest) is None:
-                self._take_reset(newest)
+        """Ask for the newest order that the exchange told of, and the newest that bought what is held.
+
+        After a reset new protection may be there, of base that was given with it.
+        """
+        known = sorted(self._tracker, key=lambda order: order.order_id or 0)
+        bought = [order for order in known if order.side is Side.BUY and order.executed_quantity > 0 and self.held > 0]
+        newest = known[-1] if known else await self._store.newest_order()
+        for order in dict.fromkeys((newest, *bought[-1:])):
+            if order is None or self._exchange_reset is not None:
+                return
+            with suppress(OrderArchivedError):
+                if await self._ask(order) is None:
+                    self._take_reset(order)
 
     def _take_reset(self, vanished: TrackedOrder) -> None:
         """Nothing of the books is at the exchange any more. In memory only: a restart asks the exchange again."""

@@ -58,7 +58,8 @@ def held_quantity(rules: SymbolRules, books: LedgerState, unbooked: Unbooked = N
 def stopping_orders(orders: Iterable[TrackedOrder]) -> list[TrackedOrder]:
     """Open orders that sell if the price falls.
 
-    A triggered STOP_LOSS_LIMIT (its take-profit is gone) does not count: the price may have gapped through its limit.
+    A triggered STOP_LOSS_LIMIT (it works, or its take-profit is gone) does not count: the price may have gapped through
+    its limit.
     """
     known = list(orders)
     targets = {o.order_list_id: o for o in known if o.type is OrderType.LIMIT_MAKER and o.order_list_id != NO_LIST}
@@ -67,7 +68,8 @@ def stopping_orders(orders: Iterable[TrackedOrder]) -> list[TrackedOrder]:
         if not (order.is_open and order.side is Side.SELL and order.type.is_stop):
             continue
         target = targets.get(order.order_list_id)
-        if order.type is OrderType.STOP_LOSS_LIMIT and target is not None and not target.is_open:
+        triggered = order.working or (target is not None and not target.is_open)
+        if order.type is OrderType.STOP_LOSS_LIMIT and triggered:
             continue
         if order.status is OrderStatus.PENDING_NEW and not _entry_filled(order, known):
             continue

@@ -89,6 +89,7 @@ class OrderTracker:
                 related_position=trace.position,
                 signal_id=trace.signal_id,
                 expiry_reason=report.expiry_reason or "",
+                working=report.working,
             )
         else:
             newer = (_rank(report.status), report.executed_quantity) > (_rank(before.status), before.executed_quantity)
@@ -98,6 +99,7 @@ class OrderTracker:
                 executed_quantity=max(before.executed_quantity, report.executed_quantity),
                 updated_ms=max(before.updated_ms, report.time_ms) if newer else before.updated_ms,
                 expiry_reason=report.expiry_reason or before.expiry_reason,
+                working=before.working or report.working,
             )
         self._orders[report.client_order_id] = after
         return before, after

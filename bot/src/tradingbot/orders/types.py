@@ -147,6 +147,8 @@ class TrackedOrder:
     """Of the signal that the entry goes back to; empty: not known."""
     expiry_reason: str = ""
     """Why the exchange ended it, in its words; empty: it did not, or did not say."""
+    working: bool = False
+    """It came onto the book; a stop does when it is triggered."""
 
     @property
     def is_open(self) -> bool:
