@@ -60,6 +60,7 @@ MISSED_SECONDS: Final = 75.0
 AGAIN_SECONDS: Final = 400.0
 """After the faults, until the bot buys again."""
 _END_SECONDS: Final = 180.0
+_MISSED: Final = "the books differ from the account"
 _FORK: Final = multiprocessing.get_context("fork")
 _EVENTS: Final = ("drop_events", "duplicate_events", "reorder_events", "delay_events", "dead_stream", "cut_connection")
 
@@ -230,8 +231,10 @@ class Life(Cycle):
             self.loop.kill(former)
 
     def keep_log(self, logger: Any, level: str, event: Any) -> Any:
-        # A process that another one took over from says so, and that is right.
-        expected = event.get("event") == "two traders" and running() is not self.program
+        # A process that another one took over from says so, and so does one that missed a fill; how long books are
+        # wrong is looked at elsewhere.
+        what = event.get("event")
+        expected = (what == "two traders" and running() is not self.program) or what == _MISSED
         return super().keep_log(logger, "warning" if expected else level, event)
 
     def killed(self) -> None:
