@@ -8,6 +8,7 @@ make test-exhaustive CAMPAIGN=fuzz
 make test-exhaustive CAMPAIGN=sims
 make test-exhaustive CAMPAIGN=crashes SHARD=1/2
 make test-exhaustive CAMPAIGN=crashes CASES=request:31:sent+delay
+make test-exhaustive CAMPAIGN=mutation CASES=recovery,state
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
 import crashes  # noqa: E402
 import fuzz  # noqa: E402
+import mutation  # noqa: E402
 import sims  # noqa: E402
 import specs  # noqa: E402
 import walks  # noqa: E402
@@ -133,14 +135,17 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes"])
+    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "mutation"])
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
     parser.add_argument("--parallel", type=int, default=3, help="cases at a time (default %(default)s)")
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
-    if alone := {"walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign}.get(options.campaign):
+    alone = {
+        "walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign, "mutation": mutation.campaign,
+    }.get(options.campaign)  # fmt: skip
+    if alone is not None:
         return alone(options)
     with tempfile.TemporaryDirectory(prefix="tradingbot-campaign-") as folder:
         chosen = {"specs": specs.campaign, "fuzz": fuzz.campaign}.get(options.campaign, campaign)
