@@ -71,6 +71,20 @@ async def test_a_bot_begins_in_safe_mode_and_a_grant_releases_it_for_its_time_on
     assert bot.condition("TradingAllowed") == ("False", "AwaitingGrant")
 
 
+async def test_a_wait_that_another_bot_of_the_address_was_told_stops_every_call_and_is_not_told_on(
+    bot: BotProcess,
+) -> None:
+    assert (await bot.grant(exchange_wait_seconds=4))[0] == 200
+    await bot.until_condition("CircuitClosed", "False", "CircuitOpen", seconds=2)
+    assert bot.status.api is not None
+    calls = bot.status.api.calls
+    await bot.until_condition("CircuitClosed", "True", "OK", seconds=10)
+    told = [status.api for status in bot.statuses if status.api is not None]
+    # It pings the exchange each 2 s: one may have been under way, one may be the first after the wait.
+    assert told[-1].calls <= calls + 2
+    assert all(api.wait_until_time is None for api in told)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("bot_uid", "x"), ("boot_id", "x"), ("incarnation", 1), ("revision", 7), ("status_sequence", 10**6)],

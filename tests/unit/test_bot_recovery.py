@@ -221,3 +221,19 @@ def test_the_next_connection_comes_soon_where_a_position_is_naked_and_never_with
 def test_bots_of_one_address_come_back_from_a_ban_at_different_times() -> None:
     waits = {round(backoff(Care.NOTHING, 1, 120, random.Random(seed))) for seed in range(50)}
     assert len(waits) > 20
+
+
+async def test_a_wait_of_ones_own_is_told_on_and_that_of_others_is_only_kept() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    panel.wait_with_others(30)
+    assert panel.own_wait_ends is None
+    with pytest.raises(CircuitOpenError):
+        await panel.call(EndpointClass.REDUCE, answers)
+    clock.seconds = 30
+    with pytest.raises(RateLimitedError):
+        await panel.call(EndpointClass.MARKET, failing(RateLimitedError("429", retry_after=7)))
+    assert panel.own_wait_ends == START + timedelta(seconds=37)
+    panel.wait_with_others(60)
+    assert panel.own_wait_ends == START + timedelta(seconds=37)
+    assert panel.wait_seconds() == 60

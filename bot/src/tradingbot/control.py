@@ -116,6 +116,7 @@ class Control:
             )
         except GrantRefusedError as error:
             raise ControlError(409, error.code, str(error)) from error
+        self._desk.panel.wait_with_others(grant.exchange_wait_seconds)
         if self._desk.refresh():
             self._desk.wake()
         return GrantReply(expires_in_seconds=seconds)

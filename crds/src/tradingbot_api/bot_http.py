@@ -95,7 +95,8 @@ class Grant(WireModel):
 
     The time counts on the bot's monotonic clock from when it sent the status of `status_sequence`, so that no
     delay between operator and bot lengthens it. `epoch` is the transition count of the operator's Lease: a bot
-    refuses a smaller one than it has seen.
+    refuses a smaller one than it has seen. `exchange_wait_seconds`: the exchange demanded of a bot of the same egress
+    group to send nothing for so long from now.
     """
 
     bot_uid: str
@@ -105,6 +106,7 @@ class Grant(WireModel):
     status_sequence: int
     epoch: int
     ttl_seconds: int = GRANT_TTL_SECONDS
+    exchange_wait_seconds: float = Field(default=0.0, ge=0)
 
 
 class GrantReply(WireModel):

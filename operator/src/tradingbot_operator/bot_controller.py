@@ -25,6 +25,7 @@ from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
+from tradingbot_operator.egress import EgressWaits, same_group
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -106,6 +107,7 @@ class BotController:
         self._fleet = fleet
         self._claims = claims
         self._enqueue = enqueue
+        self._waits = EgressWaits()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
             cluster, bots, certainty, identity=settings.identity, now=now, random=random, metrics=metrics
@@ -116,7 +118,7 @@ class BotController:
         )  # fmt: skip
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, leader=leader, tls=tls, session=session,
-            heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics,
+            heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics, waits=self._waits,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
@@ -138,6 +140,10 @@ class BotController:
             # A start that has not come to the exchange knows nothing and can have left nothing.
             memory.last = Word(after, asyncio.get_running_loop().time())
         self._reporter.time_safe_mode(memory, after)
+        bot = self._bots.get(key)
+        if bot is not None and after.api is not None and self._waits.tell(bot, after.api.wait_until_time):
+            for other in same_group(self._bots, bot):
+                self._enqueue(other.key, True)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
         elif news(before) != news(after):

@@ -45,9 +45,16 @@ def breaker_status(snapshot: BreakerSnapshot) -> CircuitBreakerStatus:
     )
 
 
-def api_status(counts: CallCounts) -> APIStatus:
+def api_status(desk: Desk, counts: CallCounts) -> APIStatus:
     """Calls to the exchange."""
-    return APIStatus(calls=counts.calls, errors=counts.errors, last_error=counts.last_error)
+    ends = desk.panel.own_wait_ends
+    return APIStatus(
+        calls=counts.calls,
+        errors=counts.errors,
+        last_error=counts.last_error,
+        egress_group=desk.settings.exchange.egress_group,
+        wait_until_time=ends if ends is not None and ends > desk.clocks.utc() else None,
+    )
 
 
 def usage_status() -> UsageStatus:
@@ -203,7 +210,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         risk=known.risk if known else None,
         orders=known.orders if known else None,
         trades=known.trades if known else None,
-        api=api_status(counts),
+        api=api_status(desk, counts),
         usage=usage_status(),
         open_orders=known.open_orders if known else [],
         unprotected_seconds=desk.unprotected.seconds(desk.monotonic()),
@@ -247,6 +254,7 @@ def state_of(status: BotStatus) -> Hashable:
         (status.drain.phase, tuple(status.drain.remaining)),
         tuple((item.type, item.status, item.reason) for item in status.conditions),
         breaker and breaker.state,
+        status.api and status.api.wait_until_time,
         (safe.level, safe.engaged, safe.acknowledged, tuple(cause.id for cause in safe.causes)),
         status.position and (status.position.side, status.position.quantity, status.position.validated),
         orders and (orders.active, orders.oco, orders.foreign),

@@ -192,6 +192,8 @@ class BreakerPanel:
         self._wait_until: float | None = None
         self._wait_ends: datetime | None = None
         """The same as wall time: a call of the next process within a ban would lengthen it."""
+        self.own_wait_ends: datetime | None = None
+        """Until when the exchange told this very bot to wait: what others were told is not told on as one's own."""
         self.pace = Pace.TRADING
         self.breakers = {kind: CircuitBreaker(kind.value, monotonic=monotonic, wall=wall) for kind in _MARKET_CALLS}
 
@@ -217,6 +219,12 @@ class BreakerPanel:
 
     def demand(self, seconds: float) -> None:
         """The exchange told us by a 429 or 418 to send nothing for so long; a longer wait of before stands."""
+        ends = self._wall() + timedelta(seconds=seconds)
+        self.own_wait_ends = max(ends, self.own_wait_ends or ends)
+        self.wait_with_others(seconds)
+
+    def wait_with_others(self, seconds: float) -> None:
+        """It told another bot of our address."""
         if seconds > self.wait_seconds():
             self._wait_until = self._monotonic() + seconds
             self._wait_ends = self._wall() + timedelta(seconds=seconds)
