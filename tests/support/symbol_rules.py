@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tradingbot.model import LotFilter, NotionalFilter, OrderType, PercentPriceFilter, PriceFilter, SymbolRules
+from tradingbot.model import (
+    LotFilter,
+    NotionalFilter,
+    OrderType,
+    PercentPriceFilter,
+    PriceFilter,
+    SymbolRules,
+    TrailingFilter,
+)
 
 
 def btcusdt_rules() -> SymbolRules:
@@ -27,4 +35,5 @@ def btcusdt_rules() -> SymbolRules:
         max_orders=200,
         max_algo_orders=5,
         max_order_lists=20,
+        trailing_delta=TrailingFilter(10, 2000),
     )

@@ -247,6 +247,14 @@ class PercentPriceFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailingFilter:
+    """TRAILING_DELTA of a stop that sells, in 1/100 of a percent."""
+
+    smallest: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
 class SymbolRules:
     """What `exchangeInfo` says of one symbol."""
 
@@ -270,6 +278,8 @@ class SymbolRules:
     max_position: Decimal | None = None
     permission_sets: tuple[frozenset[str], ...] = ()
     """An account needs one permission of each to trade the symbol."""
+    trailing_delta: TrailingFilter | None = None
+    """None: the symbol has no trailing stops."""
 
     @property
     def trading(self) -> bool:

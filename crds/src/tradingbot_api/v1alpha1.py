@@ -210,6 +210,20 @@ class Entry(Model):
 class Protection(Model):
     """The stop and the take-profit that every position has on the exchange."""
 
+    model_config = _rules(
+        (
+            "!has(self.trailingRatio) || !isQuantity(self.trailingRatio) || !isQuantity(self.stopLossRatio) || "
+            "quantity(self.trailingRatio).compareTo(quantity(self.stopLossRatio)) <= 0",
+            ".trailingRatio",
+            "trailingRatio must not exceed stopLossRatio",
+        ),
+        (
+            "!has(self.trailingRatio) || self.trailingRatio.matches('^0[.][0-9]{1,4}0*$')",
+            ".trailingRatio",
+            "trailingRatio must be whole hundredths of a percent, such as 0.0125",
+        ),
+    )
+
     stop_loss_ratio: Ratio = Field(description="Distance of the stop below the entry price, as a share of it.")
     take_profit_ratio: Ratio = Field(description="Distance of the take-profit above the entry price, as a share of it.")
     deadline_seconds: StrictInt = Field(
@@ -218,6 +232,21 @@ class Protection(Model):
         le=300,
         description="A position without protection for longer than this is sold at the market.",
     )
+
+    trailing_ratio: Ratio | None = Field(
+        default=None,
+        description="The stop follows the price upwards: the exchange sells once the price has fallen by this share "
+        "from its highest since the entry. At most stopLossRatio. Absent: the stop stays where it is.",
+    )
+
+    @model_validator(mode="after")
+    def _trailing_is_a_tighter_stop(self) -> Self:
+        if self.trailing_ratio is not None:
+            if self.trailing_ratio > self.stop_loss_ratio:
+                raise ValueError("trailingRatio must not exceed stopLossRatio")
+            if self.trailing_ratio % Decimal("0.0001"):
+                raise ValueError("trailingRatio must be whole hundredths of a percent, such as 0.0125")
+        return self
 
 
 class Risk(Model):

@@ -484,6 +484,7 @@ def _single(order: NewOrder) -> dict[str, Any]:
         "quantity": canonical(order.quantity),
         "price": _optional(order.price),
         "stopPrice": _optional(order.stop_price),
+        "trailingDelta": order.trailing_delta,
         "newClientOrderId": order.client_order_id,
     }
 
@@ -500,8 +501,11 @@ def _legs(pair: NewProtection, prefix: str) -> dict[str, Any]:
         name("AbovePrice"): canonical(pair.take_profit_price),
         name("BelowType"): "STOP_LOSS" if pair.stop_limit_price is None else "STOP_LOSS_LIMIT",
         name("BelowClientOrderId"): pair.stop_client_id,
-        name("BelowStopPrice"): canonical(pair.stop_price),
     }
+    if pair.trailing_delta is None:
+        legs[name("BelowStopPrice")] = canonical(pair.stop_price)
+    else:
+        legs[name("BelowTrailingDelta")] = pair.trailing_delta
     if pair.stop_limit_price is not None:
         legs[name("BelowPrice")] = canonical(pair.stop_limit_price)
         legs[name("BelowTimeInForce")] = "GTC"

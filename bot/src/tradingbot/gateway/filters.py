@@ -21,6 +21,7 @@ class FilterCode(StrEnum):
     MARKET_LOT_SIZE = "MARKET_LOT_SIZE"
     NOTIONAL = "NOTIONAL"
     PERCENT_PRICE_BY_SIDE = "PERCENT_PRICE_BY_SIDE"
+    TRAILING_DELTA = "TRAILING_DELTA"
     MAX_NUM_ORDERS = "MAX_NUM_ORDERS"
     MAX_NUM_ALGO_ORDERS = "MAX_NUM_ALGO_ORDERS"
     MAX_NUM_ORDER_LISTS = "MAX_NUM_ORDER_LISTS"
@@ -128,6 +129,19 @@ def check_percent_price(rules: SymbolRules, side: Side, price: Decimal, average:
             FilterCode.PERCENT_PRICE_BY_SIDE, f"price {price}: expected {average * down} to {average * up}"
         )
     return None
+
+
+def check_trailing_delta(rules: SymbolRules, delta: int | None) -> FilterRefusal | None:
+    """TRAILING_DELTA of a stop that sells, in 1/100 of a percent; None does not trail."""
+    if delta is None:
+        return None
+    allowed = rules.trailing_delta
+    if allowed is None:
+        return FilterRefusal(FilterCode.TRAILING_DELTA, f"{rules.symbol} has no trailing stops")
+    if allowed.smallest <= delta <= allowed.largest:
+        return None
+    message = f"trailing delta {delta} is not within {allowed.smallest} and {allowed.largest} hundredths of a percent"
+    return FilterRefusal(FilterCode.TRAILING_DELTA, message)
 
 
 def check_room(

@@ -34,6 +34,7 @@ from tradingbot.model import (
     SymbolRules,
     TimeInForce,
     TradeFill,
+    TrailingFilter,
     UserEvent,
 )
 
@@ -94,7 +95,14 @@ def symbol_rules(data: Json) -> SymbolRules:
         max_order_lists=count("MAX_NUM_ORDER_LISTS", "maxNumOrderLists"),
         max_position=number("MAX_POSITION", "maxPosition") or None,
         permission_sets=tuple(frozenset(names) for names in data.get("permissionSets", ())),
+        trailing_delta=_trailing(filters["TRAILING_DELTA"])
+        if data.get("allowTrailingStop") and "TRAILING_DELTA" in filters
+        else None,
     )
+
+
+def _trailing(data: Json) -> TrailingFilter:
+    return TrailingFilter(int(data["minTrailingBelowDelta"]), int(data["maxTrailingBelowDelta"]))
 
 
 def _percent_price(data: Json) -> PercentPriceFilter:

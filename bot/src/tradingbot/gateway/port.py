@@ -90,6 +90,8 @@ class NewOrder:
     price: Decimal | None = None
     stop_price: Decimal | None = None
     time_in_force: TimeInForce | None = None
+    trailing_delta: int | None = None
+    """Instead of `stop_price`: a stop triggers so far below the highest price since then, in 1/100 of a percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class NewProtection:
     stop_client_id: str
     stop_price: Decimal
     stop_limit_price: Decimal | None = None
+    trailing_delta: int | None = None
+    """Instead of `stop_price`, as of NewOrder."""
 
 
 @dataclass(frozen=True, slots=True)

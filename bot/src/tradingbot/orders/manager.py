@@ -56,6 +56,7 @@ from tradingbot.orders.protection import (
     stopping_orders,
 )
 from tradingbot.orders.tracker import OrderTracker
+from tradingbot.orders.trailing import highest_since, place_again
 from tradingbot.orders.types import (
     EntryOutcome,
     EntryRequest,
@@ -113,6 +114,8 @@ LIST_EVERY_MS: Final = 5_000
 """Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
+PEAK_SECONDS: Final = 2.0
+"""For reading the highest price before a stop that follows it is placed again: the position has no stop meanwhile."""
 ENTRY_PURPOSES: Final = frozenset({Purpose.ENTRY, Purpose.ANNOUNCE})
 ANNOUNCED_SECONDS: Final = 1.0
 """Between showing itself and its first entry: an earlier process on the same account hears it and halts."""
@@ -1059,7 +1062,8 @@ class OrderManager:
         await self._try(self._collect_fills())
         useless = self._useless()
         available, bid = await self._sellable(useless), await self._bid()
-        plan = self._plan(available)
+        peak = await self._peak()
+        plan = place_again(self._rules, self._plan(available), peak, bid)
         if bid is not None and bid <= plan.stop_price:
             await self._sell_naked(STOP_PASSED, at_market=True)
             return
@@ -1068,7 +1072,8 @@ class OrderManager:
             return
         if useless:
             await self._cancel(useless)
-            plan = self._plan(available)  # one of them may have sold something meanwhile
+            # One of them may have sold something meanwhile.
+            plan = place_again(self._rules, self._plan(available), peak, bid)
         if await self._attempt(lambda: self._place_pair(plan)):
             return
         if await self._attempt(lambda: self._place_stop(plan)):
@@ -1082,6 +1087,18 @@ class OrderManager:
             raise RejectedError(f"no free {self._rules.base_asset} to protect")
         price = self._books.average_price or self._unbooked().price
         return plan_protection(self._rules, self._settings(), quantity, price)
+
+    async def _peak(self) -> Decimal:
+        """The highest price since the entry, for a stop that follows it; the entry's own where none can be read."""
+        entry, price = self._tracker.get(self.audit.trace.position), self._books.average_price
+        if self._settings().protection.trailing_ratio is None or entry is None:
+            return price
+        try:
+            async with asyncio.timeout(PEAK_SECONDS):
+                return max(price, await highest_since(self._exchange, self._rules.symbol, entry.updated_ms))
+        except (ExchangeError, TimeoutError) as error:
+            self._log.warning("stop placed again without the highest price", error=str(error))
+        return price
 
     async def _sell_naked(self, reason: str, *, at_market: bool = False) -> None:
         result = await self._exit(reason, at_market=at_market, whole=False)
@@ -1131,7 +1148,8 @@ class OrderManager:
             OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
             plan.quantity,
             price=plan.stop_limit_price,
-            stop_price=plan.stop_price,
+            stop_price=plan.stop_price if plan.trailing_delta is None else None,
+            trailing_delta=plan.trailing_delta,
             time_in_force=TimeInForce.GTC if limited else None,
         )
         await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
@@ -1144,6 +1162,7 @@ class OrderManager:
             stop_client_id=self._issue(sequence, Purpose.STOP_LOSS),
             stop_price=plan.stop_price,
             stop_limit_price=plan.stop_limit_price,
+            trailing_delta=plan.trailing_delta,
         )
 
     def _update_protection(self, *, certain: bool = True) -> None:

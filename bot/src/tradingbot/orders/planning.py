@@ -14,6 +14,8 @@ from tradingbot_api.v1alpha1 import BotSettings
 STOP_LIMIT_GAP: Final = Decimal("0.01")
 """How far below its trigger a STOP_LOSS_LIMIT sells, where the symbol has no STOP_LOSS; wide, so that it fills."""
 
+BIPS: Final = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class ProtectionPlan:
@@ -23,6 +25,8 @@ class ProtectionPlan:
     stop_price: Decimal
     stop_limit_price: Decimal | None
     take_profit_price: Decimal
+    trailing_delta: int | None = None
+    """How far below the highest price the stop follows it, in 1/100 of a percent; None: it stays at `stop_price`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,9 @@ def plan_protection(
     """Stop and take-profit around `entry_price` for `quantity` of base (floored to the step)."""
     stop = filters.floor_price(rules, entry_price * (1 - settings.protection.stop_loss_ratio))
     target = filters.ceil_price(rules, entry_price * (1 + settings.protection.take_profit_ratio))
-    return ProtectionPlan(filters.floor_quantity(rules, quantity), stop, stop_limit(rules, stop), target)
+    trailing = settings.protection.trailing_ratio
+    delta = None if trailing is None else int(trailing * BIPS)
+    return ProtectionPlan(filters.floor_quantity(rules, quantity), stop, stop_limit(rules, stop), target, delta)
 
 
 def smallest_quantity(rules: SymbolRules, settings: BotSettings, price: Decimal, taker_rate: Decimal) -> Decimal:
@@ -81,6 +87,7 @@ def plan_entry(
         filters.check_notional(rules, limit, wanted),
         filters.check_price(rules, protection.stop_price, "stop price"),
         filters.check_price(rules, protection.take_profit_price, "take-profit price"),
+        filters.check_trailing_delta(rules, protection.trailing_delta),
         filters.check_quantity(rules, protection.quantity),
         # Sized so that the exit at the stop still passes: a position that cannot be sold must not be bought.
         filters.check_notional(rules, exit_price, protection.quantity),
