@@ -13,8 +13,9 @@ import pytest
 
 from tradingbot.applied import Applied, ConfigRefusedError, advance, choose_at_start
 from tradingbot.model import Balance, BookTicker
-from tradingbot.monitoring.health import ConditionClock, Facts, Problem, judge, not_ready
+from tradingbot.monitoring.health import ConditionClock, Facts, Lasting, Problem, judge, not_ready, unwell
 from tradingbot.monitoring.performance import measure
+from tradingbot.monitoring.progress import STUCK_SECONDS, Progress
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot, BreakerState
 from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
@@ -45,6 +46,7 @@ WELL = Facts(
     orders_age=1.0,
     causes=(),
     trading_problem=None,
+    stream_problem=None,
 )
 BOOK = BookTicker("BTCUSDT", Decimal(100), Decimal(1), Decimal(101), Decimal(1), received=50.0)
 ENGAGED = Cause("spec", Source.SPEC, Reason.SPEC, Level.NO_NEW_ENTRIES, NOW, "set spec.safeMode to false")
@@ -276,3 +278,47 @@ def test_books_that_differ_say_what_would_correct_them(correction: Correction, a
 
     assert synced.message.startswith("1 BTC short; ")
     assert advice in synced.message
+
+
+# --- readiness ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({}, None, id="well"),
+        pytest.param({"causes": (ENGAGED,)}, None, id="safe-mode"),
+        pytest.param({"stream_problem": Problem(Reason.STREAM_DEAD, "the user stream")}, "StreamDead: ", id="stream"),
+        pytest.param({"verdict_age": 181.0}, "NotReconciled: ", id="old-verdict"),
+        pytest.param({"verdict": replace(EXACT, kind=VerdictKind.DRIFT)}, None, id="drift"),
+        pytest.param({"breaker": replace(CLOSED, state=BreakerState.OPEN)}, "CircuitOpen: ", id="open"),
+        pytest.param({"breaker": replace(CLOSED, state=BreakerState.HALF_OPEN)}, "CircuitHalfOpen: ", id="half-open"),
+    ],
+)
+def test_a_bot_that_neither_sees_nor_reaches_the_exchange_says_why(changes: dict[str, Any], reason: str | None) -> None:
+    told = unwell(replace(WELL, **changes))
+    assert (told is None) if reason is None else str(told).startswith(reason)
+    # The operator's view, whether the books are known, is another.
+    assert not_ready(replace(WELL, **changes)) is None
+
+
+def test_a_problem_is_told_once_it_lasted() -> None:
+    now = [0.0]
+    lasting = Lasting(15.0, lambda: now[0])
+    told = {}
+    for second, problem in ((0, "a"), (14, "a"), (14.5, None), (15, "a"), (29, "b"), (30, "b"), (31, None), (32, "a")):
+        now[0] = second
+        told[second] = lasting.look(problem)
+    assert {second: problem for second, problem in told.items() if problem} == {30: "b"}
+
+
+def test_a_task_that_ends_its_work_in_time_is_not_stuck_however_long_it_waits_for_more() -> None:
+    now = [0.0]
+    progress = Progress(lambda: now[0])
+    with progress.at("tick"):
+        now[0] = STUCK_SECONDS
+        assert progress.stuck() is None
+        now[0] += 1
+        assert progress.stuck() == "tick has made no progress for 301 s"
+    now[0] += 10 * STUCK_SECONDS
+    assert progress.stuck() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
 from tradingbot.monitoring.alerts import Alerts
-from tradingbot.monitoring.health import ConditionClock, Problem, not_ready
+from tradingbot.monitoring.health import UNREADY_AFTER_SECONDS, ConditionClock, Lasting, Problem, not_ready, unwell
 from tradingbot.monitoring.http_api import Server, control_app, control_tls, probe_app, serve
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.report import add_counts, build_status, extra_figures, state_of
@@ -40,6 +41,8 @@ POLL_SECONDS: Final = 1.0
 STORE_RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 22.0
 """For what is under way and for a missing protection, of the 30 s that a pod has to end."""
+LAGS_KEPT: Final = 120
+"""A minute of looks at how late the loop was: a scrape is rarer than a look."""
 TURN_LIMIT_SECONDS: Final = 30.0
 """A loop that did not turn for this long is not alive."""
 
@@ -105,16 +108,17 @@ class BotApp:
         self._settled = False
         """The last session left in order, or nothing of this bot was on the exchange when it ended."""
         self._care = Care.NAKED
-        self._lag = 0.0
+        self._lags = deque([0.0], maxlen=LAGS_KEPT)
         self._lock: StateLock | None = None
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
         self._turned_at = desk.monotonic()
+        self._unwell = Lasting(UNREADY_AFTER_SECONDS, desk.monotonic)
         clock = ConditionClock()
         self.feed = StatusFeed(lambda sequence: build_status(desk, clock, sequence), state_of, desk.monotonic)
         desk.wake = self.feed.wake
         self.metrics = Metrics(
-            desk.settings.symbol, lambda: (build_status(desk, clock, 0), extra_figures(desk, self._lag))
+            desk.settings.symbol, lambda: (build_status(desk, clock, 0), extra_figures(desk, max(self._lags)))
         )
         self.alerts = Alerts(
             options.config.bot,
@@ -413,13 +417,14 @@ class BotApp:
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self.desk.look_now.wait()
             self.desk.look_now.clear()
-            self._lag = max(0.0, self.desk.monotonic() - before - REFRESH_SECONDS)
+            self._lags.append(max(0.0, self.desk.monotonic() - before - REFRESH_SECONDS))
             self._turned_at = self.desk.monotonic()
             if self.desk.session is not None and (equity := self.desk.session.equity) is not None:
                 self.desk.risk.update_equity(equity, self.desk.exchange_time)
             self._look_at_annotations()
             if self.desk.refresh():
                 self.feed.wake()
+            self._unwell.look(unwell(self.desk.facts()))
             if self._cancelling is None or self._cancelling.done():
                 # A task of its own: an entry in flight is waited for, and nothing else may wait with it.
                 self._cancelling = asyncio.create_task(self._cancel_entries())
@@ -460,11 +465,14 @@ class BotApp:
     def unhealthy(self) -> str | None:
         """Why the process should be restarted."""
         age = self.desk.monotonic() - self._turned_at
-        return f"the loop has not turned for {age:.0f} s" if age > TURN_LIMIT_SECONDS else None
+        if age > TURN_LIMIT_SECONDS:
+            return f"the loop has not turned for {age:.0f} s"
+        return self.desk.session.progress.stuck() if self.desk.session is not None else None
 
     def not_ready(self) -> str | None:
-        """Why the bot is not reconciled with the exchange."""
-        return not_ready(self.desk.facts())
+        """Why the bot is not reconciled with the exchange, or does not see or reach it."""
+        facts = self.desk.facts()
+        return not_ready(facts) or self._unwell.look(unwell(facts))
 
     def metrics_text(self) -> bytes:
         """Prometheus text."""

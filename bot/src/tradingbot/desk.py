@@ -242,6 +242,7 @@ class Desk:
             orders_age=session.orders_age if session else None,
             causes=self.safe_mode.causes,
             trading_problem=session.trading_problem() if session else None,
+            stream_problem=session.stream_problem() if session else None,
         )
 
     def clear(self, causes: list[str]) -> None:

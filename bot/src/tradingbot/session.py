@@ -22,11 +22,12 @@ from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, RejectedError, UnknownSymbolError
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
-from tradingbot.gateway.streams import StreamName, Streams
+from tradingbot.gateway.streams import Batch, StreamName, Streams
 from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.performance import Performance, measure
+from tradingbot.monitoring.progress import Progress
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.protection import UnprotectedTime
@@ -148,6 +149,7 @@ class Session:
             unprotected=parts.unprotected,
         )
         self.admission = Admission(exchange, parts.settings, parts.random)
+        self.progress = Progress(parts.monotonic)
         self.loop: TradingLoop | None = None
         self.verdict: Verdict | None = None
         self.drifts = 0
@@ -263,11 +265,8 @@ class Session:
             return Problem(Reason.CONFIG_INVALID, "the strategy cannot be made of its parameters")
         if (refused := self.refused) is not None:
             return refused
-        if not self.streams.user_alive:
-            return Problem(Reason.STREAM_DEAD, "the user stream did not answer in the last 90 s")
-        market = self.streams.health(StreamName.MARKET)
-        if not market.connected or market.age is None or market.age > STREAM_SILENCE_SECONDS:
-            return Problem(Reason.STREAM_DEAD, "the market stream is silent")
+        if (dead := self.stream_problem()) is not None:
+            return dead
         if self._reconciled != self._reconnects:
             return Problem(Reason.NOT_RECONCILED, "a stream was connected anew: the books are compared first")
         if self.loop is not None and self.loop.failure is not None:
@@ -285,6 +284,15 @@ class Session:
     def refused(self) -> Problem | None:
         """Why the exchange would take no entry."""
         return judge_symbol(self.rules) or self.admission.problem
+
+    def stream_problem(self) -> Problem | None:
+        """Which of the streams is dead."""
+        if not self.streams.user_alive:
+            return Problem(Reason.STREAM_DEAD, "the user stream did not answer in the last 90 s")
+        market = self.streams.health(StreamName.MARKET)
+        if not market.connected or market.age is None or market.age > STREAM_SILENCE_SECONDS:
+            return Problem(Reason.STREAM_DEAD, "the market stream is silent")
+        return None
 
     def capital_problem(self) -> Problem | None:
         """The capital, less what was lost and what the position cost, must be in the account."""
@@ -371,24 +379,28 @@ class Session:
     async def _pump(self) -> None:
         while True:
             batch = await self.streams.next()
-            for event in batch.user:
-                if isinstance(event, BalancesUpdate) and event.event_ms >= self._balances_ms:
-                    self._balances_ms = event.event_ms  # an older one comes late over a connection that is replaced
-                    self._balances.update(event.balances)
-                elif isinstance(event, BalanceChange):
-                    self.doubt()
-                await self.manager.on_user_event(event)
-            if batch.reconnected:
-                # There is no replay: what happened meanwhile is read by REST.
-                self._reconnects += 1
-                self._reconcile_now.set()
-            for candle in batch.candles:
-                if self._candles.full():
-                    self.loop = None  # lost candles: the loop is filled again from REST
-                    self._candles.get_nowait()
-                self._candles.put_nowait(candle)
-            if batch.user:
-                self._parts.changed()
+            with self.progress.at("pump"):
+                await self._take(batch)
+
+    async def _take(self, batch: Batch) -> None:
+        for event in batch.user:
+            if isinstance(event, BalancesUpdate) and event.event_ms >= self._balances_ms:
+                self._balances_ms = event.event_ms  # an older one comes late over a connection that is replaced
+                self._balances.update(event.balances)
+            elif isinstance(event, BalanceChange):
+                self.doubt()
+            await self.manager.on_user_event(event)
+        if batch.reconnected:
+            # There is no replay: what happened meanwhile is read by REST.
+            self._reconnects += 1
+            self._reconcile_now.set()
+        for candle in batch.candles:
+            if self._candles.full():
+                self.loop = None  # lost candles: the loop is filled again from REST
+                self._candles.get_nowait()
+            self._candles.put_nowait(candle)
+        if batch.user:
+            self._parts.changed()
 
     def _on_orders_event(self, event: OrdersEvent) -> None:
         parts = self._parts
@@ -418,9 +430,10 @@ class Session:
                 async with asyncio.timeout(REFILL_SECONDS if self.loop is None else None):
                     candle = await self._candles.get()
             try:
-                await self._follow_settings()
-                if candle is not None and self.loop is not None and candle.interval == self._interval.value:
-                    await self._on_candle(self.loop, candle)
+                with self.progress.at("decide"):
+                    await self._follow_settings()
+                    if candle is not None and self.loop is not None and candle.interval == self._interval.value:
+                        await self._on_candle(self.loop, candle)
             except ExchangeError as error:
                 # The circuit is open or a read failed: the loop is filled again with the next candle, or soon.
                 self.loop = None
@@ -589,12 +602,15 @@ class Session:
             await asyncio.sleep(TICK_SECONDS)
             if parts.safe_mode.level is Level.HALTED:
                 continue
-            await self.manager.tick()
-            if parts.safe_mode.level is Level.REDUCE_ONLY and self.holding:
-                now = parts.monotonic()
-                if now >= self._flatten_after:
-                    self._flatten_after = now + FLATTEN_AGAIN_SECONDS
-                    await self.exit("ReduceOnly", "safe mode")
+            # A tick passes by an action on orders that is under way.
+            self.progress.note("orders", at_work=self.manager.acting)
+            with self.progress.at("tick"):
+                await self.manager.tick()
+                if parts.safe_mode.level is Level.REDUCE_ONLY and self.holding:
+                    now = parts.monotonic()
+                    if now >= self._flatten_after:
+                        self._flatten_after = now + FLATTEN_AGAIN_SECONDS
+                        await self.exit("ReduceOnly", "safe mode")
 
     async def _ping(self) -> None:
         """Keeps the circuits honest while nothing is traded, and closes them again."""
@@ -627,12 +643,13 @@ class Session:
             self._reconcile_now.clear()
             wait, reconnects = RECONCILE_SECONDS, self._reconnects
             try:
-                verdict = await self.manager.reconcile()
-                if self._adopting:
-                    self._adopting = False
-                    with suppress(StoreFailedError):  # entries stop; a human clears it again
-                        verdict = await self.manager.adopt()
-                        self._log.warning("a human took the account's word", verdict=verdict.kind.value)
+                with self.progress.at("reconcile"):
+                    verdict = await self.manager.reconcile()
+                    if self._adopting:
+                        self._adopting = False
+                        with suppress(StoreFailedError):  # entries stop; a human clears it again
+                            verdict = await self.manager.adopt()
+                            self._log.warning("a human took the account's word", verdict=verdict.kind.value)
             except AuthRejectedError:
                 raise
             except ExchangeError as error:

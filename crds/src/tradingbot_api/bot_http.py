@@ -204,9 +204,9 @@ class GrantStatus(WireModel):
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
-    `ready` is what /readyz answers. `conditions` are those that only the bot can judge: ConfigApplied,
-    BalanceSynced, CapitalCovered, CircuitClosed, Protected, TradingAllowed. Fields that the bot does not know
-    (yet) are None.
+    `ready`: reconciled with the exchange; /readyz wants live streams and a closed circuit too. `conditions` are those
+    that only the bot can judge: ConfigApplied, BalanceSynced, CapitalCovered, CircuitClosed, Protected, TradingAllowed.
+    Fields that the bot does not know (yet) are None.
     """
 
     bot_uid: str

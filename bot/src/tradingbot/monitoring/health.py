@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,6 +20,8 @@ TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
 
+UNREADY_AFTER_SECONDS: Final = 15.0
+"""What makes a connected bot unready lasts for so long before it is told: a reconnect takes less."""
 VERDICT_LIFE_SECONDS: Final = 180.0
 """The books count as compared for three periods of the reconciliation."""
 ORDERS_LIFE_SECONDS: Final = VERDICT_LIFE_SECONDS
@@ -60,6 +62,7 @@ class Facts:
     """Seconds since open orders were last read."""
     causes: Sequence[Cause]
     trading_problem: Problem | None
+    stream_problem: Problem | None
 
 
 def not_ready(facts: Facts) -> str | None:
@@ -69,6 +72,35 @@ def not_ready(facts: Facts) -> str | None:
     if not facts.connected or facts.verdict is None:
         return "not reconciled with the exchange yet"
     return None
+
+
+def unwell(facts: Facts) -> str | None:
+    """Why a reconciled bot neither sees nor reaches the exchange now, or None."""
+    if facts.stream_problem is not None:
+        return f"{facts.stream_problem.reason}: {facts.stream_problem.message}"
+    if (circuit := _circuit_closed(facts)).status == FALSE:
+        return f"{circuit.reason}: {circuit.message}"
+    if (synced := _balance_synced(facts)).status == UNKNOWN:
+        return f"{synced.reason}: {synced.message}"
+    return None
+
+
+class Lasting:
+    """Tells of a problem only once there was one all the time for `seconds`; look at it often."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._since: float | None = None
+
+    def look(self, problem: str | None) -> str | None:
+        """The problem of now, where it lasts."""
+        if problem is None:
+            self._since = None
+            return None
+        now = self._monotonic()
+        self._since = now if self._since is None else self._since
+        return problem if now - self._since >= self._seconds else None
 
 
 def judge(facts: Facts) -> list[Condition]:

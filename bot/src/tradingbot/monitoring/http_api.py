@@ -72,7 +72,7 @@ class Probes(Protocol):
         """Why the process should be restarted, or None."""
 
     def not_ready(self) -> str | None:
-        """Why the bot is not reconciled with the exchange, or None."""
+        """Why the bot is not reconciled with the exchange, or does not see or reach it; or None."""
 
     def metrics_text(self) -> bytes:
         """Prometheus text."""

@@ -31,6 +31,7 @@ class Extra:
     stream_ages: dict[str, float | None] = field(default_factory=dict)
     used_weight: int = 0
     unprotected_now_seconds: float = 0.0
+    protection_deadline_seconds: int = 0
     loop_lag_seconds: float = 0.0
 
 
@@ -187,6 +188,8 @@ class _StatusCollector(Collector):
         yield self._counter("trades_failed", "Round trips without one.", trades.failed if trades else None)
         yield self._counter("unprotected_seconds", "Seconds without protection.", status.unprotected_seconds)
         yield self._gauge("unprotected_now_seconds", "Age of the present gap.", extra.unprotected_now_seconds)
+        deadline = extra.protection_deadline_seconds
+        yield self._gauge("protection_deadline_seconds", "Age at which a gap ends by a sale.", deadline)
 
     def _exchange(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
         api = status.api
@@ -200,7 +203,8 @@ class _StatusCollector(Collector):
             if age is not None:
                 ages.add_metric([self._symbol, name], age)
         yield ages
-        yield self._gauge("loop_lag_seconds", "How late the event loop was.", extra.loop_lag_seconds)
+        lag = extra.loop_lag_seconds
+        yield self._gauge("loop_lag_seconds", "How late the event loop was at most in the last minute.", lag)
 
 
 def _condition(status: BotStatus, kind: str) -> bool | None:

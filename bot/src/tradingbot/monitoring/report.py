@@ -228,9 +228,9 @@ def add_counts(left: CallCounts, right: CallCounts) -> CallCounts:
 
 def extra_figures(desk: Desk, loop_lag: float) -> Extra:
     """What is measured and not in the status."""
-    session = desk.session
+    session, deadline = desk.session, desk.settings.protection.deadline_seconds
     if session is None:
-        return Extra(loop_lag_seconds=loop_lag)
+        return Extra(protection_deadline_seconds=deadline, loop_lag_seconds=loop_lag)
     since = session.manager.protection.since
     return Extra(
         equity=desk.risk.drawdown.equity,
@@ -238,6 +238,7 @@ def extra_figures(desk: Desk, loop_lag: float) -> Extra:
         stream_ages={name.value: session.streams.health(name).age for name in StreamName},
         used_weight=session.exchange.counts.used_weight,
         unprotected_now_seconds=0.0 if since is None else desk.monotonic() - since,
+        protection_deadline_seconds=deadline,
         loop_lag_seconds=loop_lag,
     )
 

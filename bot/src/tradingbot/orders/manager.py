@@ -503,6 +503,11 @@ class OrderManager:
             self._tell(OrdersEventKind.BOOKS_CHANGED, "correction", correction.quantity, correction.price)
             return await self._compare()
 
+    @property
+    def acting(self) -> bool:
+        """Whether an action is under way, or waited for."""
+        return self._lock.locked()
+
     async def tick(self) -> None:
         """Do what is due: resolve unknown intents, restore protection. Call about each second.
 

@@ -1,0 +1,42 @@
+"""Which of the bot's main tasks is at work, and since when: one that never ends its work is seen by the probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+STUCK_SECONDS: Final = 300.0
+"""Longer than any work that ends: an exit of six sales, each of which waits for its answer until the time-out."""
+
+
+class Progress:
+    """Tasks call `at` around what they do between two waits for something to do."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._since: dict[str, float] = {}
+
+    @contextmanager
+    def at(self, task: str) -> Iterator[None]:
+        """The task is at work meanwhile; waiting for a lock is work."""
+        self.note(task, at_work=True)
+        try:
+            yield
+        finally:
+            self.note(task, at_work=False)
+
+    def note(self, task: str, *, at_work: bool) -> None:
+        """Somebody who looks now and then finds the task at work, or not."""
+        if at_work:
+            self._since.setdefault(task, self._monotonic())
+        else:
+            self._since.pop(task, None)
+
+    def stuck(self) -> str | None:
+        """The task that is at the same piece of work for too long, or None."""
+        now = self._monotonic()
+        for task, since in self._since.items():
+            if now - since > STUCK_SECONDS:
+                return f"{task} has made no progress for {now - since:.0f} s"
+        return None
