@@ -11,7 +11,9 @@ import pytest
 
 from paper_exchange.core.symbols import ORDER_TYPES
 from paper_exchange.testing import write_keys
-from support.emergency import DEADLINE_SECONDS, PRICE, Emergency, run_emergency
+from support.emergency import DEADLINE_SECONDS, PRICE, SYMBOL, Emergency, run_emergency
+from tradingbot.recovery.fence import ClientId, Purpose
+from tradingbot_api import names
 
 pytestmark = pytest.mark.integration
 LONGEST_WAIT = 21
@@ -260,3 +262,38 @@ def test_with_both_streams_dead_a_lost_stop_is_restored_and_a_stop_that_sold_is_
         await world.at_peace()
 
     assert run_emergency(befall).unprotected < DEADLINE_SECONDS
+
+
+def left_behind(world: Emergency, purpose: Purpose) -> str:
+    """The client id of an order of a former process of this bot."""
+    key = names.bot_key(str(world.account.uid), SYMBOL)
+    return str(ClientId(key, world.session.manager.incarnation - 1, 7, purpose))
+
+
+def test_an_entry_that_was_left_behind_is_cancelled_at_its_age_and_a_foreign_one_is_not() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
+        entry = left_behind(world, Purpose.ENTRY)
+        for name in (entry, "somebody-else"):
+            world.order_by_hand(name, side="BUY", quantity="0.001", price="30000")
+        assert await world.until("a cancelled entry", lambda: entry not in world.resting, 400) > 180
+        await asyncio.sleep(400)
+        assert world.resting == {"somebody-else"}
+
+    run_emergency(befall, entry={"maxAgeSeconds": 180})
+
+
+def test_a_pair_that_protects_nothing_is_cancelled_and_a_foreign_one_is_not() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
+        await world.exchange.deposit(world.account.uid, BTC="1")
+        own = left_behind(world, Purpose.STOP_LOSS)
+        ids = {"listClientOrderId": left_behind(world, Purpose.PROTECTION_LIST), "belowClientOrderId": own}
+        world.pair_by_hand("0.01", **ids, aboveClientOrderId=left_behind(world, Purpose.TAKE_PROFIT))
+        world.pair_by_hand("0.01", belowClientOrderId="foreign-stop", aboveClientOrderId="foreign-profit")
+        await world.until("a cancelled pair", lambda: own not in world.resting, 90)
+        await asyncio.sleep(180)
+        assert world.resting == {"foreign-stop", "foreign-profit"}
+        assert world.held == 1
+
+    run_emergency(befall)

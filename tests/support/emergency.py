@@ -17,7 +17,9 @@ from unittest.mock import patch
 import structlog
 
 from paper_exchange.core.exchange import Exchange
+from paper_exchange.core.list_requests import new_oco
 from paper_exchange.core.model import Order
+from paper_exchange.core.requests import new_order
 from paper_exchange.core.units import SCALE, to_decimal, to_units
 from paper_exchange.market.events import BookUpdate
 from paper_exchange.server.app import PaperExchangeServer
@@ -99,6 +101,26 @@ class Emergency:
         market = self.books.market(SYMBOL)
         self.venue.gap(SYMBOL, to_units(Decimal(round(price))) - (market.last or 0))
 
+    def order_by_hand(self, client_order_id: str, **params: str) -> None:
+        """A limit order of the account; GTC."""
+        given = {"symbol": SYMBOL, "type": "LIMIT", "timeInForce": "GTC", "newClientOrderId": client_order_id}
+        self.books.place(self.account.uid, new_order(given | params), self._wall_ms())
+        self.venue.commit()
+
+    def pair_by_hand(self, quantity: str, **ids: str) -> None:
+        """A stop at -5 % and a take-profit at +5 %; `ids` of them, and of the list."""
+        given = {
+            "symbol": SYMBOL,
+            "side": "SELL",
+            "quantity": quantity,
+            "aboveType": "LIMIT_MAKER",
+            "abovePrice": str(PRICE * 105 // 100),
+            "belowType": "STOP_LOSS",
+            "belowStopPrice": str(PRICE * 95 // 100),
+        }
+        self.books.place_list(self.account.uid, new_oco(given | ids), self._wall_ms())
+        self.venue.commit()
+
     def cancel_by_hand(self, order: Order) -> None:
         """As somebody with another key of the account."""
         self.books.cancel(self.account.uid, SYMBOL, order_id=order.order_id, client_order_id=None, now=self._wall_ms())
@@ -159,6 +181,11 @@ class Emergency:
         return to_decimal(balance.free + balance.locked)
 
     @property
+    def resting(self) -> set[str]:
+        """Client ids of the account's open orders."""
+        return {order.client_order_id for order in self.books.open_orders(self.account.uid, SYMBOL)}
+
+    @property
     def flat(self) -> bool:
         """Nothing is held that could be sold."""
         return self.held * PRICE <= _DUST
@@ -191,7 +218,7 @@ class Emergency:
     async def run(self, befall: Befall, changes: dict[str, Any]) -> None:
         """Until it is over and the bot has come to rest."""
         (self.folder / "market").mkdir()
-        market = write_still_market(self.folder / "market", **{SYMBOL: str(PRICE)})
+        market = write_still_market(self.folder / "market", BTCUSDT=str(PRICE))
         options = ExchangeOptions(symbols=(SYMBOL,), market=market, seed=1)
 
         async with running_paper_exchange(options, self._steady_ms, self._wall_ms) as self.exchange:
@@ -278,10 +305,9 @@ class Emergency:
         position = status.position.quantity if status.position else None
         if position != self.held:
             wrong.append(f"the position is {position}, and the exchange has {self.held}")
-        there = {order.client_order_id for order in self.books.open_orders(self.account.uid, SYMBOL)}
         known = {order.client_order_id for order in status.open_orders}
-        if there != known:
-            wrong.append(f"the exchange has {sorted(there)} open, and the bot knows {sorted(known)}")
+        if self.resting != known:
+            wrong.append(f"the exchange has {sorted(self.resting)} open, and the bot knows {sorted(known)}")
         return wrong
 
     def _twice(self) -> list[str]:

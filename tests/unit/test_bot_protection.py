@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.order_reports import order_report, trade_fill
 from support.symbol_rules import btcusdt_rules
 from tradingbot.model import OrderStatus, OrderType, Side
-from tradingbot.orders.cleanup import ENTRY_MAX_AGE_MS, stale_orders
+from tradingbot.orders.cleanup import stale_orders
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
@@ -19,6 +19,7 @@ from tradingbot.orders.types import ProtectionState, TrackedOrder
 from tradingbot.state.ledger import LedgerState, book, fold
 
 RULES = btcusdt_rules()
+DAY = 86_400
 NEW, PENDING, PART, FILLED = (
     OrderStatus.NEW,
     OrderStatus.PENDING_NEW,
@@ -165,24 +166,39 @@ def tracked(tracker: OrderTracker) -> list[TrackedOrder]:
     return list(tracker)
 
 
-@pytest.mark.parametrize("age_ms", [0, 100 * ENTRY_MAX_AGE_MS])
+@pytest.mark.parametrize("age_ms", [0, 100 * DAY * 1000])
 def test_protection_of_an_open_position_is_never_stale_whatever_its_age(age_ms: int) -> None:
-    assert stale_orders(tracked(pair(NEW, NEW)), flat=False, now_ms=age_ms) == []
+    assert stale_orders(tracked(pair(NEW, NEW)), flat=False, now_ms=age_ms, entry_seconds=DAY) == []
 
 
 def test_protection_of_nothing_is_stale() -> None:
-    assert len(stale_orders(tracked(pair(NEW, NEW)), flat=True, now_ms=1)) == 2
+    assert len(stale_orders(tracked(pair(NEW, NEW)), flat=True, now_ms=1, entry_seconds=DAY)) == 2
 
 
 def test_legs_of_a_working_entry_are_not_stale() -> None:
-    assert stale_orders(tracked(pair(PENDING, PENDING, entry=NEW)), flat=True, now_ms=1) == []
+    assert stale_orders(tracked(pair(PENDING, PENDING, entry=NEW)), flat=True, now_ms=1, entry_seconds=DAY) == []
+
+
+def test_an_entry_is_stale_once_it_is_older_than_the_setting() -> None:
+    tracker = OrderTracker()
+    tracker.absorb(order_report("a", side=Side.BUY), "en")
+    (order,) = tracker
+
+    def stale(age_ms: int) -> list[str]:
+        found = stale_orders(tracker, flat=True, now_ms=order.created_ms + age_ms, entry_seconds=60)
+        return [item.order.client_order_id for item in found]
+
+    assert stale(60_000) == []
+    assert stale(60_001) == ["a"]
 
 
 def test_a_left_announcement_is_stale_at_once() -> None:
     tracker = OrderTracker()
     tracker.absorb(order_report("a", side=Side.BUY, kind=OrderType.LIMIT_MAKER), "an")
 
-    assert [item.order.client_order_id for item in stale_orders(tracker, flat=False, now_ms=1)] == ["a"]
+    assert [item.order.client_order_id for item in stale_orders(tracker, flat=False, now_ms=1, entry_seconds=DAY)] == [
+        "a"
+    ]
 
 
 def test_unprotected_time_goes_on_over_a_lost_connection_and_begins_with_the_process() -> None:

@@ -201,6 +201,7 @@ _LIMITS: Final = (
     _Limit("entry", "max_spread_ratio", "spec.entry.maxSpreadRatio", True),
     _Limit("entry", "max_data_age_seconds", "spec.entry.maxDataAgeSeconds", True),
     _Limit("entry", "max_per_minute", "spec.entry.maxPerMinute", True),
+    _Limit("entry", "max_age_seconds", "spec.entry.maxAgeSeconds", True),
     _Limit("protection", "stop_loss_ratio", "spec.protection.stopLossRatio", True),
     _Limit("protection", "deadline_seconds", "spec.protection.deadlineSeconds", True),
     _Limit("risk", "risk_per_trade_ratio", "spec.risk.riskPerTradeRatio", True),

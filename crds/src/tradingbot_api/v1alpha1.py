@@ -205,6 +205,12 @@ class Entry(Model):
         default=5, ge=1, le=300, description="No entry on market data older than this."
     )
     max_per_minute: StrictInt = Field(default=10, ge=1, le=60, description="At most this many entries a minute.")
+    max_age_seconds: StrictInt = Field(
+        default=86_400,
+        ge=60,
+        le=604_800,
+        description="An order to buy that rests for longer than this is canceled; what protects a position never is.",
+    )
 
 
 class Protection(Model):

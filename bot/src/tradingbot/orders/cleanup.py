@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from tradingbot.model import OrderReport, Side
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.fence import Purpose, parse
-
-ENTRY_MAX_AGE_MS: Final = 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +21,8 @@ class StaleOrder:
     reason: str
 
 
-def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int) -> list[StaleOrder]:
-    """Open orders of ours that serve nothing: announcements, entries over a day old, and sales while nothing is held.
+def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int, entry_seconds: int) -> list[StaleOrder]:
+    """Open orders of ours that serve nothing: announcements, entries that are older, and sales while nothing is held.
 
     `flat` must come from books that agree with the exchange. Legs that wait for an entry that still works are kept.
     """
@@ -36,8 +33,8 @@ def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int) -> 
         if order.side is Side.BUY:
             if order.purpose == Purpose.ANNOUNCE:
                 stale.append(StaleOrder(order, "announcement that was not canceled"))
-            elif now_ms - order.created_ms > ENTRY_MAX_AGE_MS:
-                stale.append(StaleOrder(order, "entry older than a day"))
+            elif now_ms - order.created_ms > entry_seconds * 1000:
+                stale.append(StaleOrder(order, f"entry older than {entry_seconds} s"))
         elif flat and order.order_list_id not in entries:
             stale.append(StaleOrder(order, "protects a position that is no longer held"))
     return stale

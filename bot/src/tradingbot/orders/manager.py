@@ -1685,8 +1685,12 @@ class OrderManager:
             await self._refresh()
 
     def _stale_orders(self) -> list[StaleOrder]:
-        flat = self.held == 0
-        return stale_orders(self._tracker, flat=flat, now_ms=self._exchange.exchange_ms())
+        return stale_orders(
+            self._tracker,
+            flat=self.held == 0,
+            now_ms=self._exchange.exchange_ms(),
+            entry_seconds=self._settings().entry.max_age_seconds,
+        )
 
     async def _compare(self) -> Verdict:
         """Compare with the account; a fill between two reads is no drift, so a difference is looked at again."""
