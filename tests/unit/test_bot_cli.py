@@ -43,6 +43,12 @@ def test_every_example_can_be_used(name: str, capsys: pytest.CaptureFixture[str]
     assert "can be used" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_the_example_of_a_strategy_of_ones_own_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    own = EXAMPLES / "own-strategy"
+    assert main(["check", str(own / "dip.yaml"), "--strategies-dir", str(own / "dip_strategies")]) == 0
+    assert "buy-the-dip" in capsys.readouterr().out
+
+
 def test_a_wrong_strategy_parameter_is_named_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

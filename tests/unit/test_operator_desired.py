@@ -55,6 +55,16 @@ def test_the_pod_is_owned_by_uid_and_its_credentials_secret_is_optional() -> Non
     assert volumes["state"] == {"name": "state", "emptyDir": {}}
 
 
+def test_strategies_of_ones_own_are_mounted_and_may_be_missing() -> None:
+    strategy = {"name": "buy-the-dip", "interval": "1m", "configMapRef": {"name": "strategies"}}
+    spec = pod(strategy=strategy)["spec"]
+    (volume,) = [item for item in spec["volumes"] if item["name"] == "strategies"]
+    (mount,) = [item for item in spec["containers"][0]["volumeMounts"] if item["name"] == "strategies"]
+    assert volume["configMap"] == {"name": "strategies", "optional": True}
+    assert mount == {"name": "strategies", "mountPath": names.STRATEGIES_DIR, "readOnly": True}
+    assert all(item["name"] != "strategies" for item in pod()["spec"]["volumes"])
+
+
 def test_the_pod_shows_the_bot_its_own_annotations() -> None:
     spec = pod()["spec"]
     (volume,) = [item for item in spec["volumes"] if item["name"] == "podinfo"]

@@ -175,11 +175,24 @@ class Exchange(Model):
         return self
 
 
+class StrategiesConfigMapRef(Model):
+    """The ConfigMap with strategies of one's own."""
+
+    name: ObjectName = Field(
+        description="Name of a ConfigMap in this namespace whose keys end in .py: Python files that define strategies. "
+        "They are read when the bot starts, and run beside its keys: who may write it trades with them."
+    )
+
+
 class Strategy(Model):
     """What decides when to buy and sell."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = Field(
-        description="Name of the strategy, for example ema-cross."
+        description="Name of the strategy: one that is built in, for example ema-cross, one of a package in the bot's "
+        "image, or one of configMapRef."
+    )
+    config_map_ref: StrategiesConfigMapRef | None = Field(
+        default=None, description="Where to find strategies of one's own."
     )
     interval: Interval = Field(description="Candle interval; decisions are made when a candle closes.")
     parameters: dict[str, IntOrString] = Field(

@@ -275,6 +275,13 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": TMP_SIZE}},
         ],
     }
+    strategies = spec.strategy.config_map_ref
+    if strategies is not None:
+        # Optional: the bot reports that it does not know the strategy, and looks after a position all the same.
+        source = {"name": strategies.name, "optional": True}
+        pod_spec["volumes"].append({"name": "strategies", "configMap": source})
+        mount = {"name": "strategies", "mountPath": names.STRATEGIES_DIR, "readOnly": True}
+        container["volumeMounts"].append(mount)
     if shape.node_selector:
         pod_spec["nodeSelector"] = dict(shape.node_selector)
     if shape.tolerations:

@@ -49,7 +49,7 @@ class Catalogue:
 
     def add_modules(self, folder: Path) -> None:
         """Take the strategies that the Python files of a folder define; a folder that is absent has none."""
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.glob("[!_]*.py")):
             source = f"module {path.name}"
             try:
                 module = _load(path)
