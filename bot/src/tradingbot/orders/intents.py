@@ -36,7 +36,7 @@ class IntentKind(StrEnum):
     """What an intent sends."""
 
     ENTRY = "Entry"
-    """OTOCO: the buy and its protection pair."""
+    """OTOCO: the buy and its protection pair; or the buy alone, of a book too thin for all of it."""
     PROTECTION = "Protection"
     """OCO."""
     STOP = "Stop"

@@ -81,7 +81,7 @@ from tradingbot_api import names
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
-T = TypeVar("T", OrderReport, OrderListReport)
+T = TypeVar("T", bound=OrderReport | OrderListReport)
 R = TypeVar("R")
 EXIT_ATTEMPTS: Final = 6
 SUSPICION_SECONDS: Final = 2.0
@@ -602,7 +602,7 @@ class OrderManager:
     # --- entry ---
 
     async def enter(self, request: EntryRequest) -> EntryResult:
-        """Buy, with protection, in one request: all filled and protected, or nothing bought."""
+        """Buy with protection in one request; where the book is too thin, what there is, protected right after."""
         async with self._lock:
             try:
                 return await self._enter(request)
@@ -640,33 +640,69 @@ class OrderManager:
         await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
         sequence = self._ids.next_sequence()
         entry_id, list_id = self._issue(sequence, Purpose.ENTRY), self._issue(sequence, Purpose.ENTRY_LIST)
-        self.audit.enter(entry_id)
         pair = self._pair(sequence, plan.protection)
-        intent = self._intent(
-            list_id,
-            IntentKind.ENTRY,
-            (entry_id, pair.stop_client_id, pair.take_profit_client_id),
-            plan.quantity,
-            plan.limit_price,
+        legs = (pair.stop_client_id, pair.take_profit_client_id)
+        entry = self._entry_order(entry_id, plan, TimeInForce.FOK)
+        otoco = NewOtoco(entry.symbol, list_id, entry, pair)
+        result = await self._buy(
+            request, plan, list_id, (entry_id, *legs), lambda stamp: self._exchange.place_otoco(otoco, stamp)
         )
-        await self._commit(intent)
-        refusal = self._refuse_entry(intent.client_id) or self._outdated(request)
-        if refusal is not None:  # safe mode or a lost grant between decision and send wins
-            await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
-            return EntryResult(EntryOutcome.REFUSED, refusal)
-        order = NewOrder(
+        if result.outcome is EntryOutcome.EXPIRED and await self._part_can_be_sold(plan):
+            return await self._enter_in_part(request, plan)
+        return result
+
+    @because("BookTooThin")
+    async def _enter_in_part(self, request: EntryRequest, plan: EntryPlan) -> EntryResult:
+        """Buy what the book has inside the collar; the pair over it follows at once, as a lost one does."""
+        entry_id = self._issue(self._ids.next_sequence(), Purpose.ENTRY)
+        order = self._entry_order(entry_id, plan, TimeInForce.IOC)
+        return await self._buy(
+            request, plan, entry_id, (entry_id,), lambda stamp: self._exchange.place_order(order, stamp)
+        )
+
+    async def _part_can_be_sold(self, plan: EntryPlan) -> bool:
+        """Whether the best ask alone offers enough for a position that can be protected."""
+        book = await self._exchange.book_ticker(self._rules.symbol)
+        part = plan_entry(
+            self._rules,
+            self._settings(),
+            quantity=min(plan.quantity, book.ask_quantity),
+            ask=book.ask,
+            taker_rate=self._taker_rate,
+            held=self._books.quantity,
+        )
+        return book.ask <= plan.limit_price and isinstance(part, EntryPlan)
+
+    def _entry_order(self, entry_id: str, plan: EntryPlan, time_in_force: TimeInForce) -> NewOrder:
+        return NewOrder(
             self._rules.symbol,
             entry_id,
             Side.BUY,
             OrderType.LIMIT,
             plan.quantity,
             price=plan.limit_price,
-            time_in_force=TimeInForce.FOK,
+            time_in_force=time_in_force,
         )
+
+    async def _buy(
+        self,
+        request: EntryRequest,
+        plan: EntryPlan,
+        client_id: str,
+        client_ids: tuple[str, ...],
+        send: Callable[[Stamp], Awaitable[OrderReport | OrderListReport]],
+    ) -> EntryResult:
+        """Send an entry whose request has that id and whose orders, the entry first, have those."""
+        entry_id = client_ids[0]
+        self.audit.enter(entry_id)
+        intent = self._intent(client_id, IntentKind.ENTRY, client_ids, plan.quantity, plan.limit_price)
+        await self._commit(intent)
+        refusal = self._refuse_entry(intent.client_id) or self._outdated(request)
+        if refusal is not None:  # safe mode or a lost grant between decision and send wins
+            await self._finish(intent, IntentState.REJECTED, f"not sent: {refusal}")
+            return EntryResult(EntryOutcome.REFUSED, refusal)
         try:
-            await self._sending(
-                intent, lambda stamp: self._exchange.place_otoco(NewOtoco(order.symbol, list_id, order, pair), stamp)
-            )
+            await self._sending(intent, send)
         except AmbiguousError as error:
             self._tell(OrdersEventKind.ENTRY_UNKNOWN, f"{entry_id}: {error}", plan.quantity, plan.limit_price)
             return EntryResult(EntryOutcome.UNKNOWN, error.code, str(error))
