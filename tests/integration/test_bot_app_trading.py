@@ -485,12 +485,12 @@ async def test_a_store_that_cannot_be_opened_is_a_condition_that_heals(
     state.rmdir()
     state.write_text("no directory")
     async with bot_process(folder) as bot:
-        await bot.until_condition("BalanceSynced", "False", "StoreFailed", seconds=10)
-        assert bot.status.safe_mode.level == "Halted"
-        state.unlink()
         await bot.until_condition("BalanceSynced", "True", "Exact", seconds=15)
-        await bot.until(lambda status: status.safe_mode.level == "NoNewEntries", 5)
-        assert [cause.reason for cause in bot.status.safe_mode.causes] == ["AwaitingGrant"]
+        await bot.grant()
+        await bot.until_condition("TradingAllowed", "False", "StoreFailed", seconds=10)
+        assert bot.status.safe_mode.level == "NoNewEntries"
+        state.unlink()
+        await bot.until_condition("TradingAllowed", "True", "OK", seconds=20)
 
 
 async def test_an_unknown_symbol_and_a_bad_strategy_are_conditions(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -32,15 +33,14 @@ from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def config(revision: int, *, safe_mode: bool | None = None, cleared: tuple[str, ...] = ()) -> BotConfig:
+def config(
+    revision: int, *, safe_mode: bool | None = None, cleared: tuple[str, ...] = (), environment: str = "Paper"
+) -> BotConfig:
+    where = {"baseURL": "http://localhost:1"} if environment == "Paper" else {}
     settings = BotSettings.model_validate(
         {
             "symbol": "BTCUSDT",
-            "exchange": {
-                "environment": "Paper",
-                "baseURL": "http://localhost:1",
-                "credentialsSecretRef": {"name": "keys"},
-            },
+            "exchange": {"environment": environment, **where, "credentialsSecretRef": {"name": "keys"}},
             "strategy": {"name": "ema-cross", "interval": "1m", "parameters": {"fast": 12, "slow": 26}},
             "capital": "1000",
             "protection": {"stopLossRatio": "0.05", "takeProfitRatio": "0.05"},
@@ -149,6 +149,71 @@ async def test_a_fact_that_is_not_what_it_should_be_ends_no_start(store: Store, 
     again = await start(store, config(2, cleared=("store-lost",)))
     assert store.unreadable == {("facts", name)}
     assert again.safe_mode.level < Level.REDUCE_ONLY
+
+
+def found(*, rebuilt: bool = False, reset: str | None = None) -> Session:
+    """A session after it looked at the exchange."""
+    manager = SimpleNamespace(held_back=False, unknown=(), exchange_reset=reset, two_traders=None)
+    return cast(Session, SimpleNamespace(manager=manager, differs=False, drifts=0, verdict=None, books_rebuilt=rebuilt))
+
+
+async def test_a_lost_store_on_live_stops_entries_over_restarts_until_a_human_confirms(store: Store) -> None:
+    desk = await start(store, config(1, environment="Live"))
+    desk.session = found(rebuilt=True)
+    desk.refresh()
+    assert desk.safe_mode.has("store-lost")
+    assert desk.safe_mode.level is Level.NO_NEW_ENTRIES
+    await desk.save()
+    assert (await start(store, config(1, environment="Live"))).safe_mode.has("store-lost"), "before it is connected"
+    for revision in (2, 3):  # confirmed once, the books count as good though they were once rebuilt
+        desk = await start(store, config(revision, environment="Live", cleared=("store-lost",)))
+        desk.session = found(rebuilt=True)
+        desk.refresh()
+        assert not desk.safe_mode.has("store-lost")
+
+
+@pytest.mark.parametrize("environment", ["Paper", "Testnet"])
+async def test_a_lost_store_elsewhere_needs_no_human(store: Store, environment: str) -> None:
+    desk = await start(store, config(1, environment=environment))
+    desk.session = found(rebuilt=True)
+    desk.refresh()
+    assert not desk.safe_mode.has("store-lost")
+
+
+async def test_a_reset_of_the_exchange_halts_over_restarts_until_a_human_lets_new_books_begin(store: Store) -> None:
+    desk = await start(store, config(1, environment="Testnet"))
+    desk.session = found(reset="order o-1 is gone")
+    desk.refresh()
+    assert desk.safe_mode.level is Level.HALTED
+    await desk.save()
+    desk = await start(store, config(1, environment="Testnet"))
+    assert desk.safe_mode.level is Level.HALTED, "before it is connected"
+    desk.session = found(reset="order o-1 is gone")
+    desk.clear(["exchange-reset"])
+    desk.refresh()
+    assert desk.begin_anew
+    assert not desk.safe_mode.has("exchange-reset")
+
+
+async def test_a_reset_that_is_no_more_seen_is_cleared_and_the_books_stay(store: Store) -> None:
+    desk = await start(store, config(1, environment="Testnet"))
+    desk.session = found(reset="order o-1 is gone")
+    desk.refresh()
+    desk.session = found()
+    desk.clear(["exchange-reset"])
+    assert not desk.safe_mode.has("exchange-reset")
+    assert not desk.begin_anew
+
+
+async def test_live_is_never_begun_anew(store: Store) -> None:
+    desk = await start(store, config(1, environment="Live"))
+    desk.session = found(reset="order o-1 is gone")
+    desk.refresh()
+    desk.clear(["exchange-reset"])
+    desk.refresh()
+    assert desk.safe_mode.level is Level.HALTED
+    assert not desk.begin_anew
+    assert "delete this TradingBot" in desk.safe_mode.causes[0].clears
 
 
 class DyingSession:

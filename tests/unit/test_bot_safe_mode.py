@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -34,6 +35,7 @@ from tradingbot.recovery.safe_mode import (
     Level,
     SafeMode,
 )
+from tradingbot.session import Session
 from tradingbot.state.store import Store
 from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION, BotStatus
 from tradingbot_api.conditions import Reason
@@ -407,10 +409,11 @@ async def test_a_field_that_is_set_and_not_known_is_refused_by_name_and_the_last
 async def test_a_stricter_level_of_a_cause_in_force_is_told(store: Store) -> None:
     bot = await Bot.start(store, config(1))
     assert bot.causes == set()
-    bot.desk.store = None  # as before it could be opened
-    bot.desk.store_problem = "no space left"
-    assert bot.desk.refresh()
-    bot.desk.store = store
+    manager = SimpleNamespace(held_back=False, unknown=(), exchange_reset=None, two_traders=None)
+    session = SimpleNamespace(manager=manager, differs=False, drifts=0, books_rebuilt=False)
+    bot.desk.session = cast(Session, session)
+    assert not bot.desk.refresh()
+    manager.held_back = True
     assert bot.desk.refresh()
     assert not bot.desk.refresh()
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from tradingbot.model import OrderStatus, Side
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.tracker import MOST_DONE, OrderTracker
 from tradingbot.state.ledger import BookedFill, LedgerState, extend, fold
-from tradingbot.state.store import SCHEMA_VERSION, Store, StoreCorruptError, StoreFailedError
+from tradingbot.state.store import (
+    SCHEMA_VERSION,
+    Store,
+    StoreCorruptError,
+    StoreFailedError,
+    StoreVersionError,
+    set_aside_store,
+)
 
 VERSION_1 = Path(__file__).parents[1] / "support" / "store_version_1.sql"
 OWN = "tb-nxmqn3thil-0spn400"
@@ -138,8 +146,10 @@ def test_a_store_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) ->
     with sqlite3.connect(tmp_path / "bot.db") as db:
         db.execute("PRAGMA user_version=99")
 
-    with pytest.raises(StoreCorruptError, match="newer bot"):
+    content = (tmp_path / "bot.db").read_bytes()
+    with pytest.raises(StoreVersionError, match="has version 99, this bot knows 2: use a newer bot"):
         Store.open(tmp_path / "bot.db")
+    assert (tmp_path / "bot.db").read_bytes() == content
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -235,6 +245,44 @@ async def test_a_field_of_a_later_version_is_ignored_and_one_that_is_missing_has
     assert len(await store.fills()) == 3
     assert store.unreadable == set()
     await store.close()
+
+
+async def test_what_could_not_be_committed_is_once_it_can_be(tmp_path: Path) -> None:
+    _, order = OrderTracker().absorb(order_report("o", status=OrderStatus.FILLED), "sl")
+    _, other = OrderTracker().absorb(order_report("other", order_id=12), "sl")
+    store = Store.open(tmp_path / "bot.db")
+    store._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(StoreFailedError):
+        await store.record([order], [BookedFill(trade_fill(1), Decimal(1))])
+    with pytest.raises(StoreFailedError):
+        await store.retry()
+    assert store.failed is not None
+    store._db.execute("PRAGMA query_only=OFF")
+    await store.record([other])
+    assert store.failed is not None, "only a retry says that it works again"
+    await store.retry()
+    assert store.failed is None
+    await store.close()
+
+    store = Store.open(tmp_path / "bot.db")
+    assert [found.client_order_id for found in await store.orders(since_ms=0)] == ["o", "other"]
+    assert [booked.fill.trade_id for booked in await store.fills()] == [1]
+    await store.close()
+
+
+async def test_a_store_in_memory_is_no_proof_that_nothing_was_sent(tmp_path: Path) -> None:
+    memory, disk = Store.in_memory(), Store.open(tmp_path / "bot.db")
+    assert (await memory.unused(), await disk.unused()) == (False, True)
+    await memory.close()
+    await disk.close()
+
+
+def test_a_store_that_is_set_aside_is_kept_whole(tmp_path: Path) -> None:
+    for suffix in ("", "-wal"):
+        (tmp_path / f"bot.db{suffix}").write_text(suffix)
+    kept = set_aside_store(tmp_path / "bot.db", datetime(2026, 3, 1, tzinfo=UTC))
+    assert kept == tmp_path / "bot-20260301T000000Z.db"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {kept.name: "", f"{kept.name}-wal": "-wal"}
 
 
 async def test_the_first_failed_commit_is_remembered(tmp_path: Path) -> None:

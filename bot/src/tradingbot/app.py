@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,17 +29,18 @@ from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.recovery.circuit_breaker import Pace
 from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
-from tradingbot.recovery.safe_mode import Level
+from tradingbot.recovery.safe_mode import STORE_LOST, Level
 from tradingbot.session import AccountChangedError, Parts, Session
 from tradingbot.state.lock import StateInUseError, StateLock
-from tradingbot.state.store import Store, StoreError
+from tradingbot.state.store import Store, StoreCorruptError, StoreError, set_aside_store
 from tradingbot_api.bot_http import BotConfig, FieldError
 from tradingbot_api.conditions import Reason
 
 STORE_FILE: Final = "bot.db"
 REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
-STORE_RETRY_SECONDS: Final = 2.0
+STORE_RETRY_SECONDS: Final = 10.0
+"""Between two tries of a store that failed."""
 STOP_SECONDS: Final = 22.0
 """For what is under way and for a missing protection, of the 30 s that a pod has to end."""
 LAGS_KEPT: Final = 120
@@ -110,6 +112,8 @@ class BotApp:
         self._care = Care.NAKED
         self._lags = deque([0.0], maxlen=LAGS_KEPT)
         self._lock: StateLock | None = None
+        self._healing: asyncio.Task[None] | None = None
+        self._store_look_at = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
         self._turned_at = desk.monotonic()
@@ -208,24 +212,21 @@ class BotApp:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        if self._cancelling is not None:
-            self._cancelling.cancel()
+        for beside in (self._cancelling, self._healing):
+            if beside is not None:
+                beside.cancel()
 
     async def _live(self) -> None:
-        """Open the store, then connect again and again; until `stop`, and where a position may be without protection
+        """Open a store, then connect again and again; until `stop`, and where a position may be without protection
         then, until a session looked after it."""
         store = await self._open_store()
-        while store is None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STORE_RETRY_SECONDS):
-                    await self._stop.wait()
-                    return
-            store = await self._open_store()
         with suppress(StoreError):
             self._care = Care.NOTHING if await store.unused() else Care.NAKED
         attempt = 0
         while True:
             self.desk.reconnect.clear()
+            if store.volatile or self.desk.begin_anew:
+                store = await self._open_store()
             if self._stop.is_set() and await self._looked_after(store):
                 return
             credentials = None
@@ -333,12 +334,15 @@ class BotApp:
             await session.close()
 
     async def _until_reconnect(self, credentials: Credentials) -> None:
-        """Return when the keys on disk are others, when the exchange's address changed, or on `stop`."""
+        """Return when the keys or the store on disk are others, the exchange's address changed, or on `stop`."""
         while not self._stop.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self.desk.reconnect.wait()
                     return
+            if await self._store_is_back():
+                self.desk.log.info("the store can be opened again")
+                return
             # Missing files mean that the kubelet is swapping them, or a human made a mistake: the keys still work.
             with suppress(CredentialsMissingError):
                 if load_credentials(self._options.credentials_dir) != credentials:
@@ -382,29 +386,93 @@ class BotApp:
             except StateInUseError as error:
                 raise StartError(f"--state-dir: {error}") from error
 
-    async def _open_store(self) -> Store | None:
-        """Open the store and take over what the former process left; None where it cannot be trusted."""
-        desk, store = self.desk, None
+    async def _open_store(self) -> Store:
+        """Take over what the former process left; where that cannot be read, go on in memory with what the exchange
+        tells: exits and protection must, entries do not."""
+        desk, path = self.desk, self._options.state_dir / STORE_FILE
+        former, store = desk.store, None
         try:
+            if desk.begin_anew and former is not None:
+                await former.close()
+                former = desk.store = None
+                await self._set_aside(path)
+                desk.begin_anew = False
             self._lock_state()  # the directory may not have been there at the start
-            store = await asyncio.to_thread(Store.open, self._options.state_dir / STORE_FILE)
-            # Without an operator the manifest is the user's word of now, whatever was in force before.
-            stored = Applied.from_json(await store.get(CONFIG_FACT)) if self._options.operated else None
-            start = choose_at_start(
-                self._options.config, stored, self._options.unknown_fields, stand_in=self._options.stand_in
-            )
-            await desk.take_over(store, start)
+            try:
+                store = await asyncio.to_thread(Store.open, path)
+            except StoreCorruptError as error:
+                kept = await self._set_aside(path)
+                desk.log.error("the store is damaged and was set aside", error=str(error), kept=kept.name)
+                store = await asyncio.to_thread(Store.open, path)
+                lost = f"the store was damaged ({error}) and is kept as {kept.name}: {STORE_LOST.clears}"
+                desk.safe_mode.activate(STORE_LOST, since=desk.clocks.utc(), clears=lost)
+            await self._take_over(store)
         except StoreError as error:
-            desk.store_problem = str(error)
-            self._report_problem(Reason.STORE_FAILED, f"{error}; restore the volume or delete the TradingBot")
+            desk.store_problem = f"{error}; the bot goes on without it, and looks for it again"
             if store is not None:
                 await store.close()
-            return None
-        desk.store_problem = desk.connection_problem = None
+            if former is not None:
+                desk.store = former
+                return former
+            desk.log.error("the store cannot be opened", error=str(error))
+            store = Store.in_memory()
+            await self._take_over(store)
+            return store
+        desk.store_problem = None
+        if former is not None:
+            await former.close()
+        return store
+
+    async def _set_aside(self, path: Path) -> Path:
+        return await asyncio.to_thread(set_aside_store, path, self.desk.clocks.utc())
+
+    async def _take_over(self, store: Store) -> None:
+        """Continue with what is in the store. StoreError."""
+        desk, options = self.desk, self._options
+        # Without an operator the manifest is the user's word of now, whatever was in force before.
+        stored = Applied.from_json(await store.get(CONFIG_FACT)) if options.operated else None
+        if desk.revision == 0:
+            start = choose_at_start(options.config, stored, options.unknown_fields, stand_in=options.stand_in)
+        else:  # not the first store of this process
+            start = choose_at_start(desk.applied.committed, stored)
+        await desk.take_over(store, start)
         if start.problem is not None:
             desk.log.warning("the configuration is not in force", message=start.problem.message)
         self.feed.wake()
-        return store
+
+    async def _store_is_back(self) -> bool:
+        """Whether a process that goes on in memory may open the store on the disk."""
+        store = self.desk.store
+        if store is None or not store.volatile or self.desk.monotonic() < self._store_look_at:
+            return False
+        self._store_look_at = self.desk.monotonic() + STORE_RETRY_SECONDS
+        path = self._options.state_dir / STORE_FILE
+        try:
+            found = await asyncio.to_thread(Store.open, path)
+        except StoreError as error:  # a damaged one is set aside once that is possible
+            return isinstance(error, StoreCorruptError) and os.access(path.parent, os.W_OK)
+        await found.close()
+        return True
+
+    def _heal_store(self) -> None:
+        """After a failed commit: try again now and then, and compare the books before entries go on."""
+        store, now = self.desk.store, self.desk.monotonic()
+        failed = store is not None and not store.volatile and (store.failed or self.desk.store_problem)
+        if store is None or not failed or now < self._store_look_at:
+            return
+        if self._healing is None or self._healing.done():
+            self._store_look_at = now + STORE_RETRY_SECONDS
+            self.desk.store_problem = str(failed)
+            self._healing = asyncio.create_task(self._retry_store(store))
+
+    async def _retry_store(self, store: Store) -> None:
+        with suppress(ExchangeError, StoreError):
+            await store.retry()
+            if self.desk.session is not None:
+                await self.desk.session.compare()
+            self.desk.store_problem = None
+            self.desk.log.info("the store can be written again")
+            self.feed.wake()
 
     # --- what follows from time ---
 
@@ -429,6 +497,7 @@ class BotApp:
                 # A task of its own: an entry in flight is waited for, and nothing else may wait with it.
                 self._cancelling = asyncio.create_task(self._cancel_entries())
             await self.desk.save()
+            self._heal_store()
             file_seen = await self._look_at_file(file_seen)
 
     async def _cancel_entries(self) -> None:

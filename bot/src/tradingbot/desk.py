@@ -57,6 +57,8 @@ EQUITY_FACT: Final = "equity"
 RISK_FACT: Final = "risk"
 CONFIRMED_FACT: Final = "books-confirmed"
 TIGHTENED_FACT: Final = "tightened"
+DELETE_LIVE: Final = "delete this TradingBot and its volume, and create it again with new books"
+"""What ends a reset that the exchange for real money should never have."""
 
 
 class Tightened(TypedDict):
@@ -111,6 +113,8 @@ class Desk:
         self.drain = DrainStatus()
         self.books_confirmed = False
         """A human confirmed books that were made from the exchange's trades."""
+        self.begin_anew = False
+        """A human said that the books of before a reset of the exchange are past."""
         self.reconnect = asyncio.Event()
         self.look_now = asyncio.Event()
         """Set when safe mode may have changed and entries may have to be cancelled."""
@@ -126,6 +130,10 @@ class Desk:
     def exchange_time(self) -> datetime:
         """What days and pauses count by; the machine's clock, which people set, only before the exchange's is known."""
         return self.clocks.utc() if self.exchange_ms is None else from_ms(self.exchange_ms())
+
+    @property
+    def _live(self) -> bool:
+        return self.settings.exchange.environment is Environment.LIVE
 
     def put_in_force(self, applied: Applied) -> None:
         """Work with these settings from now on."""
@@ -157,8 +165,10 @@ class Desk:
         if Refusal.DRAWDOWN in pauses:
             safe.activate(DRAWDOWN, since=now)
         failed = self.store_problem or (self.store.failed if self.store else None)
-        level = Level.HALTED if self.store is None else Level.NO_NEW_ENTRIES
-        safe.set(failed is not None, STORE, since=now, level=level)
+        if failed is not None:
+            safe.activate(STORE, since=now, clears=f"{failed}: {STORE.clears}")
+        else:
+            safe.deactivate(STORE.id)
         if self.store is not None and self.store.unreadable - self._told_unreadable:
             self._told_unreadable |= self.store.unreadable
             counts = Counter(table for table, _ in self._told_unreadable)
@@ -184,13 +194,15 @@ class Desk:
             session
             and session.books_rebuilt
             and not self.books_confirmed
-            and self.settings.exchange.environment is Environment.LIVE
+            and self._live
+            and not (self.store is not None and self.store.volatile)  # the cause `store` tells of that
             and not safe.has(STORE_LOST.id)
         ):
             safe.activate(STORE_LOST, since=now)
-        reset = session.manager.exchange_reset if session else None
+        reset = session.manager.exchange_reset if session and not self.begin_anew else None
         if reset is not None:
-            clears = f"{reset} (the Testnet is wiped about monthly): {EXCHANGE_RESET.clears}"
+            ends = DELETE_LIVE if self._live else EXCHANGE_RESET.clears
+            clears = f"{reset} (the Testnet is wiped about monthly): {ends}"
             safe.activate(EXCHANGE_RESET, since=now, clears=clears)
         lost = session.manager.two_traders if session else None
         if lost is not None:
@@ -253,12 +265,17 @@ class Desk:
             elif cause == UNTRUSTED_BOOKS.id:
                 if self.session is None or not self.session.adopt():
                     self.log.warning("not cleared: books and account were not found to differ", cause=cause)
+            elif cause == EXCHANGE_RESET.id and self._live:
+                self.log.warning("not cleared: Live is never reset", cause=cause)
             elif self.safe_mode.clear(cause):
                 self.log.info("cause cleared by a human", cause=cause)
                 if cause == DRAWDOWN.id:
                     self.risk.drawdown.reset_peak()
                 elif cause == STORE_LOST.id:
                     self.books_confirmed = True
+                elif cause == EXCHANGE_RESET.id and self.session and self.session.manager.exchange_reset is not None:
+                    self.begin_anew = True
+                    self.reconnect.set()
 
     # --- the store ---
 

@@ -348,6 +348,10 @@ class Session:
         """Free and locked amount, as last told."""
         return self._balance(asset)
 
+    async def compare(self) -> None:
+        """Compare the books now. ExchangeError."""
+        self._take_verdict(await self.manager.reconcile())
+
     def doubt(self) -> None:
         """Compare the books soon."""
         self._reconcile_now.set()

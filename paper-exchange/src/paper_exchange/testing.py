@@ -110,6 +110,12 @@ class PaperExchange:
         """What faults and steps of a scenario did, oldest first."""
         return list((await self._control("GET", "/control/faults/record"))["rows"])
 
+    async def reset(self, **deposits: str | Decimal) -> None:
+        """Forget orders, lists and trades, as the Testnet does about monthly; each account has these balances then."""
+        await self._control(
+            "POST", "/control/reset", {"deposits": {asset: str(amount) for asset, amount in deposits.items()}}
+        )
+
     async def begin_scenario(self, scenario: str | list[dict[str, Any]]) -> None:
         """Begin a shipped scenario by its name, or one of these steps."""
         if isinstance(scenario, str):

@@ -101,8 +101,7 @@ STORE: Final = CauseKind(
     "store",
     Source.BOT,
     Reason.STORE_FAILED,
-    "ends with a restart on a store that can be written",
-    (Level.NO_NEW_ENTRIES, Level.HALTED),
+    "ends when the store can be written again and the books were compared",
 )
 STORE_LOST: Final = CauseKind(
     "store-lost",
@@ -115,8 +114,9 @@ EXCHANGE_RESET: Final = CauseKind(
     "exchange-reset",
     Source.BOT,
     Reason.EXCHANGE_RESET,
-    "delete this TradingBot and its volume, and create it again with new books",
+    f"begin anew with new books: {_cleared_by_hand('exchange-reset')}; the former are kept beside them",
     (Level.HALTED,),
+    latched=True,
 )
 TWO_TRADERS: Final = CauseKind(
     "two-traders",

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -86,9 +87,15 @@ class StoreError(Exception):
 
 
 class StoreCorruptError(StoreError):
-    """The file is no store of this bot, is damaged, or is of a later version."""
+    """The file is no store, or is damaged."""
 
     code = "StoreCorrupt"
+
+
+class StoreVersionError(StoreError):
+    """The file is of a later version of the bot: it is left alone."""
+
+    code = "StoreVersion"
 
 
 class StoreFailedError(StoreError):
@@ -101,11 +108,17 @@ class Store:
     """One bot's intents, orders, fills and named facts (small JSON values).
 
     Facts are for everything small: the applied configuration, the incarnation, the breaker's state, safe-mode
-    latches, equity marks. `failed` is the text of the first commit that failed, or None. A row that does not parse is
-    set aside, as it was, in a table of its own; `unreadable` are table and key of those that were not restored yet.
+    latches, equity marks. `failed` is the text of the first commit that failed since `retry`, or None. A row that does
+    not parse is set aside, as it was, in a table of its own; `unreadable` are table and key of those that were not
+    restored yet. A `volatile` store is in memory: what it has was told by the exchange since the process started.
     """
 
-    def __init__(self, connection: sqlite3.Connection, unreadable: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, unreadable: Iterable[tuple[str, str]] = (), *, volatile: bool = False
+    ) -> None:
+        self.volatile = volatile
+        self._owed: dict[tuple[object, ...], tuple[object, ...]] = {}
+        """Rows of orders and fills by table and key that are not on the disk yet."""
         self._db = connection
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.failed: str | None = None
@@ -113,33 +126,39 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """Open or create the store at `path` (blocking; at start only). StoreCorruptError, StoreFailedError."""
+        """Open or create the store at `path` (blocking). StoreCorruptError, StoreVersionError, StoreFailedError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise StoreFailedError(f"cannot open {path.name}: {error}") from None
         try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise StoreVersionError(
+                    f"{path.name} has version {version}, this bot knows {SCHEMA_VERSION}: use a newer bot"
+                )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
             (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if damage != "ok":
                 raise StoreCorruptError(f"{path.name} is damaged: {damage}")
-            if version > SCHEMA_VERSION:
-                raise StoreCorruptError(
-                    f"{path.name} has version {version}, this bot knows {SCHEMA_VERSION}: use a newer bot"
-                )
-            steps = "".join(_MIGRATIONS[version:]) or _SWEEP
-            connection.executescript(f"BEGIN;{steps}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            _migrate(connection, version)
             return cls(connection, connection.execute("SELECT kept_in, key FROM set_aside WHERE restored=0").fetchall())
         except sqlite3.DatabaseError as error:
             connection.close()
             kind = StoreFailedError if isinstance(error, sqlite3.OperationalError) else StoreCorruptError
             raise kind(f"cannot read {path.name}: {error}") from None
-        except StoreCorruptError:
+        except StoreError:
             connection.close()
             raise
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """A volatile store, empty."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        _migrate(connection, 0)
+        return cls(connection, volatile=True)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction() -> T:
@@ -234,18 +253,18 @@ class Store:
         """Commit what the exchange told of orders, and fills; a fill whose fee has a value stays as it is.
 
         `unsettled` are the client ids of done orders whose fills are not all known yet: they stay loaded at a start.
+        What cannot be committed is owed, and committed with the next record. StoreFailedError.
         """
-        order_rows = [
-            (
-                o.client_order_id,
-                int(o.is_open or o.client_order_id in unsettled),
-                o.created_ms,
-                _dump(o),
-                o.order_id or 0,
-            )
-            for o in orders
-        ]
-        fill_rows = [(f.fill.symbol, f.fill.trade_id, _dump(f)) for f in fills]
+        for order in orders:
+            name = order.client_order_id
+            still = int(order.is_open or name in unsettled)
+            self._owed[_ORDERS.table, name] = (name, still, order.created_ms, _dump(order), order.order_id or 0)
+        for booked in fills:
+            key = (booked.fill.symbol, booked.fill.trade_id)
+            self._owed[_FILLS.table, *key] = (*key, _dump(booked))
+        due = dict(self._owed)
+        order_rows = [row for key, row in due.items() if key[0] == _ORDERS.table]
+        fill_rows = [row for key, row in due.items() if key[0] == _FILLS.table]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(
@@ -260,6 +279,13 @@ class Store:
             )
 
         await self._write(write)
+        self._owed = {key: row for key, row in self._owed.items() if due.get(key) is not row}
+
+    async def retry(self) -> None:
+        """Commit what is owed; `failed` is None where that succeeds. StoreFailedError."""
+        former, self.failed = self.failed, None
+        await self.put("last-failure", former)
+        await self.record()
 
     async def orders(self, since_ms: int) -> list[TrackedOrder]:
         """Recorded orders that are open, are not settled, or are the newest MOST_DONE made since then, oldest first."""
@@ -278,8 +304,8 @@ class Store:
         return int(row[0] or 0)
 
     async def unused(self) -> bool:
-        """Whether no order was ever sent, as far as this store knows."""
-        return not await self.open_intents() and await self.highest_order_id() == 0
+        """Whether no order was ever sent; a volatile store does not know that."""
+        return not self.volatile and not await self.open_intents() and await self.highest_order_id() == 0
 
     async def fills(self, after: int = -1) -> list[BookedFill]:
         """Every recorded fill of a greater trade id, in order of trade id."""
@@ -317,6 +343,26 @@ class Store:
 
         await asyncio.get_running_loop().run_in_executor(self._writer, close)
         self._writer.shutdown(wait=False)
+
+
+def set_aside_store(path: Path, now: datetime) -> Path:
+    """Give the file of a store, which must be closed, another name; returns it. StoreFailedError."""
+    kept = path.with_name(f"{path.stem}-{now:%Y%m%dT%H%M%SZ}{path.suffix}")
+    try:
+        for suffix in ("-wal", "-shm", ""):  # the file last: until then it is the store
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+    except OSError as error:
+        raise StoreFailedError(f"cannot rename {path.name}: {error}") from None
+    return kept
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    steps = "".join(_MIGRATIONS[version:])
+    if steps:
+        connection.executescript(f"BEGIN;{steps}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+    else:
+        connection.executescript(f"BEGIN;{_SWEEP}COMMIT;")
 
 
 def _dump(value: Any) -> str:
