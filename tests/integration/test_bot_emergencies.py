@@ -297,3 +297,25 @@ def test_a_pair_that_protects_nothing_is_cancelled_and_a_foreign_one_is_not() ->
         assert world.held == 1
 
     run_emergency(befall)
+
+
+def test_an_answer_that_is_as_late_as_the_exchange_gives_up_itself_is_waited_for() -> None:
+    async def befall(world: Emergency) -> None:
+        world.fault("answer_delay", seconds=10.5, endpoints="POST /api/v3/orderList/otoco", count=1)
+        await world.hold()
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
+def test_candles_that_the_market_stream_lost_are_read_by_rest() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        assert world.session.loop is not None
+        before = world.session.loop.seen
+        world.fault("drop_events", streams="*@kline_1s", **{"for": 10})
+        await asyncio.sleep(20)
+        assert world.session.loop.seen - before == 20
+
+    slow = {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 100, "slow": 300}}
+    run_emergency(befall, strategy=slow)
