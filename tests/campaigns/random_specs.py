@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,8 @@ def of_schema(schema: Json) -> st.SearchStrategy[Any]:
         case "string":
             return _text(schema)
         case "array":
-            return st.lists(of_schema(schema["items"]), max_size=min(2, schema["maxItems"]))
+            least = schema.get("minItems", 0)
+            return st.lists(of_schema(schema["items"]), min_size=least, max_size=min(least + 2, schema["maxItems"]))
         case _:
             return _object(schema)
 
@@ -137,6 +138,15 @@ def mended(spec: Json, first: Json, shape: Json, rng: random.Random) -> Json:
         spec["storage"] = first["storage"]
     if Decimal(spec["risk"]["maxPositionValue"]) > Decimal(spec["capital"]):
         spec["risk"] = {**spec["risk"], "maxPositionValue": spec["capital"]}
+    if "template" in spec.get("notifications", {}):  # no schema can say what a body is made of
+        spec["notifications"] = {**spec["notifications"], "template": '{"text": "$kind"}'}
+    protection = dict(spec["protection"])
+    if "trailingRatio" in protection:
+        widest = Decimal(protection["stopLossRatio"]).quantize(Decimal("0.0001"), ROUND_FLOOR)
+        del protection["trailingRatio"]
+        if widest > 0:
+            protection["trailingRatio"] = f"{widest:f}"
+    spec["protection"] = protection
     pod = dict(spec.get("pod", {}))
     # Each part of the pod's shape is tried alone now and then; all of them at once would never make a pod.
     for part in list(pod):

@@ -38,7 +38,12 @@ def test_models_refuse_what_the_api_server_refuses_and_name_the_field(case: Case
 
 def test_spec_rules_over_several_fields_say_the_same_words_as_the_resource() -> None:
     for case in cases("refused"):
-        if case.id in ("paper-without-base-url", "live-without-storage", "position-value-above-capital"):
+        if case.id in (
+            "paper-without-base-url",
+            "live-without-storage",
+            "position-value-above-capital",
+            "trailing-above-the-stop",
+        ):
             with pytest.raises(ValidationError, match=case.message):
                 TradingBotSpec.model_validate(case.manifest["spec"])
 
