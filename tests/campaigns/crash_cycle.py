@@ -36,11 +36,12 @@ import structlog
 from binance.async_client import AsyncClient
 
 from paper_exchange.core.model import Order
-from paper_exchange.core.units import SCALE, to_decimal, to_units
+from paper_exchange.core.units import to_units
 from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Stage
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.exchange_books import DUST, has_no_stop
 from support.forgetful_disk import ForgetfulDisk
 from support.forked_files import take_copies
 from support.still_market import write_still_market
@@ -80,8 +81,6 @@ SETTLE_SECONDS: Final = 180.0
 CPU_SECONDS: Final = 60
 """For a cell; a loop in which no time passes would have no end."""
 _FORK: Final = multiprocessing.get_context("fork")
-_DUST: Final = Decimal(11)
-"""Value in quote that may be left: nothing as small can be sold."""
 WATCH_SECONDS: Final = 0.2
 _GRANT_SECONDS: Final = 5.0
 """Between two grants."""
@@ -772,11 +771,7 @@ class Cycle:
     def naked(self) -> bool:
         """Whether a position is without its stop, by the exchange's own books."""
         assert self.exchange.server is not None
-        books = self.exchange.server.venue.exchange
-        balance = books.accounts[self.account.uid].balance("BTC")
-        stops = [one for one in books.open_orders(self.account.uid, SYMBOL) if one.protects]
-        held = to_decimal(balance.free + balance.locked - sum(one.remaining for one in stops)) - self.foreign
-        return held * (books.market(SYMBOL).last or 0) / SCALE > _DUST
+        return has_no_stop(self.exchange.server.venue.exchange, self.account.uid, SYMBOL, self.foreign)
 
     def excused(self) -> bool:
         """Whether nobody, or nothing in time, can protect now: there is no bot, no answer, or no knowledge."""
@@ -888,7 +883,7 @@ def twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
     held, buying = Decimal(0), 0
     for trade in sorted(trades, key=lambda one: one.number):
         name = names_of[trade.order_id]
-        if trade.buyer and trade.order_id != buying and held * trade.price > _DUST:
+        if trade.buyer and trade.order_id != buying and held * trade.price > DUST:
             wrong.append(f"{name} bought in a position of {held}")
         buying = trade.order_id if trade.buyer else buying
         held += trade.quantity if trade.buyer else -trade.quantity

@@ -14,9 +14,8 @@ from typing import Any, Final
 
 import structlog
 
-from paper_exchange.core.model import Side
-from paper_exchange.core.units import SCALE
 from paper_exchange.testing import PaperExchange, TestAccount
+from support.exchange_books import has_no_stop
 from tradingbot.gateway.binance import ORDER_TIMEOUT
 from tradingbot.lab.sim import START, Beside, SimReport, SimRun, simulate
 from tradingbot_api.bot_http import BotStatus
@@ -29,8 +28,6 @@ CALM: Final = 360.0
 UNPROTECTED_SECONDS: Final = 25.0
 """The longest without a stop while no fault lasts, whatever the reason."""
 SYMBOL: Final = "BTCUSDT"
-_DUST: Final = Decimal(11)
-"""Value in quote that may be left: nothing as small can be sold."""
 _WATCH_SECONDS: Final = 0.25
 _KINDS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("lost_answer", {}), ("lost_answer", {"cut": False}), ("lost_request", {}), ("lost_request", {"cut": False}),
@@ -105,11 +102,7 @@ def _watched(outcome: Outcome, disturb: Disturb) -> Beside:
         while True:
             if exchange.server.faults.engine.in_force():
                 disturbed = loop.time() + ORDER_TIMEOUT + 1
-            balance = books.accounts[uid].balance("BTC")
-            stops = (one for one in books.open_orders(uid, SYMBOL) if one.side is Side.SELL and one.stop_price)
-            held = balance.free + balance.locked - sum(one.remaining for one in stops if one.live)
-            worth = Decimal(held) * (books.market(SYMBOL).last or 0) / SCALE / SCALE
-            if worth <= _DUST:
+            if not has_no_stop(books, uid, SYMBOL):
                 since, quietly = None, 0.0
             else:
                 quietly = quietly + _WATCH_SECONDS if loop.time() > disturbed else 0.0

@@ -20,13 +20,14 @@ from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.list_requests import new_oco
 from paper_exchange.core.model import Order
 from paper_exchange.core.requests import new_order
-from paper_exchange.core.units import SCALE, to_decimal, to_units
+from paper_exchange.core.units import to_decimal, to_units
 from paper_exchange.market.events import BookUpdate
 from paper_exchange.server.app import PaperExchangeServer
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange, write_keys
 from paper_exchange.venue import Venue
 from paper_exchange.virtual_loop import VirtualLoop
+from support.exchange_books import DUST, has_no_stop
 from support.still_market import write_still_market
 from support.waiting import until
 from tradingbot.app import BotApp, Options
@@ -49,8 +50,6 @@ _SETTLED_SECONDS: Final = 2.0
 _LEVELS: Final = 5
 _TICK: Final = Decimal("0.01")
 _FLICKER: Final = Decimal("0.00001")
-_DUST: Final = Decimal(11)
-"""Value in quote that may be left: nothing as small can be sold."""
 _WATCH_SECONDS: Final = 0.1
 _SETTLE_SECONDS: Final = 400.0
 """What a breaker that opened last needs (300), and a reconciliation."""
@@ -188,7 +187,7 @@ class Emergency:
     @property
     def flat(self) -> bool:
         """Nothing is held that could be sold."""
-        return self.held * PRICE <= _DUST
+        return self.held * PRICE <= DUST
 
     @property
     def status(self) -> BotStatus:
@@ -278,8 +277,7 @@ class Emergency:
         """Looks at the exchange's own books."""
         since: float | None = None
         while True:
-            naked = self.held - to_decimal(sum(order.remaining for order in self.stops()))
-            if naked * (self.books.market(SYMBOL).last or 0) / SCALE > _DUST:
+            if has_no_stop(self.books, self.account.uid, SYMBOL):
                 since = self.loop.time() if since is None else since
                 self.unprotected = max(self.unprotected, self.loop.time() - since)
             else:
