@@ -18,7 +18,7 @@ from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
 from tradingbot.orders.oco_monitor import OcoState
-from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
+from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState, Trace
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -390,6 +390,7 @@ async def test_the_id_of_a_position_outlives_the_process_to_its_take_profit(
         entry_id = bot.orders.audit.trace.position
     async with bot_side(paper, account, tmp_path / "bot.db") as bot:
         assert {order.related_position for order in bot.orders.open_orders} == {entry_id}
+        assert bot.orders.audit.trace == Trace("BTCUSDT-1s-7", entry_id)
         assert [pair.state for pair in bot.orders.pairs] == [OcoState.WORKING]
         with capture_logs() as lines:
             await paper.push_trade(SYMBOL, bot.leg("tp").price + 20)
