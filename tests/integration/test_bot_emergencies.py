@@ -139,6 +139,24 @@ def test_a_halted_market_keeps_the_stop_until_it_trades_again(status: str) -> No
         assert world.flat
         await world.at_peace()
 
+    assert run_emergency(befall).unprotected < 1
+
+
+def test_a_delisted_symbol_whose_stop_the_exchange_cancelled_is_told_and_mended_once_it_trades_again() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.cancel_by_hand(stop)
+        world.venue.change_status(SYMBOL, "BREAK")
+        world.venue.commit()
+        sent, called = len(world.orders), world.session.exchange.counts.calls
+        await asyncio.sleep(300)
+        assert world.condition("Protected") == ("False", "Unprotected")
+        assert len(world.orders) == sent
+        assert world.session.exchange.counts.calls - called < 300
+        await world.market(status="TRADING")
+        assert await world.until("a stop, or no position", lambda: world.stops() or world.flat) < LONGEST_WAIT
+        await world.at_peace()
+
     run_emergency(befall)
 
 

@@ -65,7 +65,6 @@ class Emergency:
         self.exchange: PaperExchange
         self.account: TestAccount
         self.app: BotApp
-        self.settings: BotSettings
         self.unprotected = 0.0
         """Seconds for which a position was longest without its stop, by the exchange's own books."""
         self.told: list[tuple[float, str, str]] = []
@@ -194,11 +193,6 @@ class Emergency:
         """What the bot tells."""
         return build_status(self.app.desk, self._condition_clock, 0)
 
-    @property
-    def ready(self) -> bool:
-        """What the pod's readiness probe says."""
-        return self.app.not_ready() is None
-
     def condition(self, kind: str) -> tuple[str, str]:
         """Status and reason of a condition."""
         return next(((one.status, one.reason) for one in self.status.conditions if one.type == kind), ("", ""))
@@ -245,11 +239,10 @@ class Emergency:
         return START + timedelta(seconds=self.loop.time()) + self.pod_clock
 
     def _bot(self, changes: dict[str, Any]) -> BotApp:
-        self.settings = _settings(self.exchange.base_url, changes)
         config = BotConfig(
             revision=1,
             bot=BotIdentity(namespace="test", name="btcusdt", uid="local-emergency"),
-            settings=self.settings,
+            settings=_settings(self.exchange.base_url, changes),
         )
         options = Options(config=config, credentials_dir=self.folder / "keys", state_dir=self.folder / "state")
         return BotApp(options, self._hear, Clocks(self.loop.time, self._pod_time, Random("bot")))
