@@ -237,11 +237,18 @@ def test_the_rest_of_a_partly_filled_take_profit_is_stopped_or_sold() -> None:
     assert run_emergency(befall).unprotected < DEADLINE_SECONDS
 
 
-@pytest.mark.parametrize("gift", [{}, {"BTC": "1"}], ids=["no base", "base as a gift"])
-def test_a_wiped_exchange_halts_the_bot_in_position(gift: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("gift", "after"),
+    [
+        pytest.param({}, 30, id="no base"),
+        pytest.param({"BTC": "1"}, 30, id="base as a gift"),
+        pytest.param({"BTC": "1"}, 5.3, id="base as a gift that is protected before anybody looks"),
+    ],
+)
+def test_a_wiped_exchange_halts_the_bot_in_position(gift: dict[str, str], after: float) -> None:
     async def befall(world: Emergency) -> None:
         await world.hold()
-        await asyncio.sleep(30)
+        await asyncio.sleep(after)
         await world.exchange.begin_scenario([{"at": 0, "account": {"reset": {"USDT": "10000"} | gift}}])
         await world.until("a halted bot", lambda: "exchange-reset" in world.causes)
         assert world.status.safe_mode.level == "Halted"
