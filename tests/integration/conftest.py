@@ -19,6 +19,13 @@ async def paper() -> AsyncIterator[PaperExchange]:
 
 
 @pytest.fixture
+async def small_paper() -> AsyncIterator[PaperExchange]:
+    """The same with one symbol, which is made in a third of the time."""
+    async with running_paper_exchange(Options(symbols=("BTCUSDT",))) as exchange:
+        yield exchange
+
+
+@pytest.fixture
 async def account(paper: PaperExchange) -> TestAccount:
     """An account there with quote only; modules with another exchange have a fixture of their own."""
     return await paper.create_account(USDT="10000")

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from paper_exchange.testing import PaperExchange, TestAccount
+from paper_exchange.testing import PaperExchange
 from support.bot_process import bot_process, config, enter, make, settings
 from support.waiting import until
 from tradingbot.clocks import Clocks
@@ -172,10 +172,11 @@ async def test_a_slow_receiver_holds_nobody_up_and_no_memory(tmp_path: Path, rec
 
 
 async def test_a_bot_tells_a_webhook_of_its_trades_and_no_log_has_the_address(
-    tmp_path: Path, paper: PaperExchange, account: TestAccount, receiver: Receiver
+    tmp_path: Path, small_paper: PaperExchange, receiver: Receiver
 ) -> None:
+    account = await small_paper.create_account(USDT="10000")
     kinds = ["EntryFilled", "SafeMode"]
-    folder = make(tmp_path, paper, account, notifications={"kinds": kinds, "minIntervalSeconds": 1})
+    folder = make(tmp_path, small_paper, account, notifications={"kinds": kinds, "minIntervalSeconds": 1})
     write(folder.root / "keys", receiver.url)
     async with bot_process(folder) as bot:
         await enter(bot)

@@ -20,8 +20,13 @@ FOLLOWING = {"stopLossRatio": "0.02", "trailingRatio": "0.01", "takeProfitRatio"
 
 
 @pytest.fixture
-async def bot(paper: PaperExchange, account: TestAccount, tmp_path: Path) -> AsyncIterator[BotSide]:
-    async with bot_side(paper, account, tmp_path / "bot.db", **FOLLOWING) as side:
+async def account(small_paper: PaperExchange) -> TestAccount:
+    return await small_paper.create_account(USDT="10000")
+
+
+@pytest.fixture
+async def bot(small_paper: PaperExchange, account: TestAccount, tmp_path: Path) -> AsyncIterator[BotSide]:
+    async with bot_side(small_paper, account, tmp_path / "bot.db", **FOLLOWING) as side:
         yield side
 
 
@@ -89,10 +94,10 @@ async def test_a_stop_that_was_lost_is_placed_again_no_lower_than_the_price_had_
 
 
 async def test_a_distance_that_the_exchange_does_not_have_is_refused_by_its_filter_before_anything_is_bought(
-    paper: PaperExchange, account: TestAccount, tmp_path: Path
+    small_paper: PaperExchange, account: TestAccount, tmp_path: Path
 ) -> None:
     tight = FOLLOWING | {"trailingRatio": "0.0005"}
-    async with bot_side(paper, account, tmp_path / "bot.db", **tight) as bot:
+    async with bot_side(small_paper, account, tmp_path / "bot.db", **tight) as bot:
         result = await bot.enter()
         assert (result.outcome, result.code) == (EntryOutcome.REFUSED, "TRAILING_DELTA")
         assert "5 is not within 10 and 2000" in result.message
