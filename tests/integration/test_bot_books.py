@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 
 from paper_exchange.core.units import to_units
-from paper_exchange.testing import PaperExchange, TestAccount
+from paper_exchange.testing import Options, PaperExchange, TestAccount, running_paper_exchange
 from support.bot_orders import SYMBOL, BotSide, bot_side
 from support.waiting import until
+from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderType, Side, TradeFill
-from tradingbot.orders.types import EntryOutcome, ProtectionState
+from tradingbot.orders.types import EntryOutcome, ExitOutcome, ProtectionState
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot.state.position_validator import Correction
+from tradingbot_api.bot_http import AssetClaim
+from tradingbot_operator.coverage import Member, judge
+from tradingbot_operator.inventory import BotKey
 
 pytestmark = pytest.mark.integration
 
@@ -159,3 +163,52 @@ async def test_a_fee_whose_asset_has_no_market_is_asked_for_once_and_told(paper:
 
         assert verdict.message.endswith("the profit lacks them; no market tells the price of ODD in USDT")
         assert bot.faults.calls.count("last_price") + bot.faults.calls.count("candles") == 1
+
+
+async def test_three_bots_on_one_account_that_pays_in_bnb_keep_their_books_apart_and_sell_only_their_own(
+    tmp_path: Path,
+) -> None:
+    options = Options(symbols=("BTCUSDT", "BTCUSDC", "BNBUSDT"))
+    async with running_paper_exchange(options) as paper, AsyncExitStack() as stack:
+        account = await paper.create_account(USDT="10000", USDC="10000", BNB="1")
+        pay_in_bnb(paper, account)
+        bots = [
+            await stack.enter_async_context(bot_side(paper, account, tmp_path / symbol, symbol=symbol))
+            for symbol in options.symbols
+        ]
+        usdt, usdc, bnb = bots
+        for bot, quantity in zip(bots, ("0.004", "0.005", "1"), strict=True):
+            assert (await bot.enter(quantity)).outcome is EntryOutcome.FILLED
+
+        async def members() -> list[Member]:
+            balances = (await usdt.exchange.account()).balances
+            found = []
+            for age, bot in enumerate(bots):
+                books, rules = bot.orders.books, bot.rules
+                held = balances[rules.base_asset].total
+                base = AssetClaim(
+                    asset=rules.base_asset, claimed=books.quantity, held=held, least=filters.dust_limit(rules)
+                )
+                found.append(Member(BotKey("test", rules.symbol), rules.symbol, (age,), base, None, 0.0))
+            return found
+
+        # The fee of the first was paid in BNB; nothing tells the price of BNB in USDC, and the second paid in BTC.
+        assert [usdt.orders.books.quantity, usdc.orders.books.quantity] == [Decimal("0.004"), Decimal("0.004995")]
+        assert not any(judge(await members()).values())
+        for bot in bots:
+            verdict = await bot.orders.reconcile()
+            assert verdict.synced, verdict.message
+            assert bot.orders.protection.state is ProtectionState.PROTECTED
+
+        assert (await usdt.orders.exit("test")).outcome is ExitOutcome.FLAT
+        assert await usdc.base_at_exchange() == usdc.orders.books.quantity == Decimal("0.004995")
+        assert usdc.leg("sl").quantity == Decimal("0.00499")
+        assert (await bnb.orders.exit("test")).outcome is ExitOutcome.FLAT
+        assert (await usdc.orders.exit("test")).outcome is ExitOutcome.FLAT
+
+        books, fees = bnb.orders.books, usdt.orders.books.fees["BNB"]
+        assert books.foreign_fees > 0
+        assert await bnb.base_at_exchange() == 1 + books.quantity - books.foreign_fees - fees
+        for bot in bots:
+            assert bot.orders.books.oversold == 0
+            assert (await bot.orders.reconcile()).synced

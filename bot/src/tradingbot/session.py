@@ -294,11 +294,16 @@ class Session:
             return Problem(Reason.STREAM_DEAD, "the market stream is silent")
         return None
 
+    @property
+    def capital_needed(self) -> Decimal:
+        """The capital, less what was lost and what the position cost, in quote."""
+        books = self.manager.books
+        capital: Decimal = self._parts.settings().capital
+        return capital + min(Decimal(0), books.realized) - books.cost
+
     def capital_problem(self) -> Problem | None:
-        """The capital, less what was lost and what the position cost, must be in the account."""
-        settings, books = self._parts.settings(), self.manager.books
-        needed = settings.capital + min(Decimal(0), books.realized) - books.cost
-        held = self._balance(self.rules.quote_asset).total
+        """The capital that is needed must be in the account."""
+        needed, held = self.capital_needed, self._balance(self.rules.quote_asset).total
         if held >= needed:
             return None
         asset = self.rules.quote_asset

@@ -15,12 +15,13 @@ and plain HTTP on port 8080: GET /healthz, /readyz, /metrics.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import Field
 
-from tradingbot_api.base import WireModel
+from tradingbot_api.base import SignedDecimal, WireModel
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -201,6 +202,18 @@ class GrantStatus(WireModel):
     expires_in_seconds: float = 0.0
 
 
+class AssetClaim(WireModel):
+    """What a bot needs of an asset of its account, and what the account has of it, free and locked.
+
+    Less than `least` of it can be lacking without a harm: it could not be sold alone.
+    """
+
+    asset: str
+    claimed: SignedDecimal
+    held: SignedDecimal
+    least: SignedDecimal = Decimal(0)
+
+
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
@@ -240,6 +253,10 @@ class BotStatus(WireModel):
     announced: bool = False
     """This process start has shown itself on the exchange and cancelled that order: no entry of it rests any more."""
     unprotected_seconds: float = 0.0
+    base_claim: AssetClaim | None = None
+    """Its position."""
+    quote_claim: AssetClaim | None = None
+    """Its capital less what was lost and what the position cost."""
 
 
 class BotInfo(WireModel):

@@ -18,11 +18,12 @@ from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import Word
 from tradingbot_operator.bot_objects import BotObjects
-from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.bot_talk import BotTalk, claimant_of
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import ApiError, Cluster
+from tradingbot_operator.coverage import Coverage, Member
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.egress import EgressWaits, same_group
@@ -108,17 +109,19 @@ class BotController:
         self._claims = claims
         self._enqueue = enqueue
         self._waits = EgressWaits()
+        self._coverage = coverage = Coverage()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
-            cluster, bots, certainty, identity=settings.identity, now=now, random=random, metrics=metrics
+            cluster, bots, certainty, coverage, identity=settings.identity, now=now, random=random, metrics=metrics
         )
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
             reporter=self._reporter, now=now, metrics=metrics,
         )  # fmt: skip
         self._talk = BotTalk(
-            cluster=cluster, bots=bots, claims=claims, certainty=certainty, leader=leader, tls=tls, session=session,
-            heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics, waits=self._waits,
+            cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, leader=leader, tls=tls,
+            session=session, heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics,
+            waits=self._waits,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
@@ -261,6 +264,7 @@ class BotController:
                 "it is tried again."
             )
         self._talk.tend_link(bot, memory, pod)
+        self._see_claims(bot, memory)
         if spec is None and bot.safe_mode:
             await self._talk.talk(bot, memory, again, readable=False)
         if spec is not None and (accepted.holds or refused is not None):
@@ -273,6 +277,25 @@ class BotController:
             # Figures are no news, and without a grant nothing else brings the next step.
             again.append(statuses.SPACING[Change.FIGURES])
         return min(again) if again else None
+
+    def _see_claims(self, bot: SeenBot, memory: Memory) -> None:
+        """What a bot claims of its account, as it last told; one that is suspended claims its position alone, and one
+        that another keeps from its symbol nothing."""
+        if memory.claim.status == statuses.FALSE:
+            for key in self._coverage.forget(bot.uid):
+                self._enqueue(key, False)
+            return
+        last = memory.last
+        if last is None or last.status.account_uid is None or "exchange" not in bot.spec:
+            return
+        status = last.status
+        claimant = claimant_of(bot, last.status.account_uid, status.boot_id, status.incarnation or 0)
+        member = Member(
+            bot.key, bot.uid, (bot.created, bot.uid), status.base_claim,
+            None if bot.suspended else status.quote_claim, last.received,
+        )  # fmt: skip
+        for key in self._coverage.see((claimant.exchange, claimant.account_uid), member):
+            self._enqueue(key, False)
 
     async def _keep_safe(self, bot: SeenBot, memory: Memory) -> list[float]:
         """Writes safe mode of a spec that cannot be read, with the settings that stood before; when to try again."""
@@ -291,6 +314,8 @@ class BotController:
         memory = self._fleet.forget(key)
         if memory is not None:
             self._claims.forget(memory.uid)
+            for other in self._coverage.forget(memory.uid):
+                self._enqueue(other, False)
             self._reporter.count_phase(memory, None)
 
     def _saw(self, raw: Manifest) -> SeenBot:

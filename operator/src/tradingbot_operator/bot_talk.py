@@ -30,6 +30,7 @@ from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError,
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster
+from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.egress import EgressWaits
 from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
@@ -69,6 +70,7 @@ class BotTalk:
         bots: Inventory[SeenBot],
         claims: Claims,
         certainty: Certainty,
+        coverage: Coverage,
         leader: Leader,
         tls: ssl.SSLContext,
         session: aiohttp.ClientSession,
@@ -83,6 +85,7 @@ class BotTalk:
         self._bots = bots
         self._claims = claims
         self._certainty = certainty
+        self._coverage = coverage
         self._leader = leader
         self._tls = tls
         self._session = session
@@ -270,6 +273,7 @@ class BotTalk:
             and memory.has_confirmed(status)
             and status.incarnation is not None
             and status.drain.phase is DrainPhase.NONE
+            and not self._coverage.of(bot.uid)
         )
         if not allowed or ledger is None or status.incarnation is None:
             return

@@ -17,6 +17,7 @@ from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -43,6 +44,7 @@ class Reporter:
         cluster: Cluster,
         bots: Inventory[SeenBot],
         certainty: Certainty,
+        coverage: Coverage,
         *,
         identity: str,
         now: Callable[[], datetime],
@@ -53,6 +55,7 @@ class Reporter:
         self._cluster = cluster
         self._bots = bots
         self._certainty = certainty
+        self._coverage = coverage
         self._identity = identity
         self._now = now
         self._random = random
@@ -83,6 +86,7 @@ class Reporter:
                 revision=memory.ledger.revision if memory.ledger is not None else 0,
                 refusal=memory.refused(),
                 acknowledged_after=memory.acknowledged_after,
+                shortage=self._coverage.of(bot.uid),
                 up_to_date=memory.up_to_date,
                 drained=memory.drained,
                 vanished_pod=memory.vanished_pod,

@@ -15,6 +15,7 @@ from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import Condition, DrainedStatus, PositionPolicy, SafeModeCause, TradingBotStatus
+from tradingbot_operator.coverage import COVERED, Shortage
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 TRUE: Final = "True"
@@ -126,6 +127,8 @@ class Observed:
     """A pod whose end was not seen and may still run; empty where its UID is not known."""
     gone: Gone | None = None
     """Certainly no process of it runs; None: one may."""
+    shortage: Shortage = COVERED
+    """What its account lacks of what all its bots claim."""
     acknowledged_after: float | None = None
     """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
 
@@ -367,6 +370,11 @@ def compose(seen: Observed) -> TradingBotStatus:
             Reason.STARTING if word is not None else Reason.UNKNOWN,
             "The bot has not said yet." if word is not None else "The bot cannot be asked.",
         )
+    # What the bot finds itself says more.
+    if seen.shortage.capital and found[Type.CAPITAL_COVERED].holds:
+        found[Type.CAPITAL_COVERED] = Finding.bad(Reason.CAPITAL_NOT_COVERED, seen.shortage.capital)
+    if seen.shortage.position and found[Type.BALANCE_SYNCED].holds:
+        found[Type.BALANCE_SYNCED] = Finding.bad(Reason.DRIFT, seen.shortage.position)
     lacking = [kind for kind in READY_NEEDS if not found[kind].holds]
     found[Type.READY] = (
         Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()

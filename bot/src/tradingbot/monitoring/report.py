@@ -21,7 +21,7 @@ from tradingbot.recovery.circuit_breaker import BreakerSnapshot
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import BotStatus, GrantStatus, OpenOrder, ProtectionPair
+from tradingbot_api.bot_http import AssetClaim, BotStatus, GrantStatus, OpenOrder, ProtectionPair
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -109,6 +109,8 @@ class Trading:
     open_orders: list[OpenOrder]
     oco_orders: list[ProtectionPair]
     foreign_orders: list[str]
+    base_claim: AssetClaim
+    quote_claim: AssetClaim
 
 
 def trading(session: Session, risk: RiskManager) -> Trading:
@@ -131,7 +133,13 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         open_orders=[open_order(order) for order in manager.open_orders],
         oco_orders=[protection_pair(verdict) for verdict in manager.pairs],
         foreign_orders=list(manager.foreign_orders),
+        base_claim=_claim(session, session.rules.base_asset, manager.books.quantity, manager.books.dust_limit),
+        quote_claim=_claim(session, session.rules.quote_asset, session.capital_needed),
     )
+
+
+def _claim(session: Session, asset: str, claimed: Decimal, least: Decimal = Decimal(0)) -> AssetClaim:
+    return AssetClaim(asset=asset, claimed=claimed, held=session.balance_of(asset).total, least=least)
 
 
 def _balance(session: Session) -> BalanceStatus | None:
@@ -216,6 +224,8 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         unprotected_seconds=desk.unprotected.seconds(desk.monotonic()),
         oco_orders=known.oco_orders if known else [],
         foreign_orders=known.foreign_orders if known else [],
+        base_claim=known.base_claim if known else None,
+        quote_claim=known.quote_claim if known else None,
     )
 
 

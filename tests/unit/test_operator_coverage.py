@@ -1,0 +1,144 @@
+"""What an account lacks of what all its bots claim: who is told, and who gets no grant."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from support.operator_objects import NOW, UID, seen_bot, word
+from tradingbot_api.bot_http import AssetClaim, Grant
+from tradingbot_api.conditions import ConditionType, Reason
+from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
+from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.status import Finding, Observed, compose
+
+
+def claim(asset: str, claimed: str, held: str, least: str = "0") -> AssetClaim:
+    return AssetClaim(asset=asset, claimed=Decimal(claimed), held=Decimal(held), least=Decimal(least))
+
+
+def member(
+    name: str, age: int, base: AssetClaim | None = None, quote: AssetClaim | None = None, heard: float = 1.0
+) -> Member:
+    """The greater `age`, the younger."""
+    return Member(BotKey("trading", name), name, (age, name), base, quote, heard)
+
+
+@pytest.mark.parametrize(
+    ("members", "short"),
+    [
+        pytest.param(
+            [
+                member("new", 2, quote=claim("USDT", "1000", "1200")),
+                member("old", 1, quote=claim("USDT", "1000", "1200")),
+            ],
+            {"new": "The account has 1200 USDT, the capitals of this bot and older ones need 2000."},
+            id="the-youngest-capital",
+        ),
+        pytest.param(
+            [member("a", 1, quote=claim("USDT", "1000", "1000")), member("b", 2, quote=claim("EUR", "1000", "1000"))],
+            {},
+            id="each-quote-apart",
+        ),
+        pytest.param(
+            [
+                member("old", 1, quote=claim("USDT", "1000", "1500", "0"), heard=1.0),
+                member("new", 2, quote=claim("USDT", "1000", "2000", "0"), heard=2.0),
+            ],
+            {},
+            id="the-newest-word-of-the-balance",
+        ),
+        pytest.param(
+            [member("a", 1, base=claim("BTC", "1", "2")), member("b", 2, base=claim("BTC", "1", "2"))], {}, id="covered"
+        ),
+        pytest.param(
+            [
+                member("a", 1, base=claim("BTC", "1", "1.5")),
+                member("b", 2, base=claim("BTC", "1", "1.5")),
+                member("flat", 3, base=claim("BTC", "0", "1.5")),
+            ],
+            {"a": "The account has 1.5 BTC, the positions", "b": "need 2."},
+            id="whose-base-lacks-is-not-known",
+        ),
+        pytest.param(
+            [member("a", 1, base=claim("BTC", "1", "1.99998", "0.00001")),
+             member("b", 2, base=claim("BTC", "1", "1.99998", "0.00001"))],
+            {},
+            id="dust",
+        ),
+        pytest.param(
+            [member("btc", 1, base=claim("BTC", "1", "1.5")), member("ethbtc", 2, quote=claim("BTC", "1", "1.5"))],
+            {"ethbtc": "1.5 BTC, the capitals of this bot and older ones need 2."},
+            id="one-bots-position-is-not-anothers-capital",
+        ),
+    ],
+)  # fmt: skip
+def test_an_account_is_judged_over_all_its_bots(members: list[Member], short: dict[str, str]) -> None:
+    found = {uid: shortage for uid, shortage in judge(members).items() if shortage}
+
+    assert found.keys() == short.keys()
+    assert all(text in f"{found[uid].position}{found[uid].capital}" for uid, text in short.items())
+
+
+def test_who_is_concerned_by_a_change_hears_of_it_and_accounts_are_apart() -> None:
+    coverage = Coverage()
+    old, new = (member(name, age, quote=claim("USDT", "1000", "1200")) for age, name in enumerate(("old", "new")))
+    assert coverage.see("one", old) == []
+    assert coverage.see("two", new) == []
+    assert coverage.see("one", new) == [new.key]
+    assert coverage.of("new").capital
+    assert coverage.forget("old") == [new.key]
+    assert coverage.of("new") == COVERED == coverage.of("old")
+    assert coverage.forget("old") == []
+
+
+@pytest.mark.parametrize(
+    ("shortage", "kind", "reason"),
+    [
+        pytest.param(
+            Shortage(capital="too little"), ConditionType.CAPITAL_COVERED, Reason.CAPITAL_NOT_COVERED, id="capital"
+        ),
+        pytest.param(Shortage(position="too little"), ConditionType.BALANCE_SYNCED, Reason.DRIFT, id="position"),
+    ],
+)
+def test_a_shortage_of_the_account_is_told_by_the_condition_of_the_bot(
+    shortage: Shortage, kind: ConditionType, reason: Reason
+) -> None:
+    seen = Observed(NOW, seen_bot(), Finding.good(), Finding.good(), None, "", word(), Finding.good(), 1)
+
+    for given, expected in ((shortage, ("False", reason)), (COVERED, ("True", None))):
+        status = compose(Observed(**{**vars(seen), "shortage": given}))
+        told = next(item for item in status.conditions if item.type == kind)
+        assert (told.status, told.reason if given else None) == expected
+
+
+async def test_a_bot_whose_account_lacks_its_capital_gets_no_grant_until_it_is_there() -> None:
+    class Link:
+        granted: list[Grant] = []  # noqa: RUF012, of this test alone
+
+        async def put_grant(self, grant: Grant) -> None:
+            self.granted.append(grant)
+
+    coverage, link, unused = Coverage(), Link(), cast(Any, None)
+    talk = BotTalk(
+        cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage,
+        leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
+        now=lambda: NOW, random=Random(1), metrics=unused, waits=unused,
+    )  # fmt: skip
+    bot, status = seen_bot(), word(causes=(Reason.AWAITING_GRANT,))
+    memory = Memory(UID, bot.key, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"))
+    assert memory.ledger is not None
+    memory.ledger.want_spec(bot)
+    coverage.see("account", member(UID, 1, quote=claim("USDT", "1000", "900")))
+    await talk._grant(bot, memory, status, cast(Any, link), [])
+    assert link.granted == []
+    coverage.see("account", member(UID, 1, quote=claim("USDT", "1000", "1000")))
+    await talk._grant(bot, memory, status, cast(Any, link), [])
+    assert [grant.boot_id for grant in link.granted] == ["boot-1"]
+    assert asyncio.get_running_loop().time() >= (memory.last_grant or 0)
