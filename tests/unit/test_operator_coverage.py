@@ -14,6 +14,7 @@ from tradingbot_api.bot_http import AssetClaim, Grant
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
+from tradingbot_operator.egress import EgressWaits
 from tradingbot_operator.fleet import Ledger, Memory
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.status import Finding, Observed, compose
@@ -129,7 +130,7 @@ async def test_a_bot_whose_account_lacks_its_capital_gets_no_grant_until_it_is_t
     talk = BotTalk(
         cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage,
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
-        now=lambda: NOW, random=Random(1), metrics=unused, waits=unused,
+        now=lambda: NOW, random=Random(1), metrics=unused, waits=EgressWaits(),
     )  # fmt: skip
     bot, status = seen_bot(), word(causes=(Reason.AWAITING_GRANT,))
     memory = Memory(UID, bot.key, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"))
