@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from support.operator_objects import word
 from tradingbot_api import bot_http, v1alpha1
 from tradingbot_api.base import WireModel
-from tradingbot_api.bot_http import BotConfig, BotStatus, Grant, OpenOrder, ProtectionPair
+from tradingbot_api.bot_http import AssetClaim, BotConfig, BotStatus, Grant, OpenOrder, ProtectionPair
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -59,6 +59,8 @@ def full_status() -> BotStatus:
         usage=UsageStatus(),
         open_orders=[OpenOrder.model_validate(order)],
         oco_orders=[ProtectionPair(order_list_id=1, state="Working", stop_id="s", take_profit_id="t")],
+        base_claim=AssetClaim(asset="BTC", claimed="1", held="1"),
+        quote_claim=AssetClaim(asset="USDT", claimed="1000", held="2000"),
     )
 
 

@@ -11,6 +11,7 @@ from support.operator_objects import seen_bot, word
 from tradingbot_api.bot_http import Grant
 from tradingbot_operator.bot_link import BotLink, Word
 from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.egress import EgressWaits, group_of, same_group
 from tradingbot_operator.fleet import Memory
 from tradingbot_operator.inventory import BotKey, SeenBot
@@ -63,6 +64,7 @@ async def test_a_wait_goes_out_with_a_grant_at_once_and_is_not_repeated_before_t
     talk = BotTalk(
         cluster=None, bots=None, claims=None, certainty=None, leader=SimpleNamespace(epoch=1), tls=None,
         session=None, heard=None, enqueue=None, now=lambda: NOW, random=None, metrics=None, waits=waits,
+        coverage=Coverage(),
     )  # type: ignore[arg-type]  # fmt: skip
     me = bot("a", "nat-1")
     memory = Memory(me.uid, me.key, claim=Finding.good())
