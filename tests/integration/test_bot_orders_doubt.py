@@ -270,6 +270,26 @@ async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_
         assert (await newer.orders.reconcile()).kind is VerdictKind.COVERED
 
 
+async def test_protection_that_was_placed_before_a_sale_was_known_does_not_outlive_the_position(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await older.enter()
+        await newer.orders.start()
+        await older.orders.exit("Signal")
+        await newer.tick_until(lambda: any(order.purpose == "sl" for order in newer.orders.open_orders))
+        sale = (await older.exchange.all_orders(SYMBOL, from_order_id=0))[-3]
+        await newer.orders.on_user_event(OrderUpdate(sale, "TRADE", None, None, sale.time_ms))
+
+        await newer.tick_until(lambda: newer.orders.protection.state is ProtectionState.FLAT)
+        await newer.tick_until(lambda: not newer.orders.open_orders, seconds=5)
+        assert not await newer.exchange.open_orders(SYMBOL)
+
+
 async def test_a_halted_process_that_connects_again_sends_nothing(
     paper: PaperExchange, account: TestAccount, tmp_path: Path
 ) -> None:

@@ -530,6 +530,8 @@ class OrderManager:
                     await self._try(self._collect_fills())
                 self._update_protection()
                 await self._repair()
+                if self._stale_orders():
+                    await self._try(self._sweep())
                 if self._protection.state is not ProtectionState.UNPROTECTED:
                     await self._try(self._announce_early())
             finally:
@@ -1698,6 +1700,12 @@ class OrderManager:
             self._log.error("not recorded", fact=name, error=str(error))
 
     @because("Stale")
+    async def _sweep(self) -> None:
+        """Cancel what serves nothing, by what the exchange says now: it could sell what is another's."""
+        await self._refresh()
+        await self._collect_fills()
+        await self._tidy([])
+
     async def _tidy(self, lines: list[str]) -> None:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
         if self.halted or self._exchange_reset is not None:
