@@ -38,10 +38,25 @@ def beside_a_fault(endpoint: str, seconds: float, simulated: float) -> tuple[Sim
 
 
 def test_candles_that_cannot_be_read_end_no_connection_and_are_asked_for_again() -> None:
-    report, failed = beside_a_fault("GET /api/v3/klines", 20, 400)
-    assert failed >= 3
+    report, failed = beside_a_fault("GET /api/v3/klines", 60, 60)
+    assert failed >= 6
+    assert report.status is not None
+    assert report.status.ready
+    assert (report.events["Connected"], report.events["EntryFilled"]) == (1, 0)
+
+
+def test_a_lost_answer_to_a_read_of_the_start_does_not_begin_it_anew() -> None:
+    reads = ["time", "exchangeInfo", "account", "account/commission", "allOrders", "openOrders"]
+
+    async def beside(exchange: PaperExchange, _account: TestAccount) -> None:
+        for read in reads:
+            await exchange.start_fault("error", code=-1001, count=2, endpoints=[f"GET /api/v3/{read}"])
+        await asyncio.sleep(20)
+        assert len([row for row in await exchange.fault_record() if "applied" in row]) == 2 * len(reads)
+
+    report = simulate(SimRun("BTCUSDT", timedelta(seconds=20)), lambda _: None, beside)
     assert report.events["Connected"] == 1
-    assert report.events["EntryFilled"] >= 1
+    assert report.events["ExchangeUnreachable"] == 0
 
 
 def test_a_flat_bot_asks_an_exchange_that_answers_in_part_ever_more_rarely() -> None:
