@@ -77,6 +77,8 @@ async def test_a_refused_test_order_stops_entries_and_neither_protection_nor_exi
     held = await exchange.account(account.uid)
     assert len(held["openOrders"]) == 2
     await exchange.start_fault("order_refused", code=-1013, endpoints=["POST /api/v3/order/test"])
+    await exchange.start_fault("delay", seconds=4, count=1, endpoints=["GET /sapi/v1/account/apiRestrictions"])
+    await exchange.start_fault("delay", seconds=4, count=1, endpoints=["GET /api/v3/klines"])
     async with by_hand(exchange, account) as hand:
         await cancel_protection(hand)
 
@@ -84,9 +86,10 @@ async def test_a_refused_test_order_stops_entries_and_neither_protection_nor_exi
         return status.position is not None and status.position.side == "Flat"
 
     async with bot_process(folder) as bot:
+        await bot.until_condition("Protected", "True", "Protected", seconds=15)
+        assert not bot.status.ready, "what only entries need is asked for while the position is protected"
         await bot.until(lambda status: status.ready)
         await bot.grant()
-        await bot.until(lambda status: bot.condition("Protected")[0] == "True", 15)
         await bot.until_condition("TradingAllowed", "False", "TestOrderRefused", seconds=10)
         await bot.until(ended, 60)
         assert bot.condition("BalanceSynced")[0] == "True"
@@ -109,15 +112,17 @@ def test_a_symbol_that_halts_and_comes_back_with_other_filters_is_seen_within_th
 
         await asyncio.sleep(20)
         await exchange.begin_scenario(change(status="HALT"))
-        await asyncio.sleep(60)
+        await asyncio.sleep(50)
+        await exchange.start_fault("error", code=-1121, count=1, endpoints=["GET /api/v3/exchangeInfo"])
+        await asyncio.sleep(80)
         await exchange.begin_scenario(change(filters={"stepSize": "0.001"}))
         await exchange.begin_scenario(change(status="TRADING"))
         resumed.append(len((await exchange.account(account.uid))["trades"]))
-        await asyncio.sleep(140)
+        await asyncio.sleep(265)
 
-    report = simulate(SimRun("BTCUSDT", timedelta(seconds=220)), lambda _: None, beside)
+    report = simulate(SimRun("BTCUSDT", timedelta(seconds=420)), lambda _: None, beside)
 
-    assert report.events["SymbolHalted"] >= 1
+    assert report.events["SymbolHalted"] == 2, "halted, then unknown"
     assert report.events["Connected"] == 1
     later = report.account["trades"][resumed[0] :]
     bought = {trade["orderId"] for trade in later if trade["isBuyer"]}

@@ -108,7 +108,7 @@ def judge_account(rules: SymbolRules, account: AccountSnapshot) -> Problem | Non
     if not account.can_trade:
         return Problem(Reason.KEY_CANNOT_TRADE, "the exchange says that these keys or their account may not trade")
     for group in rules.permission_sets:
-        if account.permissions.isdisjoint(group):
+        if account.permissions and account.permissions.isdisjoint(group):
             wanted = ", ".join(sorted(group)[:5])
             text = f"the account may not trade {rules.symbol}: expected one of the permissions {wanted}"
             return Problem(Reason.KEY_CANNOT_TRADE, text)

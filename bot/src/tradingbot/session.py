@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 from typing import Any, Final
@@ -117,11 +117,13 @@ class Session:
         parts: Parts,
         exchange: BinanceExchange,
         rules: SymbolRules,
-        account_uid: str,
+        account: AccountSnapshot,
     ) -> None:
         self._parts = parts
         self.exchange = exchange
-        self.account_uid = account_uid
+        self.account_uid = account.uid
+        self._account = account
+        """As it was when connecting."""
         settings = parts.settings()
         self.streams = Streams(
             stream_url=exchange.addresses.streams,
@@ -137,7 +139,7 @@ class Session:
             exchange=exchange,
             store=parts.store,
             rules=rules,
-            account_uid=account_uid,
+            account_uid=account.uid,
             settings=parts.settings,
             may_enter=self.may_enter,
             may_announce=self._may_announce,
@@ -158,7 +160,7 @@ class Session:
         self.last_close: Decimal | None = None
         self._verdict_at: float | None = None
         self._connected_at = parts.monotonic()
-        self._balances: dict[str, Balance] = {}
+        self._balances = dict(account.balances)
         self._balances_ms = 0
         self._strategy_key: object = None
         self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
@@ -174,7 +176,11 @@ class Session:
 
     @classmethod
     async def connect(cls, parts: Parts, credentials: Credentials) -> Session:
-        """Read what is there and reconcile it with the store; raises ExchangeError or AccountChangedError."""
+        """Read what is there and reconcile it with the store; raises ExchangeError or AccountChangedError.
+
+        What only entries need, candles and whether they are admitted, is asked for by `run`: a position is looked after
+        meanwhile.
+        """
         settings = parts.settings()
         exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic, parts.budget)
         try:
@@ -182,16 +188,13 @@ class Session:
             rules = await retry_read(lambda: exchange.rules(settings.symbol), retryable=retryable, rng=parts.random)
             account = await retry_read(exchange.account, retryable=retryable, rng=parts.random)
             await _check_account(parts.store, settings, account.uid)
-            session = cls(parts, exchange, rules, account.uid)
-            session._balances = dict(account.balances)
+            session = cls(parts, exchange, rules, account)
             report = await session.manager.start()
             for line in report.lines:
                 session._log.info("recovered", what=line)
             session._take_verdict(session.manager.verdict)
             session.books_rebuilt = report.rebuilt
-            await session._take_admission(account)
-            with suppress(ExchangeError):  # without candles nothing is bought, and what is held is looked after
-                await session._rebuild_loop()
+            session._wake_decider()
         except BaseException:
             await exchange.close()
             raise
@@ -689,8 +692,10 @@ class Session:
                 self._parts.tell("BooksDiffer", {"message": verdict.message})
 
     async def _ask_admission(self) -> None:
-        """The symbol, its filters and what the keys may do change within a session."""
+        """Ask whether entries are admitted, and again: symbol, filters and what the keys may do change meanwhile."""
+        account = self._account
         while True:
+            await self._take_admission(account)
             await asyncio.sleep(ADMISSION_PAUSE_SECONDS)
             wait = ADMISSION_SECONDS if self.refused is None else REFUSED_ADMISSION_SECONDS
             with suppress(TimeoutError):
@@ -699,14 +704,17 @@ class Session:
             self._ask_now.clear()
             try:
                 rules = await self.exchange.rules(self.rules.symbol)
-                if rules != self.rules:
-                    self._log.warning("the exchange changed the symbol", rules=repr(rules))
-                    self.manager.rules = rules
-                await self._take_admission(await self.exchange.account())
+                account = await self.exchange.account()
             except AuthRejectedError:
                 raise
+            except UnknownSymbolError:
+                rules = replace(self.rules, status="no symbol any more")
             except ExchangeError as error:
                 self._log.warning("the exchange could not be asked for the symbol", error=str(error))
+                continue
+            if rules != self.rules:
+                self._log.warning("the exchange changed the symbol", rules=repr(rules))
+                self.manager.rules = rules
 
     def _doubt_admission(self, code: str) -> None:
         """What the exchange refused may have been right by the rules that it had before."""
