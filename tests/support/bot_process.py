@@ -26,6 +26,7 @@ from support.operator_process import make_authority
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.port import OpenGuard
+from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
 from tradingbot_api.v1alpha1 import BotSettings
@@ -290,7 +291,9 @@ async def enter(bot: BotProcess) -> BotStatus:
 async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[BinanceExchange]:
     """What a human may do on the account."""
     keys = Credentials(account.api_key, account.secret_key)
-    hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic)
+    budget = WeightBudget()
+    budget.suspended = True  # bots at the same address may have used it up
+    hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic, budget)
     try:
         await hand.sync_clock()
         yield hand
