@@ -16,3 +16,7 @@ bench: setup ## [Test] Figures of the running demo: safe-mode times, memory, wri
 .PHONY: bench-paper-exchange
 bench-paper-exchange: setup ## [Test] Figures of the paper exchange: orders, events, a recording, memory (PARTS="orders capture")
 	@$(RUN) python tests/performance/measure_paper_exchange.py $(PARTS)
+
+.PHONY: bench-bot
+bench-bot: setup ## [Test] Figures of a bot: start, market event to order, memory, growth (PARTS="start soak" MINUTES=60)
+	@PYTHONPATH=tests $(RUN) python tests/performance/measure_bot.py $(PARTS) --minutes $(or $(MINUTES),60)

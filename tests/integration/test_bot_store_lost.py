@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
+from support.bot_orders import bot_side
 from support.bot_process import (
     BotFolder,
     BotProcess,
@@ -28,8 +29,11 @@ from support.bot_process import (
     make,
     settings,
 )
-from tradingbot.app import STORE_FILE
+from support.waiting import until
+from tradingbot.app import STORE_FILE, BotApp, Options
+from tradingbot.gateway import binance
 from tradingbot_api.bot_http import BotStatus
+from tradingbot_api.v1alpha1 import Exchange
 
 pytestmark = pytest.mark.integration
 DAILY = {"interval": "1d"}
@@ -227,3 +231,29 @@ async def test_after_a_reset_of_the_exchange_a_human_lets_the_bot_begin_with_new
         assert bot.status.pnl.realized == 0
         assert len(list((folder.root / "state").glob("bot-*.db"))) == 1
         await enter(bot)
+
+
+async def test_a_lost_store_on_live_lets_no_entry_through_until_a_human_confirms(
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = settings(exchange.base_url, strategy=DAILY)
+    addresses = binance.endpoints(paper.exchange)
+    monkeypatch.setattr(binance, "endpoints", lambda _: addresses)
+    where = Exchange.model_validate(
+        {"environment": "Live", "allowWithdrawKey": True, "credentialsSecretRef": {"name": "keys"}}
+    )
+    live = config(paper.model_copy(update={"exchange": where}))
+    folder = make(tmp_path, exchange, account)
+    async with bot_side(exchange, account, tmp_path / "former.db", stream=False) as former:
+        await former.enter()
+    for confirmed in (False, True):
+        app = BotApp(Options(config=live, credentials_dir=folder.root / "keys", state_dir=folder.root / "state"))
+        running = asyncio.create_task(app.run())
+        await until("a session", lambda app=app: app.desk.session is not None or app.desk.connection_problem)
+        assert app.desk.safe_mode.has("store-lost"), running
+        assert app._forbidden() == "StoreFailed"
+        if confirmed:
+            app.desk.clear(["store-lost"])
+            assert app._forbidden() is None
+        app.stop()
+        await running

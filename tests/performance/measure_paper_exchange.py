@@ -75,10 +75,12 @@ class Connection:
 def signed_order(exchange: PaperExchange, account: TestAccount, number: int) -> bytes:
     """The bytes of a limit order that rests, or, each second one, of one that takes at once."""
     side, price = ("BUY", "30000") if number % 2 else ("BUY", "90000")
-    query = (
-        f"symbol={SYMBOL}&side={side}&type=LIMIT&timeInForce=GTC&quantity=0.001&price={price}"
-        f"&recvWindow=60000&timestamp={time.time_ns() // 1_000_000}"
-    )
+    return signed(exchange, account, f"side={side}&type=LIMIT&timeInForce=GTC&quantity=0.001&price={price}")
+
+
+def signed(exchange: PaperExchange, account: TestAccount, parameters: str) -> bytes:
+    """The bytes of a new order with these parameters, signed now."""
+    query = f"symbol={SYMBOL}&{parameters}&recvWindow=60000&timestamp={time.time_ns() // 1_000_000}"
     signature = hmac.new(account.secret_key.encode(), query.encode(), hashlib.sha256).hexdigest()
     return (
         f"POST /api/v3/order?{query}&signature={signature} HTTP/1.1\r\nHost: {urlsplit(exchange.base_url).netloc}\r\n"
