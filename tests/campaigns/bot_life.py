@@ -53,8 +53,9 @@ FENCE_SECONDS: Final = 1.0
 """The longest that an older process enters after a newer one's first order, where nothing disturbs it."""
 DEAF_SECONDS: Final = 95.0
 """The same among faults: an entry needs a user stream that answered in 90 s."""
-WRONG_SECONDS: Final = 6.0
-"""The longest that books may be told as right while they are not, where nothing disturbs them."""
+WRONG_SECONDS: Final = 8.0
+"""The longest that books may be told as right while they are not, where nothing disturbs them: what another process
+did before the user stream began is found by a look each 5 s."""
 MISSED_SECONDS: Final = 75.0
 """The same among faults: an event that was not told is found within a minute."""
 AGAIN_SECONDS: Final = 400.0
@@ -239,6 +240,11 @@ class Life(Cycle):
 
     def killed(self) -> None:
         self.outcome.deaths += 1
+
+    async def lead(self) -> None:
+        # An operator leads nobody while the process before may still hold its grant.
+        if self.former is None or not self.former.alive:
+            await super().lead()
 
     async def _change_mind(self) -> None:
         """Safe mode for a while, or other limits, as an operator tells them."""

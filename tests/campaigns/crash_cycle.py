@@ -72,6 +72,8 @@ _LEVEL: Final = "0.00400000"
 _LEVELS: Final = 20
 """On each side."""
 DEPOSIT: Final = Decimal(10_000)
+FOREIGN: Final = Decimal("0.5")
+"""Base of the account that is not the bot's."""
 RESTART_SECONDS: Final = 2.0
 DEADLINE_SECONDS: Final = 10
 LONGEST_UNPROTECTED: Final = 60.0
@@ -189,7 +191,7 @@ class Cell:
     @property
     def foreign(self) -> Decimal:
         """Base of the account that is not the bot's, in every second cell: a sale too many would go through."""
-        return Decimal("0.5") * ((self.point.number + list(Moment).index(self.moment)) % 2)
+        return FOREIGN * ((self.point.number + list(Moment).index(self.moment)) % 2)
 
     def deaths(self) -> dict[int, tuple[Point, Moment]]:
         """Where each process dies, by its number."""
@@ -230,8 +232,11 @@ def all_cells(points: list[Point], *, operated: bool) -> list[Cell]:
 
 
 def run_undisturbed(*, operated: bool) -> Outcome:
-    """A cycle in which nothing happens, with an operator or without."""
-    return next(_run_apart((), Trunk(operated, Decimal(0)), 1))[1]
+    """A cycle in which nothing happens, with an operator or without; its points are those of each trunk."""
+    bare, shared = (next(_run_apart((), Trunk(operated, foreign), 1))[1] for foreign in (Decimal(0), FOREIGN))
+    bare.points = [point for point in bare.points if point in shared.points]
+    bare.violations += shared.violations
+    return bare
 
 
 def run_cells(cells: Iterable[Cell], *, parallel: int = 1) -> Iterator[tuple[Cell, Outcome]]:

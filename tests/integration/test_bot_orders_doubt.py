@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,22 @@ async def test_protection_that_was_placed_before_a_sale_was_known_does_not_outli
         await newer.tick_until(lambda: newer.orders.protection.state is ProtectionState.FLAT)
         await newer.tick_until(lambda: not newer.orders.open_orders, seconds=5)
         assert not await newer.exchange.open_orders(SYMBOL)
+
+
+async def test_what_another_process_sold_since_the_start_read_its_orders_is_not_sold_again(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await older.enter()
+        await newer.orders.start()
+        await older.orders.exit("Signal")
+        await newer.orders.exit("Signal")
+        assert newer.orders.books == older.orders.books
+        assert Decimal("0.5") <= await newer.base_at_exchange() < Decimal("0.5001")
 
 
 async def test_a_halted_process_that_connects_again_sends_nothing(

@@ -907,6 +907,10 @@ class OrderManager:
 
         It cannot where the account has no base beyond the position: the exchange lets nobody sell more than there is.
         """
+        if self._former_ms > 0:
+            # A process whose store this is not may have sold since the start read its orders.
+            await self._list_orders()
+            await self._collect_fills()
         unknown = [intent for intent in self._intents.values() if intent.kind is not IntentKind.CANCEL]
         if not unknown:
             return True
