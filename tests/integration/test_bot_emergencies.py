@@ -142,6 +142,20 @@ def test_a_halted_market_keeps_the_stop_until_it_trades_again(status: str) -> No
     assert run_emergency(befall).unprotected < 1
 
 
+def test_filters_that_call_a_position_too_little_to_be_sold_do_not_take_its_stop() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        await world.market(filters={"minNotional": "600"})
+        await world.exit()
+        await asyncio.sleep(130)
+        assert world.stops() == [stop]
+        world.move(PRICE * 0.98)
+        assert world.flat
+        await world.at_peace()
+
+    assert run_emergency(befall).unprotected == 0
+
+
 def test_a_delisted_symbol_whose_stop_the_exchange_cancelled_is_told_and_mended_once_it_trades_again() -> None:
     async def befall(world: Emergency) -> None:
         stop = await world.hold()

@@ -15,7 +15,7 @@ from tradingbot.orders.cleanup import stale_orders
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
-from tradingbot.orders.types import ProtectionState, TrackedOrder
+from tradingbot.orders.types import ProtectionState
 from tradingbot.state.ledger import LedgerState, book, fold
 
 RULES = btcusdt_rules()
@@ -162,21 +162,27 @@ def test_an_execution_counts_before_its_trades_can_be_read() -> None:
     assert judge_protection(RULES, held("1"), [], sold)[0] is ProtectionState.FLAT
 
 
-def tracked(tracker: OrderTracker) -> list[TrackedOrder]:
-    return list(tracker)
+def stale(tracker: OrderTracker, *, flat: bool, position: str = "0", now_ms: int = 1, seconds: int = DAY) -> list[str]:
+    """Client ids of the stale ones."""
+    found = stale_orders(tracker, flat=flat, position=Decimal(position), now_ms=now_ms, entry_seconds=seconds)
+    return [item.order.client_order_id for item in found]
 
 
 @pytest.mark.parametrize("age_ms", [0, 100 * DAY * 1000])
 def test_protection_of_an_open_position_is_never_stale_whatever_its_age(age_ms: int) -> None:
-    assert stale_orders(tracked(pair(NEW, NEW)), flat=False, now_ms=age_ms, entry_seconds=DAY) == []
+    assert stale(pair(NEW, NEW), flat=False, now_ms=age_ms) == []
 
 
 def test_protection_of_nothing_is_stale() -> None:
-    assert len(stale_orders(tracked(pair(NEW, NEW)), flat=True, now_ms=1, entry_seconds=DAY)) == 2
+    assert len(stale(pair(NEW, NEW), flat=True)) == 2
+
+
+def test_a_stop_of_what_changed_filters_call_dust_is_not_stale() -> None:
+    assert stale(pair(NEW, NEW), flat=True, position="1") == []
 
 
 def test_legs_of_a_working_entry_are_not_stale() -> None:
-    assert stale_orders(tracked(pair(PENDING, PENDING, entry=NEW)), flat=True, now_ms=1, entry_seconds=DAY) == []
+    assert stale(pair(PENDING, PENDING, entry=NEW), flat=True) == []
 
 
 def test_an_entry_is_stale_once_it_is_older_than_the_setting() -> None:
@@ -184,21 +190,15 @@ def test_an_entry_is_stale_once_it_is_older_than_the_setting() -> None:
     tracker.absorb(order_report("a", side=Side.BUY), "en")
     (order,) = tracker
 
-    def stale(age_ms: int) -> list[str]:
-        found = stale_orders(tracker, flat=True, now_ms=order.created_ms + age_ms, entry_seconds=60)
-        return [item.order.client_order_id for item in found]
-
-    assert stale(60_000) == []
-    assert stale(60_001) == ["a"]
+    assert stale(tracker, flat=True, now_ms=order.created_ms + 60_000, seconds=60) == []
+    assert stale(tracker, flat=True, now_ms=order.created_ms + 60_001, seconds=60) == ["a"]
 
 
 def test_a_left_announcement_is_stale_at_once() -> None:
     tracker = OrderTracker()
     tracker.absorb(order_report("a", side=Side.BUY, kind=OrderType.LIMIT_MAKER), "an")
 
-    assert [item.order.client_order_id for item in stale_orders(tracker, flat=False, now_ms=1, entry_seconds=DAY)] == [
-        "a"
-    ]
+    assert stale(tracker, flat=False) == ["a"]
 
 
 def test_unprotected_time_goes_on_over_a_lost_connection_and_begins_with_the_process() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from tradingbot.model import OrderReport, Side
 from tradingbot.orders.types import TrackedOrder
@@ -21,10 +22,13 @@ class StaleOrder:
     reason: str
 
 
-def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int, entry_seconds: int) -> list[StaleOrder]:
+def stale_orders(
+    orders: Iterable[TrackedOrder], *, flat: bool, position: Decimal, now_ms: int, entry_seconds: int
+) -> list[StaleOrder]:
     """Open orders of ours that serve nothing: announcements, entries that are older, and sales while nothing is held.
 
-    `flat` must come from books that agree with the exchange. Legs that wait for an entry that still works are kept.
+    `flat` and `position`, in base, must come from books that agree with the exchange. A sale of no more than the
+    position is kept, as changed filters may call that too little to be sold, and so are legs whose entry still works.
     """
     open_orders = [order for order in orders if order.is_open]
     entries = {order.order_list_id for order in open_orders if order.side is Side.BUY}
@@ -35,7 +39,7 @@ def stale_orders(orders: Iterable[TrackedOrder], *, flat: bool, now_ms: int, ent
                 stale.append(StaleOrder(order, "announcement that was not canceled"))
             elif now_ms - order.created_ms > entry_seconds * 1000:
                 stale.append(StaleOrder(order, f"entry older than {entry_seconds} s"))
-        elif flat and order.order_list_id not in entries:
+        elif flat and order.quantity - order.executed_quantity > position and order.order_list_id not in entries:
             stale.append(StaleOrder(order, "protects a position that is no longer held"))
     return stale
 

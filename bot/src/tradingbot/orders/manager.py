@@ -827,6 +827,8 @@ class OrderManager:
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
         if whole:
             await self._check_replaceable()
+            if self.held == 0:  # also where filters were changed: what cannot be sold any more keeps its stop
+                return ExitResult(ExitOutcome.FLAT, "Nothing")
         cancelled = self._open(lambda order: order.side is Side.SELL) if whole else self._useless()
         available, bid = await self._sellable(cancelled), await self._bid()
         await self._cancel(cancelled)
@@ -1736,6 +1738,7 @@ class OrderManager:
         return stale_orders(
             self._tracker,
             flat=self.held == 0,
+            position=self._quantity,
             now_ms=self._exchange.exchange_ms(),
             entry_seconds=self._settings().entry.max_age_seconds,
         )
