@@ -10,18 +10,21 @@ import pytest_asyncio
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 
+PLENTY = 60_000
+"""Request weight: the bots of many tests come from one address, and would wait for each other."""
+
 
 @pytest.fixture
 async def paper() -> AsyncIterator[PaperExchange]:
     """A paper exchange for the test alone."""
-    async with running_paper_exchange() as exchange:
+    async with running_paper_exchange(Options(weight_per_minute=PLENTY)) as exchange:
         yield exchange
 
 
 @pytest.fixture
 async def small_paper() -> AsyncIterator[PaperExchange]:
     """The same with one symbol, which is made in a third of the time."""
-    async with running_paper_exchange(Options(symbols=("BTCUSDT",))) as exchange:
+    async with running_paper_exchange(Options(symbols=("BTCUSDT",), weight_per_minute=PLENTY)) as exchange:
         yield exchange
 
 
