@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from tradingbot_api import names
 
 STARTS = 10
 TRADES = 10_000
+TAKER_RATE = Decimal("0.001")
 NO_LIMIT = 10_000_000
 """Request weight: what is measured is not how long an address waits."""
 IDLE = {"interval": "1d"}
@@ -185,7 +187,7 @@ async def measure_trades(_minutes: float) -> None:
     async def look(bot: BotProcess) -> None:
         nonlocal after
         await bot.until(lambda status: status.trades is not None and status.trades.total >= TRADES // 2, 120)
-        await asyncio.sleep(90)  # a reconciliation, which forgets what is old
+        await asyncio.sleep(75)  # a reconciliation, which forgets what is old
         after = resident_mib(bot.process.pid)
 
     async with exchange_and_bot(strategy=IDLE) as (exchange, account, folder):
@@ -204,10 +206,16 @@ async def trade(exchange: PaperExchange, account: TestAccount) -> None:
     key = names.bot_key(str(account.uid), SYMBOL)
     async with connections(exchange, 1) as opened:
         (connection,) = opened
+        held = Decimal(0)
         for number in range(TRADES):
-            side, purpose = ("SELL", Purpose.EXIT) if number % 2 else ("BUY", Purpose.ENTRY)
+            if number % 2 == 0:
+                side, purpose, quantity = "BUY", Purpose.ENTRY, Decimal("0.002")
+                held += quantity * (1 - TAKER_RATE)
+            else:  # what the fee left, but for dust
+                side, purpose, quantity = "SELL", Purpose.EXIT, held.quantize(Decimal("0.00001"), ROUND_DOWN)
+                held -= quantity
             client_id = ClientId(key, 1, number, purpose)
-            order = f"side={side}&type=MARKET&quantity=0.001&newClientOrderId={client_id}"
+            order = f"side={side}&type=MARKET&quantity={quantity}&newClientOrderId={client_id}"
             status = await connection.exchange(signed(exchange, account, order))
             if status != 200:
                 raise RuntimeError(f"an order of the history was answered {status}")
