@@ -21,6 +21,7 @@ from tradingbot.model import OrderType, Side, TradeFill
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, ProtectionState
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot.state.position_validator import Correction
+from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import AssetClaim
 from tradingbot_operator.coverage import Member, judge
 from tradingbot_operator.inventory import BotKey
@@ -212,3 +213,65 @@ async def test_three_bots_on_one_account_that_pays_in_bnb_keep_their_books_apart
         for bot in bots:
             assert bot.orders.books.oversold == 0
             assert (await bot.orders.reconcile()).synced
+
+
+@pytest.mark.parametrize(
+    ("quantity", "legs"),
+    [
+        pytest.param("0.004", {"sl": ["0.00399"], "tp": ["0.00399"]}, id="the-rest-is-too-little-to-be-sold"),
+        pytest.param("0.2", {"sl": ["0.0002", "0.1998"], "tp": ["0.0002", "0.1998"]}, id="the-rest-gets-its-own"),
+    ],
+)
+async def test_what_a_fee_in_bnb_left_in_the_position_is_protected_beside_the_entrys_pair(
+    paper: PaperExchange, tmp_path: Path, quantity: str, legs: dict[str, list[str]]
+) -> None:
+    account = await paper.create_account(USDT="20000", BNB="1")
+    pay_in_bnb(paper, account)
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as bot:
+        await bot.enter(quantity)
+
+        assert bot.orders.books.quantity == Decimal(quantity)
+        assert bot.orders.protection.state is ProtectionState.PROTECTED
+        open_orders = bot.orders.open_orders
+        found = {
+            purpose: sorted(f"{canonical(order.quantity)}" for order in open_orders if order.purpose == purpose)
+            for purpose in legs
+        }
+        assert found == legs
+        assert "cancel_list" not in bot.faults.calls  # the pair of the entry was never taken off
+        assert (await bot.orders.exit("test")).outcome is ExitOutcome.FLAT
+        assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_invariant_a_the_trades_of_each_own_order_sum_to_what_it_executed(bot: BotSide) -> None:
+    await bot.orders.exit("test")
+    await sell_by_hand(bot, Decimal("0.1"))
+
+    listed = await bot.exchange.all_orders(SYMBOL, from_order_id=0)
+    trades = await bot.exchange.trades(SYMBOL, from_id=0)
+    booked = {item.fill.trade_id for item in await bot.store.fills()}
+    own = {order.order_id: order.executed_quantity for order in listed if order.client_order_id.startswith("tb-")}
+    sums = dict.fromkeys(own, Decimal(0))
+    for trade in trades:
+        if trade.order_id in own:
+            sums[trade.order_id] += trade.quantity
+    assert sums == own
+    assert any(own.values())
+    assert booked == {trade.trade_id for trade in trades if trade.order_id in own}
+
+
+async def test_invariant_b_the_account_covers_what_the_bot_claims_also_with_protection_locked(bot: BotSide) -> None:
+    balance = (await bot.exchange.account()).balance("BTC")
+
+    assert balance.locked > 0
+    assert balance.total >= bot.orders.books.quantity
+    verdict = await bot.orders.reconcile()
+    assert (verdict.uncovered, verdict.base.total) == (False, balance.total)
+
+
+async def test_invariant_c_the_account_is_the_position_and_what_others_have_to_the_last_decimal(bot: BotSide) -> None:
+    for _ in range(2):
+        verdict = await bot.orders.reconcile()
+        assert (verdict.kind, verdict.unexplained) == (VerdictKind.EXACT, Decimal(0))
+        assert await bot.base_at_exchange() == bot.orders.books.quantity + Decimal("0.5")
+        await bot.orders.exit("test")
