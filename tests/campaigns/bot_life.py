@@ -54,10 +54,9 @@ FENCE_SECONDS: Final = 1.0
 DEAF_SECONDS: Final = 95.0
 """The same among faults: an entry needs a user stream that answered in 90 s."""
 WRONG_SECONDS: Final = 8.0
-"""The longest that books may be told as right while they are not, where nothing disturbs them: what another process
-did before the user stream began is found by a look each 5 s."""
+"""The longest that books may be told as right while they are not, where nothing disturbs them."""
 MISSED_SECONDS: Final = 75.0
-"""The same among faults: an event that was not told is found within a minute."""
+"""The same among faults, and beside another process: an event that was not told is found within a minute."""
 AGAIN_SECONDS: Final = 400.0
 """After the faults, until the bot buys again."""
 _END_SECONDS: Final = 180.0
@@ -303,11 +302,15 @@ class Life(Cycle):
         self._look_at_entries()
         self._wrong_for = self._wrong_for + WATCH_SECONDS if self._wrong() else 0.0
         outcome.wrong = max(outcome.wrong, self._wrong_for)
-        if self._wrong_for > (MISSED_SECONDS if disturbed else WRONG_SECONDS) and not self._wrong_said:
+        if self.former is not None and self.former.alive:
+            self._another_until = self.loop.time() + MISSED_SECONDS
+        missed = disturbed or self.loop.time() < self._another_until
+        if self._wrong_for > (MISSED_SECONDS if missed else WRONG_SECONDS) and not self._wrong_said:
             self._wrong_said = True
             outcome.violations.append(f"at {self.loop.time():.1f} the books were wrong for {self._wrong_for:.1f} s")
 
     _wrong_said = _open_said = False
+    _another_until = 0.0
 
     def _look_at_entries(self) -> None:
         assert self.exchange.server is not None
