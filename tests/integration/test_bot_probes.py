@@ -15,6 +15,8 @@ from paper_exchange.testing import PaperExchange, TestAccount
 from paper_exchange.virtual_loop import VirtualLoop
 from support.waiting import until
 from tradingbot.app import BotApp
+from tradingbot.gateway.market_watch import QUIET_SECONDS
+from tradingbot.gateway.streams import StreamName
 from tradingbot.lab.paper import drop_log
 from tradingbot.lab.sim import SimRun, simulate
 from tradingbot.monitoring.health import UNREADY_AFTER_SECONDS
@@ -100,6 +102,26 @@ def test_a_bot_with_a_dead_stream_is_not_ready_until_it_is_back_and_one_reconnec
         assert (await it.probe("/healthz"))[0] == 200
         await it.exchange.clear_faults()
         await it.until_told("/readyz", "ok", 70)
+
+    beside_a_bot(work, 1.5)
+
+
+def test_a_bot_whose_market_stream_brings_nothing_is_not_ready_and_goes_on_with_the_price_of_the_exchange(
+    beside_a_bot: Any,
+) -> None:
+    async def work(it: Probed) -> None:
+        session = it.app.desk.session
+        assert session is not None
+        connects = session.streams.health(StreamName.MARKET).connects
+        await it.exchange.start_fault("drop_events", streams=["btcusdt@*"])
+        await it.until_told("/readyz", "StreamDead: the market stream", 60)
+        known = session.market.book
+        assert known is not None
+        assert session.price == known.bid
+        assert asyncio.get_running_loop().time() - known.received <= QUIET_SECONDS + 1
+        assert session.streams.health(StreamName.MARKET).connects > connects
+        await it.exchange.clear_faults()
+        await it.until_told("/readyz", "ok", 10)
 
     beside_a_bot(work, 1.5)
 

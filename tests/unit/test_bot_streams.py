@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -16,7 +16,10 @@ from aiohttp import web
 from paper_exchange.virtual_loop import VirtualLoop
 from support.stream_server import StreamServer, book, kline, serving
 from support.waiting import until
+from tradingbot.gateway.market_watch import MarketWatch
+from tradingbot.gateway.payloads import stream_book
 from tradingbot.gateway.streams import ROTATE_AFTER, StreamName, Streams
+from tradingbot.model import BookTicker
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -182,6 +185,92 @@ def test_an_exchange_that_refuses_for_long_is_asked_less_and_less() -> None:
             assert 40 < it.server.handshakes - before < 120
             it.server.refuse = lambda: None
             await until("both streams", lambda: it.up, 61)
+
+    run(main())
+
+
+# --- connected and silent ---
+
+
+@dataclass
+class Watched:
+    """A market whose book the exchange answers, and its watch."""
+
+    scene: Scene
+    watch: MarketWatch = field(init=False)
+    asked: int = 0
+    bid: str = "100"
+
+    async def ask(self) -> BookTicker:
+        """As GET ticker/bookTicker."""
+        self.asked += 1
+        now = asyncio.get_running_loop().time()
+        return stream_book(cast(dict[str, Any], book(self.bid)["data"]), now)
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watched]:
+    async with scene() as it:
+        loop = asyncio.get_running_loop()
+        made = Watched(it)
+        made.watch = MarketWatch(it.streams, made.ask, loop.time)
+        await it.tell(book(made.bid))
+        task = asyncio.create_task(made.watch.run())
+        try:
+            yield made
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def test_a_market_stream_that_answers_pings_and_brings_nothing_is_rebuilt_and_the_price_goes_on() -> None:
+    async def main() -> None:
+        async with watched() as it:
+            loop = asyncio.get_running_loop()
+            it.bid = "99"
+            await until("another connection", lambda: len(it.scene.server.markets) == 2, 35)
+            # The next ones are no better: it is tried again and again, less and less.
+            for second in range(590):
+                it.bid = str(100 + second)
+                await asyncio.sleep(1)
+                known = it.watch.book
+                assert known is not None
+                assert loop.time() - known.received <= 11
+            assert 9 <= len(it.scene.server.markets) <= 13
+            assert not it.watch.alive
+            await it.scene.tell(book("96"))
+            await until("the stream", lambda: it.watch.alive, 5)
+
+    run(main())
+
+
+def test_a_quiet_market_is_alive_and_its_stream_kept() -> None:
+    async def main() -> None:
+        async with watched() as it:
+            await asyncio.sleep(600)
+            assert it.watch.alive
+            assert len(it.scene.server.markets) == 1
+            assert 50 < it.asked < 61
+            # What just changed may be on its way when the exchange is asked.
+            it.bid = "99"
+            asked = it.asked
+            await until("the next look", lambda: it.asked > asked, 11)
+            await it.scene.tell(book("99"))
+            await asyncio.sleep(60)
+            assert it.watch.alive
+            assert len(it.scene.server.markets) == 1
+
+    run(main())
+
+
+def test_a_market_that_is_heard_is_not_asked_for() -> None:
+    async def main() -> None:
+        async with watched() as it:
+            for _ in range(100):
+                await it.scene.tell(book("100"))
+                await asyncio.sleep(5)
+            assert it.asked == 0
 
     run(main())
 

@@ -20,9 +20,10 @@ from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, RejectedError, UnknownSymbolError
+from tradingbot.gateway.market_watch import MarketWatch
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
-from tradingbot.gateway.streams import Batch, StreamName, Streams
+from tradingbot.gateway.streams import Batch, Streams
 from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
@@ -51,7 +52,6 @@ RECONCILE_AGAIN_SECONDS: Final = 2.0
 """A difference is looked at again this soon: it may be a fill that was on its way."""
 RECONCILE_RETRY_SECONDS: Final = 15.0
 """The longest wait after one that failed."""
-STREAM_SILENCE_SECONDS: Final = 30.0
 PRICE_SECONDS: Final = 30.0
 """A price is known for this long."""
 FLATTEN_AGAIN_SECONDS: Final = 5.0
@@ -135,6 +135,7 @@ class Session:
             monotonic=parts.monotonic,
             random=parts.random,
         )
+        self.market = MarketWatch(self.streams, lambda: exchange.book_ticker(settings.symbol), parts.monotonic)
         self.manager = OrderManager(
             exchange=exchange,
             store=parts.store,
@@ -205,6 +206,7 @@ class Session:
         async with asyncio.TaskGroup() as group:
             for task in (
                 self.streams.run(),
+                self.market.run(),
                 self._pump(),
                 self._decide(),
                 self._tick(),
@@ -292,8 +294,7 @@ class Session:
         """Which of the streams is dead."""
         if not self.streams.user_alive:
             return Problem(Reason.STREAM_DEAD, "the user stream did not answer in the last 90 s")
-        market = self.streams.health(StreamName.MARKET)
-        if not market.connected or market.age is None or market.age > STREAM_SILENCE_SECONDS:
+        if not self.market.alive:
             return Problem(Reason.STREAM_DEAD, "the market stream is silent")
         return None
 
@@ -333,8 +334,8 @@ class Session:
 
     @property
     def price(self) -> Decimal | None:
-        """The best bid; the last close where the stream brought no bid yet; None once it brings no more."""
-        return known_price(self.streams.book, self.last_close, self._connected_at, self._parts.monotonic())
+        """The best bid; the last close where none is known yet; None once none can be had any more."""
+        return known_price(self.market.book, self.last_close, self._connected_at, self._parts.monotonic())
 
     @property
     def equity(self) -> Decimal | None:

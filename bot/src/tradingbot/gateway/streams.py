@@ -103,6 +103,11 @@ class _Connection:
             task.add_done_callback(lambda _: self.due.set())
             self.tasks.append(task)
 
+    def give_up(self) -> None:
+        """Read it no more."""
+        for task in self.tasks:
+            task.cancel()
+
     @property
     def ended(self) -> bool:
         """Whether it is not read any more."""
@@ -110,8 +115,7 @@ class _Connection:
 
     async def close(self) -> None:
         """End it without waiting long for the other side; raises nothing."""
-        for task in self.tasks:
-            task.cancel()
+        self.give_up()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
@@ -179,6 +183,11 @@ class Streams:
             self._interval = interval
             if (present := self._present.get(StreamName.MARKET)) is not None:
                 present.due.set()
+
+    def rebuild(self, name: StreamName) -> None:
+        """Give a connection up and make another, which is reported as reconnected."""
+        if (present := self._present.get(name)) is not None:
+            present.give_up()
 
     def health(self, name: StreamName) -> StreamHealth:
         """State of one connection."""
