@@ -125,6 +125,25 @@ def test_an_exit_that_a_ban_interrupts_is_protected_or_sold_once_it_ends() -> No
     assert run_emergency(befall).unprotected < 30 + DEADLINE_SECONDS
 
 
+@pytest.mark.parametrize("others", ["0", "1"])
+def test_a_sale_that_gets_no_answer_is_not_repeated_before_the_position_is_protected_again(others: str) -> None:
+    async def befall(world: Emergency) -> None:
+        if others != "0":  # what is not known could sell it a second time
+            await world.exchange.deposit(world.account.uid, BTC=others)
+        await world.hold()
+        world.fault("lost_request", cut=False, endpoints="POST /api/v3/order")
+        await world.exit()
+        await world.until("a new stop", world.stops, seconds=30)
+        await world.exchange.clear_faults()
+        await asyncio.sleep(6)  # the sale that failed is not tried again at once
+        await world.exit()
+        assert not world.stops()
+        assert world.session.manager.held == 0
+
+    # The client waits a little longer than the exchange does (10 s), and "not found" counts 15 s after the request.
+    assert run_emergency(befall).unprotected < 35
+
+
 @pytest.mark.parametrize("status", ["HALT", "BREAK", "CANCEL_ONLY"])
 def test_a_halted_market_keeps_the_stop_until_it_trades_again(status: str) -> None:
     async def befall(world: Emergency) -> None:

@@ -223,7 +223,7 @@ class OrderManager:
         self._repair_failures = 0
         self._refused = ""
         """Why the exchange refused the last sale or protection."""
-        self._keep_until = 0.0
+        self._keep_until, self._kept_because = 0.0, ""
         """Until then the protection is not taken off for a sale, which was refused."""
         self._refusals = 0
 
@@ -837,18 +837,23 @@ class OrderManager:
         for attempt in range(EXIT_ATTEMPTS):
             quantity = filters.floor_quantity(self._rules, min(self.held - kept, available))
             if quantity <= 0:
+                if attempt == 0 and self.held > kept:
+                    code, self._refused = RejectedError.code, f"no free {self._rules.base_asset} to sell"
                 break
             before, refused = self._quantity, ""
             market = at_market or attempt >= LIMIT_SALES or refusals > 0
             try:
-                if not await self._sell(quantity, bid=None if market else bid, reason=reason):
-                    code = AmbiguousError.code
-                    break
+                await self._sell(quantity, bid=None if market else bid, reason=reason)
                 await self._try(self._collect_fills())
                 if market and self._quantity == before:
                     refused = "a sale at the market expired: the book is empty, or too far from the reference price"
             except RejectedError as error:
                 refused = str(error)
+            except AmbiguousError as error:
+                # Not sent again here: what is not sold is protected before it is tried once more.
+                code, self._refused = error.code, f"a sale got no answer: {error}"
+                await self._try(self._collect_fills())
+                break
             if refused:
                 code, refusals, self._refused = RejectedError.code, refusals + 1, refused
                 self._log.warning("exit refused", error=refused, attempt=attempt)
@@ -867,8 +872,8 @@ class OrderManager:
         if self.held == 0:
             self._update_protection()
             return ExitResult(ExitOutcome.FLAT, code)
-        if sold == 0 and code == RejectedError.code:
-            self._keep_protection()
+        if sold == 0 and code in {RejectedError.code, AmbiguousError.code}:
+            self._keep_protection(f"the sale was refused: {self._refused}")
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
 
     async def _check_replaceable(self) -> None:
@@ -881,16 +886,16 @@ class OrderManager:
             return
         wait = self._keep_until - self._monotonic()
         if wait > 0:
-            raise RejectedError(f"the protection stays for {wait:.0f} s: the sale was refused: {self._refused}")
+            raise RejectedError(f"the protection stays for {wait:.0f} s: {self._kept_because}")
         try:
             await self._check_trading()
-        except RejectedError:
-            self._keep_protection()
+        except RejectedError as error:
+            self._keep_protection(str(error))
             raise
         spare = self._exchange.spare_weight
         if spare < SALE_WEIGHT:
-            self._keep_protection()
-            message = f"the protection stays: {spare} of request weight is left, {SALE_WEIGHT} are kept for a sale"
+            self._keep_protection(f"{spare} of request weight is left, {SALE_WEIGHT} are kept for a sale")
+            message = f"the protection stays: {self._kept_because}"
             raise RateLimitedError(message, retry_after=self._keep_until - self._monotonic())
 
     async def _check_trading(self) -> None:
@@ -900,9 +905,9 @@ class OrderManager:
             self._refused = f"{symbol} is {self._rules.status}"
             raise RejectedError(self._refused)
 
-    def _keep_protection(self) -> None:
+    def _keep_protection(self, why: str) -> None:
         wait = REFUSED_WAITS[min(self._refusals, len(REFUSED_WAITS) - 1)]
-        self._refusals, self._keep_until = self._refusals + 1, self._monotonic() + wait
+        self._refusals, self._keep_until, self._kept_because = self._refusals + 1, self._monotonic() + wait, why
 
     async def _may_sell(self) -> bool:
         """Whether a sale cannot sell what is not this bot's, although the outcome of another may be unknown.
@@ -949,8 +954,8 @@ class OrderManager:
             self._log.warning("no price could be read", error=str(error))
             return None
 
-    async def _sell(self, quantity: Decimal, *, bid: Decimal | None, reason: str) -> bool:
-        """One slice of an exit, without a bid at the market; False where its outcome stays unknown."""
+    async def _sell(self, quantity: Decimal, *, bid: Decimal | None, reason: str) -> None:
+        """One slice of an exit, without a bid at the market. AmbiguousError once its outcome was looked for a while."""
         price: Decimal | None = None
         if bid is None:
             quantity = filters.floor_market_quantity(self._rules, quantity)
@@ -971,9 +976,9 @@ class OrderManager:
         try:
             report = await self._sending(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
         except AmbiguousError:
-            return await self._settle(intent.client_id)
+            await self._settle(intent.client_id)
+            raise
         await self._book(report.fills, {report.order_id: client_id})
-        return True
 
     # --- cancel and drain ---
 
@@ -1105,7 +1110,8 @@ class OrderManager:
         if since is None:
             return
         late = self._monotonic() - since > self._settings().protection.deadline_seconds
-        if late and self._repair_failures > 0:  # what was only told late is protected
+        # What was only told late is protected; where neither succeeds, both are tried in turn.
+        if late and self._repair_failures % 2 == 1:
             await self._sell_naked("ProtectionDeadline", at_market=True)
             return
         await self._try(self._collect_fills())
@@ -1151,8 +1157,9 @@ class OrderManager:
 
     async def _sell_naked(self, reason: str, *, at_market: bool = False) -> None:
         result = await self._exit(reason, at_market=at_market, whole=False)
-        if result.outcome is ExitOutcome.FAILED and result.code == RejectedError.code:
-            raise RejectedError(self._refused)
+        if result.outcome is ExitOutcome.FAILED:
+            kind = AmbiguousError if result.code == AmbiguousError.code else RejectedError
+            raise kind(self._refused or result.message)
 
     def _useless(self) -> list[TrackedOrder]:
         """Orders to sell that no stop belongs to: they hold base that has to be protected."""
@@ -1347,7 +1354,7 @@ class OrderManager:
         complete = all(self._tracker.get(client_id) is not None for client_id in intent.client_ids)
         return complete or evidence.time_ms > intent.decidable_ms
 
-    async def _settle(self, client_id: str) -> bool:
+    async def _settle(self, client_id: str) -> None:
         """Wait a while for the outcome of a request that got no answer."""
         for wait in SETTLE_WAITS:
             await asyncio.sleep(wait * self._random.uniform(0.8, 1.2))
@@ -1357,8 +1364,7 @@ class OrderManager:
             except ExchangeError as error:
                 self._log.warning("still unknown", client_id=client_id, error=str(error))
             if client_id not in self._intents:
-                return True
-        return False
+                return
 
     async def _evidence(self, intent: Intent) -> Evidence:
         """What the exchange says of an intent's orders; a failed call raises and is no evidence."""
