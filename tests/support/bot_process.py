@@ -315,8 +315,12 @@ async def metric(bot: BotProcess, name: str) -> float:
 
 @contextmanager
 def exchange_process(*options: str) -> Iterator[tuple[str, str]]:
-    """A paper exchange for all tests of a module: its addresses (API, control)."""
-    command = [sys.executable, "-m", "paper_exchange", "serve", "--port=0", "--control-port=0", *options]
+    """A paper exchange for all tests of a module: its addresses (API, control).
+
+    It has request weight for the bots of all of them, which come from one address and would wait for each other.
+    """
+    serve = [sys.executable, "-m", "paper_exchange", "serve", "--port=0", "--control-port=0", "--weight-limit=60000"]
+    command = [*serve, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()) as process:
         try:
             assert process.stdout is not None

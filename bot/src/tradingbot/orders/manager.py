@@ -223,6 +223,8 @@ class OrderManager:
         self._repair_failures = 0
         self._refused = ""
         """Why the exchange refused the last sale or protection."""
+        self._sale_failed = False
+        """The last try to sell what has no stop failed."""
         self._keep_until, self._kept_because = 0.0, ""
         """Until then the protection is not taken off for a sale, which was refused."""
         self._refusals = 0
@@ -1110,10 +1112,11 @@ class OrderManager:
         if since is None:
             return
         late = self._monotonic() - since > self._settings().protection.deadline_seconds
-        # What was only told late is protected; where neither succeeds, both are tried in turn.
-        if late and self._repair_failures % 2 == 1:
+        # What was only told late is protected; where the sale fails as well, both are tried in turn.
+        if late and self._repair_failures > 0 and not self._sale_failed:
             await self._sell_naked("ProtectionDeadline", at_market=True)
             return
+        self._sale_failed = False
         await self._try(self._collect_fills())
         useless = self._useless()
         available, bid = await self._sellable(useless), await self._bid()
@@ -1158,6 +1161,7 @@ class OrderManager:
     async def _sell_naked(self, reason: str, *, at_market: bool = False) -> None:
         result = await self._exit(reason, at_market=at_market, whole=False)
         if result.outcome is ExitOutcome.FAILED:
+            self._sale_failed = True
             kind = AmbiguousError if result.code == AmbiguousError.code else RejectedError
             raise kind(self._refused or result.message)
 
