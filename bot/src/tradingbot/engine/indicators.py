@@ -25,6 +25,11 @@ class Ema:
         self._seen = 0
         self.value: float | None = None
 
+    @property
+    def settled(self) -> int:
+        """Values after which the seed of an average of the usual weight counts for less than 5 %."""
+        return 3 * self.period
+
     def update(self, value: float) -> float | None:
         """The average after `value`, or None while fewer than `period` values were seen."""
         self._seen += 1
@@ -50,6 +55,11 @@ class Rsi:
         self._gain, self._loss = wilder(period), wilder(period)
         self._last: float | None = None
         self.value: float | None = None
+
+    @property
+    def settled(self) -> int:
+        """Values after which the seed counts for less than 1 %."""
+        return 5 * self.period
 
     def update(self, value: float) -> float | None:
         """The index after `value`."""
@@ -85,6 +95,11 @@ class Macd:
     def __init__(self, fast: int, slow: int, signal: int) -> None:
         self._fast, self._slow, self._signal = Ema(fast), Ema(slow), Ema(signal)
         self.line: float | None = None
+
+    @property
+    def settled(self) -> int:
+        """Values after which both averages and the signal have settled."""
+        return self._slow.settled + self._signal.settled
 
     @property
     def signal(self) -> float | None:

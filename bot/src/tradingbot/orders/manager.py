@@ -643,7 +643,7 @@ class OrderManager:
             await self._announce(request.reference_price)
         await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
         sequence = self._ids.next_sequence()
-        entry_id, list_id = self._issue(sequence, Purpose.ENTRY), self._issue(sequence, Purpose.ENTRY_LIST)
+        entry_id, list_id = self._ids.make(sequence, Purpose.ENTRY), self._ids.make(sequence, Purpose.ENTRY_LIST)
         pair = self._pair(sequence, plan.protection)
         legs = (pair.stop_client_id, pair.take_profit_client_id)
         entry = self._entry_order(entry_id, plan, TimeInForce.FOK)
@@ -658,7 +658,7 @@ class OrderManager:
     @because("BookTooThin")
     async def _enter_in_part(self, request: EntryRequest, plan: EntryPlan) -> EntryResult:
         """Buy what the book has inside the collar; the pair over it follows at once, as a lost one does."""
-        entry_id = self._issue(self._ids.next_sequence(), Purpose.ENTRY)
+        entry_id = self._ids.make(self._ids.next_sequence(), Purpose.ENTRY)
         order = self._entry_order(entry_id, plan, TimeInForce.IOC)
         return await self._buy(
             request, plan, entry_id, (entry_id,), lambda stamp: self._exchange.place_order(order, stamp)
@@ -783,7 +783,7 @@ class OrderManager:
         least = max(self._rules.notional.min_notional * Decimal("1.01") / far, self._rules.lot.min_quantity)
         quantity = filters.floor_quantity(self._rules, least) + step
         sequence = self._ids.next_sequence()
-        client_id = self._issue(sequence, Purpose.ANNOUNCE)
+        client_id = self._ids.make(sequence, Purpose.ANNOUNCE)
         intent = self._intent(client_id, IntentKind.ANNOUNCE, (client_id,), quantity, far)
         await self._commit(intent)
         refusal = self._refuse_buy() or self._may_announce()
@@ -963,7 +963,7 @@ class OrderManager:
             quantity = filters.floor_market_quantity(self._rules, quantity)
         else:
             price = filters.floor_price(self._rules, bid * (1 - self._settings().entry.max_slippage_ratio))
-        client_id = self._issue(self._ids.next_sequence(), Purpose.EXIT)
+        client_id = self._ids.make(self._ids.next_sequence(), Purpose.EXIT)
         intent = self._intent(client_id, IntentKind.EXIT, (client_id,), quantity, price or Decimal(0))
         await self._commit(intent, reduce=True)
         order = NewOrder(
@@ -1036,7 +1036,7 @@ class OrderManager:
         for order in orders:
             groups.setdefault(_group(order), order)
         for order in groups.values():
-            cancel_id = self._issue(self._ids.next_sequence(), Purpose.CANCEL)
+            cancel_id = self._ids.make(self._ids.next_sequence(), Purpose.CANCEL)
             intent = self._intent(cancel_id, IntentKind.CANCEL, (order.client_order_id,), order.quantity, order.price)
             await self._commit(intent, reduce=True)
             await self._cancel_one(intent, order, cancel_id)
@@ -1188,7 +1188,7 @@ class OrderManager:
 
     async def _place_pair(self, plan: ProtectionPlan) -> None:
         sequence = self._ids.next_sequence()
-        list_id = self._issue(sequence, Purpose.PROTECTION_LIST)
+        list_id = self._ids.make(sequence, Purpose.PROTECTION_LIST)
         pair = self._pair(sequence, plan)
         legs = (pair.stop_client_id, pair.take_profit_client_id)
         intent = self._intent(list_id, IntentKind.PROTECTION, legs, plan.quantity, plan.stop_price)
@@ -1197,7 +1197,7 @@ class OrderManager:
         await self._sending(intent, lambda stamp: self._exchange.place_oco(order, stamp))
 
     async def _place_stop(self, plan: ProtectionPlan) -> None:
-        client_id = self._issue(self._ids.next_sequence(), Purpose.STOP_LOSS)
+        client_id = self._ids.make(self._ids.next_sequence(), Purpose.STOP_LOSS)
         intent = self._intent(client_id, IntentKind.STOP, (client_id,), plan.quantity, plan.stop_price)
         await self._commit(intent, reduce=True)
         limited = plan.stop_limit_price is not None
@@ -1217,9 +1217,9 @@ class OrderManager:
     def _pair(self, sequence: int, plan: ProtectionPlan) -> NewProtection:
         return NewProtection(
             quantity=plan.quantity,
-            take_profit_client_id=self._issue(sequence, Purpose.TAKE_PROFIT),
+            take_profit_client_id=self._ids.make(sequence, Purpose.TAKE_PROFIT),
             take_profit_price=plan.take_profit_price,
-            stop_client_id=self._issue(sequence, Purpose.STOP_LOSS),
+            stop_client_id=self._ids.make(sequence, Purpose.STOP_LOSS),
             stop_price=plan.stop_price,
             stop_limit_price=plan.stop_limit_price,
             trailing_delta=plan.trailing_delta,
@@ -1255,9 +1255,6 @@ class OrderManager:
         return self._monotonic() - max(0, now_ms - changed_ms) / 1000
 
     # --- intents ---
-
-    def _issue(self, sequence: int, purpose: Purpose) -> str:
-        return self._ids.make(sequence, purpose)
 
     def _intent(
         self, client_id: str, kind: IntentKind, client_ids: tuple[str, ...], quantity: Decimal, price: Decimal

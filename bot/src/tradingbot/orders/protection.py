@@ -79,7 +79,12 @@ def stopping_orders(orders: Iterable[TrackedOrder]) -> list[TrackedOrder]:
 
 def stopped_quantity(orders: Iterable[TrackedOrder]) -> Decimal:
     """Base that a stop sells if the price falls."""
-    return sum((order.quantity - order.executed_quantity for order in stopping_orders(orders)), Decimal(0))
+    return _rest(stopping_orders(orders))
+
+
+def _rest(orders: list[TrackedOrder]) -> Decimal:
+    """What the orders have not executed yet."""
+    return sum((order.quantity - order.executed_quantity for order in orders), Decimal(0))
 
 
 def _entry_filled(leg: TrackedOrder, orders: list[TrackedOrder]) -> bool:
@@ -99,7 +104,7 @@ def judge_protection(
         dust = books.quantity
         return ProtectionState.FLAT, f"{canonical(dust)} {books.base_asset} is too little to be sold" if dust else ""
     stops = stopping_orders(orders)
-    stopped = sum((order.quantity - order.executed_quantity for order in stops), Decimal(0))
+    stopped = _rest(stops)
     limited = OrderType.STOP_LOSS_LIMIT
     lowest = [order.price if order.type is limited else order.stop_price for order in stops]
     price = min([books.average_price or unbooked.price, *lowest])

@@ -10,9 +10,6 @@ from tradingbot.engine.indicators import Bands, Ema, Macd, Rsi
 from tradingbot.engine.strategies.base import Regime, Signal, Strategy, show
 from tradingbot.model import Candle
 
-WARMUP_FACTOR = 3
-"""After three periods the seed weighs less than 5 % in an exponential average."""
-RSI_WARMUP_FACTOR = 5
 MIDDLE = 50.0
 
 
@@ -51,15 +48,13 @@ class ConfirmedSignal(Strategy):
         self._fast, self._slow = Ema(parameters.fast), Ema(parameters.slow)
         self._macd = Macd(parameters.fast, parameters.slow, parameters.signal)
         self._rsi, self._mean = Rsi(parameters.rsi), Bands(parameters.mean, 1.0)
-        averages = WARMUP_FACTOR * (parameters.slow + parameters.signal)
-        self._warmup = max(averages, RSI_WARMUP_FACTOR * parameters.rsi, parameters.mean)
         self._votes = 0
         self._regime = Regime()
 
     @property
     def warmup(self) -> int:
         """Candles until all four have settled."""
-        return self._warmup
+        return max(self._macd.settled, self._rsi.settled, self._mean.period)
 
     def on_candle(self, candle: Candle) -> Signal:
         """Count the votes."""

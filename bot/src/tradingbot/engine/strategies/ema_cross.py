@@ -10,9 +10,6 @@ from tradingbot.engine.indicators import Ema
 from tradingbot.engine.strategies.base import Signal, Strategy, show
 from tradingbot.model import Candle
 
-WARMUP_FACTOR = 3
-"""After three periods the seed weighs less than 5 % in an exponential average."""
-
 
 class EmaCross(Strategy):
     """Enters when the fast average crosses above the slow one, exits while it is below."""
@@ -35,7 +32,6 @@ class EmaCross(Strategy):
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
-        self._slow_period = parameters.slow
         self._fast = Ema(parameters.fast)
         self._slow = Ema(parameters.slow)
         self._was_above: bool | None = None
@@ -43,7 +39,7 @@ class EmaCross(Strategy):
     @property
     def warmup(self) -> int:
         """Candles until both averages have settled."""
-        return self._slow_period * WARMUP_FACTOR
+        return self._slow.settled
 
     def on_candle(self, candle: Candle) -> Signal:
         """Update both averages; ENTER only at the candle of the crossing, EXIT as long as fast is below."""

@@ -10,9 +10,6 @@ from tradingbot.engine.indicators import Rsi
 from tradingbot.engine.strategies.base import Regime, Signal, Strategy, show
 from tradingbot.model import Candle
 
-WARMUP_FACTOR = 5
-"""After five periods the seed weighs less than 1 % in Wilder's average."""
-
 
 class RsiReversion(Strategy):
     """Enters when the relative strength index rises above `oversold` again, exits once it reaches `exit`."""
@@ -43,7 +40,7 @@ class RsiReversion(Strategy):
     @property
     def warmup(self) -> int:
         """Candles until the index has settled."""
-        return self._rsi.period * WARMUP_FACTOR
+        return self._rsi.settled
 
     def on_candle(self, candle: Candle) -> Signal:
         """Update the index."""
