@@ -1,14 +1,16 @@
-"""Exchanges that several modules use: one for a test, or one for a module that tries its faults."""
+"""Exchanges that several modules use: one for a test, one for a module that tries its faults, one beside bots."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
+from support.bot_process import exchange_process
 
 PLENTY = 60_000
 """Request weight: the bots of many tests come from one address, and would wait for each other."""
@@ -47,3 +49,19 @@ async def exchange(serving: PaperExchange) -> AsyncIterator[PaperExchange]:
     """It without the faults of the test before; modules with another exchange have a fixture of their own."""
     yield serving
     await serving.clear_faults()
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[tuple[str, str]]:
+    """Of an exchange that is a process of its own, for whole bots."""
+    with exchange_process("--symbols=BTCUSDT") as found:
+        yield found
+
+
+@pytest.fixture
+async def exchange_beside(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
+    """That one without the faults of the test before; modules that use it call it their `exchange`."""
+    async with aiohttp.ClientSession() as session:
+        running = PaperExchange(*addresses, session)
+        yield running
+        await running.clear_faults()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import structlog
 
 from paper_exchange.testing import PaperExchange, TestAccount
-from support.bot_process import bot_process, by_hand, cancel_protection, config, exchange_process, make, settings
+from support.bot_process import bot_process, by_hand, cancel_protection, config, make, settings
 from tradingbot.lab.paper import drop_log
 from tradingbot.lab.sim import SimRun, simulate
 from tradingbot_api.bot_http import BotStatus
@@ -24,18 +23,9 @@ CALM = {"parameters": {"fast": 100, "slow": 300}}
 """Averages that do not cross while a test runs."""
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    with exchange_process("--symbols=BTCUSDT") as found:
-        yield found
-
-
 @pytest.fixture
-async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
-    async with aiohttp.ClientSession() as session:
-        running = PaperExchange(*addresses, session)
-        yield running
-        await running.clear_faults()
+def exchange(exchange_beside: PaperExchange) -> PaperExchange:
+    return exchange_beside
 
 
 @pytest.fixture

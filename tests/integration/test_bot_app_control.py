@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange
-from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, exchange_process, settings
+from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, settings
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import PositionPolicy
@@ -23,16 +23,9 @@ CALM = {"parameters": {"fast": 100, "slow": 300}}
 """Averages that do not cross while a test runs."""
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    with exchange_process("--symbols=BTCUSDT") as found:
-        yield found
-
-
 @pytest.fixture
-async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
-    async with aiohttp.ClientSession() as session:
-        yield PaperExchange(*addresses, session)
+def exchange(exchange_beside: PaperExchange) -> PaperExchange:
+    return exchange_beside
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
@@ -22,7 +20,6 @@ from support.bot_process import (
     cancel_protection,
     config,
     enter,
-    exchange_process,
     flat,
     long,
     make,
@@ -39,18 +36,9 @@ CALM = {"parameters": {"fast": 100, "slow": 300}}
 """Averages that do not cross while a test runs."""
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    with exchange_process("--symbols=BTCUSDT") as found:
-        yield found
-
-
 @pytest.fixture
-async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
-    async with aiohttp.ClientSession() as session:
-        running = PaperExchange(*addresses, session)
-        yield running
-        await running.clear_faults()
+def exchange(exchange_beside: PaperExchange) -> PaperExchange:
+    return exchange_beside
 
 
 @pytest.fixture

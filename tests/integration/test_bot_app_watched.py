@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
@@ -18,7 +16,6 @@ from support.bot_process import (
     by_hand,
     config,
     enter,
-    exchange_process,
     flat,
     make,
     metric,
@@ -32,18 +29,9 @@ pytestmark = pytest.mark.integration
 STAY_IN = {"stopLossRatio": "0.3", "takeProfitRatio": "0.3"}
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    with exchange_process("--symbols=BTCUSDT") as found:
-        yield found
-
-
 @pytest.fixture
-async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
-    async with aiohttp.ClientSession() as session:
-        running = PaperExchange(*addresses, session)
-        yield running
-        await running.clear_faults()
+def exchange(exchange_beside: PaperExchange) -> PaperExchange:
+    return exchange_beside
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount
@@ -23,7 +22,6 @@ from support.bot_process import (
     by_hand,
     config,
     enter,
-    exchange_process,
     flat,
     long,
     make,
@@ -40,16 +38,9 @@ DAILY = {"interval": "1d"}
 """A strategy that decides nothing while a test runs."""
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[tuple[str, str]]:
-    with exchange_process("--symbols=BTCUSDT") as found:
-        yield found
-
-
 @pytest.fixture
-async def exchange(addresses: tuple[str, str]) -> AsyncIterator[PaperExchange]:
-    async with aiohttp.ClientSession() as session:
-        yield PaperExchange(*addresses, session)
+def exchange(exchange_beside: PaperExchange) -> PaperExchange:
+    return exchange_beside
 
 
 @pytest.fixture
