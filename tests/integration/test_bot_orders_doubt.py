@@ -13,8 +13,9 @@ import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
 from support.bot_orders import SYMBOL, BotSide, bot_side
+from support.order_reports import order_report
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, OrderArchivedError
-from tradingbot.model import OrderUpdate, TradeFill
+from tradingbot.model import OrderReport, OrderUpdate, TradeFill
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
@@ -269,6 +270,39 @@ async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_
 
         await newer.tick_until(lambda: newer.orders.books == older.orders.books)
         assert (await newer.orders.reconcile()).kind is VerdictKind.COVERED
+
+
+async def test_what_another_process_did_before_the_user_stream_was_connected_is_found_soon_after(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await newer.orders.start()
+        await older.enter()
+        await older.orders.exit("Signal")
+        newer.orders.missed_events()
+
+        await newer.tick_until(lambda: newer.orders.books == older.orders.books)
+
+
+async def test_an_order_of_another_client_that_is_told_while_open_orders_are_read_is_not_called_gone(
+    bot: BotSide,
+) -> None:
+    placed = OrderUpdate(order_report("theirs"), "NEW", None, None, 0)
+    read = bot.exchange.open_orders
+
+    async def open_orders(symbol: str, *, urgent: bool = False) -> list[OrderReport]:
+        answer = await read(symbol, urgent=urgent)
+        await bot.orders.on_user_event(placed)
+        return answer
+
+    bot.exchange.open_orders = open_orders  # type: ignore[method-assign]
+    await bot.orders.reconcile()
+
+    assert bot.orders.foreign_orders == ("theirs",)
+    assert not bot.told(OrdersEventKind.FOREIGN_ORDER_GONE)
 
 
 async def test_protection_that_was_placed_before_a_sale_was_known_does_not_outlive_the_position(

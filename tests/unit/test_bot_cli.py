@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tradingbot.__main__ import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """The command logs to the stderr of its test, which is closed afterwards."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(

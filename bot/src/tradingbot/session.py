@@ -23,7 +23,7 @@ from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, Rejected
 from tradingbot.gateway.market_watch import MarketWatch
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
-from tradingbot.gateway.streams import Batch, Streams
+from tradingbot.gateway.streams import Batch, StreamName, Streams
 from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics
@@ -403,6 +403,8 @@ class Session:
             elif isinstance(event, BalanceChange):
                 self.doubt()
             await self.manager.on_user_event(event)
+        if StreamName.USER in batch.reconnected:
+            self.manager.missed_events()
         if batch.reconnected:
             # There is no replay: what happened meanwhile is read by REST.
             self._reconnects += 1

@@ -203,6 +203,7 @@ class OrderManager:
         self._priceless: set[str] = set()
         """Assets of fees that have no market against the quote, as far as this process asked."""
         self._foreign: dict[str, OrderReport] = {}
+        self._foreign_meanwhile: dict[str, OrderReport] = {}
         self._verdict: Verdict | None = None
         self._last_check_ms: int | None = None
         self._two_traders: str | None = None
@@ -574,6 +575,10 @@ class OrderManager:
         if not self._lock.locked():
             self._update_protection(certain=False)
 
+    def missed_events(self) -> None:
+        """The user stream was connected: another process may have sent what neither it nor the last look told of."""
+        self._unlisted = True
+
     async def _take_change(self, event: BalanceChange) -> None:
         """Remember base that came or went besides trades; two streams may tell it, while one takes over."""
         if event.asset == self._rules.base_asset and event not in self._balance_changes:
@@ -586,8 +591,8 @@ class OrderManager:
         if report.symbol != self._rules.symbol:
             return
         if not self._is_own(report):
-            others = [order for order in self._foreign.values() if order.client_order_id != report.client_order_id]
-            self._take_foreign([*others, report] if report.is_open else others)
+            self._foreign_meanwhile[report.client_order_id] = report
+            self._take_foreign(self._foreign | {report.client_order_id: report})
             return
         await self._absorb([event.report])
         if event.fill is not None:
@@ -1469,9 +1474,11 @@ class OrderManager:
     async def _read_open_orders(self) -> None:
         """Read open orders; ask for each of ours that is no longer open."""
         symbol = self._rules.symbol
+        self._foreign_meanwhile.clear()
         reports = await self._exchange.open_orders(symbol, urgent=True)
         self._last_check_ms = self._exchange.exchange_ms()
-        self._take_foreign(foreign_orders(reports, self._ids.key))
+        listed_foreign = {order.client_order_id: order for order in foreign_orders(reports, self._ids.key)}
+        self._take_foreign(listed_foreign | self._foreign_meanwhile)  # an answer may be older than what was told
         await self._absorb([report for report in reports if self._is_own(report)])
         listed = {report.client_order_id for report in reports}
         for order in self._tracker.active_orders:
@@ -1490,9 +1497,9 @@ class OrderManager:
                 await self._absorb([report])
         self._doubt = False
 
-    def _take_foreign(self, found: Iterable[OrderReport]) -> None:
+    def _take_foreign(self, found: Mapping[str, OrderReport]) -> None:
         """Tell of the orders of others that came and went; they are not touched."""
-        before, self._foreign = self._foreign, {order.client_order_id: order for order in found}
+        before, self._foreign = self._foreign, {key: order for key, order in found.items() if order.is_open}
         for client_id in sorted(self._foreign.keys() - before.keys()):
             self._tell(OrdersEventKind.FOREIGN_ORDER, f"order {client_id} is not this bot's and is left alone")
         for client_id in sorted(before.keys() - self._foreign.keys()):
