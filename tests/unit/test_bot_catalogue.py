@@ -97,7 +97,9 @@ def test_a_package_offers_strategies_by_entry_points(catalogue: Catalogue) -> No
 def test_strategies_lists_what_is_there_and_what_cannot_be_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tradingbot.__main__.CATALOGUE", Catalogue(BUILT_IN))
+    catalogue = Catalogue(BUILT_IN)
+    for module in ("__main__", "commands.check"):
+        monkeypatch.setattr(f"tradingbot.{module}.CATALOGUE", catalogue)
     folder = write(tmp_path, dip=GOOD, broken="def (")
     assert main(["strategies", "--strategies-dir", str(folder)]) == 1
     told = capsys.readouterr()
