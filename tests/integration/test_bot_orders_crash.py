@@ -18,7 +18,7 @@ import pytest
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import SYMBOL, bot_side
 from support.bot_process import BotFolder, bot_process, config, exchange_process, settings
-from tradingbot.orders import manager, tracker
+from tradingbot.orders import own_fills, tracker
 from tradingbot.orders.types import ProtectionState
 from tradingbot.recovery.safe_mode import UNKNOWN_ORDER, UNTRUSTED_BOOKS
 from tradingbot.state import store
@@ -184,7 +184,7 @@ async def test_rows_that_do_not_parse_are_read_again_from_the_exchange(
         assert not side.orders.entries_quiet, "what a lost intent sent may still be executed"
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
         assert side.store.unreadable
-        side.orders._former_ms = 1  # as some 15 s later
+        side.orders._known.former_ms = 1  # as some 15 s later
         await side.orders.reconcile()
         assert side.orders.entries_quiet
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
@@ -198,7 +198,7 @@ async def test_books_whose_old_fills_are_only_in_the_store_stay_the_same_over_re
 ) -> None:
     monkeypatch.setattr(tracker, "MOST_DONE", 3)
     monkeypatch.setattr(store, "MOST_DONE", 3)
-    monkeypatch.setattr(manager, "CHECKPOINT_FILLS", 1)
+    monkeypatch.setattr(own_fills, "CHECKPOINT_FILLS", 1)
     account = await paper.create_account(USDT="10000")
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
         for _ in range(2):
@@ -206,18 +206,18 @@ async def test_books_whose_old_fills_are_only_in_the_store_stay_the_same_over_re
             await side.orders.exit("Signal")
         await side.enter()
         books = side.orders.books
-        known = len(side.orders._fills)
+        known = len(side.orders._fills._by_id)
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
-        assert len(side.orders._fills) < known
+        assert len(side.orders._fills._by_id) < known
         assert side.orders.books == books
-        await side.orders._list_orders()  # as where another process may have sent some
+        await side.orders._known.list_all()  # as where another process may have sent some
         await side.orders.tick()
-        assert len(side.orders._fills) == known
+        assert len(side.orders._fills._by_id) == known
         assert side.orders.books == books
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
-        left = len(side.orders._fills)
+        left = len(side.orders._fills._by_id)
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
-        assert len(side.orders._fills) == left
+        assert len(side.orders._fills._by_id) == left
         assert side.orders.books == books
         await side.orders.exit("Signal")
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT

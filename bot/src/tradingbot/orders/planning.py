@@ -8,7 +8,9 @@ from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.filters import FilterRefusal
+from tradingbot.gateway.port import NewProtection
 from tradingbot.model import OrderType, Side, SymbolRules
+from tradingbot.recovery.fence import ClientIds, Purpose
 from tradingbot_api.v1alpha1 import BotSettings
 
 STOP_LIMIT_GAP: Final = Decimal("0.01")
@@ -97,3 +99,16 @@ def plan_entry(
     )
     refusal = next((check for check in checks if check is not None), None)
     return refusal or EntryPlan(wanted, limit, protection)
+
+
+def protection_pair(ids: ClientIds, sequence: int, plan: ProtectionPlan) -> NewProtection:
+    """The plan as two orders, whose client ids share that sequence number."""
+    return NewProtection(
+        quantity=plan.quantity,
+        take_profit_client_id=ids.make(sequence, Purpose.TAKE_PROFIT),
+        take_profit_price=plan.take_profit_price,
+        stop_client_id=ids.make(sequence, Purpose.STOP_LOSS),
+        stop_price=plan.stop_price,
+        stop_limit_price=plan.stop_limit_price,
+        trailing_delta=plan.trailing_delta,
+    )

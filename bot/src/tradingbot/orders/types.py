@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
-from tradingbot.model import OrderStatus, OrderType, Side
+from tradingbot.model import NO_LIST, OrderStatus, OrderType, Side
 from tradingbot_api.v1alpha1 import BotSettings
 
 
@@ -154,6 +154,11 @@ class TrackedOrder:
     def is_open(self) -> bool:
         """Whether the order can still be executed."""
         return self.status.is_open
+
+    @property
+    def group(self) -> int | str:
+        """What is cancelled together: its list, or the order alone."""
+        return self.order_list_id if self.order_list_id != NO_LIST else self.client_order_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,250 @@
+"""The fills of the bot's own orders: read, valued, folded into the books, and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from tradingbot.gateway import filters
+from tradingbot.gateway.errors import (
+    ExchangeError,
+    UnknownSymbolError,
+)
+from tradingbot.model import (
+    Side,
+    TradeFill,
+)
+from tradingbot.orders.context import OrderContext
+from tradingbot.orders.protection import (
+    Unbooked,
+    held_quantity,
+)
+from tradingbot.orders.types import (
+    OrdersEventKind,
+    TrackedOrder,
+)
+from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold
+from tradingbot.state.store import StoreFailedError
+
+FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
+"""Trades of an order may be readable later than the order itself."""
+BULK_TRADES: Final = 5
+"""From this many orders with missing fills on, all trades are read at once."""
+CORRECTIONS: Final = "corrections"
+CHECKPOINT: Final = "checkpoint"
+CHECKPOINT_FILLS: Final = 100
+"""The checkpoint moves over so many fills at once."""
+
+
+class OwnFills:
+    """Keeps `books` equal to what the exchange says of own orders; old fills are only summed, in a checkpoint."""
+
+    def __init__(self, ctx: OrderContext) -> None:
+        self._ctx = ctx
+        self._exchange = ctx.exchange
+        self._tracker = ctx.tracker
+        self._log = ctx.log
+        self._audit = ctx.audit
+        self._store = ctx.store
+        self._by_id: dict[int, BookedFill] = {}
+        """Those after the checkpoint, by trade id."""
+        self._checkpoint = self._no_books()
+        """The books of all fills before them, which only the store has."""
+        self.books = self._checkpoint
+        self._corrections: list[CorrectionFill] = []
+        self.priceless: set[str] = set()
+        """Assets of fees that have no market against the quote, as far as this process asked."""
+
+    async def load(self) -> None:
+        """What the store has of them. StoreFailedError."""
+        checkpoint = await self._store.get(CHECKPOINT, LedgerState)
+        if checkpoint is not None:
+            self._checkpoint = replace(checkpoint, dust_limit=filters.dust_limit(self._ctx.rules))
+        fills = await self._store.fills(after=self._checkpoint.last_trade_id)
+        self._by_id = {booked.fill.trade_id: booked for booked in fills}
+        self._corrections = await self._store.get(CORRECTIONS, list[CorrectionFill]) or []
+        self.books = self._extended()
+
+    @property
+    def first_trade_id(self) -> int | None:
+        """Of the fills after the checkpoint; None without one."""
+        return min(self._by_id, default=None)
+
+    async def others(self, trades: list[TradeFill]) -> list[TradeFill]:
+        """Which of these trades of the account are not in the books; `trades` are in order of id."""
+        booked = self._by_id.keys() | {
+            item.fill.trade_id for item in await self._store.fills(after=trades[0].trade_id - 1)
+        }
+        return [fill for fill in trades if fill.trade_id not in booked]
+
+    def corrected(self, correction: CorrectionFill) -> tuple[list[CorrectionFill], LedgerState]:
+        """All corrections and the books with one more."""
+        corrections = [*self._corrections, correction]
+        return corrections, extend(self._checkpoint, self._by_id.values(), corrections)
+
+    def correct(self, corrections: list[CorrectionFill], books: LedgerState) -> None:
+        """What `corrected` returned holds from now on."""
+        self._corrections, self.books = corrections, books
+
+    @property
+    def held(self) -> Decimal:
+        """What can be sold of the position, in base; executions count although their trades could not be read yet."""
+        return held_quantity(self._ctx.rules, self.books, self.unbooked())
+
+    @property
+    def quantity(self) -> Decimal:
+        """The position to the last decimal, in base, as far as its trades could be read."""
+        return self.books.quantity + self.unbooked().quantity
+
+    async def collect(self) -> None:
+        """Read the trades of every own order whose fills in the books are not yet its executed quantity."""
+        for wait in (*FILL_WAITS, None):
+            missing = self.missing()
+            if not missing or self._ctx.reset is not None:
+                return
+            owners = {order.order_id: order.client_order_id for order in self._tracker if order.order_id is not None}
+            if len(missing) >= BULK_TRADES:
+                fills = await self._exchange.trades(self._ctx.rules.symbol, from_id=0, urgent=True)
+            else:
+                fills = []
+                for order in missing:
+                    if order.order_id is not None:
+                        fills += await self._exchange.order_trades(self._ctx.rules.symbol, order.order_id, urgent=True)
+            await self.take([fill for fill in fills if fill.order_id in owners], owners)
+            if wait is not None and self.missing():
+                await asyncio.sleep(wait)
+
+    def missing(self) -> list[TrackedOrder]:
+        """Own orders that executed more or less than the books have of them."""
+        return [order for order in self._tracker if order.executed_quantity != self.booked(order)]
+
+    def unbooked(self) -> Unbooked:
+        """What was executed and is not in the books yet; of a purchase what its fee leaves, if taken in base."""
+        quantity, price = Decimal(0), Decimal(0)
+        for order in self.missing():
+            missing = order.executed_quantity - self.booked(order)
+            quantity += missing * (1 - self._ctx.taker_rate) if order.side is Side.BUY else -missing
+            price = order.price or price
+        return Unbooked(quantity, price)
+
+    def booked(self, order: TrackedOrder) -> Decimal:
+        """Base of the order that is in the books."""
+        booked = (self._by_id.get(trade_id) for trade_id in order.trade_ids)
+        return sum((item.fill.quantity for item in booked if item is not None), Decimal(0))
+
+    async def take(self, fills: Iterable[TradeFill], owners: Mapping[int, str]) -> None:
+        """Put fills of own orders into the books; one that is there already changes nothing."""
+        fills = list(fills)
+        if any(fill.trade_id <= self._checkpoint.last_trade_id for fill in fills):
+            await self._drop_checkpoint()
+        valued = [await self._value(fill) for fill in fills]
+        orders: dict[str, TrackedOrder] = {}
+        booked: list[BookedFill] = []
+        # No await in here: an event and an answer with the same trade may come at the same time.
+        for item in sorted(valued, key=lambda one: one.fill.trade_id):
+            trade_id, client_id = item.fill.trade_id, owners[item.fill.order_id]
+            order = self._tracker.note_trade(client_id, trade_id)
+            if order is not None:
+                orders[client_id] = order
+            if trade_id in self._by_id:
+                continue
+            late = trade_id <= self.books.last_trade_id
+            self._by_id[trade_id] = item
+            self.books = self._extended() if late else extend(self.books, [item])
+            booked.append(item)
+            self._audit.fill(item, self._tracker.get(client_id))
+        if orders or booked:
+            await self.record(orders.values(), booked)
+        if booked:
+            last = booked[-1].fill
+            self._ctx.tell(OrdersEventKind.BOOKS_CHANGED, f"{last.side} fill", last.quantity, last.price)
+
+    async def _value(self, fill: TradeFill) -> BookedFill:
+        """The fill with its fee's value; a fee in a third asset is valued at that asset's last price."""
+        base, quote = self._ctx.rules.base_asset, self._ctx.rules.quote_asset
+        known = self._by_id.get(fill.trade_id)
+        if known is not None:
+            return known
+        if fill.commission == 0 or fill.commission_asset in {base, quote}:
+            return book(fill, base, quote)
+        price = None
+        if fill.commission_asset not in self.priceless:
+            try:
+                price = await self._exchange.last_price(f"{fill.commission_asset}{quote}")
+            except ExchangeError as error:
+                self._without_value(fill, error)
+        return book(fill, base, quote, price)
+
+    async def value_fees(self) -> None:
+        """Value the fees whose asset had no price that could be read, at the price of the minute of the fill."""
+        valued: list[BookedFill] = []
+        for booked in [item for item in self._by_id.values() if item.fee_value is None]:
+            fill, quote = booked.fill, self._ctx.rules.quote_asset
+            if fill.commission_asset in self.priceless:
+                continue
+            try:
+                candles = await self._exchange.candles(
+                    f"{fill.commission_asset}{quote}", "1m", limit=1, start_ms=fill.time_ms - fill.time_ms % 60_000
+                )
+            except UnknownSymbolError as error:
+                self._without_value(fill, error)
+                continue
+            except ExchangeError as error:
+                self._without_value(fill, error)
+                break
+            if candles:
+                valued.append(book(fill, self._ctx.rules.base_asset, quote, candles[0].close))
+        if valued:
+            self._by_id |= {item.fill.trade_id: item for item in valued}
+            self.books = self._extended()
+            await self.record([], valued)
+
+    def _no_books(self) -> LedgerState:
+        rules = self._ctx.rules
+        return fold((), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
+
+    async def move_checkpoint(self) -> None:
+        """Keep of old fills only what they sum to. Those stay whose order is known or whose fee has no value yet."""
+        if self.missing() or self._store.failed is not None:
+            return
+        needed = {trade_id for order in self._tracker for trade_id in order.trade_ids}
+        needed |= {trade_id for trade_id, booked in self._by_id.items() if booked.fee_value is None}
+        first = min(needed, default=self.books.last_trade_id + 1)
+        old = [booked for trade_id, booked in self._by_id.items() if trade_id < first]
+        if len(old) < CHECKPOINT_FILLS:
+            return
+        corrections = [one for one in self._corrections if one.after_trade_id < first]
+        checkpoint = extend(self._checkpoint, old, corrections)
+        with suppress(StoreFailedError):  # all of them stay
+            await self._store.put(CHECKPOINT, checkpoint)
+            self._checkpoint = checkpoint
+            for booked in old:
+                del self._by_id[booked.fill.trade_id]
+
+    async def _drop_checkpoint(self) -> None:
+        """A fill from before the checkpoint is met again: all are needed to know whether it is in the books."""
+        stored = {booked.fill.trade_id: booked for booked in await self._store.fills()}
+        self._by_id, self._checkpoint = stored | self._by_id, self._no_books()
+        self.books = self._extended()
+
+    def _extended(self, fills: Iterable[BookedFill] | None = None) -> LedgerState:
+        """The checkpoint with the fills after it, and what people corrected."""
+        return extend(self._checkpoint, self._by_id.values() if fills is None else fills, self._corrections)
+
+    def _without_value(self, fill: TradeFill, error: ExchangeError) -> None:
+        """An asset without a market is asked for once in a connection: it would be asked for ever."""
+        if isinstance(error, UnknownSymbolError):
+            self.priceless.add(fill.commission_asset)
+        self._log.warning("fee without a value", asset=fill.commission_asset, error=str(error))
+
+    async def record(self, orders: Iterable[TrackedOrder], fills: Iterable[BookedFill]) -> None:
+        """Commit orders and fills; where that fails, entries stop and the rest goes on."""
+        try:
+            unsettled = {order.client_order_id for order in self.missing()}
+            await self._store.record(orders, fills, unsettled=unsettled)
+        except StoreFailedError as error:  # the exchange has it all
+            self._log.error("not recorded", error=str(error))
