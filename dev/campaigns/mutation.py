@@ -26,7 +26,6 @@ APART = tuple(
         "known_orders",
         "manager",
         "own_fills",
-        "port",
         "protection_repair",
         "protection_watch",
         "sender",
