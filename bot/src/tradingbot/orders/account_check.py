@@ -8,15 +8,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from tradingbot.model import (
-    BalanceChange,
-)
+from tradingbot.model import BalanceChange
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import CORRECTIONS, OwnFills
-from tradingbot.orders.types import (
-    OrdersEventKind,
-)
+from tradingbot.orders.types import OrdersEventKind
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.foreign_base import ForeignBase
 from tradingbot.state.ledger import CorrectionFill

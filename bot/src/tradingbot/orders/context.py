@@ -8,20 +8,12 @@ from random import Random
 
 import structlog
 
-from tradingbot.gateway.errors import (
-    AuthRejectedError,
-    ExchangeError,
-)
+from tradingbot.gateway.errors import AuthRejectedError, ExchangeError
 from tradingbot.gateway.port import Exchange
-from tradingbot.model import (
-    SymbolRules,
-)
+from tradingbot.model import SymbolRules
 from tradingbot.orders.audit import AuditLog
 from tradingbot.orders.tracker import OrderTracker
-from tradingbot.orders.types import (
-    OrdersEvent,
-    OrdersEventKind,
-)
+from tradingbot.orders.types import OrdersEvent, OrdersEventKind
 from tradingbot.recovery.fence import LAST_SEQUENCE, ClientIds
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names

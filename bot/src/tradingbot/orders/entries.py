@@ -8,18 +8,9 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.errors import (
-    AmbiguousError,
-    ExchangeError,
-)
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError
 from tradingbot.gateway.port import NewOrder, NewOtoco, Stamp
-from tradingbot.model import (
-    OrderListReport,
-    OrderReport,
-    OrderType,
-    Side,
-    TimeInForce,
-)
+from tradingbot.model import OrderListReport, OrderReport, OrderType, Side, TimeInForce
 from tradingbot.orders.account_check import AccountCheck
 from tradingbot.orders.audit import because
 from tradingbot.orders.context import OrderContext
@@ -30,12 +21,7 @@ from tradingbot.orders.planning import EntryPlan, plan_entry, protection_pair
 from tradingbot.orders.protection_repair import ProtectionRepair
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
-from tradingbot.orders.types import (
-    EntryOutcome,
-    EntryRequest,
-    EntryResult,
-    OrdersEventKind,
-)
+from tradingbot.orders.types import EntryOutcome, EntryRequest, EntryResult, OrdersEventKind
 from tradingbot.recovery.fence import Purpose
 from tradingbot.state.store import StoreFailedError
 

@@ -8,35 +8,18 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.errors import (
-    AmbiguousError,
-    AuthRejectedError,
-    ExchangeError,
-    RateLimitedError,
-    RejectedError,
-)
+from tradingbot.gateway.errors import AmbiguousError, AuthRejectedError, ExchangeError, RateLimitedError, RejectedError
 from tradingbot.gateway.port import NewOrder
-from tradingbot.model import (
-    OrderType,
-    Side,
-    TimeInForce,
-)
+from tradingbot.model import OrderType, Side, TimeInForce
 from tradingbot.orders.audit import for_its_reason
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.protection import (
-    stopped_quantity,
-)
+from tradingbot.orders.protection import stopped_quantity
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
-from tradingbot.orders.types import (
-    ExitOutcome,
-    ExitResult,
-    OrdersEventKind,
-    TrackedOrder,
-)
+from tradingbot.orders.types import ExitOutcome, ExitResult, OrdersEventKind, TrackedOrder
 from tradingbot.recovery.fence import Purpose
 
 EXIT_ATTEMPTS: Final = 6
@@ -57,13 +40,7 @@ class Exits:
     """Sells in slices inside the slippage collar, then at the market, and keeps the protection where no sale can be."""
 
     def __init__(
-        self,
-        ctx: OrderContext,
-        *,
-        sender: Sender,
-        known: KnownOrders,
-        fills: OwnFills,
-        watch: ProtectionWatch,
+        self, ctx: OrderContext, *, sender: Sender, known: KnownOrders, fills: OwnFills, watch: ProtectionWatch
     ) -> None:
         self._ctx = ctx
         self._exchange = ctx.exchange

@@ -8,26 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tradingbot.gateway.errors import (
-    NotFoundError,
-    OrderArchivedError,
-)
-from tradingbot.model import (
-    NO_LIST,
-    OrderReport,
-    OrderStatus,
-    OrderUpdate,
-    Side,
-)
+from tradingbot.gateway.errors import NotFoundError, OrderArchivedError
+from tradingbot.model import NO_LIST, OrderReport, OrderStatus, OrderUpdate, Side
 from tradingbot.orders.cleanup import foreign_orders
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import SETTLE_MS
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.types import (
-    OrdersEventKind,
-    TrackedOrder,
-)
+from tradingbot.orders.types import OrdersEventKind, TrackedOrder
 from tradingbot.recovery.fence import parse
 from tradingbot.state.store import StoreFailedError
 

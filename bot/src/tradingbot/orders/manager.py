@@ -9,17 +9,9 @@ from decimal import Decimal
 from random import Random
 from typing import Final, TypeVar
 
-from tradingbot.gateway.errors import (
-    ExchangeError,
-)
+from tradingbot.gateway.errors import ExchangeError
 from tradingbot.gateway.port import Exchange
-from tradingbot.model import (
-    BalanceChange,
-    BalancesUpdate,
-    ListUpdate,
-    SymbolRules,
-    UserEvent,
-)
+from tradingbot.model import BalanceChange, BalancesUpdate, ListUpdate, SymbolRules, UserEvent
 from tradingbot.orders.account_check import FOREIGN_BASE, AccountCheck
 from tradingbot.orders.audit import because
 from tradingbot.orders.cleanup import StaleOrder, entry_of, stale_orders
@@ -30,9 +22,7 @@ from tradingbot.orders.intents import SETTLE_MS, IntentKind, IntentState
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.oco_monitor import OcoVerdict
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.protection import (
-    UnprotectedTime,
-)
+from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.orders.protection_repair import ProtectionRepair
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import ENTRY_PURPOSES, Sender

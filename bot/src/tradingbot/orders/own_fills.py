@@ -10,23 +10,11 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.errors import (
-    ExchangeError,
-    UnknownSymbolError,
-)
-from tradingbot.model import (
-    Side,
-    TradeFill,
-)
+from tradingbot.gateway.errors import ExchangeError, UnknownSymbolError
+from tradingbot.model import Side, TradeFill
 from tradingbot.orders.context import OrderContext
-from tradingbot.orders.protection import (
-    Unbooked,
-    held_quantity,
-)
-from tradingbot.orders.types import (
-    OrdersEventKind,
-    TrackedOrder,
-)
+from tradingbot.orders.protection import Unbooked, held_quantity
+from tradingbot.orders.types import OrdersEventKind, TrackedOrder
 from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold
 from tradingbot.state.store import StoreFailedError
 

@@ -8,17 +8,9 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.errors import (
-    AmbiguousError,
-    ExchangeError,
-    RejectedError,
-)
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError, RejectedError
 from tradingbot.gateway.port import NewOco, NewOrder
-from tradingbot.model import (
-    OrderType,
-    Side,
-    TimeInForce,
-)
+from tradingbot.model import OrderType, Side, TimeInForce
 from tradingbot.orders.audit import because
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.exits import STOP_PASSED, Exits
@@ -26,16 +18,11 @@ from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
 from tradingbot.orders.planning import ProtectionPlan, plan_protection, protection_pair
-from tradingbot.orders.protection import (
-    stopped_quantity,
-)
+from tradingbot.orders.protection import stopped_quantity
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
 from tradingbot.orders.trailing import highest_since, place_again
-from tradingbot.orders.types import (
-    ExitOutcome,
-    ProtectionState,
-)
+from tradingbot.orders.types import ExitOutcome, ProtectionState
 from tradingbot.recovery.fence import Purpose
 
 NAKED_WAITS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)

@@ -8,27 +8,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from tradingbot.gateway.errors import (
-    AmbiguousError,
-    ExchangeError,
-    NotFoundError,
-    NotSentError,
-    RejectedError,
-)
+from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, NotSentError, RejectedError
 from tradingbot.gateway.port import Stamp
-from tradingbot.model import (
-    NO_LIST,
-    OrderListReport,
-    OrderReport,
-)
+from tradingbot.model import NO_LIST, OrderListReport, OrderReport
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.types import (
-    OrdersEventKind,
-    TrackedOrder,
-)
+from tradingbot.orders.types import OrdersEventKind, TrackedOrder
 from tradingbot.recovery.fence import Purpose, parse
 from tradingbot.state.store import StoreFailedError
 
