@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from tradingbot.applied import Applied, ConfigRefusedError, advance, choose_at_start
 from tradingbot.model import Balance, BookTicker
 from tradingbot.monitoring.health import ConditionClock, Facts, Lasting, Problem, judge, not_ready, unwell
-from tradingbot.monitoring.performance import measure
 from tradingbot.monitoring.progress import STUCK_SECONDS, Progress
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot, BreakerState
@@ -22,7 +19,6 @@ from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
 from tradingbot.recovery.safe_mode import Cause, Level, Source
 from tradingbot.session import known_price
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
-from tradingbot.state.ledger import RoundTrips
 from tradingbot.state.position_validator import Correction
 from tradingbot_api.bot_http import BotConfig, BotIdentity, Grant
 from tradingbot_api.conditions import Reason
@@ -223,31 +219,6 @@ def test_the_store_of_a_deleted_bot_of_that_name_is_not_continued() -> None:
     old = config(9)
     stored = Applied.fresh(old.model_copy(update={"bot": old.bot.model_copy(update={"uid": "former"})}))
     assert choose_at_start(config(1), stored).revision == 1
-
-
-def test_the_sharpe_ratio_is_mean_over_deviation_of_the_returns() -> None:
-    assert measure(trips([])).sharpe is None
-    assert measure(trips([Decimal("0.01"), Decimal("0.01")])).sharpe is None
-    performance = measure(trips([Decimal("0.02"), Decimal("-0.01"), Decimal("0.02")]))
-    assert (performance.total, performance.successful, performance.failed) == (3, 2, 1)
-    assert performance.sharpe == Decimal("0.577350")
-
-
-def test_the_figures_of_ten_thousand_trades_are_those_of_each_of_them() -> None:
-    random = Random(3)
-    returns = [Decimal(random.randrange(-300_000, 310_000)).scaleb(-7) for _ in range(10_000)]
-    values = [float(value) for value in returns]
-    performance = measure(trips(returns))
-    assert (performance.total, performance.successful) == (10_000, sum(value > 0 for value in returns))
-    assert performance.sharpe == Decimal(f"{statistics.fmean(values) / statistics.stdev(values):.6f}")
-
-
-def trips(returns: list[Decimal]) -> RoundTrips:
-    """Round trips with these returns."""
-    closed = RoundTrips()
-    for value in returns:
-        closed = closed.add(value * 7, Decimal(7))
-    return closed
 
 
 @pytest.mark.parametrize(

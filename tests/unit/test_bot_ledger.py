@@ -62,7 +62,7 @@ def test_a_round_trip_realises_the_difference_less_both_fees() -> None:
     assert books.gross_realized == Decimal("19.98")
     assert books.realized == Decimal("19.98") - Decimal("0.2") - Decimal("0.21978")
     rate = (books.realized / Decimal(200)).quantize(Decimal("1e-20"))
-    assert books.round_trips == RoundTrips(1, 1, rate, rate * rate)
+    assert books.round_trips == RoundTrips(1, 1, rate, rate * rate, books.realized, Decimal(0), 1)
 
 
 def test_lots_are_sold_first_in_first_out() -> None:

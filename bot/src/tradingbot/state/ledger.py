@@ -6,7 +6,7 @@ The average price is derived for display only. A fee counts when it is paid, val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 from typing import Final
@@ -17,6 +17,7 @@ from tradingbot.model import NO_ORDER, Side, TradeFill
 EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
 RETURN_PLACES: Final = 20
 """Decimals of a return, so that the sums over any number of round trips stay exact."""
+_RETURN_STEP: Final = Decimal(1).scaleb(-RETURN_PLACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,33 @@ class Lot:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundTrips:
-    """What the closed round trips, each from flat to flat again, sum to.
+class Trade:
+    """One round trip, from flat to flat again, or as far as it is; amounts in quote unless said otherwise."""
 
-    The return of one is its profit after fees over what was paid for the position, with RETURN_PLACES decimals.
-    """
+    opened_ms: int = 0
+    """Time of the fill that made a position; 0 while there is none."""
+    closed_ms: int | None = None
+    """Time of the fill that ended it; None while it is open."""
+    bought: Decimal = Decimal(0)
+    """Base asset."""
+    paid: Decimal = Decimal(0)
+    sold: Decimal = Decimal(0)
+    """Base asset."""
+    received: Decimal = Decimal(0)
+    fees: Decimal = Decimal(0)
+    realized: Decimal = Decimal(0)
+    """Profit of what was sold, after all fees paid so far."""
+
+    @property
+    def rate(self) -> Decimal:
+        """Its return: `realized` over `paid`, with RETURN_PLACES decimals; 0 where nothing was paid."""
+        with localcontext(Context(prec=60)):
+            return (self.realized / self.paid).quantize(_RETURN_STEP) if self.paid > 0 else Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """What the closed trades sum to."""
 
     total: int = 0
     successful: int = 0
@@ -61,14 +84,25 @@ class RoundTrips:
     returns: Decimal = Decimal(0)
     squares: Decimal = Decimal(0)
     """Sum of the returns' squares."""
+    profits: Decimal = Decimal(0)
+    """What the successful ones brought after fees, in quote."""
+    losses: Decimal = Decimal(0)
+    """What the others lost, at least 0."""
+    held_ms: int = 0
+    """How long there was a position."""
 
-    def add(self, pnl: Decimal, turnover: Decimal) -> RoundTrips:
-        """One more, with its profit after fees and what was paid for the position, both in quote."""
-        with localcontext(Context(prec=60)):
-            rate = (pnl / turnover).quantize(Decimal(1).scaleb(-RETURN_PLACES)) if turnover > 0 else Decimal(0)
+    def add(self, trade: Trade) -> RoundTrips:
+        """One more."""
+        pnl, rate = trade.realized, trade.rate
         with localcontext(EXACT):
             return RoundTrips(
-                self.total + 1, self.successful + (pnl > 0), self.returns + rate, self.squares + rate * rate
+                self.total + 1,
+                self.successful + (pnl > 0),
+                self.returns + rate,
+                self.squares + rate * rate,
+                self.profits + max(pnl, Decimal(0)),
+                self.losses - min(pnl, Decimal(0)),
+                self.held_ms + (trade.closed_ms or trade.opened_ms) - trade.opened_ms,
             )
 
 
@@ -94,11 +128,13 @@ class LedgerState:
     foreign_fees: Decimal = Decimal(0)
     fills: int = 0
     last_trade_id: int = -1
+    first_fill_ms: int = 0
     last_fill_ms: int = 0
     round_trips: RoundTrips = RoundTrips()
-    open_pnl: Decimal = Decimal(0)
-    """Realised less fees of the round trip that is still open."""
-    open_turnover: Decimal = Decimal(0)
+    trade: Trade = Trade()
+    """The round trip that is still open, or dust on its way to one."""
+    last_trade: Trade | None = None
+    """The one that was closed last."""
     corrections: int = 0
 
     @property
@@ -158,6 +194,15 @@ def extend(state: LedgerState, fills: Iterable[BookedFill], corrections: Sequenc
 
     `corrections` are all that were made so far, in order; those that the books have already stay as they are.
     """
+    for after in steps(state, fills, corrections):
+        state = after
+    return state
+
+
+def steps(
+    state: LedgerState, fills: Iterable[BookedFill], corrections: Sequence[CorrectionFill] = ()
+) -> Iterator[LedgerState]:
+    """As `extend`, with the books after each fill and correction."""
     unique = {(booked.fill.symbol, booked.fill.trade_id): booked for booked in fills}
     pending = list(corrections[state.corrections :])
     for (_, trade_id), booked in sorted(unique.items(), key=lambda item: item[0]):
@@ -165,10 +210,12 @@ def extend(state: LedgerState, fills: Iterable[BookedFill], corrections: Sequenc
             raise ValueError(f"trade {trade_id} is not after {state.last_trade_id}: fold all fills instead")
         while pending and pending[0].after_trade_id < trade_id:
             state = _correct(state, pending.pop(0))
+            yield state
         state = _apply(state, booked)
+        yield state
     for correction in pending:
         state = _correct(state, correction)
-    return state
+        yield state
 
 
 def _correct(state: LedgerState, correction: CorrectionFill) -> LedgerState:
@@ -198,15 +245,18 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             fees[fill.commission_asset] = fees.get(fill.commission_asset, Decimal(0)) + fill.commission
         fee_value = booked.fee_value or Decimal(0)
         in_base = fill.commission if fill.commission_asset == state.base_asset else Decimal(0)
-        missing = gained = turnover = Decimal(0)
+        trade = state.trade
+        missing = gained = Decimal(0)
         if fill.side is Side.BUY:
-            turnover = fill.quote_quantity
+            trade = replace(trade, bought=trade.bought + fill.quantity, paid=trade.paid + fill.quote_quantity)
             lots.append(Lot(fill.quantity, fill.price))
         else:
+            trade = replace(trade, sold=trade.sold + fill.quantity, received=trade.received + fill.quote_quantity)
             missing, gained = _take(lots, fill.quantity, fill.price)
         # The fee left the position at the price of the fill: its value is a fee, the rest the lot earned or lost.
         foreign_fee, gained_by_fee = _take(lots, in_base, fill.price, newest=fill.side is Side.BUY)
         gained += gained_by_fee
+        trade = replace(trade, fees=trade.fees + fee_value, realized=trade.realized + gained - fee_value)
         result = LedgerState(
             base_asset=state.base_asset,
             quote_asset=state.quote_asset,
@@ -220,16 +270,19 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             foreign_fees=state.foreign_fees + foreign_fee,
             fills=state.fills + 1,
             last_trade_id=max(state.last_trade_id, fill.trade_id),
+            first_fill_ms=state.first_fill_ms or fill.time_ms,
             last_fill_ms=max(state.last_fill_ms, fill.time_ms),
             round_trips=state.round_trips,
-            open_pnl=state.open_pnl + gained - fee_value,
-            open_turnover=state.open_turnover + turnover,
+            trade=trade,
+            last_trade=state.last_trade,
             corrections=state.corrections,
         )
-        if was_flat or not result.flat:
+        if was_flat == result.flat:
             return result
-        trips = state.round_trips.add(result.open_pnl, result.open_turnover)
-        return replace(result, round_trips=trips, open_pnl=Decimal(0), open_turnover=Decimal(0))
+        if was_flat:
+            return replace(result, trade=replace(trade, opened_ms=fill.time_ms))
+        trade = replace(trade, closed_ms=fill.time_ms)
+        return replace(result, round_trips=state.round_trips.add(trade), trade=Trade(), last_trade=trade)
 
 
 def _take(lots: list[Lot], quantity: Decimal, price: Decimal, newest: bool = False) -> tuple[Decimal, Decimal]:
