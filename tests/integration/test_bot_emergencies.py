@@ -12,6 +12,9 @@ import pytest
 from paper_exchange.core.symbols import ORDER_TYPES
 from paper_exchange.testing import write_keys
 from support.emergency import DEADLINE_SECONDS, PRICE, SYMBOL, Emergency, run_emergency
+from tradingbot.engine.strategies.base import Signal
+from tradingbot.engine.strategies.ema_cross import EmaCross
+from tradingbot.model import Candle
 from tradingbot.recovery.fence import ClientId, Purpose
 from tradingbot_api import names
 
@@ -377,3 +380,25 @@ def test_candles_that_the_market_stream_lost_are_read_by_rest() -> None:
 
     slow = {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 100, "slow": 300}}
     run_emergency(befall, strategy=slow)
+
+
+@pytest.mark.parametrize("filled", ["by-the-next-candle", "anew"])
+def test_an_exit_that_the_strategy_said_in_a_gap_of_the_stream_ends_the_position(filled: str) -> None:
+    gap_ms: list[int] = []
+
+    def once(_strategy: EmaCross, candle: Candle) -> Signal:
+        return Signal.EXIT if candle.open_ms in gap_ms else Signal.NONE
+
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        gap_ms.append(world.session.exchange.exchange_ms() // 1000 * 1000 + 5000)
+        world.fault("drop_events", streams="*@kline_1s", **{"for": 10 if filled == "by-the-next-candle" else 60})
+        await asyncio.sleep(8)
+        assert not world.flat
+        if filled == "anew":
+            world.session.loop = None
+            world.session.strategy_changed()
+        await world.until("the position sold", lambda: world.flat, 10)
+
+    with patch.object(EmaCross, "on_candle", once):
+        run_emergency(befall, strategy={"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}})

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy
-from tradingbot.engine.strategies.base import Signal
+from tradingbot.engine.strategies.base import Signal, Strategy
 from tradingbot.engine.trading_loop import Enter, Exit, Gap, Stay, TradingLoop
 from tradingbot.model import Candle
 
@@ -31,6 +31,26 @@ def candle(index: int, close: float, *, closed: bool = True) -> Candle:
 
 def loop(fast: int = 1, slow: int = 2) -> TradingLoop:
     return TradingLoop(build_strategy("ema-cross", {"fast": fast, "slow": slow}))
+
+
+class Scripted(Strategy):
+    """Says one word a candle, then nothing more; settled from the second candle on."""
+
+    name = "scripted"
+
+    def __init__(self, words: list[Signal]) -> None:
+        super().__init__(None)
+        self._words = iter(words)
+
+    @property
+    def warmup(self) -> int:
+        return 2
+
+    def on_candle(self, candle: Candle) -> Signal:
+        return next(self._words, Signal.NONE)
+
+    def describe(self) -> str:
+        return "scripted"
 
 
 def test_ema_cross_enters_once_at_the_upward_crossing_and_says_exit_while_below() -> None:
@@ -94,6 +114,42 @@ def test_a_crossing_missed_while_away_still_ends_the_position() -> None:
     engine = loop()
     engine.backfill([candle(i, price) for i, price in enumerate((10, 12, 13, 9, 8, 7))])
     assert isinstance(engine.on_candle(candle(6, 6), now_ms=7000, max_age_ms=2000, holding=True), Exit)
+
+
+def test_an_exit_is_never_too_late() -> None:
+    engine = loop()
+    engine.backfill([candle(i, price) for i, price in enumerate((10, 12, 13, 14, 15, 16))])
+    assert isinstance(engine.on_candle(candle(6, 6), now_ms=3_600_000, max_age_ms=2000, holding=True), Exit)
+
+
+@pytest.mark.parametrize(
+    ("said", "since_ms", "leaves"),
+    [
+        pytest.param("..x.", 0, True, id="said-once"),
+        pytest.param(".ex.", 0, True, id="after-an-entry"),
+        pytest.param(".xe.", 0, False, id="entered-again"),
+        pytest.param("..x.", 3000, False, id="before-the-position"),
+        pytest.param("x...", 0, False, id="before-the-strategy-has-settled"),
+        pytest.param("..e.", 0, False, id="entry"),
+    ],
+)
+def test_an_exit_in_a_gap_ends_the_position_once_and_an_entry_there_is_past(
+    said: str, since_ms: int, leaves: bool
+) -> None:
+    words = {"x": Signal.EXIT, "e": Signal.ENTER, ".": Signal.NONE}
+
+    def filled() -> TradingLoop:
+        engine = TradingLoop(Scripted([words[letter] for letter in said]))
+        engine.backfill([candle(i, 10) for i in range(len(said))], since_ms)
+        return engine
+
+    assert filled().missed(holding=False) is None
+    engine = filled()
+    assert isinstance(engine.missed(holding=True), Exit) == leaves
+    assert engine.missed(holding=True) is None
+    for holding, left in ((True, leaves), (False, False)):
+        decision = filled().on_candle(candle(4, 10), now_ms=5000, max_age_ms=2000, holding=holding)
+        assert isinstance(decision, Exit if left else Stay)
 
 
 def test_nothing_is_decided_before_the_averages_have_settled() -> None:

@@ -57,6 +57,8 @@ PRICE_SECONDS: Final = 30.0
 FLATTEN_AGAIN_SECONDS: Final = 5.0
 REFILL_SECONDS: Final = 30.0
 """A strategy that has no candles yet asks for them again after so long, whatever its interval."""
+LOOK_BACK_CANDLES: Final = 200
+"""Settled candles that a strategy is filled with: what it said of them while the bot was away counts for an exit."""
 ADMISSION_SECONDS: Final = 600.0
 REFUSED_ADMISSION_SECONDS: Final = 60.0
 """The exchange is asked this often again while it would refuse entries."""
@@ -472,13 +474,15 @@ class Session:
             return
         strategy = build_strategy(settings.strategy.name, settings.strategy.parameters)
         loop = TradingLoop(strategy)
-        candles = await self._history(strategy.warmup + 1)
-        loop.backfill(candles)
+        candles = await self._history(strategy.warmup + LOOK_BACK_CANDLES)
+        loop.backfill(candles, self.manager.books.last_fill_ms)
         self._parts.risk.volatility.update_prices(float(candle.close) for candle in candles if candle.closed)
         if candles:
             self.last_close = candles[-1].close
         self.loop = loop
         self._log.info("strategy filled", strategy=settings.strategy.name, candles=loop.seen, warmup=strategy.warmup)
+        if (missed := loop.missed(holding=self.holding)) is not None:
+            await self._leave_position(missed)
 
     async def _history(self, count: int) -> list[Candle]:
         width = INTERVAL_MS[self._interval]
@@ -511,7 +515,8 @@ class Session:
         )
         if isinstance(decision, Gap):
             missing = await self._read_candles(decision.start_ms)
-            loop.backfill(item for item in missing if item.open_ms <= decision.end_ms)
+            inside = (item for item in missing if item.open_ms <= decision.end_ms)
+            loop.backfill(inside, self.manager.books.last_fill_ms)
             decision = loop.on_candle(
                 candle, now_ms=self.exchange.exchange_ms(), max_age_ms=max_age_ms, holding=self.holding
             )
@@ -526,7 +531,11 @@ class Session:
         parts.risk.adjust_risk_parameters()
         if isinstance(decision, Enter):
             await self._enter(decision, candle)
-        elif isinstance(decision, Exit) and parts.safe_mode.level < Level.HALTED:
+        elif isinstance(decision, Exit):
+            await self._leave_position(decision)
+
+    async def _leave_position(self, decision: Exit) -> None:
+        if self._parts.safe_mode.level < Level.HALTED:
             await self.exit("Signal", decision.reason)
 
     async def _enter(self, decision: Enter, candle: Candle) -> None:

@@ -50,26 +50,38 @@ class TradingLoop:
         self.seen = 0
         self.failure: str | None = None
         """What the strategy, which may be somebody else's, raised: its state is worth nothing from then on."""
+        self._missed = Signal.NONE
+        """The last word of the settled strategy at the candles of the last `backfill`, until it is decided on."""
 
     @property
     def ready(self) -> bool:
         """Whether the strategy has seen enough candles to be believed."""
         return self.failure is None and self.seen >= self.strategy.warmup
 
-    def backfill(self, candles: Iterable[Candle]) -> int:
-        """Take closed candles of the past without deciding anything; returns how many were new."""
-        taken = 0
+    def backfill(self, candles: Iterable[Candle], since_ms: int = 0) -> int:
+        """Take closed candles of the past without deciding anything; returns how many were new.
+
+        What the strategy says of those that close after `since_ms`, when the position was opened, counts as missed.
+        """
+        taken, self._missed = 0, Signal.NONE
         for candle in candles:
             if candle.closed and (self.last_open_ms is None or candle.open_ms > self.last_open_ms):
-                self._take(candle)
+                signal = self._take(candle)
                 taken += 1
+                if signal is not Signal.NONE and self.ready and candle.close_ms > since_ms:
+                    self._missed = signal
         return taken
+
+    def missed(self, *, holding: bool) -> Exit | None:
+        """The exit that was said at the candles of the last `backfill`, once; the entries there are past."""
+        missed, self._missed = self._missed, Signal.NONE
+        return Exit(f"missed: {self.strategy.describe()}") if holding and missed is Signal.EXIT else None
 
     def on_candle(self, candle: Candle, *, now_ms: int, max_age_ms: int, holding: bool) -> Decision:
         """Take a candle of the stream and decide.
 
-        `now_ms` is exchange time. A candle that closed longer than `max_age_ms` ago moves the indicators and
-        never trades.
+        `now_ms` is exchange time. A candle that closed longer than `max_age_ms` ago moves the indicators and enters
+        never; an exit is never too late.
         """
         if not candle.closed:
             return Stay("the candle is still forming")
@@ -79,18 +91,22 @@ class TradingLoop:
             width = candle.close_ms + 1 - candle.open_ms
             if candle.open_ms > self.last_open_ms + width:
                 return Gap(self.last_open_ms + width, candle.open_ms - 1)
-        signal = self._take(candle)
+        missed, signal = self.missed(holding=holding), self._take(candle)
         if self.failure is not None:
             return Stay(self.failure)
         what = f"{self.strategy.describe()} close={candle.close}"
         if not self.ready:
             return Stay(f"warming up: {self.seen} of {self.strategy.warmup} candles")
+        if signal is Signal.NONE and missed is not None:
+            return missed
         if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
             return Stay(f"no signal to act on: {what}")
+        if signal is Signal.EXIT:
+            return Exit(what)
         age_ms = now_ms - candle.close_ms
         if age_ms > max_age_ms:
             return Stay(f"{signal} ignored, the candle closed {age_ms} ms ago: {what}")
-        return Enter(what) if signal is Signal.ENTER else Exit(what)
+        return Enter(what)
 
     def _take(self, candle: Candle) -> Signal:
         self.last_open_ms = candle.open_ms
