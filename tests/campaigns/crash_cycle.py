@@ -36,6 +36,7 @@ import structlog
 from binance.async_client import AsyncClient
 
 from paper_exchange.core.model import Order
+from paper_exchange.core.reports import my_trade
 from paper_exchange.core.units import to_units
 from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Stage
@@ -800,7 +801,8 @@ class Cycle:
         core = self.exchange.server.venue.exchange
         orders = sorted(core.orders.values(), key=lambda order: order.order_id)
         account = await self.exchange.account(self.account.uid)
-        trades = [_Fill.read(row) for row in account["trades"]]
+        history = self.exchange.server.venue.store.history  # the account tells of the newest ones only
+        trades = [_Fill.read(my_trade(one)) for one in history.trades(self.account.uid, SYMBOL, limit=-1)]
         entries = [order for order in orders if purpose_of(order) is Purpose.ENTRY]
         outcome.entries, outcome.trades = sum(order.executed > 0 for order in entries), len(trades)
         if outcome.charged > self.deadline + 1:
