@@ -86,6 +86,51 @@ async def test_what_the_stop_sold_while_it_was_being_cancelled_is_not_sold_again
         assert bot.orders.books.round_trips.total == 1
 
 
+async def test_what_another_process_sells_at_the_same_moment_is_not_sold_again_from_the_base_of_others(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await older.enter()
+        await newer.orders.start()
+        cancel = newer.exchange.cancel_list
+
+        async def too_late(*args: Any, **more: Any) -> object:
+            await older.orders.exit("Signal")
+            return await cancel(*args, **more)
+
+        newer.exchange.cancel_list = too_late  # type: ignore[assignment, method-assign]
+
+        assert (await newer.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+
+        assert newer.orders.books == older.orders.books
+        assert newer.orders.books.oversold == 0
+
+
+async def test_a_position_whose_protection_somebody_else_ends_during_an_exit_is_protected_and_not_sold(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as bot:
+        await bot.enter()
+        cancel, held = bot.exchange.cancel_list, bot.orders.held
+
+        async def too_late(symbol: str, list_id: int, *args: Any) -> object:
+            await cancel(symbol, list_id, "by-hand", bot.exchange.stamp())
+            return await cancel(symbol, list_id, *args)
+
+        bot.exchange.cancel_list = too_late  # type: ignore[assignment, method-assign]
+        assert (await bot.orders.exit("Signal")).code == "CancelRefused"
+        assert bot.orders.protection.state is ProtectionState.PROTECTED
+        assert bot.orders.held == held
+
+        bot.exchange.cancel_list = cancel  # type: ignore[method-assign]
+        assert (await bot.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+
+
 async def test_a_rest_without_a_stop_gets_its_own_and_the_pair_stays(tmp_path: Path) -> None:
     # The fee is taken in BNB, so what was left out for it is held: here it is worth more than the least notional.
     async with running_paper_exchange(Options(symbols=(SYMBOL, "BNBUSDT"))) as paper:

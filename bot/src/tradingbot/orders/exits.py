@@ -76,8 +76,15 @@ class Exits:
                 return ExitResult(ExitOutcome.FLAT, "Nothing")
         cancelled = self._known.open(lambda order: order.side is Side.SELL) if whole else self._watch.useless()
         available, bid = await self.sellable(cancelled), await self.bid()
-        await self._sender.cancel(cancelled)
+        refused_cancel = not await self._sender.cancel(cancelled)
+        if refused_cancel:
+            await self._known.list_all()
+            await self._fills.collect()
         kept = Decimal(0) if whole else stopped_quantity(self._tracker)
+        if refused_cancel and self._fills.held > kept:
+            # Whoever ended the protection may be about to sell, as another process of this bot does by the same signal:
+            # what is held is protected again, as a sale could take what is another's.
+            return ExitResult(ExitOutcome.FAILED, "CancelRefused", "something else ended the protection")
         started, code, refusals = self._fills.quantity, "Sold", 0
         for attempt in range(EXIT_ATTEMPTS):
             quantity = filters.floor_quantity(self._ctx.rules, min(self._fills.held - kept, available))

@@ -59,20 +59,26 @@ class Sender:
         """Client ids of intents whose outcome is unknown; those in flight are not among them."""
         return tuple(i.client_id for i in self.intents.values() if i.state is IntentState.UNKNOWN and i.blocks_entries)
 
-    async def cancel(self, orders: Iterable[TrackedOrder]) -> None:
-        """Cancel orders, lists as a whole. One that is refused ended by itself: the exchange is asked how."""
+    async def cancel(self, orders: Iterable[TrackedOrder]) -> bool:
+        """Cancel orders, lists as a whole; whether no cancel was refused.
+
+        One that is refused was ended by something else: the exchange is asked how.
+        """
         groups: dict[int | str, TrackedOrder] = {}
         for order in orders:
             groups.setdefault(order.group, order)
+        accepted = True
         for order in groups.values():
             cancel_id = self._ids.make(self._ids.next_sequence(), Purpose.CANCEL)
             intent = self.intent(cancel_id, IntentKind.CANCEL, (order.client_order_id,), order.quantity, order.price)
             await self.commit(intent, reduce=True)
-            await self._cancel_one(intent, order, cancel_id)
+            accepted &= await self._cancel_one(intent, order, cancel_id)
         if self._known.open(lambda order: order.group in groups):
             await self._known.read_open()
+        return accepted
 
-    async def _cancel_one(self, intent: Intent, order: TrackedOrder, cancel_id: str) -> None:
+    async def _cancel_one(self, intent: Intent, order: TrackedOrder, cancel_id: str) -> bool:
+        """Whether it was not refused."""
         symbol = self._ctx.rules.symbol
 
         async def send() -> None:
@@ -94,11 +100,12 @@ class Sender:
                     sending.cancel()
                     await asyncio.wait({sending})
                     await self.finish(intent, IntentState.ACKNOWLEDGED, "its target ended meanwhile")
-                    return
+                    return True
             await sending
+            return True
         except RejectedError as error:
             self._log.info("cancel refused", client_order_id=order.client_order_id, error=str(error))
-            return
+            return False
         except AmbiguousError:
             # A cancel adds no exposure; what it did is read from its target, and a new one has a new id.
             self._known.doubt = True
