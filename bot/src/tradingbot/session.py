@@ -185,7 +185,14 @@ class Session:
         meanwhile.
         """
         settings = parts.settings()
-        exchange = BinanceExchange.create(settings.exchange, credentials, parts.panel, parts.monotonic, parts.budget)
+        exchange = BinanceExchange.create(
+            settings.exchange,
+            credentials,
+            parts.panel,
+            parts.monotonic,
+            parts.budget,
+            observe=parts.metrics.request,
+        )
         try:
             await retry_read(exchange.sync_clock, retryable=retryable, rng=parts.random)
             rules = await retry_read(lambda: exchange.rules(settings.symbol), retryable=retryable, rng=parts.random)

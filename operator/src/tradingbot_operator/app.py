@@ -24,7 +24,7 @@ from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name
-from tradingbot_operator.metrics import Metrics, Servers
+from tradingbot_operator.metrics import BotFigures, Metrics, Servers
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane
 from tradingbot_operator.settings import Settings
@@ -86,7 +86,7 @@ async def run(settings: Settings) -> None:
             background = [group.create_task(coroutine) for coroutine in (operator.resync.run(), operator.gauges())]
             watching = group.create_task(
                 watch(
-                    lambda: handlers.register(operator.watcher, access),
+                    lambda: handlers.register(operator.watcher, access, metrics),
                     lambda: handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
                     settings.namespaces,
                     ready=ready,
@@ -221,6 +221,7 @@ class _Operator:
             cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics,
             also=look_around, period=settings.resync_seconds,
         )  # fmt: skip
+        metrics.fleet = self._figures
         stack.callback(self.close_links)
 
     def close_links(self) -> None:
@@ -228,6 +229,10 @@ class _Operator:
         for memory in self._fleet:
             if memory.link is not None:
                 memory.link.close()
+
+    def _figures(self) -> list[BotFigures]:
+        # A standby knows no phases, and hears only of safe mode.
+        return [memory.figures() for memory in self._fleet] if self._leading else []
 
     async def lead(self) -> None:
         """Waits for the Lease, takes over what is known, and works until cancelled; LeaseLostError."""

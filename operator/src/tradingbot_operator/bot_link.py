@@ -181,9 +181,17 @@ class BotLink(BotCalls):
         word = self.word
         return word if word is not None and self._loop.time() - word.received <= STALE_AFTER_SECONDS else None
 
+    def silence(self) -> float:
+        """Seconds since the last word, or since a first one is waited for."""
+        return self._loop.time() - self._last
+
     def silent_at(self) -> float:
         """When, on the loop's clock, the bot counts as unreachable if nothing more comes."""
-        return (self.opened if self.word is None else self.word.received) + STALE_AFTER_SECONDS
+        return self._last + STALE_AFTER_SECONDS
+
+    @property
+    def _last(self) -> float:
+        return self.opened if self.word is None else self.word.received
 
     def close(self) -> None:
         """Ends it; nothing is awaited."""

@@ -17,6 +17,7 @@ from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
+from tradingbot_operator.metrics import BotFigures
 from tradingbot_operator.status import NO_POD, Finding
 
 
@@ -183,6 +184,8 @@ class Memory:
     engaged_seen: bool = False
     acknowledged_after: float | None = None
     phase: Phase | None = None
+    unacknowledged: bool = False
+    """spec.safeMode is true and was not acknowledged, by the last status."""
 
     def marked(self, bot: SeenBot) -> bool:
         """Whether the status tells of the drain, before its pod ends; an older CRD has no field for it, and is not
@@ -195,6 +198,11 @@ class Memory:
     def word(self) -> Word | None:
         """The bot's last word, while it is fresh."""
         return self.link.fresh() if self.link is not None else None
+
+    def figures(self) -> BotFigures:
+        """What the operator's metrics tell of it."""
+        age = self.link.silence() if self.link is not None else None
+        return BotFigures(self.key.namespace, self.key.name, self.phase, age, self.unacknowledged)
 
     def refused(self) -> Finding | None:
         """Why the bot refused the configuration that it should have."""

@@ -13,6 +13,7 @@ from tradingbot_api import names
 from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.cluster import MANAGED, Access
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
+from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.safe_mode import SafeModeLane
 
 OWN_FINALIZER: Final = f"{names.GROUP}/kopf-unused"
@@ -102,7 +103,7 @@ def settings(random: Random, *, inactivity_seconds: float) -> kopf.OperatorSetti
     return result
 
 
-def register(watcher: Watcher, access: Access) -> kopf.OperatorRegistry:
+def register(watcher: Watcher, access: Access, metrics: Metrics) -> kopf.OperatorRegistry:
     """The registry of this operator."""
     registry = kopf.OperatorRegistry()
     logging.getLogger("kopf").setLevel(logging.WARNING)
@@ -113,6 +114,7 @@ def register(watcher: Watcher, access: Access) -> kopf.OperatorRegistry:
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
     async def tradingbot(event: Any, **_: Any) -> None:
+        metrics.last_watch_event.labels(names.PLURAL).set_to_current_time()
         if event["type"] == "DELETED":
             watcher.bot_gone(SeenBot.of(event["object"]))
         else:
@@ -120,6 +122,7 @@ def register(watcher: Watcher, access: Access) -> kopf.OperatorRegistry:
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: Any, **_: Any) -> None:
+        metrics.last_watch_event.labels("pods").set_to_current_time()
         if event["type"] == "DELETED":
             watcher.pod_gone(SeenPod.of(event["object"]))
         else:

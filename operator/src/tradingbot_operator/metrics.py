@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tradingbot_api.conditions import Phase
 
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+@dataclass(frozen=True, slots=True)
+class BotFigures:
+    """What the operator tells of one TradingBot; None where it does not know, or where there is nothing to know."""
+
+    namespace: str
+    name: str
+    phase: str | None
+    heartbeat_age: float | None
+    """Seconds since the last word of the process that there is."""
+    unacknowledged: bool
+    """spec.safeMode is true, and SafeModeAcknowledged is not."""
+
+
 class Metrics:
-    """All metrics, in a registry of their own."""
+    """All metrics, in a registry of their own.
+
+    `fleet` tells of each TradingBot when it is scraped, in the replica that leads. Labels that an alert counts by begin
+    at 0: a rate does not see a counter that is born with its first event.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        self.fleet: Callable[[], Iterable[BotFigures]] = tuple
         ProcessCollector(registry=registry)
+        registry.register(_FleetCollector(self))
         self.reconciles = Counter(
             "tradingbot_operator_reconciles", "Steps made for TradingBots.", ["result"], registry=registry
         )
+        for result in ("done", "failed"):
+            self.reconciles.labels(result)
         self.reconcile_seconds = Histogram(
             "tradingbot_operator_reconcile_seconds", "Time of a step.", buckets=LATENCIES, registry=registry
         )
@@ -45,6 +71,8 @@ class Metrics:
             registry=registry,
         )
         self.bots = Gauge("tradingbot_operator_bots", "TradingBots by phase.", ["phase"], registry=registry)
+        for phase in Phase:
+            self.bots.labels(phase)
         self.bots_reachable = Gauge(
             "tradingbot_operator_bots_reachable", "Bots whose status stream is alive.", registry=registry
         )
@@ -76,9 +104,43 @@ class Metrics:
             "tradingbot_operator_resync_misses", "Changes that no watch event told, by kind.", ["kind"],
             registry=registry,
         )  # fmt: skip
+        self.last_watch_event = Gauge(
+            "tradingbot_operator_watch_event_timestamp_seconds", "When the last watch event came, by kind.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
         self.last_resync = Gauge(
             "tradingbot_operator_last_resync_timestamp_seconds", "When the last resync ended.", registry=registry
         )
+
+
+class _FleetCollector(Collector):
+    """What is told of each TradingBot; the labels are not `namespace` and `pod`, which are the scraped operator's."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        labels = ["bot_namespace", "bot"]
+        phases = GaugeMetricFamily(
+            "tradingbot_operator_bot_phase", "1 for the present phase of a TradingBot.", labels=[*labels, "phase"]
+        )
+        ages = GaugeMetricFamily(
+            "tradingbot_operator_bot_heartbeat_age_seconds", "Since a bot's last word to the operator.", labels=labels
+        )
+        unacknowledged = GaugeMetricFamily(
+            "tradingbot_operator_bot_safe_mode_unacknowledged",
+            "1 while spec.safeMode is true and SafeModeAcknowledged is not.",
+            labels=labels,
+        )
+        for bot in self._metrics.fleet():
+            key = [bot.namespace, bot.name]
+            if bot.phase is not None:
+                phases.add_metric([*key, bot.phase], 1.0)
+            if bot.heartbeat_age is not None:
+                ages.add_metric(key, bot.heartbeat_age)
+            unacknowledged.add_metric(key, float(bot.unacknowledged))
+        yield from (phases, ages, unacknowledged)
 
 
 Check = Callable[[], str | None]

@@ -12,7 +12,7 @@ import structlog
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus
-from tradingbot_api.conditions import Phase, Reason
+from tradingbot_api.conditions import ConditionType, Phase, Reason
 from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
@@ -94,6 +94,7 @@ class Reporter:
             )
         )
         self.count_phase(memory, fresh)
+        memory.unacknowledged = bot.safe_mode and not statuses.holds(fresh, ConditionType.SAFE_MODE_ACKNOWLEDGED)
         if self._cluster.undeclared:
             # What the CRD cannot hold is no difference.
             fresh = statuses.previous(self._cluster.declared(statuses.encode(fresh)))

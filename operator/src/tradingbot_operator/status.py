@@ -568,5 +568,10 @@ def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
     return result
 
 
+def holds(status: TradingBotStatus, kind: Type) -> bool:
+    """Whether a condition is True."""
+    return any(item.type == kind and item.status == TRUE for item in status.conditions)
+
+
 def _reason(status: TradingBotStatus, kind: Type) -> str | None:
     return next((item.reason for item in status.conditions if item.type == kind), None)

@@ -28,6 +28,7 @@ from tradingbot.gateway.errors import (
 )
 from tradingbot.gateway.port import (
     CallCounts,
+    CallKind,
     Commission,
     EndpointClass,
     Guard,
@@ -61,6 +62,8 @@ ORDER_TIMEOUT: Final = 12.0
 """Longer than the 10 s after which Binance itself answers -1007, so that its word is heard."""
 CONNECT_TIMEOUT: Final = 5.0
 PAGE: Final = 1_000
+Observe = Callable[[CallKind, float, str], None]
+"""Told of each request: what it was, the seconds until its answer, the code of its ExchangeError (empty: none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class BinanceExchange:
         monotonic: Callable[[], float],
         clock: ExchangeClock,
         budget: WeightBudget,
+        observe: Observe,
     ) -> None:
         self._client = client
         self._addresses = addresses
@@ -130,6 +134,7 @@ class BinanceExchange:
         self._monotonic = monotonic
         self._clock = clock
         self._budget = budget
+        self._observe = observe
         self._counts = CallCounts()
 
     @classmethod
@@ -140,6 +145,8 @@ class BinanceExchange:
         guard: Guard,
         monotonic: Callable[[], float],
         budget: WeightBudget | None = None,
+        *,
+        observe: Observe = lambda _call, _seconds, _error: None,
     ) -> BinanceExchange:
         """A client without any traffic yet; without credentials only public calls work."""
         addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget()
@@ -158,6 +165,7 @@ class BinanceExchange:
             monotonic=monotonic,
             clock=clock,
             budget=budget,
+            observe=observe,
         )
 
     @property
@@ -438,6 +446,7 @@ class BinanceExchange:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
             self._counts = replace(self._counts, calls=self._counts.calls + 1)
             self._budget.sent(weight, self._clock.about_ms())
+            begun, failed = self._monotonic(), ""
             try:
                 return await send(
                     method, path, signed=False, version=version, data={**params, "requests_params": {"timeout": limits}}
@@ -446,10 +455,13 @@ class BinanceExchange:
                 known = classify(error)
                 if known is None:
                     raise
+                failed = known.code
                 self._count_error(known, path)
                 raise known from None
             finally:
                 self._budget.answered(weight)
+                call = CallKind.READ if method == "get" or path == "order/test" else CallKind.ORDER
+                self._observe(call, self._monotonic() - begun, failed)
 
         return await self._guard.call(kind, request)
 

@@ -146,6 +146,15 @@ class KeyPermissions:
     withdraw: bool
 
 
+class CallKind(StrEnum):
+    """What a request asks for."""
+
+    READ = "read"
+    """Something to know; a test of an order, too."""
+    ORDER = "order"
+    """To place or cancel an order or a list."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallCounts:
     """Requests since the process started."""

@@ -17,6 +17,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tradingbot.gateway.errors import RejectedError
+from tradingbot.gateway.port import CallKind
+from tradingbot.risk.risk_manager import RiskLevel
 from tradingbot_api.bot_http import BotStatus
 
 BREAKER_STATES = ("Closed", "HalfOpen", "Open")
@@ -26,10 +29,20 @@ BREAKER_STATES = ("Closed", "HalfOpen", "Open")
 class Extra:
     """What is measured and not in the status; None where it is not known."""
 
+    environment: str = ""
     equity: Decimal | None = None
     daily_loss: Decimal | None = None
+    daily_loss_limit: Decimal | None = None
+    drawdown_limit: Decimal | None = None
     stream_ages: dict[str, float | None] = field(default_factory=dict)
+    task_ages: dict[str, float] = field(default_factory=dict)
+    """Of those that are at work."""
     used_weight: int = 0
+    weight_limit: int | None = None
+    exchange_wait_end: float | None = None
+    """UNIX time until which the exchange demands to send nothing; None where it demands no wait."""
+    clock_offset_seconds: float | None = None
+    grant_required: bool = False
     unprotected_now_seconds: float = 0.0
     protection_deadline_seconds: int = 0
     loop_lag_seconds: float = 0.0
@@ -58,6 +71,21 @@ class Metrics:
         self._reconciles = Counter(
             "tradingbot_reconciles", "Comparisons with the exchange.", ["symbol", "result"], registry=self.registry
         )
+        self._request_seconds = Histogram(
+            "tradingbot_api_request_seconds",
+            "From a request to the exchange to its answer, by what was asked for: order or read.",
+            ["symbol", "call"],
+            buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self._request_failures = Counter(
+            "tradingbot_api_request_failures",
+            "Requests that the exchange refused or that got no answer, by the code of the error.",
+            ["symbol", "call", "code"],
+            registry=self.registry,
+        )
+        # From 0 on: a rate does not see a counter that is born with its first event.
+        self._request_failures.labels(symbol, CallKind.ORDER, RejectedError.code)
         self._order_seconds = Histogram(
             "tradingbot_entry_seconds",
             "From the close of the candle to the outcome of the entry.",
@@ -75,6 +103,12 @@ class Metrics:
     def refused(self, code: str) -> None:
         """An entry was not sent."""
         self._refusals.labels(self._symbol, code).inc()
+
+    def request(self, call: CallKind, seconds: float, code: str) -> None:
+        """A request to the exchange ended; `code` of its ExchangeError, empty where it was done."""
+        self._request_seconds.labels(self._symbol, call).observe(seconds)
+        if code:
+            self._request_failures.labels(self._symbol, call, code).inc()
 
     def order_event(self, kind: str) -> None:
         """The order manager told of an event."""
@@ -108,7 +142,7 @@ class _StatusCollector(Collector):
         """All families."""
         status, extra = self._status()
         yield from self._safe_mode(status)
-        yield from self._state(status)
+        yield from self._state(status, extra)
         yield from self._money(status, extra)
         yield from self._orders(status, extra)
         yield from self._exchange(status, extra)
@@ -138,8 +172,16 @@ class _StatusCollector(Collector):
         allowed = _condition(status, "TradingAllowed")
         yield self._gauge("trading_allowed", "1 while an entry would be sent.", allowed)
 
-    def _state(self, status: BotStatus) -> Iterator[Metric]:
+    def _state(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
         yield self._gauge("ready", "1 while reconciled with the exchange.", status.ready)
+        info = GaugeMetricFamily(
+            "tradingbot_info",
+            "1; which release trades where, and the asset of its money.",
+            labels=["symbol", "version", "environment", "quote"],
+        )
+        if status.quote_claim is not None:
+            info.add_metric([self._symbol, status.version, extra.environment, status.quote_claim.asset], 1.0)
+        yield info
         state = GaugeMetricFamily(
             "tradingbot_circuit_breaker_state", "1 for the present state.", labels=["symbol", "state"]
         )
@@ -155,12 +197,17 @@ class _StatusCollector(Collector):
         yield self._gauge("config_applied", "1 while all is in force.", _condition(status, "ConfigApplied"))
         yield self._gauge("config_revision", "Revision that was applied.", status.applied_revision)
         yield self._gauge("grant_seconds", "Seconds left of the grant.", status.grant.expires_in_seconds)
+        yield self._gauge("grant_required", "1 where an operator's grant is needed for entries.", extra.grant_required)
         yield self._gauge("incarnation", "Number of this process start.", status.incarnation)
 
     def _money(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
         position, pnl, risk, balance = status.position, status.pnl, status.risk, status.balance
         yield self._gauge("position_quantity", "Base asset held.", position.quantity if position else None)
         yield self._gauge("position_value", "Position at the best bid, in quote.", position.value if position else None)
+        average = position.average_price if position else None
+        yield self._gauge("position_average_price", "What a unit held cost on average, in quote.", average)
+        validated = position.validated if position else None
+        yield self._gauge("position_validated", "1 while the position agrees with the account.", validated)
         yield self._gauge("pnl_realized", "Realised after fees, in quote.", pnl.realized if pnl else None)
         yield self._gauge("pnl_unrealized", "At the best bid, in quote.", pnl.unrealized if pnl else None)
         yield self._gauge("pnl", "Realised and unrealised, in quote.", pnl.total if pnl else None)
@@ -170,10 +217,21 @@ class _StatusCollector(Collector):
         yield fees
         yield self._gauge("equity", "Capital with profit and loss, in quote.", extra.equity)
         yield self._gauge("daily_loss", "Loss since 00:00 UTC, in quote.", extra.daily_loss)
+        yield self._gauge("daily_loss_limit", "Daily loss at which entries end, in quote.", extra.daily_loss_limit)
+        yield self._gauge("drawdown_limit", "Drawdown at which entries end, a ratio.", extra.drawdown_limit)
         yield self._gauge("drawdown", "Fall from the peak equity, a ratio.", risk.drawdown if risk else None)
         yield self._gauge("drawdown_max", "Largest fall so far, a ratio.", pnl.max_drawdown if pnl else None)
         yield self._gauge("sharpe", "Sharpe ratio of closed trades.", pnl.sharpe if pnl else None)
         yield self._gauge("volatility", "Deviation of the last returns.", risk.volatility if risk else None)
+        level = GaugeMetricFamily("tradingbot_risk_level", "1 for the present level.", labels=["symbol", "level"])
+        if risk is not None:
+            for name in RiskLevel:
+                level.add_metric([self._symbol, name], float(risk.level == name))
+        yield level
+        synced = balance.last_sync_time.timestamp() if balance and balance.last_sync_time else None
+        yield self._gauge("balance_sync_timestamp_seconds", "When account and books were last compared.", synced)
+        claimed = status.quote_claim.claimed if status.quote_claim else None
+        yield self._gauge("capital_claimed", "Quote that capital less position and losses needs.", claimed)
         yield self._gauge("balance_drift", "Account base less position.", balance.drift if balance else None)
         yield self._gauge("balance_base", "Base asset of the account.", balance.base if balance else None)
         yield self._gauge("balance_quote", "Quote asset of the account.", balance.quote if balance else None)
@@ -182,20 +240,35 @@ class _StatusCollector(Collector):
         orders, trades = status.orders, status.trades
         yield self._gauge("orders_active", "Open orders.", orders.active if orders else None)
         yield self._gauge("order_lists_active", "Open order lists.", orders.oco if orders else None)
+        checked = orders.last_check_time.timestamp() if orders and orders.last_check_time else None
+        yield self._gauge("order_check_timestamp_seconds", "When the open orders were last read.", checked)
         yield self._gauge("foreign_orders", "Open orders of others on the symbol.", orders.foreign if orders else None)
         yield self._counter("trades", "Closed round trips.", trades.total if trades else None)
         yield self._counter("trades_successful", "Round trips with a profit.", trades.successful if trades else None)
-        yield self._counter("trades_failed", "Round trips without one.", trades.failed if trades else None)
+        yield self._counter("trades_failed", "Round trips without a profit.", trades.failed if trades else None)
         yield self._counter("unprotected_seconds", "Seconds without protection.", status.unprotected_seconds)
-        yield self._gauge("unprotected_now_seconds", "Age of the present gap.", extra.unprotected_now_seconds)
+        gap = extra.unprotected_now_seconds
+        yield self._gauge("unprotected_now_seconds", "How long the position has been without protection.", gap)
         deadline = extra.protection_deadline_seconds
-        yield self._gauge("protection_deadline_seconds", "Age at which a gap ends by a sale.", deadline)
+        yield self._gauge("protection_deadline_seconds", "How long it may be, until the position is sold.", deadline)
 
     def _exchange(self, status: BotStatus, extra: Extra) -> Iterator[Metric]:
         api = status.api
         yield self._counter("api_calls", "Requests to the exchange.", api.calls if api else None)
         yield self._counter("api_errors", "Requests that failed.", api.errors if api else None)
         yield self._gauge("api_used_weight", "Weight of the last minute, by the exchange.", extra.used_weight)
+        yield self._gauge("api_weight_limit", "Weight that the exchange allows in a minute.", extra.weight_limit)
+        ends = extra.exchange_wait_end
+        text = "Until when the exchange wants no requests (429, 418); there only while it does."
+        yield self._gauge("exchange_wait_end_timestamp_seconds", text, ends)
+        offset = extra.clock_offset_seconds
+        yield self._gauge("clock_offset_seconds", "The exchange's clock less this machine's.", offset)
+        work = GaugeMetricFamily(
+            "tradingbot_task_age_seconds", "How long a task has been at one piece of work.", labels=["symbol", "task"]
+        )
+        for name, seconds in sorted(extra.task_ages.items()):
+            work.add_metric([self._symbol, name], seconds)
+        yield work
         ages = GaugeMetricFamily(
             "tradingbot_stream_age_seconds", "Seconds since the last word.", labels=["symbol", "stream"]
         )

@@ -33,10 +33,14 @@ class Progress:
         else:
             self._since.pop(task, None)
 
+    def ages(self) -> dict[str, float]:
+        """For how many seconds each task that is at work has been at its piece."""
+        now = self._monotonic()
+        return {task: now - since for task, since in self._since.items()}
+
     def stuck(self) -> str | None:
         """The task that is at the same piece of work for too long, or None."""
-        now = self._monotonic()
-        for task, since in self._since.items():
-            if now - since > STUCK_SECONDS:
-                return f"{task} has made no progress for {now - since:.0f} s"
+        for task, age in self.ages().items():
+            if age > STUCK_SECONDS:
+                return f"{task} has made no progress for {age:.0f} s"
         return None

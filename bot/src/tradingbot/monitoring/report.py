@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tradingbot.clocks import from_ms
@@ -238,18 +238,30 @@ def add_counts(left: CallCounts, right: CallCounts) -> CallCounts:
 
 def extra_figures(desk: Desk, loop_lag: float) -> Extra:
     """What is measured and not in the status."""
-    session, deadline = desk.session, desk.settings.protection.deadline_seconds
+    session, settings, now = desk.session, desk.settings, desk.clocks.utc().timestamp()
+    wait = desk.panel.wait_seconds()
+    known = Extra(
+        environment=settings.exchange.environment.value,
+        daily_loss_limit=settings.risk.max_daily_loss,
+        drawdown_limit=settings.risk.max_drawdown_ratio,
+        exchange_wait_end=now + wait if wait > 0 else None,
+        grant_required=desk.grants.required,
+        protection_deadline_seconds=settings.protection.deadline_seconds,
+        loop_lag_seconds=loop_lag,
+    )
     if session is None:
-        return Extra(protection_deadline_seconds=deadline, loop_lag_seconds=loop_lag)
+        return known
     since = session.manager.protection.since
-    return Extra(
+    return replace(
+        known,
         equity=desk.risk.drawdown.equity,
         daily_loss=desk.risk.drawdown.daily_loss,
         stream_ages={name.value: session.streams.health(name).age for name in StreamName},
         used_weight=session.exchange.counts.used_weight,
+        weight_limit=desk.budget.limit,
+        clock_offset_seconds=session.exchange.exchange_ms() / 1000 - now,
+        task_ages=session.progress.ages(),
         unprotected_now_seconds=0.0 if since is None else desk.monotonic() - since,
-        protection_deadline_seconds=deadline,
-        loop_lag_seconds=loop_lag,
     )
 
 
