@@ -26,6 +26,7 @@ from tradingbot.gateway.errors import (
     UnknownSymbolError,
     classify,
 )
+from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
 from tradingbot.gateway.port import (
     CallCounts,
     CallKind,
@@ -36,7 +37,6 @@ from tradingbot.gateway.port import (
     NewOco,
     NewOrder,
     NewOtoco,
-    NewProtection,
     Stamp,
 )
 from tradingbot.gateway.rate_limits import KEY_PERMISSIONS, WeightBudget, WeightBudgetError, weight_of
@@ -50,7 +50,6 @@ from tradingbot.model import (
     SymbolRules,
     TradeFill,
 )
-from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import Environment
 from tradingbot_api.v1alpha1 import Exchange as ExchangeSettings
 
@@ -312,53 +311,27 @@ class BinanceExchange:
 
     async def test_order(self, order: NewOrder) -> None:
         """POST order/test: nothing is placed, so it is repeated like a read."""
-        await self._signed(EndpointClass.ACCOUNT, "post", "order/test", **_single(order))
+        await self._signed(EndpointClass.ACCOUNT, "post", "order/test", **order_params(order))
 
     # --- orders: sent once, never repeated here ---
 
     async def place_order(self, order: NewOrder, stamp: Stamp, *, urgent: bool = False) -> OrderReport:
         """POST order."""
         kind = EndpointClass.REDUCE if urgent else EndpointClass.ORDER
-        data = await self._send(kind, "post", "order", stamp, newOrderRespType="FULL", **_single(order))
+        data = await self._send(kind, "post", "order", stamp, newOrderRespType="FULL", **order_params(order))
         return _parse(payloads.order, data)
 
     async def place_oco(self, order: NewOco, stamp: Stamp) -> OrderListReport:
         """POST orderList/oco, SELL: the take-profit above, the stop below."""
-        pair = order.pair
         data = await self._send(
-            EndpointClass.REDUCE,
-            "post",
-            "orderList/oco",
-            stamp,
-            symbol=order.symbol,
-            side="SELL",
-            quantity=canonical(pair.quantity),
-            listClientOrderId=order.list_client_id,
-            newOrderRespType="RESULT",
-            **_legs(pair, ""),
+            EndpointClass.REDUCE, "post", "orderList/oco", stamp, newOrderRespType="RESULT", **oco_params(order)
         )
         return _parse(payloads.order_list, data)
 
     async def place_otoco(self, order: NewOtoco, stamp: Stamp) -> OrderListReport:
         """POST orderList/otoco: the working BUY and the pending pair."""
-        entry = order.entry
         data = await self._send(
-            EndpointClass.ORDER,
-            "post",
-            "orderList/otoco",
-            stamp,
-            symbol=entry.symbol,
-            listClientOrderId=order.list_client_id,
-            newOrderRespType="RESULT",
-            workingType=entry.type.value,
-            workingSide=entry.side.value,
-            workingClientOrderId=entry.client_order_id,
-            workingPrice=_optional(entry.price),
-            workingQuantity=canonical(entry.quantity),
-            workingTimeInForce=entry.time_in_force and entry.time_in_force.value,
-            pendingSide="SELL",
-            pendingQuantity=canonical(order.pair.quantity),
-            **_legs(order.pair, "pending"),
+            EndpointClass.ORDER, "post", "orderList/otoco", stamp, newOrderRespType="RESULT", **otoco_params(order)
         )
         return _parse(payloads.order_list, data)
 
@@ -481,45 +454,3 @@ def _parse(parser: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def _reading(urgent: bool) -> EndpointClass:
     return EndpointClass.REDUCE if urgent else EndpointClass.ACCOUNT
-
-
-def _optional(value: Decimal | None) -> str | None:
-    return None if value is None else canonical(value)
-
-
-def _single(order: NewOrder) -> dict[str, Any]:
-    """Parameters of a single order."""
-    return {
-        "symbol": order.symbol,
-        "side": order.side.value,
-        "type": order.type.value,
-        "timeInForce": order.time_in_force and order.time_in_force.value,
-        "quantity": canonical(order.quantity),
-        "price": _optional(order.price),
-        "stopPrice": _optional(order.stop_price),
-        "trailingDelta": order.trailing_delta,
-        "newClientOrderId": order.client_order_id,
-    }
-
-
-def _legs(pair: NewProtection, prefix: str) -> dict[str, Any]:
-    """Parameters of the two legs: `aboveType`... of an OCO, `pendingAboveType`... of an OTOCO."""
-
-    def name(text: str) -> str:
-        return prefix + text if prefix else text[0].lower() + text[1:]
-
-    legs: dict[str, Any] = {
-        name("AboveType"): "LIMIT_MAKER",
-        name("AboveClientOrderId"): pair.take_profit_client_id,
-        name("AbovePrice"): canonical(pair.take_profit_price),
-        name("BelowType"): "STOP_LOSS" if pair.stop_limit_price is None else "STOP_LOSS_LIMIT",
-        name("BelowClientOrderId"): pair.stop_client_id,
-    }
-    if pair.trailing_delta is None:
-        legs[name("BelowStopPrice")] = canonical(pair.stop_price)
-    else:
-        legs[name("BelowTrailingDelta")] = pair.trailing_delta
-    if pair.stop_limit_price is not None:
-        legs[name("BelowPrice")] = canonical(pair.stop_limit_price)
-        legs[name("BelowTimeInForce")] = "GTC"
-    return legs

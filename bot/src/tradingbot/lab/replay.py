@@ -1,0 +1,425 @@
+"""One bot over recorded candles: the engine, the risk manager and the books of the bot, on the paper exchange's core."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from paper_exchange.core.errors import ExchangeError as Refused
+from tradingbot.clocks import from_ms
+from tradingbot.engine.strategies import build_strategy
+from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
+from tradingbot.gateway import filters
+from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
+from tradingbot.lab.candle_exchange import CandleExchange, FillModel
+from tradingbot.lab.recording import Recording
+from tradingbot.model import Candle, OrderType, Side, TimeInForce, TradeFill
+from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
+from tradingbot.orders.protection import held_quantity
+from tradingbot.risk.drawdown import DrawdownTracker
+from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size
+from tradingbot.risk.risk_manager import Refused as RiskRefused
+from tradingbot.risk.volatility import VolatilityTracker
+from tradingbot.session import INTERVAL_MS
+from tradingbot.state.ledger import BookedFill, LedgerState, book, extend
+from tradingbot_api.v1alpha1 import BotSettings
+
+DAY_MS: Final = 86_400_000
+HELD_SECONDS: Final = 3.0
+"""A limit that is passed at the worst price of a candle counts as passed for so long: the worse of what may have been."""
+TOLD_EVERY: Final = 5_000
+LIMIT_SALES: Final = 3
+SALES: Final = 6
+
+
+class Why(StrEnum):
+    """What an order was sent for."""
+
+    ENTRY = "Entry"
+    SIGNAL = "Signal"
+    STOP_LOSS = "StopLoss"
+    TAKE_PROFIT = "TakeProfit"
+    UNPROTECTED = "Unprotected"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayFill:
+    """A fill as the bot's books have it, and why there was one."""
+
+    booked: BookedFill
+    why: Why
+
+    @property
+    def fill(self) -> TradeFill:
+        """The exchange's word."""
+        return self.booked.fill
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one replay; amounts in quote."""
+
+    symbol: str
+    settings: BotSettings
+    model: FillModel
+    first_ms: int
+    end_ms: int
+    candles: int = 0
+    """Those the strategy decided on."""
+    gaps: int = 0
+    """How often candles were missing, and the strategy began anew."""
+    fills: list[ReplayFill] = field(default_factory=list)
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Entries that were signalled and not made, by code."""
+    books: LedgerState | None = None
+    last_price: Decimal = Decimal(0)
+    equity: Decimal = Decimal(0)
+    """At the end, as a bot tells it: less the fee of selling what is held."""
+    max_drawdown: Decimal = Decimal(0)
+    stopped: str = ""
+    """Why no entry was made any more at the end: a limit that only a human clears, or a strategy that failed."""
+    stopped_ms: int = 0
+
+
+def replay(
+    recording: Recording,
+    settings: BotSettings,
+    model: FillModel,
+    *,
+    first: int = 0,
+    end: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    decided: Callable[[Candle, Decision], None] | None = None,
+) -> Outcome:
+    """Trade the candles from index `first` to before `end`; those before `first` only fill the strategy.
+
+    `progress` is told how many candles are done now and then, `decided` of each decision. ValueError where the
+    recording's candles do not add up to the strategy's interval; errors of build_strategy.
+    """
+    end = len(recording) if end is None else end
+    return _Replay(recording, settings, model, first, end, decided).run(progress or (lambda _: None))
+
+
+class _Replay:
+    def __init__(
+        self,
+        recording: Recording,
+        settings: BotSettings,
+        model: FillModel,
+        first: int,
+        end: int,
+        decided: Callable[[Candle, Decision], None] | None,
+    ) -> None:
+        self._recording, self._settings, self._first, self._end = recording, settings, first, end
+        self._decided = decided
+        width = INTERVAL_MS[settings.strategy.interval]
+        if width != recording.width:
+            raise ValueError(
+                f"spec.strategy.interval: expected that of the recording, {recording.interval.value}, "
+                f"got {settings.strategy.interval.value}"
+            )
+        self._exchange = CandleExchange(recording, model, settings.capital, settings.risk.max_position_value)
+        self._rules = self._exchange.rules
+        self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker())
+        self._loop = TradingLoop(build_strategy(settings.strategy.name, settings.strategy.parameters))
+        self._max_age_ms = settings.entry.max_data_age_seconds * 1000
+        self._books = LedgerState(self._rules.base_asset, self._rules.quote_asset, filters.dust_limit(self._rules))
+        self._held = Decimal(0)
+        self._working = False
+        """Orders of ours are open, or a position is held."""
+        self._sequence = 0
+        self._day_end = 0
+        self._low_mark, self._high_mark = 0, 0
+        """Between these prices neither peak nor deepest fall nor a limit changes; in units."""
+        self._selling_for = Why.SIGNAL
+        self.outcome = Outcome(recording.symbol, settings, model, recording.open_ms[first], 0)
+
+    def run(self, progress: Callable[[int], None]) -> Outcome:
+        self._fill_strategy(self._first)
+        recording, exchange, loop = self._recording, self._exchange, self._loop
+        volatility, max_age_ms = self._risk.volatility, self._max_age_ms
+        told, last = self._first + TOLD_EVERY, self._end - 1
+        decided = self._decided
+        for index, candle in enumerate(recording.candles(self._first, self._end), self._first):
+            if candle.open_ms >= self._day_end:
+                self._new_day(candle)
+            if exchange.touches(index):
+                self._play(index)
+            if self._working:
+                self._mark(index)
+            decision = loop.on_candle(
+                candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0
+            )
+            if isinstance(decision, Gap):
+                self.outcome.gaps += 1
+                self._begin_anew(index)
+                loop = self._loop
+            else:
+                volatility.update_prices((float(candle.close),))
+            if decided is not None:
+                decided(candle, decision)
+            if isinstance(decision, Enter | Exit) and index < last:
+                self._act(decision, index)
+            if index == told:
+                progress(index - self._first)
+                told += TOLD_EVERY
+        return self._ended(progress)
+
+    # --- the strategy ---
+
+    def _fill_strategy(self, index: int) -> None:
+        """As a bot that starts: with as many candles as the strategy needs, and one more."""
+        before = self._recording.candles(max(0, index - self._loop.strategy.warmup - 1), index)
+        width = self._recording.width
+        since = self._recording.open_ms[index] - (self._loop.strategy.warmup + 1) * width
+        candles = [candle for candle in before if candle.open_ms >= since]
+        self._loop.backfill(candles)
+        self._risk.volatility.update_prices(float(candle.close) for candle in candles)
+
+    def _begin_anew(self, index: int) -> None:
+        """The exchange has no such candles either: a bot makes its strategy anew from what there is."""
+        strategy = self._settings.strategy
+        self._loop = TradingLoop(build_strategy(strategy.name, strategy.parameters))
+        self._fill_strategy(index + 1) if index + 1 < len(self._recording) else None
+
+    # --- decisions ---
+
+    def _act(self, decision: Enter | Exit, index: int) -> None:
+        recording = self._recording
+        closed_ms = recording.open_ms[index] + recording.width
+        if recording.open_ms[index + 1] == closed_ms:
+            self._exchange.begin(index + 1)
+            self._take_fills()
+        else:
+            self._exchange.finish(index)
+        self._exchange.go_to(closed_ms + self.outcome.model.latency_ms)
+        if isinstance(decision, Exit):
+            self._sell(Why.SIGNAL)
+        else:
+            self._enter()
+        self._settle()
+
+    def _enter(self) -> None:
+        exchange, risk, settings = self._exchange, self._risk, self._settings
+        if self.outcome.stopped:
+            self.outcome.refusals[self.outcome.stopped] += 1
+            return
+        now, monotonic = from_ms(exchange.now_ms), exchange.now_ms / 1000
+        for pause in risk.should_pause_trading(now, monotonic):
+            self.outcome.refusals[pause.code.value] += 1
+            return
+        ticker = exchange.book()
+        refused = risk.check_market_conditions(ticker, monotonic)
+        if refused is not None:
+            self.outcome.refusals[refused.code.value] += 1
+            return
+        risk.adjust_risk_parameters()
+        funds = Funds(exchange.free(self._rules.quote_asset), self._books.cost)
+        size = risk.calculate_position_size(self._rules, ticker.ask, funds)
+        if isinstance(size, RiskRefused):
+            self.outcome.refusals[size.code.value] += 1
+            return
+        self._buy(size, ticker.ask)
+
+    def _buy(self, size: Size, ask: Decimal) -> None:
+        plan = plan_entry(
+            self._rules,
+            self._settings,
+            quantity=size.quantity,
+            ask=ask,
+            taker_rate=self._exchange.taker_rate,
+            held=self._books.quantity,
+        )
+        if not isinstance(plan, EntryPlan):
+            self.outcome.refusals[plan.code.value] += 1
+            return
+        self._risk.record_entry(self._exchange.now_ms / 1000)
+        name = self._name()
+        entry = NewOrder(
+            self._rules.symbol,
+            name,
+            Side.BUY,
+            OrderType.LIMIT,
+            plan.quantity,
+            price=plan.limit_price,
+            time_in_force=TimeInForce.FOK,
+        )
+        try:
+            self._exchange.enter(NewOtoco(self._rules.symbol, f"{name}-l", entry, _pair(name, plan.protection)))
+            self._take_fills()
+            if self._held == 0:  # the book is too thin inside the collar: what there is, protected right after
+                self._exchange.place(
+                    NewOrder(
+                        self._rules.symbol,
+                        self._name(),
+                        Side.BUY,
+                        OrderType.LIMIT,
+                        plan.quantity,
+                        price=plan.limit_price,
+                        time_in_force=TimeInForce.IOC,
+                    )
+                )
+        except Refused as error:
+            self.outcome.refusals[f"Exchange {error.code}"] += 1
+
+    def _sell(self, why: Why) -> None:
+        """Take the protection off and sell, inside the slippage collar first, then at the market."""
+        exchange, rules = self._exchange, self._rules
+        self._selling_for = why
+        exchange.cancel_all()
+        for attempt in range(SALES):
+            quantity = filters.floor_quantity(rules, min(self._held, exchange.free(rules.base_asset)))
+            if quantity <= 0:
+                return
+            at_market = why is Why.UNPROTECTED or attempt >= LIMIT_SALES
+            price = exchange.book().bid * (1 - self._settings.entry.max_slippage_ratio)
+            order = NewOrder(
+                rules.symbol,
+                self._name(),
+                Side.SELL,
+                OrderType.MARKET if at_market else OrderType.LIMIT,
+                filters.floor_market_quantity(rules, quantity) if at_market else quantity,
+                price=None if at_market else filters.floor_price(rules, price),
+                time_in_force=None if at_market else TimeInForce.IOC,
+            )
+            try:
+                exchange.place(order)
+            except Refused as error:
+                self.outcome.refusals[f"Exchange {error.code}"] += 1
+                return
+            self._take_fills()
+
+    # --- what the market does to our orders ---
+
+    def _play(self, index: int) -> None:
+        for _ in self._exchange.rest(index):
+            self._take_fills()
+            self._settle()
+
+    def _settle(self) -> None:
+        """Protect again what lost its protection, or sell it where the price has passed the stop."""
+        self._take_fills()
+        if self._held > 0 and not self._exchange.open_orders:
+            bid = self._exchange.book().bid
+            plan = plan_protection(self._rules, self._settings, self._held, self._books.average_price)
+            if bid <= plan.stop_price:
+                self._sell(Why.UNPROTECTED)
+            elif bid >= plan.take_profit_price:
+                self._sell(Why.TAKE_PROFIT)
+            else:
+                name = self._name()
+                try:
+                    self._exchange.protect(NewOco(self._rules.symbol, f"{name}-l", _pair(name, plan)))
+                except Refused as error:
+                    self.outcome.refusals[f"Exchange {error.code}"] += 1
+                    self._sell(Why.UNPROTECTED)
+            self._take_fills()
+        self._working = self._held > 0 or bool(self._exchange.open_orders)
+
+    def _take_fills(self) -> None:
+        for fill, kind in self._exchange.take_fills():
+            booked = book(fill, self._rules.base_asset, self._rules.quote_asset)
+            why = self._why(fill, kind)
+            if why is Why.STOP_LOSS:
+                self._risk.record_stop_out(from_ms(fill.time_ms))
+            self._books = extend(self._books, [booked])
+            self._held = held_quantity(self._rules, self._books)
+            self.outcome.fills.append(ReplayFill(booked, why))
+            self._take_equity(fill.price, fill.time_ms)
+
+    def _why(self, fill: TradeFill, kind: OrderType) -> Why:
+        if fill.side is Side.BUY:
+            return Why.ENTRY
+        if kind.is_stop:
+            return Why.STOP_LOSS
+        return Why.TAKE_PROFIT if kind is OrderType.LIMIT_MAKER else self._selling_for
+
+    # --- equity and limits ---
+
+    def _equity_at(self, price: Decimal) -> Decimal:
+        """As a bot values itself: what is held at the best bid, less the fee of selling it."""
+        books = self._books
+        equity: Decimal = self._settings.capital + books.realized
+        if books.quantity:
+            equity += books.unrealized(price) - books.quantity * price * self._exchange.taker_rate
+        return equity
+
+    def _take_equity(self, price: Decimal, time_ms: int) -> None:
+        risk, now = self._risk, from_ms(time_ms)
+        equity = self._equity_at(price)
+        risk.update_equity(equity, now)
+        limits = self._settings.risk
+        if (
+            risk.drawdown.daily_loss >= limits.max_daily_loss
+            or risk.drawdown.drawdown >= limits.max_drawdown_ratio
+        ):
+            for seconds in (0.0, HELD_SECONDS):
+                pauses = risk.should_pause_trading(now, time_ms / 1000 + seconds)
+            if not self.outcome.stopped and any(pause.code is Refusal.DRAWDOWN for pause in pauses):
+                self.outcome.stopped, self.outcome.stopped_ms = Refusal.DRAWDOWN.value, time_ms
+        self._set_marks(equity, price)
+
+    def _set_marks(self, equity: Decimal, price: Decimal) -> None:
+        """The prices at which the next equity would change a mark or pass a limit; they err to the side of looking."""
+        marks, quantity = self._risk.drawdown.marks, self._books.quantity
+        if marks is None or quantity <= 0:
+            self._low_mark, self._high_mark = 0, 2**63
+            return
+        limits = self._settings.risk
+        lowest = max(
+            marks.peak * (1 - max(marks.max_drawdown, Decimal(0))),
+            marks.peak * (1 - limits.max_drawdown_ratio),
+            marks.day_start - limits.max_daily_loss,
+        )
+        each = quantity * (1 - self._exchange.taker_rate) / 10**8
+        at = int(price * 10**8)
+        self._low_mark = at + int((lowest - equity) / each) + 1
+        self._high_mark = at + int((marks.peak - equity) / each) - 1
+
+    def _mark(self, index: int) -> None:
+        """Follow the equity over a candle with a position: the low before the high."""
+        low, high = self._recording.low[index], self._recording.high[index]
+        if low <= self._low_mark:
+            self._take_equity(Decimal(low).scaleb(-8), self._recording.open_ms[index] + self._recording.width - 1)
+        if high >= self._high_mark:
+            self._take_equity(Decimal(high).scaleb(-8), self._recording.open_ms[index] + self._recording.width - 1)
+
+    def _new_day(self, candle: Candle) -> None:
+        self._day_end = candle.open_ms // DAY_MS * DAY_MS + DAY_MS
+        self._take_equity(candle.open, candle.open_ms)
+
+    # --- the end ---
+
+    def _name(self) -> str:
+        self._sequence += 1
+        return f"replay-{self._sequence}"
+
+    def _ended(self, progress: Callable[[int], None]) -> Outcome:
+        outcome, recording, marks = self.outcome, self._recording, self._risk.drawdown.marks
+        outcome.candles = self._end - self._first
+        outcome.end_ms = recording.open_ms[self._end - 1] + recording.width
+        outcome.books = self._books
+        outcome.last_price = recording.candle(self._end - 1).close
+        self._take_equity(outcome.last_price, outcome.end_ms - 1)
+        outcome.equity = self._equity_at(outcome.last_price)
+        outcome.max_drawdown = marks.max_drawdown if marks is not None else Decimal(0)
+        if self._loop.failure is not None:
+            outcome.stopped, outcome.stopped_ms = self._loop.failure, self._loop.last_open_ms or 0
+        progress(outcome.candles)
+        return outcome
+
+
+def _pair(name: str, plan: ProtectionPlan) -> NewProtection:
+    return NewProtection(
+        quantity=plan.quantity,
+        take_profit_client_id=f"{name}-t",
+        take_profit_price=plan.take_profit_price,
+        stop_client_id=f"{name}-s",
+        stop_price=plan.stop_price,
+        stop_limit_price=plan.stop_limit_price,
+        trailing_delta=plan.trailing_delta,
+    )
