@@ -48,10 +48,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFill:
-    """A fill as the bot's books have it, and why there was one."""
+    """A fill, why there was one, and the books after it."""
 
     booked: BookedFill
     why: Why
+    books: LedgerState
 
     @property
     def fill(self) -> TradeFill:
@@ -66,23 +67,33 @@ class Outcome:
     symbol: str
     settings: BotSettings
     model: FillModel
-    first_ms: int
-    end_ms: int
-    candles: int = 0
-    """Those the strategy decided on."""
+    no_books: LedgerState
+    """Before the first fill."""
+    first: int
+    end: int
+    """The candles that were traded: from index `first` to before `end`."""
     gaps: int = 0
     """How often candles were missing, and the strategy began anew."""
     fills: list[ReplayFill] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     """Entries that were signalled and not made, by code."""
-    books: LedgerState | None = None
-    last_price: Decimal = Decimal(0)
-    equity: Decimal = Decimal(0)
-    """At the end, as a bot tells it: less the fee of selling what is held."""
     max_drawdown: Decimal = Decimal(0)
+    """The largest fall from the highest equity, at the lows and highs of candles; a ratio."""
     stopped: str = ""
     """Why no entry was made any more at the end: a limit that only a human clears, or a strategy that failed."""
     stopped_ms: int = 0
+
+    @property
+    def books(self) -> LedgerState:
+        """At the end."""
+        return self.fills[-1].books if self.fills else self.no_books
+
+
+def equity_of(books: LedgerState, capital: Decimal, price: Decimal, taker_rate: Decimal) -> Decimal:
+    """As a bot values itself: what is held at the best bid, less the fee of selling it."""
+    if books.quantity == 0:
+        return capital + books.realized
+    return capital + books.realized + books.unrealized(price) - books.quantity * price * taker_rate
 
 
 def replay(
@@ -136,7 +147,7 @@ class _Replay:
         self._low_mark, self._high_mark = 0, 0
         """Between these prices neither peak nor deepest fall nor a limit changes; in units."""
         self._selling_for = Why.SIGNAL
-        self.outcome = Outcome(recording.symbol, settings, model, recording.open_ms[first], 0)
+        self.outcome = Outcome(recording.symbol, settings, model, self._books, first, end)
 
     def run(self, progress: Callable[[int], None]) -> Outcome:
         self._fill_strategy(self._first)
@@ -328,7 +339,7 @@ class _Replay:
                 self._risk.record_stop_out(from_ms(fill.time_ms))
             self._books = extend(self._books, [booked])
             self._held = held_quantity(self._rules, self._books)
-            self.outcome.fills.append(ReplayFill(booked, why))
+            self.outcome.fills.append(ReplayFill(booked, why, self._books))
             self._take_equity(fill.price, fill.time_ms)
 
     def _why(self, fill: TradeFill, kind: OrderType) -> Why:
@@ -340,17 +351,9 @@ class _Replay:
 
     # --- equity and limits ---
 
-    def _equity_at(self, price: Decimal) -> Decimal:
-        """As a bot values itself: what is held at the best bid, less the fee of selling it."""
-        books = self._books
-        equity: Decimal = self._settings.capital + books.realized
-        if books.quantity:
-            equity += books.unrealized(price) - books.quantity * price * self._exchange.taker_rate
-        return equity
-
     def _take_equity(self, price: Decimal, time_ms: int) -> None:
         risk, now = self._risk, from_ms(time_ms)
-        equity = self._equity_at(price)
+        equity = equity_of(self._books, self._settings.capital, price, self._exchange.taker_rate)
         risk.update_equity(equity, now)
         limits = self._settings.risk
         if (
@@ -399,17 +402,14 @@ class _Replay:
         return f"replay-{self._sequence}"
 
     def _ended(self, progress: Callable[[int], None]) -> Outcome:
-        outcome, recording, marks = self.outcome, self._recording, self._risk.drawdown.marks
-        outcome.candles = self._end - self._first
-        outcome.end_ms = recording.open_ms[self._end - 1] + recording.width
-        outcome.books = self._books
-        outcome.last_price = recording.candle(self._end - 1).close
-        self._take_equity(outcome.last_price, outcome.end_ms - 1)
-        outcome.equity = self._equity_at(outcome.last_price)
+        outcome, recording = self.outcome, self._recording
+        last = self._end - 1
+        self._take_equity(recording.candle(last).close, recording.open_ms[last] + recording.width - 1)
+        marks = self._risk.drawdown.marks
         outcome.max_drawdown = marks.max_drawdown if marks is not None else Decimal(0)
         if self._loop.failure is not None:
             outcome.stopped, outcome.stopped_ms = self._loop.failure, self._loop.last_open_ms or 0
-        progress(outcome.candles)
+        progress(self._end - self._first)
         return outcome
 
 
