@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tradingbot.app import StartError
 from tradingbot.applied import ConfigRefusedError
-from tradingbot.commands import check, run, sim
+from tradingbot.commands import check, replay, run, sim
 from tradingbot.commands.shared import UsageError
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import CATALOGUE
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   tradingbot run --paper --symbol BTCUSDT        trade on an embedded paper exchange, nothing else needed
   tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
   tradingbot sim --symbol BTCUSDT --hours 24     the same in minutes, on virtual time
+  tradingbot replay bot.yaml --candles klines/    trade recorded candles, with several parameters at once
   tradingbot check bot.yaml                      say whether a manifest can be used
   tradingbot strategies                          list the strategies and their parameters
 
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, sim, check):
+    for module in (run, sim, replay, check):
         module.add(commands)
     return parser
 

@@ -7,6 +7,7 @@ a book of equal levels. What cannot fill an order of ours is not played: it chan
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,7 +30,7 @@ from tradingbot.gateway import payloads
 from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco
 from tradingbot.lab.recording import Recording
-from tradingbot.model import BookTicker, OrderType, SymbolRules, TradeFill
+from tradingbot.model import BookTicker, OrderType, OrderUpdate, SymbolRules, TradeFill
 
 UID: Final = 1
 AVERAGE_MS: Final = 300_000
@@ -216,9 +217,7 @@ class CandleExchange:
         recording = self._recording
         while index > 0 and not recording.volume[index]:
             index -= 1
-        last = None
-        for last in self._trades(index):
-            pass
+        last = next(iter(deque(self._trades(index), maxlen=1)), None)
         price = to_units(last.price) if last else recording.close[index]
         self._move(self._bid_of(last) if last else max(1, price // self._tick))
 
@@ -268,7 +267,7 @@ class CandleExchange:
         for output in self.core.take_outputs():
             if isinstance(output, UserEvent) and output.payload.get("x") == "TRADE":
                 event = payloads.user_event(output.payload)
-                if event is not None and isinstance(event, payloads.OrderUpdate) and event.fill is not None:
+                if event is not None and isinstance(event, OrderUpdate) and event.fill is not None:
                     fills.append((event.fill, event.report.type))
         changes = self.core.take_changes()
         for group in changes.lists.values():

@@ -10,11 +10,12 @@ import zipfile
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -84,7 +85,7 @@ class Recording:
         return next(self.candles(index, index + 1))
 
     def candles(self, first: int, end: int) -> Iterator[Candle]:
-        """Those from index `first` to before `end`, made as they are asked for: a column takes a tenth of the memory."""
+        """Those from index `first` to before `end`, made as they are asked for: columns take a tenth of the memory."""
         symbol, interval, last_ms = self.symbol, self.interval.value, self.width - 1
         for at in range(first, end):
             opened = self.open_ms[at]
@@ -112,11 +113,13 @@ class Recording:
         return (self.open_ms[-1] - self.open_ms[0]) // self.width + 1 - len(self) if len(self) else 0
 
 
-def read_recordings(paths: Iterable[Path], symbol: str | None = None) -> dict[str, Recording]:
+def read_recordings(
+    paths: Iterable[Path], symbol: str | None = None, wanted: Container[str] | None = None
+) -> dict[str, Recording]:
     """The recordings of files and folders, by symbol; RecordingError.
 
-    Symbol and interval come from a file's name, such as BTCUSDT-1m-2024-08-08.zip; `symbol` is that of files whose
-    name does not tell. Files of one symbol are joined in the order of their time.
+    The symbol comes from a file's name, such as BTCUSDT-1m-2024-08-08.zip; `symbol` is that of files whose name does
+    not tell. Files of one symbol are joined in the order of their time; of others than the `wanted` none is read.
     """
     by_symbol: dict[str, list[Recording]] = {}
     names: dict[int, Path] = {}
@@ -128,10 +131,16 @@ def read_recordings(paths: Iterable[Path], symbol: str | None = None) -> dict[st
                 f"{path}: expected a name that begins with symbol and interval, such as BTCUSDT-1m-2024-08-08.zip; "
                 "rename the file, or name one --symbol"
             )
+        if wanted is not None and named not in wanted:
+            by_symbol.setdefault(named, [])
+            continue
         recording = read_recording(path, named)
         names[id(recording)] = path
         by_symbol.setdefault(named, []).append(recording)
-    return {name: _joined(sorted(parts, key=lambda one: one.open_ms[0]), names) for name, parts in by_symbol.items()}
+    return {
+        name: _joined(sorted(parts, key=lambda one: one.open_ms[0]), names) if parts else Recording(name, 0)
+        for name, parts in by_symbol.items()
+    }
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -147,16 +156,17 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _joined(parts: list[Recording], names: dict[int, Path]) -> Recording:
     first = parts[0]
-    for before, part in zip(parts, parts[1:], strict=False):
+    for before, part in pairwise(parts):
         path = names[id(part)]
         if part.width != first.width:
             raise RecordingError(
-                f"{path}: expected candles of {first.interval.value} as in {names[id(first)]}, got {part.interval.value}"
+                f"{path}: expected candles of {first.interval.value}, as in {names[id(first)]}, "
+                f"got {part.interval.value}"
             )
         if part.open_ms[0] <= before.open_ms[-1]:
             raise RecordingError(
-                f"{path}: open_time: begins at {from_ms(part.open_ms[0]).isoformat()}, before {names[id(before)]} ends; "
-                "name each day once"
+                f"{path}: open_time: begins at {from_ms(part.open_ms[0]).isoformat()}, before "
+                f"{names[id(before)]} ends; name each day once"
             )
     for part in parts[1:]:
         for name in ("open_ms", "open", "high", "low", "close", "volume", "trades", "taker_base"):
@@ -197,7 +207,7 @@ def read_recording(path: Path, symbol: str) -> Recording:
 
 
 def _width(path: Path, rows: list[list[int]], header: int) -> int:
-    width = min(after[0] - before[0] for before, after in zip(rows, rows[1:], strict=False))
+    width = min(after[0] - before[0] for before, after in pairwise(rows))
     if width not in _INTERVALS:
         raise RecordingError(
             f"{path}:{header + 2}: open_time: expected candles of {', '.join(one.value for one in Interval)}, "
@@ -219,7 +229,7 @@ def _row(path: Path, number: int, row: list[str], columns: dict[str, int]) -> li
     try:
         values = [_time(row[columns[name]])]
         for name in ("open", "high", "low", "close", "volume"):
-            values.append(_units(row[columns[name]]))
+            values.append(_units(row[columns[name]]))  # noqa: PERF401, an error names the field
         name = "trades"
         values.append(int(row[columns[name]]) if name in columns else -1)
         name = "taker_base"

@@ -1,4 +1,4 @@
-"""One bot over recorded candles: the engine, the risk manager and the books of the bot, on the paper exchange's core."""
+"""One bot over recorded candles: the bot's engine, risk manager and books, on the paper exchange's core."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tradingbot_api.v1alpha1 import BotSettings
 
 DAY_MS: Final = 86_400_000
 HELD_SECONDS: Final = 3.0
-"""A limit that is passed at the worst price of a candle counts as passed for so long: the worse of what may have been."""
+"""A limit that is passed at the worst price of a candle counts as passed for so long: the worse of what may be."""
 TOLD_EVERY: Final = 5_000
 LIMIT_SALES: Final = 3
 SALES: Final = 6
@@ -112,7 +112,7 @@ def replay(
     recording's candles do not add up to the strategy's interval; errors of build_strategy.
     """
     end = len(recording) if end is None else end
-    return _Replay(recording, settings, model, first, end, decided).run(progress or (lambda _: None))
+    return _Replay(recording, settings, model, (first, end), decided=decided).run(progress or (lambda _: None))
 
 
 class _Replay:
@@ -121,11 +121,12 @@ class _Replay:
         recording: Recording,
         settings: BotSettings,
         model: FillModel,
-        first: int,
-        end: int,
+        span: tuple[int, int],
+        *,
         decided: Callable[[Candle, Decision], None] | None,
     ) -> None:
-        self._recording, self._settings, self._first, self._end = recording, settings, first, end
+        self._recording, self._settings = recording, settings
+        self._first, self._end = first, end = span
         self._decided = decided
         width = INTERVAL_MS[settings.strategy.interval]
         if width != recording.width:
@@ -162,9 +163,7 @@ class _Replay:
                 self._play(index)
             if self._working:
                 self._mark(index)
-            decision = loop.on_candle(
-                candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0
-            )
+            decision = loop.on_candle(candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0)
             if isinstance(decision, Gap):
                 self.outcome.gaps += 1
                 self._begin_anew(index)
@@ -215,7 +214,7 @@ class _Replay:
         self._settle()
 
     def _enter(self) -> None:
-        exchange, risk, settings = self._exchange, self._risk, self._settings
+        exchange, risk = self._exchange, self._risk
         if self.outcome.stopped:
             self.outcome.refusals[self.outcome.stopped] += 1
             return
@@ -356,10 +355,7 @@ class _Replay:
         equity = equity_of(self._books, self._settings.capital, price, self._exchange.taker_rate)
         risk.update_equity(equity, now)
         limits = self._settings.risk
-        if (
-            risk.drawdown.daily_loss >= limits.max_daily_loss
-            or risk.drawdown.drawdown >= limits.max_drawdown_ratio
-        ):
+        if risk.drawdown.daily_loss >= limits.max_daily_loss or risk.drawdown.drawdown >= limits.max_drawdown_ratio:
             for seconds in (0.0, HELD_SECONDS):
                 pauses = risk.should_pause_trading(now, time_ms / 1000 + seconds)
             if not self.outcome.stopped and any(pause.code is Refusal.DRAWDOWN for pause in pauses):
