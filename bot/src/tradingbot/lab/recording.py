@@ -207,7 +207,8 @@ def read_recording(path: Path, symbol: str) -> Recording:
 
 
 def _width(path: Path, rows: list[list[int]], header: int) -> int:
-    width = min(after[0] - before[0] for before, after in pairwise(rows))
+    # Times that do not rise are told apart, by their line.
+    width = min((after[0] - before[0] for before, after in pairwise(rows) if after[0] > before[0]), default=0)
     if width not in _INTERVALS:
         raise RecordingError(
             f"{path}:{header + 2}: open_time: expected candles of {', '.join(one.value for one in Interval)}, "

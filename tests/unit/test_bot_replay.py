@@ -1,0 +1,229 @@
+"""Promises of replay: the fills are the exchange's whether or not it skips, nobody sees the future, books balance."""
+
+from __future__ import annotations
+
+from array import array
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from paper_exchange.core.units import to_units
+from support.recordings import MINUTE_MS, START_MS, random_recording, replay_settings
+from tradingbot.engine.trading_loop import Decision, Enter, Exit, Stay
+from tradingbot.lab.candle_exchange import FillModel
+from tradingbot.lab.recording import Recording
+from tradingbot.lab.replay import Outcome, Why, replay
+from tradingbot.lab.replay_figures import summarise
+from tradingbot.model import Candle, Side
+
+EVERYTHING = FillModel(skip=False)
+STRATEGIES = ["donchian-breakout", "ema-cross", "rsi-reversion", "bollinger-reversion"]
+
+
+def fills(outcome: Outcome) -> list[tuple[Any, ...]]:
+    return [
+        (one.fill.time_ms, one.fill.side, one.fill.price, one.fill.quantity, one.fill.commission, one.why)
+        for one in outcome.fills
+    ]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("empty", [0.0, 0.3])
+def test_what_is_left_out_changes_no_fill(strategy: str, empty: float) -> None:
+    reasons: set[Why] = set()
+    for seed in range(2):
+        recording = random_recording(seed, 200, trades=4, empty=empty)
+        settings = replay_settings(strategy, protection={"stopLossRatio": "0.004", "takeProfitRatio": "0.006"})
+        skipped, played = (replay(recording, settings, model) for model in (FillModel(), EVERYTHING))
+        assert fills(skipped) == fills(played)
+        assert skipped.refusals == played.refusals
+        assert skipped.max_drawdown == played.max_drawdown
+        reasons |= {one.why for one in skipped.fills}
+    assert len(reasons) > 2
+
+
+def test_a_stop_that_follows_the_price_fills_as_it_does_where_everything_is_played() -> None:
+    settings = replay_settings(
+        protection={"stopLossRatio": "0.01", "takeProfitRatio": "0.05", "trailingRatio": "0.004"}
+    )
+    recording = random_recording(3, 200, trades=4)
+    skipped, played = (replay(recording, settings, model) for model in (FillModel(), EVERYTHING))
+    assert fills(skipped) == fills(played)
+    assert Why.STOP_LOSS in {one.why for one in skipped.fills}
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "confirmed-signal"])
+def test_no_decision_changes_with_what_comes_later(strategy: str) -> None:
+    recording, cut = random_recording(11, 300), 200
+
+    def decisions(market: Recording) -> list[tuple[int, Decision]]:
+        made: list[tuple[int, Decision]] = []
+
+        def decided(candle: Candle, decision: Decision) -> None:
+            made.append((candle.open_ms, decision))
+
+        replay(market, replay_settings(strategy), FillModel(), decided=decided)
+        return made
+
+    true = decisions(recording)
+    for factor in (0.5, 1.1):
+        changed = random_recording(11, 300)
+        for column in (changed.open, changed.high, changed.low, changed.close):
+            column[cut:] = array("q", (int(price * factor) // 10**6 * 10**6 for price in column[cut:]))
+        found = decisions(changed)
+        assert found[:cut] == true[:cut]
+        assert found[cut:] != true[cut:]
+    shifted = random_recording(11, 300)
+    for column in (shifted.open, shifted.high, shifted.low, shifted.close, shifted.volume):
+        column[cut:] = column[cut + 1 :] + column[cut : cut + 1]
+    assert decisions(shifted)[:cut] == true[:cut]
+
+
+def test_an_order_fills_at_the_next_open_and_never_at_the_close_that_decided_it() -> None:
+    recording = random_recording(5, 300)
+    tick = Decimal("0.01")
+    made: dict[int, Decision] = {}
+    outcome = replay(
+        recording,
+        replay_settings(),
+        FillModel(),
+        decided=lambda candle, decision: made.update({candle.close_ms: decision}),
+    )
+    for one in outcome.fills:
+        if one.why not in (Why.ENTRY, Why.SIGNAL):
+            continue
+        opened = one.fill.time_ms // MINUTE_MS * MINUTE_MS
+        assert one.fill.time_ms - opened == outcome.model.latency_ms
+        assert isinstance(made[opened - 1], Enter if one.fill.side is Side.BUY else Exit)
+        at = Decimal(recording.open[recording.index_at(opened)]).scaleb(-8)
+        # The trade at the open is the best bid, or the best ask where it was bought: our fill is a tick off at most.
+        assert abs(one.fill.price - at) <= tick
+
+
+def by_hand(rows: list[tuple[float, float, float, float]]) -> Recording:
+    recording = Recording("BTCUSDT", MINUTE_MS)
+    for number, prices in enumerate(rows):
+        units = [to_units(Decimal(str(price))) for price in prices]
+        recording.add([START_MS + number * MINUTE_MS, *units, 10**9, 60, 0])
+    return recording
+
+
+RISING = [(100.0, 101.0, 99.0, 100.0)] * 6 + [(100.0, 103.0, 100.0, 103.0)]
+
+
+def test_where_stop_and_take_profit_are_in_one_candle_the_stop_comes_first() -> None:
+    outcome = replay(
+        by_hand([*RISING, (103.0, 110.0, 95.0, 108.0), (108.0, 108.0, 108.0, 108.0)]), replay_settings(), FillModel()
+    )
+    assert [one.why for one in outcome.fills[:2]] == [Why.ENTRY, Why.STOP_LOSS]
+    entry, stop = (one.fill.price for one in outcome.fills[:2])
+    assert entry == Decimal("103.01")
+    # It triggers at the first trade at or below it on the way down, and sells to the best bid there.
+    assert Decimal(95) < stop <= entry * Decimal("0.995")
+
+
+def test_a_gap_through_the_stop_sells_at_the_price_after_the_gap() -> None:
+    outcome = replay(
+        by_hand([*RISING, (103.0, 103.0, 103.0, 103.0), (90.0, 92.0, 88.0, 91.0)]), replay_settings(), FillModel()
+    )
+    assert [(one.why, one.fill.price) for one in outcome.fills][1] == (Why.STOP_LOSS, Decimal("90"))
+
+
+def test_a_take_profit_fills_at_its_own_price_as_a_maker() -> None:
+    outcome = replay(
+        by_hand([*RISING, (103.0, 106.0, 103.0, 106.0), (106.0, 106.0, 106.0, 106.0)]), replay_settings(), FillModel()
+    )
+    profit = outcome.fills[1]
+    assert (profit.why, profit.fill.is_maker) == (Why.TAKE_PROFIT, True)
+    assert profit.fill.price == Decimal("104.05")  # 103.01 x 1.01, rounded up to the tick
+
+
+def test_the_books_are_the_account_to_the_last_decimal() -> None:
+    for seed in range(2):
+        outcome = replay(random_recording(seed, 200), replay_settings(), FillModel())
+        bought = sum((one.fill.quantity for one in outcome.fills if one.fill.side is Side.BUY), Decimal(0))
+        sold = sum((one.fill.quantity for one in outcome.fills if one.fill.side is Side.SELL), Decimal(0))
+        fees = sum((one.fill.commission for one in outcome.fills if one.fill.commission_asset == "BTC"), Decimal(0))
+        assert outcome.books.quantity == bought - sold - fees
+        assert outcome.books.oversold == 0
+        assert outcome.books.fills == len(outcome.fills) > 10
+
+
+def test_after_the_largest_fall_no_position_is_opened() -> None:
+    outcome = replay(random_recording(1, 600), replay_settings(risk={"maxDrawdownRatio": "0.01"}), FillModel())
+    assert outcome.stopped == "Drawdown"
+    assert outcome.stopped_ms > 0
+    assert outcome.refusals["Drawdown"] > 0
+    last_entry = max(one.fill.time_ms for one in outcome.fills if one.why is Why.ENTRY)
+    assert last_entry <= outcome.stopped_ms
+    assert outcome.max_drawdown >= Decimal("0.01")
+
+
+def test_a_daily_loss_pauses_entries_until_the_next_day() -> None:
+    recording = random_recording(2, 2_000)
+    settings = replay_settings(risk={"maxDailyLoss": "30"})
+    entries = [one.fill.time_ms for one in replay(recording, settings, FillModel()).fills if one.why is Why.ENTRY]
+    midnight = START_MS + 1440 * MINUTE_MS
+    everything = replay(recording, replay_settings(), FillModel())
+    assert max(one for one in entries if one < midnight) < midnight - 300 * MINUTE_MS
+    assert min(one for one in entries if one >= midnight) < midnight + 60 * MINUTE_MS
+    assert len(entries) < sum(one.why is Why.ENTRY for one in everything.fills)
+
+
+def test_a_gap_in_the_candles_begins_the_strategy_anew_and_trades_nothing_across_it() -> None:
+    whole = random_recording(4, 400)
+    holed = Recording(whole.symbol, whole.width)
+    for at in range(len(whole)):
+        if not 200 <= at < 230:
+            columns = (whole.open_ms, whole.open, whole.high, whole.low, whole.close, whole.volume, whole.trades)
+            holed.add([*(column[at] for column in columns), whole.taker_base[at]])
+    outcome = replay(holed, replay_settings(), FillModel())
+    assert outcome.gaps == 1
+    assert holed.missing == 30
+    assert any(one.fill.time_ms > whole.open_ms[240] for one in outcome.fills)
+
+
+def test_candles_before_the_first_one_fill_the_strategy_and_are_not_traded() -> None:
+    recording = random_recording(6, 300)
+    outcome = replay(recording, replay_settings(), FillModel(), first=100, end=200)
+    times = [one.fill.time_ms for one in outcome.fills]
+    assert min(times) > recording.open_ms[100]
+    assert max(times) < recording.open_ms[200]
+    made: list[Decision] = []
+    replay(
+        recording,
+        replay_settings(parameters={"entry": 90, "exit": 3}),
+        FillModel(),
+        first=100,
+        decided=lambda _, decision: made.append(decision),
+    )
+    assert "warming up" not in made[0].reason if isinstance(made[0], Stay) else made
+
+
+def test_a_strategy_that_fails_is_told_and_trades_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tradingbot.engine.strategies.donchian_breakout import DonchianBreakout
+
+    before, seen = DonchianBreakout.on_candle, 0
+
+    def breaks(self: DonchianBreakout, candle: Candle) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == 100:
+            raise RuntimeError("no more")
+        return before(self, candle)
+
+    monkeypatch.setattr(DonchianBreakout, "on_candle", breaks)
+    outcome = replay(random_recording(7, 300), replay_settings(), FillModel())
+    assert "RuntimeError: no more" in outcome.stopped
+
+
+def test_equity_over_time_begins_with_the_capital_and_ends_with_the_figures() -> None:
+    recording = random_recording(8, 1_000)
+    outcome = replay(recording, replay_settings(), FillModel())
+    run = summarise(outcome, recording, {}, detailed=True)
+    assert run.detail is not None
+    assert run.figures.start_equity == Decimal(10_000)
+    assert run.detail.curve[-1].equity == pytest.approx(float(run.figures.end_equity), rel=1e-9)
+    assert sum((one.trade.realized for one in run.detail.trades), Decimal(0)) == pytest.approx(run.figures.realized)
+    assert run.figures.trades.total == sum(one.trade.closed_ms is not None for one in run.detail.trades)
