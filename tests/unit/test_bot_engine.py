@@ -6,10 +6,12 @@ from decimal import Decimal
 
 import pytest
 
+from tradingbot.engine.close_watch import CLOSE_WAIT_MS, LONGEST_WAIT_MS, CloseWatch
 from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy
 from tradingbot.engine.strategies.base import Signal, Strategy
-from tradingbot.engine.trading_loop import Enter, Exit, Gap, Stay, TradingLoop
-from tradingbot.model import Candle
+from tradingbot.engine.trading_loop import TICK_AGAIN_MS, Decision, Enter, Exit, Gap, Stay, TradingLoop
+from tradingbot.gateway.inbox import MAX_CANDLES, Inbox
+from tradingbot.model import BookTicker, Candle
 
 
 def candle(index: int, close: float, *, closed: bool = True) -> Candle:
@@ -169,3 +171,114 @@ def test_a_strategy_that_fails_ends_the_decisions_and_not_the_bot() -> None:
     assert "the strategy failed at the candle that opened at 6000 ms: ZeroDivisionError" in decision.reason
     assert not engine.ready
     assert isinstance(engine.on_candle(candle(7, 5), now_ms=8000, max_age_ms=2000, holding=True), Stay)
+
+
+class BelowTheClose(Strategy):
+    """In below the last close, out at it."""
+
+    name = "below-the-close"
+    wants_ticks = True
+    warmup = 1
+
+    def on_candle(self, candle: Candle) -> Signal:
+        self.close = candle.close
+        return Signal.NONE
+
+    def on_tick(self, ticker: BookTicker) -> Signal:
+        return Signal.ENTER if ticker.ask < self.close else Signal.EXIT
+
+    def describe(self) -> str:
+        return f"close={self.close}"
+
+
+def book(ask: str) -> BookTicker:
+    return BookTicker("BTCUSDT", Decimal(ask) - 1, Decimal(1), Decimal(ask), Decimal(1), received=0.0)
+
+
+def tick(engine: TradingLoop, ask: str, now_ms: int, *, holding: bool = False, age_ms: int = 0) -> Decision:
+    return engine.on_tick(book(ask), now_ms=now_ms, age_ms=age_ms, max_age_ms=2000, holding=holding)
+
+
+def test_a_strategy_decides_on_ticks_between_two_candles() -> None:
+    engine = TradingLoop(BelowTheClose(None))
+    assert isinstance(tick(engine, "9", 500), Stay)  # it has seen no candle yet
+    engine.backfill([candle(0, 10)])
+    assert tick(engine, "9", 1100) == Enter("close=10 bid=8 ask=9")
+    assert isinstance(tick(engine, "11", 1200), Stay)  # nothing is held
+    assert tick(engine, "11", 1300, holding=True) == Exit("close=10 bid=10 ask=11")
+
+
+def test_a_tick_that_waited_too_long_enters_never_and_is_never_too_late_for_an_exit() -> None:
+    engine = TradingLoop(BelowTheClose(None))
+    engine.backfill([candle(0, 10)])
+    assert "the tick came 2001 ms ago" in tick(engine, "9", 4000, age_ms=2001).reason  # type: ignore[union-attr]
+    assert isinstance(tick(engine, "11", 4000, age_ms=2001, holding=True), Exit)
+    assert isinstance(tick(engine, "9", 4000, age_ms=2000), Enter)
+
+
+def test_ticks_lead_to_a_decision_again_only_after_a_while() -> None:
+    engine = TradingLoop(BelowTheClose(None))
+    engine.backfill([candle(0, 10)])
+    entered = [isinstance(tick(engine, "9", 1000 + ms), Enter) for ms in range(0, 2 * TICK_AGAIN_MS, 100)]
+    assert sum(entered) == 2
+    # What the entry brought can be sold at once.
+    assert isinstance(tick(engine, "11", 1000 + TICK_AGAIN_MS + 100, holding=True), Exit)
+
+
+def test_ticks_are_told_only_to_a_strategy_that_wants_them() -> None:
+    engine = loop()
+    engine.backfill([candle(i, 10) for i in range(6)])
+    engine.strategy.on_tick = lambda ticker: Signal.ENTER  # type: ignore[method-assign]
+    assert isinstance(tick(engine, "9", 6000), Stay)
+
+
+def test_a_strategy_that_fails_at_a_tick_ends_the_decisions() -> None:
+    engine = TradingLoop(BelowTheClose(None))
+    engine.backfill([candle(0, 10)])
+    engine.strategy.on_tick = lambda ticker: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    assert "failed at the best bid and ask of 1100 ms: ZeroDivisionError" in tick(engine, "9", 1100).reason  # type: ignore[union-attr]
+    assert not engine.ready
+
+
+async def test_of_ticks_that_wait_the_newest_is_taken_and_no_candle_is_lost_by_them() -> None:
+    inbox = Inbox()
+    for number in range(1000):
+        inbox.put_tick(book(str(number + 2)))
+    assert inbox.put(candle(0, 10))
+    assert inbox.put(candle(1, 10))
+    taken = [await inbox.take(0) for _ in range(4)]
+    assert taken == [candle(0, 10), candle(1, 10), book("1001"), None]
+
+
+async def test_candles_that_nobody_takes_are_bounded_and_the_loss_is_told() -> None:
+    inbox = Inbox()
+    assert [inbox.put(candle(i, 10)) for i in range(MAX_CANDLES + 1)] == [True] * MAX_CANDLES + [False]
+    assert await inbox.take(0) == candle(1, 10)
+
+
+def test_a_close_is_overdue_a_bounded_time_after_the_end_of_its_candle() -> None:
+    watch = CloseWatch()
+    assert watch.due_in(None, 60_000, 0) is None
+    assert watch.due_in(0, 60_000, 60_000) == 60_000 + CLOSE_WAIT_MS
+    assert watch.due_in(0, 60_000, 120_000 + CLOSE_WAIT_MS) == 0
+    assert watch.due_in(60_000, 60_000, 120_000 + CLOSE_WAIT_MS) == 60_000
+
+
+def test_an_exchange_that_has_no_close_is_asked_less_and_less_until_one_comes() -> None:
+    watch, now, waits = CloseWatch(), 1_000_000, []
+    for _ in range(8):
+        assert watch.due_in(0, 1_000, now) == 0
+        watch.asked_in_vain(now)
+        waits.append(watch.due_in(0, 1_000, now) or 0)
+        now += waits[-1]
+    assert waits[:3] == [CLOSE_WAIT_MS, 2 * CLOSE_WAIT_MS, 4 * CLOSE_WAIT_MS]
+    assert waits[-1] == LONGEST_WAIT_MS
+    assert watch.due_in(now, 1_000, now) == 2_000 + CLOSE_WAIT_MS
+
+
+def test_candles_that_the_exchange_has_not_are_skipped_and_the_next_is_decided_on() -> None:
+    engine = loop()
+    engine.backfill([candle(i, 10) for i in range(5)] + [candle(5, 9)])
+    assert isinstance(engine.on_candle(candle(8, 12), now_ms=9000, max_age_ms=2000, holding=False), Gap)
+    engine.skip_to(candle(8, 12))
+    assert isinstance(engine.on_candle(candle(8, 12), now_ms=9000, max_age_ms=2000, holding=False), Enter)

@@ -15,18 +15,20 @@ from structlog.contextvars import bound_contextvars
 
 from tradingbot.admission import Admission, judge_symbol
 from tradingbot.clocks import from_ms
+from tradingbot.engine.close_watch import CloseWatch
 from tradingbot.engine.strategies import build_strategy
-from tradingbot.engine.trading_loop import Enter, Exit, Gap, TradingLoop
+from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway.binance import BinanceExchange
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, RejectedError, UnknownSymbolError
+from tradingbot.gateway.inbox import Inbox
 from tradingbot.gateway.market_watch import MarketWatch
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.gateway.streams import Batch, StreamName, Streams
 from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
 from tradingbot.monitoring.health import Problem
-from tradingbot.monitoring.metrics import Metrics
+from tradingbot.monitoring.metrics import Metrics, Missed
 from tradingbot.monitoring.performance import Performance, measure
 from tradingbot.monitoring.progress import Progress
 from tradingbot.orders.intents import IntentKind
@@ -86,6 +88,16 @@ INTERVAL_MS: Final = {
 
 class AccountChangedError(Exception):
     """The keys belong to another account than the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a decision was made on."""
+
+    signal_id: str
+    price: Decimal
+    at_ms: int
+    """When it was so, by the exchange's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,8 @@ class Session:
         self._balances = dict(account.balances)
         self._balances_ms = 0
         self._strategy_key: object = None
-        self._candles: asyncio.Queue[Candle | None] = asyncio.Queue(maxsize=1000)
+        self._inbox = Inbox()
+        self._close_watch = CloseWatch()
         self._reconcile_now = asyncio.Event()
         self._reconnects = self._reconciled = 0
         """Reconnects of the streams, and how many of them the last comparison of the books came after."""
@@ -204,7 +217,7 @@ class Session:
                 session._log.info("recovered", what=line)
             session._take_verdict(session.manager.verdict)
             session.books_rebuilt = report.rebuilt
-            session._wake_decider()
+            session._inbox.wake()
         except BaseException:
             await exchange.close()
             raise
@@ -394,7 +407,7 @@ class Session:
 
     def strategy_changed(self) -> None:
         """The strategy's settings changed: make it anew."""
-        self._wake_decider()
+        self._inbox.wake()
 
     # --- streams in ---
 
@@ -419,10 +432,10 @@ class Session:
             self._reconnects += 1
             self._reconcile_now.set()
         for candle in batch.candles:
-            if self._candles.full():
-                self.loop = None  # lost candles: the loop is filled again from REST
-                self._candles.get_nowait()
-            self._candles.put_nowait(candle)
+            if not self._inbox.put(candle):
+                self.loop = None  # a lost candle: the loop is filled again from REST
+        if batch.book is not None and self.loop is not None and self.loop.strategy.wants_ticks:
+            self._inbox.put_tick(batch.book)
         if batch.user:
             self._parts.changed()
 
@@ -443,25 +456,35 @@ class Session:
 
     # --- decisions ---
 
-    def _wake_decider(self) -> None:
-        if not self._candles.full():
-            self._candles.put_nowait(None)
-
     async def _decide(self) -> None:
         while True:
-            candle: Candle | None = None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REFILL_SECONDS if self.loop is None else None):
-                    candle = await self._candles.get()
+            seen = await self._inbox.take(self._patience())
             try:
                 with self.progress.at("decide"):
                     await self._follow_settings()
-                    if candle is not None and self.loop is not None and candle.interval == self._interval.value:
-                        await self._on_candle(self.loop, candle)
+                    if (loop := self.loop) is None:
+                        continue
+                    if isinstance(seen, BookTicker):
+                        await self._on_tick(loop, seen)
+                    elif seen is not None and seen.interval == self._interval.value:
+                        await self._on_candle(loop, seen)
+                    elif self._close_due_in() == 0:
+                        await self._ask_for_close(loop)
             except ExchangeError as error:
                 # The circuit is open or a read failed: the loop is filled again with the next candle, or soon.
                 self.loop = None
                 self._log.warning("candles could not be read", error=str(error))
+
+    def _patience(self) -> float | None:
+        """Seconds until something is to be done though nothing came."""
+        if self.loop is None:
+            return REFILL_SECONDS
+        due = self._close_due_in()
+        return None if due is None else (due + 1) / 1000
+
+    def _close_due_in(self) -> int | None:
+        last = None if self.loop is None else self.loop.last_open_ms
+        return self._close_watch.due_in(last, INTERVAL_MS[self._interval], self.exchange.exchange_ms())
 
     @property
     def _interval(self) -> Interval:
@@ -502,8 +525,11 @@ class Session:
             if len(page) < PAGE:
                 break
             start = page[-1].open_ms + width
-        # The exchange calls the last one a candle too, though it is still forming.
-        return [candle for candle in result if candle.close_ms < self.exchange.exchange_ms()]
+        return self._closed(result)
+
+    def _closed(self, candles: list[Candle]) -> list[Candle]:
+        """Without the last one, which the exchange calls a candle too though it is still forming."""
+        return [candle for candle in candles if candle.close_ms < self.exchange.exchange_ms()]
 
     async def _read_candles(self, start_ms: int) -> list[Candle]:
         symbol, interval = self.rules.symbol, self._interval.value
@@ -513,31 +539,87 @@ class Session:
             rng=self._parts.random,
         )
 
+    async def _ask_for_close(self, loop: TradingLoop) -> None:
+        """The stream did not bring a close in time: what the exchange has by REST is as good, the newest to trade on.
+
+        Where that fails, or it has none as no trade was made, the loop goes on and the exchange is asked again later.
+        """
+        if loop.last_open_ms is None:
+            return
+        start_ms = loop.last_open_ms + INTERVAL_MS[self._interval]
+        found: list[Candle] = []
+        try:
+            found = self._closed(
+                await self.exchange.candles(self.rules.symbol, self._interval.value, limit=PAGE, start_ms=start_ms)
+            )
+        except AuthRejectedError:
+            raise
+        except ExchangeError as error:
+            self._log.warning("a close that did not come could not be asked for", error=str(error))
+        if not found:
+            self._close_watch.asked_in_vain(self.exchange.exchange_ms())
+            return
+        *past, newest = found
+        self._parts.metrics.missed(Missed.NO_CLOSE, loop.backfill(past, self.manager.books.last_fill_ms) + 1)
+        await self._on_candle(loop, newest)
+
     async def _on_candle(self, loop: TradingLoop, candle: Candle) -> None:
-        parts, settings = self._parts, self._parts.settings()
-        max_age_ms = settings.entry.max_data_age_seconds * 1000
+        parts = self._parts
         self.last_close = candle.close
-        decision = loop.on_candle(
-            candle, now_ms=self.exchange.exchange_ms(), max_age_ms=max_age_ms, holding=self.holding
-        )
+        decision = self._judge_candle(loop, candle)
         if isinstance(decision, Gap):
             missing = await self._read_candles(decision.start_ms)
-            inside = (item for item in missing if item.open_ms <= decision.end_ms)
-            loop.backfill(inside, self.manager.books.last_fill_ms)
-            decision = loop.on_candle(
-                candle, now_ms=self.exchange.exchange_ms(), max_age_ms=max_age_ms, holding=self.holding
-            )
+            inside = [item for item in missing if item.open_ms <= decision.end_ms]
+            parts.metrics.missed(Missed.GAP, loop.backfill(inside, self.manager.books.last_fill_ms))
+            decision = self._judge_candle(loop, candle)
             if isinstance(decision, Gap):
-                # The exchange has no such candles: begin anew from what it has.
-                await self._rebuild_loop()
-                return
-        if loop.failure is not None:
-            self._log.error("strategy failed", message=loop.failure)
+                if not any(item.open_ms >= candle.open_ms for item in missing):
+                    # More are missing than one answer has: begin anew.
+                    await self._rebuild_loop()
+                    return
+                # The exchange has the candles around and not these: no trade was made, or it stood still.
+                parts.metrics.missed(Missed.ABSENT, 1)
+                loop.skip_to(candle)
+                decision = self._judge_candle(loop, candle)
         self._log.debug("candle", open_ms=candle.open_ms, decision=repr(decision))
         parts.risk.volatility.update_prices([float(candle.close)])
         parts.risk.adjust_risk_parameters()
+        signal_id = f"{self.rules.symbol}-{candle.interval}-{candle.close_ms}"
+        await self._act(decision, Seen(signal_id, candle.close, candle.close_ms))
+
+    def _judge_candle(self, loop: TradingLoop, candle: Candle) -> Decision:
+        before, failed = loop.last_open_ms, loop.failure
+        now_ms, max_age_ms = self.exchange.exchange_ms(), self._max_age_ms
+        decision = loop.on_candle(candle, now_ms=now_ms, max_age_ms=max_age_ms, holding=self.holding)
+        if loop.last_open_ms != before:
+            age_ms = now_ms - candle.close_ms
+            self._parts.metrics.candle(age_ms / 1000)
+            if age_ms > max_age_ms:
+                self._parts.metrics.missed(Missed.LATE, 1)
+        self._tell_failure(loop, failed)
+        return decision
+
+    async def _on_tick(self, loop: TradingLoop, book: BookTicker) -> None:
+        failed = loop.failure
+        now_ms, age_ms = self.exchange.exchange_ms(), int((self._parts.monotonic() - book.received) * 1000)
+        decision = loop.on_tick(book, now_ms=now_ms, age_ms=age_ms, max_age_ms=self._max_age_ms, holding=self.holding)
+        self._tell_failure(loop, failed)
+        await self._act(decision, Seen(f"{self.rules.symbol}-tick-{now_ms}", book.ask, now_ms - age_ms))
+
+    @property
+    def _max_age_ms(self) -> int:
+        return self._parts.settings().entry.max_data_age_seconds * 1000
+
+    def _tell_failure(self, loop: TradingLoop, before: str | None) -> None:
+        if loop.failure != before:
+            self._log.error("strategy failed", message=loop.failure)
+            self._parts.changed()
+
+    async def _act(self, decision: Decision, seen: Seen) -> None:
         if isinstance(decision, Enter):
-            await self._enter(decision, candle)
+            self._parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{seen.price:f}"})
+            with bound_contextvars(signal_id=seen.signal_id, reason="Signal"):
+                await self._follow_signal(decision, seen)
         elif isinstance(decision, Exit):
             await self._leave_position(decision)
 
@@ -545,14 +627,8 @@ class Session:
         if self._parts.safe_mode.level < Level.HALTED:
             await self.exit("Signal", decision.reason)
 
-    async def _enter(self, decision: Enter, candle: Candle) -> None:
-        self._parts.tell("Signal", {"message": f"enter: {decision.reason}", "price": f"{candle.close:f}"})
-        signal_id = f"{self.rules.symbol}-{candle.interval}-{candle.close_ms}"
-        with bound_contextvars(signal_id=signal_id, reason="Signal"):
-            await self._follow_signal(signal_id, decision, candle)
-
-    async def _follow_signal(self, signal_id: str, decision: Enter, candle: Candle) -> None:
-        parts, settings = self._parts, self._parts.settings()
+    async def _follow_signal(self, decision: Enter, seen: Seen) -> None:
+        parts, settings, signal_id = self._parts, self._parts.settings(), seen.signal_id
         book = self.streams.book
         figures = {"signal": decision.reason, **self._figures(book)}
         refused: Refused | None = None
@@ -573,7 +649,7 @@ class Session:
             result = await self.manager.enter(
                 EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received, signal_id, figures)
             )
-        age = (self.exchange.exchange_ms() - candle.close_ms) / 1000
+        age = (self.exchange.exchange_ms() - seen.at_ms) / 1000
         parts.metrics.entry(result.outcome.value, age)
         if result.outcome is EntryOutcome.REFUSED:
             self._refuse(result.code, result.message, signal_id, figures)

@@ -1,10 +1,10 @@
-"""The strategy buy-the-dip: buys what fell below its mean and sells it there."""
+"""Two strategies that buy what fell below its mean and sell it there: at the close of a candle, and at once."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tradingbot.strategy import Bands, Candle, Regime, Signal, Strategy, show
+from tradingbot.strategy import Bands, BookTicker, Candle, Regime, Signal, Strategy, show
 
 
 class BuyTheDip(Strategy):
@@ -37,3 +37,20 @@ class BuyTheDip(Strategy):
 
     def describe(self) -> str:
         return f"mean={show(self._mean.middle)}"
+
+
+class CatchTheDip(BuyTheDip):
+    """Enters once the ask is `depth` below the mean of the last closes, exits once the bid is at it."""
+
+    name = "catch-the-dip"
+    wants_ticks = True
+
+    def on_candle(self, candle: Candle) -> Signal:
+        self._mean.update(float(candle.close))
+        return Signal.NONE
+
+    def on_tick(self, ticker: BookTicker) -> Signal:
+        mean = self._mean.middle
+        if mean is None:
+            return Signal.NONE
+        return self._regime.update(enter=float(ticker.ask) < mean * (1 - self._depth), leave=float(ticker.bid) >= mean)

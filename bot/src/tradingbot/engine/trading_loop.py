@@ -1,12 +1,16 @@
-"""The trading loop's decisions: closed candles in, one decision out; pure."""
+"""The trading loop's decisions: closed candles and ticks in, one decision out of each; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from tradingbot.engine.strategies.base import Signal, Strategy
-from tradingbot.model import Candle
+from tradingbot.model import BookTicker, Candle
+
+TICK_AGAIN_MS: Final = 5_000
+"""A decision by ticks is not made again so soon: what was refused, or failed, holds at the next tick too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ Decision = Enter | Exit | Stay | Gap
 
 
 class TradingLoop:
-    """Feeds a strategy with every closed candle exactly once and in order."""
+    """Feeds a strategy with every closed candle exactly once and in order, and with ticks where it wants them."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
@@ -52,6 +56,8 @@ class TradingLoop:
         """What the strategy, which may be somebody else's, raised: its state is worth nothing from then on."""
         self._missed = Signal.NONE
         """The last word of the settled strategy at the candles of the last `backfill`, until it is decided on."""
+        self._tick_decided: dict[Signal, int] = {}
+        """When ticks last led to a decision, by the exchange's clock in ms."""
 
     @property
     def ready(self) -> bool:
@@ -108,6 +114,32 @@ class TradingLoop:
             return Stay(f"{signal} ignored, the candle closed {age_ms} ms ago: {what}")
         return Enter(what)
 
+    def on_tick(self, ticker: BookTicker, *, now_ms: int, age_ms: int, max_age_ms: int, holding: bool) -> Decision:
+        """Take the newest best bid and ask and decide.
+
+        It came `age_ms` ago: longer than `max_age_ms`, it enters never; an exit is never too late.
+        """
+        if not self.ready or not self.strategy.wants_ticks:
+            return Stay("no ticks are wanted")
+        try:
+            signal = self.strategy.on_tick(ticker)
+            what = "" if signal is Signal.NONE else self.strategy.describe()
+        except Exception as error:
+            return self._failed(f"the best bid and ask of {now_ms} ms", error)
+        if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
+            return Stay("no signal to act on")
+        what = f"{what} bid={ticker.bid} ask={ticker.ask}"
+        if signal is Signal.ENTER and age_ms > max_age_ms:
+            return Stay(f"{signal} ignored, the tick came {age_ms} ms ago: {what}")
+        if now_ms - self._tick_decided.get(signal, -TICK_AGAIN_MS) < TICK_AGAIN_MS:
+            return Stay(f"{signal} was decided less than {TICK_AGAIN_MS} ms ago")
+        self._tick_decided[signal] = now_ms
+        return Enter(what) if signal is Signal.ENTER else Exit(what)
+
+    def skip_to(self, candle: Candle) -> None:
+        """The exchange has none between the last candle and this one: it is the next."""
+        self.last_open_ms = candle.open_ms - (candle.close_ms + 1 - candle.open_ms)
+
     def _take(self, candle: Candle) -> Signal:
         self.last_open_ms = candle.open_ms
         self.seen += 1
@@ -116,7 +148,9 @@ class TradingLoop:
         try:
             return self.strategy.on_candle(candle)
         except Exception as error:
-            self.failure = (
-                f"the strategy failed at the candle that opened at {candle.open_ms} ms: {type(error).__name__}: {error}"
-            )
+            self._failed(f"the candle that opened at {candle.open_ms} ms", error)
             return Signal.NONE
+
+    def _failed(self, where: str, error: Exception) -> Stay:
+        self.failure = f"the strategy failed at {where}: {type(error).__name__}: {error}"
+        return Stay(self.failure)

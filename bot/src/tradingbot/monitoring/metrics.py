@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 
 from prometheus_client import (
     CollectorRegistry,
@@ -48,6 +49,19 @@ class Extra:
     loop_lag_seconds: float = 0.0
 
 
+class Missed(StrEnum):
+    """How the close of a candle was missed; the label `how`."""
+
+    NO_CLOSE = "NoClose"
+    """It did not come, and was asked for."""
+    GAP = "Gap"
+    """Another came instead, and it was asked for."""
+    LATE = "Late"
+    """It was too old to enter on."""
+    ABSENT = "Absent"
+    """Another came, and the exchange has none before: counted once for all that lack in a row."""
+
+
 class Metrics:
     """All metrics of one bot, in a registry of their own; every one has the label `symbol`."""
 
@@ -88,17 +102,37 @@ class Metrics:
         self._request_failures.labels(symbol, CallKind.ORDER, RejectedError.code)
         self._order_seconds = Histogram(
             "tradingbot_entry_seconds",
-            "From the close of the candle to the outcome of the entry.",
+            "From the close of the candle, or the tick, to the outcome of the entry.",
             ["symbol"],
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
+        self._candle_seconds = Histogram(
+            "tradingbot_candle_seconds",
+            "From the end of a candle, by the exchange's clock, to the decision on it.",
+            ["symbol"],
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+            registry=self.registry,
+        )
+        self._missed = Counter(
+            "tradingbot_candles_missed", "Closes that did not come in time.", ["symbol", "how"], registry=self.registry
+        )
+        for how in Missed:
+            self._missed.labels(symbol, how.value)
         self.registry.register(_StatusCollector(symbol, status))
 
     def entry(self, outcome: str, seconds: float) -> None:
-        """An entry had an outcome, `seconds` after its candle closed."""
+        """An entry had an outcome, `seconds` after its candle closed or its tick came."""
         self._entries.labels(self._symbol, outcome).inc()
         self._order_seconds.labels(self._symbol).observe(max(0.0, seconds))
+
+    def candle(self, seconds: float) -> None:
+        """A candle was decided on, `seconds` after its end."""
+        self._candle_seconds.labels(self._symbol).observe(max(0.0, seconds))
+
+    def missed(self, how: Missed, count: int) -> None:
+        """Closes did not come in time."""
+        self._missed.labels(self._symbol, how.value).inc(count)
 
     def refused(self, code: str) -> None:
         """An entry was not sent."""
