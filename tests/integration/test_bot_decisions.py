@@ -27,7 +27,7 @@ from tradingbot_api.v1alpha1 import BotSettings
 
 pytestmark = pytest.mark.integration
 OWN = Path(__file__).resolve().parents[2] / "examples/own-strategy/dip_strategies"
-MINUTES = 8
+MINUTES = 5
 LATE_SECONDS = 5.0
 """`entry.maxDataAgeSeconds` as it is by default."""
 
