@@ -35,15 +35,24 @@ def test_orders_of_others_are_not_taken_for_a_bots(text: str) -> None:
     assert parse(text) is None
 
 
-def test_a_number_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="36\\^6"):
-        str(ClientId(KEY, 1, 36**6, Purpose.ENTRY))
+@pytest.mark.parametrize(
+    ("incarnation", "sequence", "message"),
+    [
+        (1, 36**6, f"expected a number below 36^6, got {36**6}"),
+        (36**7, 1, f"expected a number below 36^7, got {36**7}"),
+        (-1, 1, "expected a number below 36^7, got -1"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused(incarnation: int, sequence: int, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        str(ClientId(KEY, incarnation, sequence, Purpose.ENTRY))
 
 
-def test_sequence_numbers_are_given_once() -> None:
-    ids = ClientIds(KEY, 7, 0)
+def test_sequence_numbers_follow_the_first_and_each_is_given_once() -> None:
+    ids = ClientIds(KEY, 7, 40)
 
-    assert len({ids.make(ids.next_sequence(), Purpose.ENTRY) for _ in range(100)}) == 100
+    assert [ids.next_sequence() for _ in range(3)] == [41, 42, 43]
+    assert ids.make(43, Purpose.STOP_LOSS) == f"tb-{KEY}-0000007-000017-sl"
 
 
 def test_only_the_ids_that_were_given_count_as_given() -> None:
@@ -64,6 +73,9 @@ def test_a_new_incarnation_is_greater_than_all_known_ones(exchange_ms: int, stor
     assert proposed > stored
     assert proposed > seen
     assert proposed >= exchange_ms // 1000
+    # A whole number, and no greater than it must be: 36^7 seconds last until the year 4453.
+    assert proposed in {exchange_ms // 1000, stored + 1, seen + 1}
+    assert isinstance(proposed, int)
 
 
 def test_operator_and_bot_name_a_bots_orders_alike() -> None:

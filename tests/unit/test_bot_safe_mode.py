@@ -137,6 +137,38 @@ def test_safe_mode_is_acknowledged_only_when_no_entry_is_left() -> None:
     assert safe.get_safe_mode_status(entries_quiet=True).acknowledged
 
 
+def test_the_status_tells_of_every_cause_what_it_is_since_when_and_what_ends_it() -> None:
+    safe = SafeMode()
+    quiet = safe.get_safe_mode_status(entries_quiet=True)
+    assert (quiet.level, quiet.engaged, quiet.acknowledged, quiet.causes) == ("Normal", False, False, [])
+    assert safe.set(True, TWO_TRADERS, since=NOW, level=Level.REDUCE_ONLY)
+    assert not safe.set(True, TWO_TRADERS, since=NOW, level=Level.REDUCE_ONLY)
+    safe.activate(ANNOTATION, since=NOW + timedelta(1), clears="take it off")
+    status = safe.get_safe_mode_status(entries_quiet=False)
+    assert (status.level, status.engaged, status.acknowledged) == ("ReduceOnly", True, False)
+    assert [cause.model_dump() for cause in status.causes] == [
+        {
+            "id": kind.id, "source": kind.source, "reason": kind.reason, "level": level, "since_time": since,
+            "clears": clears,
+        }
+        for kind, level, since, clears in (
+            (TWO_TRADERS, "ReduceOnly", NOW, TWO_TRADERS.clears),
+            (ANNOTATION, "NoNewEntries", NOW + timedelta(1), "take it off"),
+        )
+    ]  # fmt: skip
+    assert safe.set(False, TWO_TRADERS, since=NOW)
+    assert not safe.set(False, TWO_TRADERS, since=NOW)
+    assert not safe.clear("two-traders")
+    assert [cause.id for cause in safe.causes] == ["annotation"]
+
+
+def test_causes_of_one_level_and_time_are_told_in_one_order() -> None:
+    safe = SafeMode()
+    for kind in (SPEC, DRAWDOWN, BREAKER):
+        safe.activate(kind, since=NOW)
+    assert [cause.id for cause in safe.causes] == ["breaker", "drawdown", "spec"]
+
+
 # --- the pod's annotation ---
 
 
@@ -183,6 +215,31 @@ def test_the_annotations_are_read_again_when_the_kubelet_swaps_them(tmp_path: Pa
         swap(tmp_path, generation, text)
         assert pod.safe_mode_wished() is wished, generation
         assert pod.safe_mode_wished() is wished, generation
+
+
+def test_an_annotation_that_cannot_be_read_leaves_the_last_answer_and_one_that_stands_is_read_once(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "info", tmp_path / "info/annotations"
+    pod = PodAnnotations(folder)
+    folder.write_text("no folder")
+    assert pod.safe_mode_wished() is False
+    folder.unlink()
+    folder.mkdir()
+    file.write_text('tradingbot.dev/safe-mode="true "')
+    assert pod.safe_mode_wished() is True
+    before = file.stat()
+    file.write_text('tradingbot.dev/safe-mode="false"')
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert pod.safe_mode_wished() is True, "the kubelet puts another file in its place"
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert pod.safe_mode_wished() is False
+    file.write_text('tradingbot.dev/safe-mode="true"')
+    assert pod.safe_mode_wished() is True
+    file.unlink()
+    folder.rmdir()
+    folder.write_text("no folder")
+    assert pod.safe_mode_wished() is True
 
 
 # --- a bot's desk ---
