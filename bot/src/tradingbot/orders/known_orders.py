@@ -218,9 +218,8 @@ class KnownOrders:
         After a reset new protection may be there, of base that was given with it.
         """
         known = sorted(self._tracker, key=lambda order: order.order_id or 0)
-        bought = [
-            order for order in known if order.side is Side.BUY and order.executed_quantity > 0 and self._fills.held > 0
-        ]
+        holding = self._fills.held > 0  # walks through all of them
+        bought = [order for order in known if holding and order.side is Side.BUY and order.executed_quantity > 0]
         newest = known[-1] if known else await self._store.newest_order()
         for order in dict.fromkeys((newest, *bought[-1:])):
             if order is None or self._ctx.reset is not None:
