@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from typing import cast
 from unittest.mock import patch
 
 import pytest
@@ -16,6 +17,7 @@ from tradingbot.engine.strategies.base import Signal
 from tradingbot.engine.strategies.ema_cross import EmaCross
 from tradingbot.model import Candle
 from tradingbot.recovery.fence import ClientId, Purpose
+from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
 
 pytestmark = pytest.mark.integration
@@ -380,6 +382,32 @@ def test_candles_that_the_market_stream_lost_are_read_by_rest() -> None:
 
     slow = {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 100, "slow": 300}}
     run_emergency(befall, strategy=slow)
+
+
+def test_a_bot_that_connects_anew_while_its_disk_is_silent_looks_after_the_position_without_it() -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        store = world.app.desk.store
+        assert store is not None
+        answer = world.loop.create_future()
+        store._unanswered.add(answer)
+
+        async def wait_for_the_disk(*_: object) -> None:
+            await answer
+            raise StoreFailedError("opened too late")
+
+        with patch("tradingbot.app.asyncio.to_thread", wait_for_the_disk):
+            former = world.session
+            world.app.desk.reconnect.set()
+            await world.until("another session", lambda: world.app.desk.session not in {None, former}, 40)
+            assert world.condition("TradingAllowed") == ("False", "StoreFailed")
+            world.cancel_by_hand(stop)
+            await world.until("a stop again", world.stops, DEADLINE_SECONDS)
+        answer.set_result(None)
+        await world.until("the store taken up", lambda: not cast(Store, world.app.desk.store).volatile, 30)
+        await world.at_peace()
+
+    run_emergency(befall)
 
 
 @pytest.mark.parametrize("filled", ["by-the-next-candle", "anew"])

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for
+from support.silent_disk import silent_disk
 from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import NewOrder
@@ -285,6 +286,15 @@ async def test_a_store_that_cannot_commit_forbids_entries_and_lets_exits_go(bot:
     assert (await bot.orders.exit("signal")).outcome is ExitOutcome.FLAT
     assert await bot.base_at_exchange() < Decimal("0.00001")
     assert (await bot.enter()).code == "StoreFailed"
+
+
+async def test_a_silent_disk_forbids_entries_and_lets_exits_go(bot: BotSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.2)
+    await bot.enter()
+    with silent_disk(bot.store):
+        assert (await bot.orders.exit("signal")).outcome is ExitOutcome.FLAT
+        assert await bot.base_at_exchange() < Decimal("0.00001")
+        assert (await bot.enter()).code == "StoreFailed"
 
 
 async def test_a_start_on_a_store_that_cannot_commit_looks_after_the_position(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.order_reports import order_report, trade_fill
+from support.silent_disk import silent_disk
+from support.waiting import until
 from tradingbot.model import OrderStatus, Side
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.tracker import MOST_DONE, OrderTracker
@@ -268,6 +270,32 @@ async def test_what_could_not_be_committed_is_once_it_can_be(tmp_path: Path) -> 
     assert [found.client_order_id for found in await store.orders(since_ms=0)] == ["o", "other"]
     assert [booked.fill.trade_id for booked in await store.fills()] == [1]
     await store.close()
+
+
+async def test_a_silent_disk_has_failed_until_it_answers_and_nothing_waits_for_it_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, order = OrderTracker().absorb(order_report("o", status=OrderStatus.FILLED), "sl")
+    store = Store.open(tmp_path / "bot.db")
+    with silent_disk(store):
+        monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
+        with pytest.raises(StoreFailedError, match="the disk did not answer within 0.01 s"):
+            await store.put("mark", 1)
+        assert store.silent
+        monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 3600)
+        for ask in (store.put("mark", 2), store.record([order]), store.get("mark"), store.retry()):
+            with suppress(StoreFailedError):
+                await ask
+            assert store.failed is not None
+    await until("an answer", lambda: not store.silent, 10)
+    assert store.failed is not None, "only a retry says that it works again"
+    await store.retry()
+    assert store.failed is None
+    assert await store.get("mark") == 1, "what was asked for while it was silent came too late"
+    assert await store.orders(since_ms=0) == [order]
+    with silent_disk(store):
+        monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
+        await store.close()
 
 
 async def test_a_store_in_memory_is_no_proof_that_nothing_was_sent(tmp_path: Path) -> None:

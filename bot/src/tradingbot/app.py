@@ -32,7 +32,7 @@ from tradingbot.recovery.retry import full_jitter
 from tradingbot.recovery.safe_mode import STORE_LOST, Level
 from tradingbot.session import AccountChangedError, Parts, Session
 from tradingbot.state.lock import StateInUseError, StateLock
-from tradingbot.state.store import Store, StoreCorruptError, StoreError, set_aside_store
+from tradingbot.state.store import Store, StoreCorruptError, StoreError, StoreFailedError, set_aside_store
 from tradingbot_api.bot_http import BotConfig, FieldError
 from tradingbot_api.conditions import Reason
 
@@ -41,6 +41,9 @@ REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
 STORE_RETRY_SECONDS: Final = 10.0
 """Between two tries of a store that failed."""
+STORE_OPEN_SECONDS: Final = 20.0
+"""For opening the store, in which it is brought up to date and checked; then the bot goes on without it."""
+STORE_LOOK_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 22.0
 """For what is under way and for a missing protection, of the 30 s that a pod has to end."""
 LAGS_KEPT: Final = 120
@@ -113,6 +116,7 @@ class BotApp:
         self._lags = deque([0.0], maxlen=LAGS_KEPT)
         self._lock: StateLock | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[Store] | None = None
         self._store_look_at = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
@@ -225,7 +229,7 @@ class BotApp:
         attempt = 0
         while True:
             self.desk.reconnect.clear()
-            if store.volatile or self.desk.begin_anew:
+            if store.volatile or store.silent or self.desk.begin_anew:
                 store = await self._open_store()
             if self._stop.is_set() and await self._looked_after(store):
                 return
@@ -399,11 +403,11 @@ class BotApp:
                 desk.begin_anew = False
             self._lock_state()  # the directory may not have been there at the start
             try:
-                store = await asyncio.to_thread(Store.open, path)
+                store = await self._open(path, STORE_OPEN_SECONDS)
             except StoreCorruptError as error:
                 kept = await self._set_aside(path)
                 desk.log.error("the store is damaged and was set aside", error=str(error), kept=kept.name)
-                store = await asyncio.to_thread(Store.open, path)
+                store = await self._open(path, STORE_OPEN_SECONDS)
                 lost = f"the store was damaged ({error}) and is kept as {kept.name}: {STORE_LOST.clears}"
                 desk.safe_mode.activate(STORE_LOST, since=desk.clocks.utc(), clears=lost)
             await self._take_over(store)
@@ -411,17 +415,30 @@ class BotApp:
             desk.store_problem = f"{error}; the bot goes on without it, and looks for it again"
             if store is not None:
                 await store.close()
-            if former is not None:
+            if former is not None and not former.silent:
                 desk.store = former
                 return former
             desk.log.error("the store cannot be opened", error=str(error))
             store = Store.in_memory()
+            if former is not None:
+                await desk.hand_over(store)
+                await former.close()
             await self._take_over(store)
             return store
         desk.store_problem = None
         if former is not None:
             await former.close()
         return store
+
+    async def _open(self, path: Path, seconds: float) -> Store:
+        """The store on the disk; a disk that does not answer in time is not asked twice. StoreError."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(asyncio.to_thread(Store.open, path))
+        await asyncio.wait({self._opening}, timeout=seconds)
+        if not self._opening.done():
+            raise StoreFailedError(f"cannot open {path.name}: the disk did not answer within {seconds:g} s")
+        opening, self._opening = self._opening, None
+        return opening.result()
 
     async def _set_aside(self, path: Path) -> Path:
         return await asyncio.to_thread(set_aside_store, path, self.desk.clocks.utc())
@@ -448,7 +465,7 @@ class BotApp:
         self._store_look_at = self.desk.monotonic() + STORE_RETRY_SECONDS
         path = self._options.state_dir / STORE_FILE
         try:
-            found = await asyncio.to_thread(Store.open, path)
+            found = await self._open(path, STORE_LOOK_SECONDS)
         except StoreError as error:  # a damaged one is set aside once that is possible
             return isinstance(error, StoreCorruptError) and os.access(path.parent, os.W_OK)
         await found.close()

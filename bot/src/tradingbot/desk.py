@@ -338,6 +338,10 @@ class Desk:
                 await self.store.put_all(changed)
                 self._saved.update(changed)
 
+    async def hand_over(self, store: Store) -> None:
+        """Give a store that is to be taken over what is known now. StoreError."""
+        await store.put_all(self._facts())
+
     def _facts(self) -> dict[str, Any]:
         marks = self.risk.drawdown.marks
         return {

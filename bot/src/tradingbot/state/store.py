@@ -78,6 +78,8 @@ CREATE INDEX orders_by_id ON orders (order_id);
 )
 """What makes version n of version n - 1, in order; one that was released never changes."""
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
+ANSWER_SECONDS: Final = 2.0
+"""A disk that takes longer has failed: what is sent next, and whoever waits for that, must not wait with it."""
 
 
 class StoreError(Exception):
@@ -99,7 +101,7 @@ class StoreVersionError(StoreError):
 
 
 class StoreFailedError(StoreError):
-    """A commit failed (disk full, read-only, removed): entries are forbidden, exits still go."""
+    """A commit failed (disk full, read-only, removed, silent): entries are forbidden, exits still go."""
 
     code = "StoreFailed"
 
@@ -121,6 +123,7 @@ class Store:
         """Rows of orders and fills by table and key that are not on the disk yet."""
         self._db = connection
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._unanswered: set[asyncio.Future[Any]] = set()
         self.failed: str | None = None
         self.unreadable = set(unreadable)
 
@@ -176,8 +179,38 @@ class Store:
                 raise StoreFailedError(self.failed) from None
             return result
 
-        # Shielded: a cancelled caller must not make a commit look as if it had not happened.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, transaction))
+        return await self._in_time(transaction)
+
+    async def _in_time(self, work: Callable[[], T]) -> T:
+        """What the writer's thread makes of it; StoreFailedError where the disk is silent.
+
+        Nothing is asked of a disk while it is silent: it would be done long after it was needed.
+        """
+        if self.silent:
+            raise self._no_answer()
+        future = asyncio.get_running_loop().run_in_executor(self._writer, work)
+        if not future.done():
+            # Not ended with its caller: a commit must not look as if it had not happened.
+            await asyncio.wait({future}, timeout=ANSWER_SECONDS)
+        if not future.done():
+            self._unanswered.add(future)
+            future.add_done_callback(self._answered)
+            raise self._no_answer()
+        return future.result()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the disk still owes an answer that was waited for too long."""
+        return bool(self._unanswered)
+
+    def _no_answer(self) -> StoreFailedError:
+        self.failed = self.failed or f"the disk did not answer within {ANSWER_SECONDS:g} s"
+        return StoreFailedError(self.failed)
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        self._unanswered.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            _log.warning("the disk answered late", error=str(error))
 
     async def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """A transaction that gives nothing back: a cursor that is freed by another thread resets its statement, which
@@ -336,12 +369,9 @@ class Store:
         )
 
     async def close(self) -> None:
-        """Finish what is being written and close the file."""
-
-        def close() -> None:
-            self._db.close()
-
-        await asyncio.get_running_loop().run_in_executor(self._writer, close)
+        """Finish what is being written and close the file; one on a silent disk is left as it is."""
+        with suppress(StoreFailedError):
+            await self._in_time(self._db.close)
         self._writer.shutdown(wait=False)
 
 
