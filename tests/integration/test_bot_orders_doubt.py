@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -285,6 +286,21 @@ async def test_what_another_process_did_before_the_user_stream_was_connected_is_
         newer.orders.missed_events()
 
         await newer.tick_until(lambda: newer.orders.books == older.orders.books)
+
+
+async def test_only_orders_that_came_after_the_starts_look_are_listed_again(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradingbot.orders.known_orders.LIST_EVERY_MS", 0)
+    async with bot_side(paper, account, tmp_path / "bot.db") as former:
+        await former.enter()
+        await former.orders.exit("Signal")
+        newest = (await former.exchange.all_orders(SYMBOL, from_order_id=0))[-1].order_id
+    async with bot_side(paper, account, tmp_path / "bot.db") as bot:
+        with patch.object(bot.exchange, "all_orders", wraps=bot.exchange.all_orders) as listing:
+            bot.orders.missed_events()
+            await bot.tick_until(lambda: listing.called)
+        assert listing.call_args.kwargs["from_order_id"] == newest + 1
 
 
 async def test_an_order_of_another_client_that_is_told_while_open_orders_are_read_is_not_called_gone(

@@ -279,7 +279,7 @@ async def test_a_silent_disk_has_failed_until_it_answers_and_nothing_waits_for_i
     store = Store.open(tmp_path / "bot.db")
     with silent_disk(store):
         monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
-        with pytest.raises(StoreFailedError, match="the disk did not answer within 0.01 s"):
+        with pytest.raises(StoreFailedError, match=r"the disk did not answer within 0\.01 s"):
             await store.put("mark", 1)
         assert store.silent
         monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 3600)

@@ -42,7 +42,7 @@ class KnownOrders:
         self._fills = fills
         self.ocos = OCOMonitor(ctx.tracker)
         self.highest_id = 0
-        self._listed_id, self.listed_ms = 0, 0
+        self.listed_id, self.listed_ms = 0, 0
         self.unlisted = False
         """An order of this bot's key that another process made, a user stream that was connected, or books that differ,
         say that more may be unknown."""
@@ -252,12 +252,12 @@ class KnownOrders:
         return self.unlisted and self._exchange.exchange_ms() - self.listed_ms > LIST_EVERY_MS
 
     async def list_all(self) -> None:
-        """Read every order since the last such look, in this process.
+        """Read every order since the last such look, be it the start's.
 
         Not since the highest known: the user stream may have told of another process's later order and not of one that
         came between the start's look and the stream.
         """
-        listed = await self._exchange.all_orders(self._ctx.rules.symbol, from_order_id=self._listed_id + 1, urgent=True)
+        listed = await self._exchange.all_orders(self._ctx.rules.symbol, from_order_id=self.listed_id + 1, urgent=True)
         await self.absorb([report for report in listed if self.is_own(report)])
-        self._listed_id = max((report.order_id for report in listed), default=self._listed_id)
+        self.listed_id = max((report.order_id for report in listed), default=self.listed_id)
         self.listed_ms, self.unlisted = self._exchange.exchange_ms(), False

@@ -307,6 +307,7 @@ class OrderManager:
         listed = await self._read(
             lambda: self._exchange.all_orders(self._ctx.rules.symbol, from_order_id=min(known) + 1, urgent=True)
         )
+        self._known.listed_id = max((report.order_id for report in listed), default=min(known))
         listed += await self._read(lambda: self._exchange.open_orders(self._ctx.rules.symbol, urgent=True))
         own = [report for report in listed if self._known.is_own(report)]
         seen = [client_id.incarnation for report in own if (client_id := parse(report.client_order_id)) is not None]
