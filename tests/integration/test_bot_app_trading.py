@@ -27,7 +27,9 @@ from support.bot_process import (
     settings,
 )
 from tradingbot.gateway.port import NewOrder
+from tradingbot.lab.flight_replay import read_flight, replay_flight
 from tradingbot.model import OrderType, Side
+from tradingbot.monitoring.flight_recorder import PATTERN
 from tradingbot_api.bot_http import DrainPhase, DrainRequest
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -71,6 +73,15 @@ async def test_a_round_trip_is_traded_and_the_books_agree_with_the_account(
         dust = done.position.quantity * done.position.average_price
         assert abs(quote - 10000 - (done.pnl.realized - dust)) < Decimal("0.000001")
         assert bot.condition("BalanceSynced") == ("True", "Exact")
+    (recording,) = await asyncio.to_thread(lambda: list((tmp_path / "state/flight").glob(PATTERN)))
+    report = replay_flight(recording)
+    assert report.exact
+    assert {"Enter", "Exit", "Stay"} == {decision.partition("(")[0] for decision in report.decisions}
+    assert report.calls["risk.calculate_position_size"] >= 1
+    kept = b"".join(read_flight(recording))
+    assert b'{"note":"fill",' in kept
+    assert account.secret_key.encode() not in kept
+    assert account.api_key.encode() not in kept
 
 
 async def test_a_grant_that_ends_stops_entries_and_keeps_exits_and_protection(

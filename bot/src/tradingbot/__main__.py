@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tradingbot.app import StartError
 from tradingbot.applied import ConfigRefusedError
-from tradingbot.commands import check, replay, run, sim
+from tradingbot.commands import check, replay, replay_flight, run, sim
 from tradingbot.commands.shared import UsageError
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import CATALOGUE
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
   tradingbot sim --symbol BTCUSDT --hours 24     the same in minutes, on virtual time
   tradingbot replay bot.yaml --candles klines/    trade recorded candles, with several parameters at once
+  tradingbot replay-flight DIR                   decide again what a bot recorded, and compare
   tradingbot check bot.yaml                      say whether a manifest can be used
   tradingbot strategies                          list the strategies and their parameters
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, sim, replay, check):
+    for module in (run, sim, replay, replay_flight, check):
         module.add(commands)
     return parser
 

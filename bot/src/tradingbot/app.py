@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from random import Random
+from secrets import randbits
 from typing import Any, Final
 
 from tradingbot.applied import Applied, choose_at_start
@@ -21,6 +22,7 @@ from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
 from tradingbot.monitoring.alerts import Alerts
+from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.health import UNREADY_AFTER_SECONDS, ConditionClock, Lasting, Problem, not_ready, unwell
 from tradingbot.monitoring.http_api import Server, control_app, control_tls, probe_app, serve
 from tradingbot.monitoring.metrics import Metrics
@@ -77,6 +79,8 @@ class Options:
     """Watched for a tightening, where an operator keeps it."""
     unknown_fields: tuple[FieldError, ...] = ()
     """What was left out: with it the configuration is not taken, and the last good one goes on."""
+    flight_dir: Path | None = None
+    """Where the flight recorder writes; None: nothing is recorded."""
     stand_in: bool = False
     """Nothing of it could be read but whose it is; `unknown_fields` say why."""
     podinfo_dir: Path | None = None
@@ -119,6 +123,8 @@ class BotApp:
         self._opening: asyncio.Task[Store] | None = None
         self._store_look_at = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
+        self._seed = None if clocks is not None else randbits(64)
+        clocks = clocks or Clocks(random=Random(self._seed))  # noqa: S311, spreads retries
         self.desk = desk = Desk(options.config, operated=options.operated, clocks=clocks)
         self._turned_at = desk.monotonic()
         self._unwell = Lasting(UNREADY_AFTER_SECONDS, desk.monotonic)
@@ -136,12 +142,20 @@ class BotApp:
             self.metrics.notification,
         )
         desk.tell = self._tell
+        self._recorder = self._flight_recorder(options.flight_dir) if options.flight_dir is not None else None
         self.control = Control(desk, self.feed)
 
     def _tell(self, kind: str, figures: dict[str, Any]) -> None:
         """Something happened that people may want to know."""
         self._listener(kind, figures)
         self.alerts.tell(kind, figures)
+
+    def _flight_recorder(self, folder: Path) -> FlightRecorder:
+        desk = self.desk
+        about = {"version": desk.version, "boot": desk.boot_id, "bot": desk.identity, "seed": self._seed}
+        recorder = FlightRecorder(folder, about, desk.clocks.utc)
+        recorder.watch("risk", desk.risk, parts=("drawdown", "volatility"))
+        return recorder
 
     def stop(self) -> None:
         """End `run` in order: a session ends as if it were to be made anew, and none follows."""
@@ -174,6 +188,8 @@ class BotApp:
                 asyncio.create_task(self.alerts.run()),
                 asyncio.create_task(self._stop.wait()),
             ]
+            if self._recorder is not None:
+                background.append(asyncio.create_task(self._recorder.run()))
             try:
                 await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -189,6 +205,8 @@ class BotApp:
             if self.desk.store is not None:
                 await self.desk.save()
                 await self.desk.store.close()
+            if self._recorder is not None:
+                await self._recorder.flush(end=True)
         self.desk.log.info("stopped")
 
     async def _serve(self) -> list[Server]:
@@ -360,6 +378,7 @@ class BotApp:
             panel=self.desk.panel,
             budget=self.desk.budget,
             risk=self.desk.risk,
+            recorder=self._recorder,
             unprotected=self.desk.unprotected,
             metrics=self.metrics,
             settings=lambda: self.desk.settings,

@@ -139,7 +139,7 @@ class Desk:
         """Work with these settings from now on."""
         former, self.applied = self.applied, applied
         settings = applied.in_force
-        self.risk.config = settings
+        self.risk.configure(settings)
         self.panel.configure(
             settings.circuit_breaker.failure_threshold, float(settings.circuit_breaker.recovery_timeout_seconds)
         )

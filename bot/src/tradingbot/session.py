@@ -26,7 +26,17 @@ from tradingbot.gateway.market_watch import MarketWatch
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.gateway.streams import Batch, StreamName, Streams
-from tradingbot.model import AccountSnapshot, Balance, BalanceChange, BalancesUpdate, BookTicker, Candle, SymbolRules
+from tradingbot.model import (
+    AccountSnapshot,
+    Balance,
+    BalanceChange,
+    BalancesUpdate,
+    BookTicker,
+    Candle,
+    OrderUpdate,
+    SymbolRules,
+)
+from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics, Missed
 from tradingbot.monitoring.performance import Performance, measure
@@ -109,6 +119,7 @@ class Parts:
     panel: BreakerPanel
     budget: WeightBudget
     risk: RiskManager
+    recorder: FlightRecorder | None
     unprotected: UnprotectedTime
     metrics: Metrics
     settings: Callable[[], BotSettings]
@@ -424,6 +435,8 @@ class Session:
                 self._balances.update(event.balances)
             elif isinstance(event, BalanceChange):
                 self.doubt()
+            if isinstance(event, OrderUpdate) and event.fill is not None:
+                self._note("fill", fill=event.fill)
             await self.manager.on_user_event(event)
         if StreamName.USER in batch.reconnected:
             self.manager.missed_events()
@@ -438,6 +451,10 @@ class Session:
             self._inbox.put_tick(batch.book)
         if batch.user:
             self._parts.changed()
+
+    def _note(self, what: str, **figures: Any) -> None:
+        if self._parts.recorder is not None:
+            self._parts.recorder.note(what, **figures)
 
     def _on_orders_event(self, event: OrdersEvent) -> None:
         parts = self._parts
@@ -504,6 +521,8 @@ class Session:
             return
         strategy = build_strategy(settings.strategy.name, settings.strategy.parameters)
         loop = TradingLoop(strategy)
+        if self._parts.recorder is not None:
+            self._parts.recorder.watch("loop", loop)
         candles = await self._history(strategy.warmup + LOOK_BACK_CANDLES)
         loop.backfill(candles, self.manager.books.last_fill_ms)
         self._parts.risk.volatility.update_prices(float(candle.close) for candle in candles if candle.closed)
@@ -633,6 +652,7 @@ class Session:
         figures = {"signal": decision.reason, **self._figures(book)}
         refused: Refused | None = None
         code = self.may_enter()
+        self._note("may enter", signal_id=signal_id, refused=code)
         if code is None:
             refused = parts.risk.check_market_conditions(book, parts.monotonic())
         if code is not None or refused is not None or book is None:

@@ -29,6 +29,8 @@ from tradingbot.commands.shared import (
 from tradingbot.config import load_manifest, load_pod_config
 from tradingbot_api import names
 
+FLIGHT_DIR = "flight"
+
 
 def add(commands: Commands) -> None:
     """Add it."""
@@ -41,6 +43,7 @@ def add(commands: Commands) -> None:
         examples="""
             tradingbot run --paper --symbol BTCUSDT        trade on an embedded paper exchange, nothing else needed
             tradingbot run --paper --duration 60           the same for a minute
+            tradingbot run --paper --flight-dir flight     record what is decided, for replay-flight
             tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
             tradingbot run --config config.json            what a pod runs
         """,
@@ -70,6 +73,12 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="DIR",
         help=f"file with the pod's own annotations (default with --config: {names.PODINFO_DIR})",
+    )
+    run.add_argument(
+        "--flight-dir",
+        type=Path,
+        metavar="DIR",
+        help="where what was decided is recorded (default: flight in the state directory; with --paper nowhere)",
     )
     run.add_argument("--host", help="address to listen on (default: 0.0.0.0 with --config, else 127.0.0.1)")
     run.add_argument("--probe-port", type=_port, help="port of probes and metrics, 0 = any")
@@ -102,6 +111,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _pod_options(options: argparse.Namespace) -> Options:
     received = load_pod_config(options.config)
+    state_dir = options.state_dir or Path(names.STATE_DIR)
     return Options(
         config=received.config,
         unknown_fields=received.unknown,
@@ -110,7 +120,8 @@ def _pod_options(options: argparse.Namespace) -> Options:
         podinfo_dir=options.podinfo_dir or Path(names.PODINFO_DIR),
         tls_dir=options.tls_dir or Path(names.TLS_DIR),
         credentials_dir=options.credentials_dir or Path(names.CREDENTIALS_DIR),
-        state_dir=options.state_dir or Path(names.STATE_DIR),
+        state_dir=state_dir,
+        flight_dir=options.flight_dir or state_dir / FLIGHT_DIR,
         host=options.host or "0.0.0.0",  # noqa: S104 - a pod's probes come from outside of it
         probe_port=names.PROBE_PORT if options.probe_port is None else options.probe_port,
         control_port=names.CONTROL_PORT if options.control_port is None else options.control_port,
@@ -125,10 +136,12 @@ def _manifest_options(options: argparse.Namespace) -> Options:
     structlog.get_logger("bot").warning(
         "no operator: no grant is needed, only the fence on the exchange keeps a second process from trading"
     )
+    state_dir = options.state_dir or home_state(config.bot)
     return Options(
         config=config,
         credentials_dir=options.credentials_dir,
-        state_dir=options.state_dir or home_state(config.bot),
+        state_dir=state_dir,
+        flight_dir=options.flight_dir or state_dir / FLIGHT_DIR,
         host=options.host or "127.0.0.1",
         probe_port=options.probe_port or 0,
     )
@@ -158,7 +171,13 @@ def _run_paper(options: argparse.Namespace) -> int:
     logging.getLogger().setLevel(logging.ERROR)
     return uvloop.run(
         run_paper(
-            PaperRun(symbol=options.symbol, market=options.market, seed=options.seed, duration=options.duration),
+            PaperRun(
+                symbol=options.symbol,
+                market=options.market,
+                seed=options.seed,
+                duration=options.duration,
+                flight_dir=options.flight_dir,
+            ),
             Console(),
         )
     )

@@ -8,6 +8,7 @@ from typing import Final
 
 from tradingbot.engine.strategies.base import Signal, Strategy
 from tradingbot.model import BookTicker, Candle
+from tradingbot.recorded import Recorded, recorded
 
 TICK_AGAIN_MS: Final = 5_000
 """A decision by ticks is not made again so soon: what was refused, or failed, holds at the next tick too."""
@@ -45,7 +46,7 @@ class Gap:
 Decision = Enter | Exit | Stay | Gap
 
 
-class TradingLoop:
+class TradingLoop(Recorded):
     """Feeds a strategy with every closed candle exactly once and in order, and with ticks where it wants them."""
 
     def __init__(self, strategy: Strategy) -> None:
@@ -64,6 +65,7 @@ class TradingLoop:
         """Whether the strategy has seen enough candles to be believed."""
         return self.failure is None and self.seen >= self.strategy.warmup
 
+    @recorded
     def backfill(self, candles: Iterable[Candle], since_ms: int = 0) -> int:
         """Take closed candles of the past without deciding anything; returns how many were new.
 
@@ -78,11 +80,13 @@ class TradingLoop:
                     self._missed = signal
         return taken
 
+    @recorded
     def missed(self, *, holding: bool) -> Exit | None:
         """The exit that was said at the candles of the last `backfill`, once; the entries there are past."""
         missed, self._missed = self._missed, Signal.NONE
         return Exit(f"missed: {self.strategy.describe()}") if holding and missed is Signal.EXIT else None
 
+    @recorded
     def on_candle(self, candle: Candle, *, now_ms: int, max_age_ms: int, holding: bool) -> Decision:
         """Take a candle of the stream and decide.
 
@@ -114,6 +118,7 @@ class TradingLoop:
             return Stay(f"{signal} ignored, the candle closed {age_ms} ms ago: {what}")
         return Enter(what)
 
+    @recorded
     def on_tick(self, ticker: BookTicker, *, now_ms: int, age_ms: int, max_age_ms: int, holding: bool) -> Decision:
         """Take the newest best bid and ask and decide.
 
@@ -136,6 +141,7 @@ class TradingLoop:
         self._tick_decided[signal] = now_ms
         return Enter(what) if signal is Signal.ENTER else Exit(what)
 
+    @recorded
     def skip_to(self, candle: Candle) -> None:
         """The exchange has none between the last candle and this one: it is the next."""
         self.last_open_ms = candle.open_ms - (candle.close_ms + 1 - candle.open_ms)

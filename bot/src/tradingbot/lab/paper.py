@@ -44,6 +44,8 @@ class PaperRun:
     market: str = "synthetic"
     seed: int = 7
     duration: float | None = None
+    flight_dir: Path | None = None
+    """Where the bot records what it decides."""
 
 
 def paper_settings(symbol: str, base_url: str) -> BotSettings:
@@ -81,7 +83,10 @@ async def run_paper(run: PaperRun, console: Console) -> int:
                 settings=paper_settings(run.symbol, base_url),
             )
             screen = Screen(console, run)
-            app = BotApp(Options(config=config, credentials_dir=keys, state_dir=folder / "state"), screen.tell)
+            options = Options(
+                config=config, credentials_dir=keys, state_dir=folder / "state", flight_dir=run.flight_dir
+            )
+            app = BotApp(options, screen.tell)
             await _show(app, screen, run.duration)
     return 0
 

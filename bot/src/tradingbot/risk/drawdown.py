@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Self
 
+from tradingbot.recorded import Recorded, recorded
+
 BREACH_HOLD_SECONDS = 3.0
 """A limit counts as reached only when it was for this long, so that one bad quote does not stop a bot."""
 
@@ -47,17 +49,19 @@ def _day(now: datetime) -> str:
     return now.astimezone(UTC).date().isoformat()
 
 
-class DrawdownTracker:
+class DrawdownTracker(Recorded):
     """Follows equity; `equity` is the last value, `marks` what to persist."""
 
     def __init__(self, marks: EquityMarks | None = None) -> None:
         self.marks = marks
         self.equity: Decimal | None = None
 
+    @recorded
     def restore(self, data: dict[str, str] | None) -> None:
         """Continue from marks of EquityMarks.to_json, or from none."""
         self.marks = EquityMarks.from_json(data) if data else None
 
+    @recorded
     def update(self, equity: Decimal, capital: Decimal, now: datetime) -> bool:
         """Take the present equity; True when the marks changed and must be persisted.
 
@@ -81,6 +85,7 @@ class DrawdownTracker:
         self.marks = marks
         return changed
 
+    @recorded
     def reset_peak(self) -> None:
         """Start measuring the drawdown anew from the present equity, after a human cleared it."""
         if self.marks is not None:

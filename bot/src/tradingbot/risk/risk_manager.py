@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from tradingbot.model import BookTicker, LotFilter, SymbolRules
+from tradingbot.recorded import Recorded, recorded
 from tradingbot.risk.drawdown import DrawdownTracker, HeldBreach
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot_api.v1alpha1 import BotSettings
@@ -78,7 +79,7 @@ class Pause:
     until: datetime | None
 
 
-class RiskManager:
+class RiskManager(Recorded):
     """Holds the limits of one bot. Days and pauses count by the exchange's clock, durations by a monotonic one."""
 
     def __init__(self, config: BotSettings, drawdown: DrawdownTracker, volatility: VolatilityTracker) -> None:
@@ -94,20 +95,29 @@ class RiskManager:
 
     # --- what happened ---
 
+    @recorded
+    def configure(self, config: BotSettings) -> None:
+        """Other settings are in force."""
+        self.config = config
+
+    @recorded
     def record_entry(self, monotonic: float) -> None:
         """An entry was sent."""
         self._entries.append(monotonic)
 
+    @recorded
     def record_stop_out(self, when: datetime) -> None:
         """A stop-loss was hit: the cooldown begins."""
         self._cooldown_until = when + timedelta(seconds=self.config.risk.cooldown_seconds)
 
+    @recorded
     def update_equity(self, equity: Decimal, now: datetime) -> bool:
         """Take the present equity; True when the marks changed and must be persisted."""
         return self.drawdown.update(equity, self.config.capital, now)
 
     # --- what may be done ---
 
+    @recorded
     def check_market_conditions(self, book: BookTicker | None, monotonic: float) -> Refused | None:
         """Whether the market is fit for an entry: data age, spread, entries in the last minute."""
         if book is None or book.bid <= 0 or book.ask <= 0:
@@ -125,6 +135,7 @@ class RiskManager:
             return Refused(Refusal.TOO_MANY_ENTRIES, f"entries={len(self._entries)} limit={limits.max_per_minute}")
         return None
 
+    @recorded
     def should_pause_trading(self, now: datetime, monotonic: float) -> list[Pause]:
         """Every reason to open no position at present."""
         risk, pauses = self.config.risk, []
@@ -142,12 +153,14 @@ class RiskManager:
             pauses.append(Pause(Refusal.COOLDOWN, "a stop-loss was hit", self._cooldown_until))
         return pauses
 
+    @recorded
     def adjust_risk_parameters(self) -> Decimal:
         """Take half of the risk while the market is highly volatile; returns the factor in force."""
         volatile = self.volatility.is_high_volatility(HIGH_VOLATILITY)
         self.size_factor = VOLATILE_SIZE_FACTOR if volatile else Decimal(1)
         return self.size_factor
 
+    @recorded
     def calculate_position_size(self, rules: SymbolRules, ask: Decimal, funds: Funds) -> Size | Refused:
         """Quantity of an entry at the worst price that its limit allows, in whole steps.
 
@@ -199,6 +212,7 @@ class RiskManager:
             "cooldownUntil": self._cooldown_until.isoformat() if self._cooldown_until else None,
         }
 
+    @recorded
     def restore(self, data: dict[str, str | None]) -> None:
         """The inverse of to_json."""
         self._daily_breached_day = data.get("dailyBreachedDay")

@@ -6,8 +6,10 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
+from tradingbot.recorded import Recorded, recorded
 
-class VolatilityTracker:
+
+class VolatilityTracker(Recorded):
     """Keeps the last `window_size` returns of a price series; floats, since it is a statistic."""
 
     def __init__(self, window_size: int = 20) -> None:
@@ -16,6 +18,7 @@ class VolatilityTracker:
         self._returns: deque[float] = deque(maxlen=window_size)
         self._last: float | None = None
 
+    @recorded
     def update_prices(self, prices: Iterable[float]) -> None:
         """Append prices in the order of time; prices that are not positive are refused."""
         for price in prices:
