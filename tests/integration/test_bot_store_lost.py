@@ -7,8 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,17 @@ import pytest
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.bot_orders import bot_side
 from support.bot_process import (
-    BotFolder,
+    DAILY,
     BotProcess,
     bot_process,
     by_hand,
     config,
     enter,
     flat,
+    hold,
     long,
     make,
+    position,
     settings,
 )
 from support.waiting import until
@@ -34,8 +34,6 @@ from tradingbot_api.bot_http import BotStatus
 from tradingbot_api.v1alpha1 import Exchange
 
 pytestmark = pytest.mark.integration
-DAILY = {"interval": "1d"}
-"""A strategy that decides nothing while a test runs."""
 
 
 @pytest.fixture
@@ -88,29 +86,6 @@ async def protected_again(bot: BotProcess, exchange: PaperExchange, account: Tes
     }:
         assert time.monotonic() < deadline, "".join(bot.log[-20:])
         await asyncio.sleep(0.1)
-
-
-async def hold(bot: BotProcess, folder: BotFolder, exchange: PaperExchange) -> Decimal:
-    """Buy, and keep what was bought: returns the position."""
-    for revision in count(2, 2):
-        await enter(bot)
-        daily = config(settings(exchange.base_url, strategy=DAILY), revision)
-        folder.write_config(daily)
-        seen = len(bot.log)
-        assert (await bot.call("PUT", "/v1/config", daily))[0] == 200
-        # Candles are decided one after the other: from this line on the first strategy decides none.
-        await bot.until(lambda _, n=seen: any("strategy filled" in line for line in bot.log[n:]))
-        if long(await bot.until(lambda status: status.position is not None)):
-            return position(bot.status)
-        # The first strategy sold before it was replaced.
-        assert (await bot.call("PUT", "/v1/config", config(settings(exchange.base_url), revision + 1)))[0] == 200
-        await bot.until(lambda status, n=revision + 1: status.applied_revision == n)
-    raise AssertionError
-
-
-def position(status: BotStatus) -> Decimal:
-    assert status.position is not None
-    return status.position.quantity
 
 
 async def end(bot: BotProcess) -> None:

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from tradingbot_operator.certificates import CertificateAuthority, KeyPair
 
 UID = "6b1f7f8e-0000-4000-8000-000000000001"
 DEADLINE = 30.0
+DAILY = {"interval": "1d"}
+"""A strategy that decides nothing while a test runs."""
 
 
 def settings(base_url: str, **changes: Any) -> BotSettings:
@@ -285,6 +289,30 @@ async def enter(bot: BotProcess) -> BotStatus:
     await bot.until(lambda status: status.ready)
     assert (await bot.grant())[0] == 200
     return await bot.until(lambda status: long(status) and bot.condition("Protected")[1] == "Protected", 60)
+
+
+def position(status: BotStatus) -> Decimal:
+    """What is held."""
+    assert status.position is not None
+    return status.position.quantity
+
+
+async def hold(bot: BotProcess, folder: BotFolder, exchange: PaperExchange) -> Decimal:
+    """Buy, and keep what was bought: returns the position."""
+    for revision in count(2, 2):
+        await enter(bot)
+        daily = config(settings(exchange.base_url, strategy=DAILY), revision)
+        folder.write_config(daily)
+        seen = len(bot.log)
+        assert (await bot.call("PUT", "/v1/config", daily))[0] == 200
+        # Candles are decided one after the other: from this line on the first strategy decides none.
+        await bot.until(lambda _, n=seen: any("strategy filled" in line for line in bot.log[n:]))
+        if long(await bot.until(lambda status: status.position is not None)):
+            return position(bot.status)
+        # The first strategy sold before it was replaced.
+        assert (await bot.call("PUT", "/v1/config", config(settings(exchange.base_url), revision + 1)))[0] == 200
+        await bot.until(lambda status, n=revision + 1: status.applied_revision == n)
+    raise AssertionError
 
 
 @asynccontextmanager

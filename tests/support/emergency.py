@@ -65,6 +65,8 @@ class Emergency:
         self.exchange: PaperExchange
         self.account: TestAccount
         self.app: BotApp
+        self._running: asyncio.Task[None]
+        self._changes: dict[str, Any]
         self.unprotected = 0.0
         """Seconds for which a position was longest without its stop, by the exchange's own books."""
         self.told: list[tuple[float, str, str]] = []
@@ -217,8 +219,10 @@ class Emergency:
         async with running_paper_exchange(options, self._steady_ms, self._wall_ms) as self.exchange:
             self.account = await self.exchange.create_account(USDT=DEPOSIT)
             write_keys(self.folder / "keys", self.account.api_key, self.account.secret_key)
-            self.app = self._bot(changes)
-            tasks = [asyncio.create_task(one) for one in (self.app.run(), self._move_market(), self._watch())]
+            self._changes = changes
+            self.app = self.process()
+            self._running = asyncio.create_task(self.app.run())
+            tasks = [self._running, *(asyncio.create_task(one) for one in (self._move_market(), self._watch()))]
             try:
                 await befall(self)
             finally:
@@ -238,14 +242,24 @@ class Emergency:
     def _pod_time(self) -> datetime:
         return START + timedelta(seconds=self.loop.time()) + self.pod_clock
 
-    def _bot(self, changes: dict[str, Any]) -> BotApp:
+    def process(self, **options: bool) -> BotApp:
+        """One more process of the bot, started with such options."""
         config = BotConfig(
             revision=1,
             bot=BotIdentity(namespace="test", name="btcusdt", uid="local-emergency"),
-            settings=_settings(self.exchange.base_url, changes),
+            settings=_settings(self.exchange.base_url, self._changes),
         )
-        options = Options(config=config, credentials_dir=self.folder / "keys", state_dir=self.folder / "state")
-        return BotApp(options, self._hear, Clocks(self.loop.time, self._pod_time, Random("bot")))
+        paths = {"credentials_dir": self.folder / "keys", "state_dir": self.folder / "state"}
+        return BotApp(
+            Options(config=config, **paths, **options),
+            self._hear,
+            Clocks(self.loop.time, self._pod_time, Random("bot")),
+        )
+
+    async def stop(self) -> None:
+        """Let the bot's process end in order."""
+        self.app.stop()
+        await asyncio.wait([self._running])
 
     def _hear(self, kind: str, figures: dict[str, Any]) -> None:
         self.told.append((self.loop.time(), kind, str(figures.get("message", ""))))

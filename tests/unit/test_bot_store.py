@@ -51,6 +51,44 @@ async def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     await store.close()
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+async def test_a_snapshot_has_what_was_committed_and_changes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "bot.db"
+    with pytest.raises(StoreFailedError):
+        Store.snapshot(path)
+    assert contents(tmp_path) == {}
+
+    store = Store.open(path)
+    await store.put("mark", 1)
+    running = Store.snapshot(path)
+    assert await running.get("mark") == 1
+    await running.put("mark", 2)
+    await running.close()
+    assert await store.get("mark") == 1
+    await store.close()
+
+    before = contents(tmp_path)
+    ended = Store.snapshot(path)
+    assert await ended.get("mark") == 1
+    await ended.put("mark", 2)
+    await ended.close()
+    assert contents(tmp_path) == before
+
+
+async def test_a_snapshot_of_a_former_version_is_brought_up_to_date_and_the_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "bot.db"
+    with closing(sqlite3.connect(path)) as former:
+        former.executescript(VERSION_1.read_text())
+    before = path.read_bytes()
+    snapshot = Store.snapshot(path)
+    assert await snapshot.highest_order_id() > 0
+    await snapshot.close()
+    assert path.read_bytes() == before
+
+
 async def test_old_orders_that_are_done_are_left_in_the_file(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "bot.db")
     tracker = OrderTracker()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tradingbot.app import StartError
 from tradingbot.applied import ConfigRefusedError
-from tradingbot.commands import check, replay, replay_flight, run, sim
+from tradingbot.commands import check, flatten, replay, replay_flight, run, sim, status
 from tradingbot.commands.shared import UsageError
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import CATALOGUE
@@ -18,6 +18,8 @@ from tradingbot_api import names
 EXAMPLES = """examples:
   tradingbot run --paper --symbol BTCUSDT        trade on an embedded paper exchange, nothing else needed
   tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
+  tradingbot status bot.yaml                     how it is; in a pod: kubectl exec POD -- tradingbot status
+  tradingbot flatten bot.yaml                    sell its position, and open nothing until a human says so
   tradingbot sim --symbol BTCUSDT --hours 24     the same in minutes, on virtual time
   tradingbot replay bot.yaml --candles klines/    trade recorded candles, with several parameters at once
   tradingbot replay-flight DIR                   decide again what a bot recorded, and compare
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, sim, replay, replay_flight, check):
+    for module in (run, status, flatten, sim, replay, replay_flight, check):
         module.add(commands)
     return parser
 

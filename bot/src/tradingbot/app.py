@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from typing import Any, Final
 from tradingbot.applied import Applied, choose_at_start
 from tradingbot.clocks import Clocks
 from tradingbot.config import safe_mode_wish
-from tradingbot.control import Control
+from tradingbot.control import Control, LocalControl
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
@@ -25,18 +25,19 @@ from tradingbot.monitoring.alerts import Alerts
 from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.health import UNREADY_AFTER_SECONDS, ConditionClock, Lasting, Problem, not_ready, unwell
 from tradingbot.monitoring.http_api import Server, control_app, control_tls, probe_app, serve
+from tradingbot.monitoring.local_api import LocalStatus, serving
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.report import add_counts, build_status, extra_figures, state_of
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.recovery.circuit_breaker import Pace
 from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
-from tradingbot.recovery.safe_mode import STORE_LOST, Level
+from tradingbot.recovery.safe_mode import STORE_LOST, CauseKind, Level, SafeMode, Source
 from tradingbot.session import AccountChangedError, Parts, Session
 from tradingbot.state.lock import StateInUseError, StateLock
 from tradingbot.state.store import Store, StoreCorruptError, StoreError, StoreFailedError, set_aside_store
 from tradingbot_api.bot_http import BotConfig, FieldError
-from tradingbot_api.conditions import Reason
+from tradingbot_api.conditions import ConditionType, Reason
 
 STORE_FILE: Final = "bot.db"
 REFRESH_SECONDS: Final = 0.5
@@ -52,6 +53,9 @@ LAGS_KEPT: Final = 120
 """A minute of looks at how late the loop was: a scrape is rarer than a look."""
 TURN_LIMIT_SECONDS: Final = 30.0
 """A loop that did not turn for this long is not alive."""
+LOOKING: Final = CauseKind("looking", Source.COMMAND, Reason.UNKNOWN, "the look ends", (Level.HALTED,))
+SEEN_BY_A_LOOK: Final = {ConditionType.BALANCE_SYNCED, ConditionType.CAPITAL_COVERED, ConditionType.PROTECTED}
+"""Conditions that say nothing of a running process."""
 
 
 class Care(Enum):
@@ -90,6 +94,12 @@ class Options:
     host: str = "127.0.0.1"
     probe_port: int = 0
     control_port: int = 0
+    local: bool = False
+    """Whoever may use the state directory may ask the process there."""
+    flatten: bool = False
+    """Sell what is held, and open nothing."""
+    clear: tuple[str, ...] = ()
+    """Latched causes of safe mode that the human who starts it has cleared."""
 
     @property
     def operated(self) -> bool:
@@ -134,6 +144,7 @@ class BotApp:
         self.metrics = Metrics(
             desk.settings.symbol, lambda: (build_status(desk, clock, 0), extra_figures(desk, max(self._lags)))
         )
+        self.local = LocalControl(desk, lambda: build_status(desk, clock, 0))
         self.alerts = Alerts(
             options.config.bot,
             lambda: self.desk.settings,
@@ -177,7 +188,13 @@ class BotApp:
         self._look_at_annotations()
         self.desk.refresh()
         servers = await self._serve()
+        local = AsyncExitStack()
         try:
+            if self._options.local:
+                try:
+                    await local.enter_async_context(serving(self.local, self._options.state_dir))
+                except OSError as missing:  # the volume is read-only or full
+                    self.desk.log.warning("status and flatten cannot be asked for here", error=str(missing))
             if listening is not None:
                 listening(servers[0].port, servers[1].port if len(servers) > 1 else None)
             live = asyncio.create_task(self._live())
@@ -198,10 +215,10 @@ class BotApp:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
         finally:
-            for server in servers:
+            for close in (local.aclose, *(server.close for server in servers)):
                 with suppress(asyncio.TimeoutError):
                     async with asyncio.timeout(1):
-                        await server.close()
+                        await close()
             if self.desk.store is not None:
                 await self.desk.save()
                 await self.desk.store.close()
@@ -467,11 +484,17 @@ class BotApp:
         desk, options = self.desk, self._options
         # Without an operator the manifest is the user's word of now, whatever was in force before.
         stored = Applied.from_json(await store.get(CONFIG_FACT)) if options.operated else None
-        if desk.revision == 0:
+        first = desk.revision == 0
+        if first:
             start = choose_at_start(options.config, stored, options.unknown_fields, stand_in=options.stand_in)
         else:  # not the first store of this process
             start = choose_at_start(desk.applied.committed, stored)
         await desk.take_over(store, start)
+        if first:
+            desk.clear(list(options.clear))
+        if options.flatten:
+            desk.flatten()
+            await desk.save()
         if start.problem is not None:
             desk.log.warning("the configuration is not in force", message=start.problem.message)
         self.feed.wake()
@@ -566,6 +589,34 @@ class BotApp:
         return seen
 
     # --- what is told ---
+
+    async def look(self) -> LocalStatus:
+        """How the bot is while it does not run, by a copy of its store and by the exchange; instead of `run`.
+
+        Nothing is sent to the exchange but reads, and nothing is written to the disk. StoreError, ExchangeError,
+        CredentialsMissingError, AccountChangedError.
+        """
+        store = await asyncio.to_thread(Store.snapshot, self._options.state_dir / STORE_FILE)
+        try:
+            await self._take_over(store)
+            nothing_is_sent = SafeMode()
+            nothing_is_sent.activate(LOOKING, since=self.desk.clocks.utc())
+            parts = replace(self._parts(store), safe_mode=nothing_is_sent)
+            session = await Session.connect(parts, load_credentials(self._options.credentials_dir))
+            try:
+                session.admission.key_problem = None  # no entry is to be made
+                session.last_close = (await session.exchange.book_ticker(self.desk.settings.symbol)).bid
+                self.desk.session, self.desk.account_uid = session, session.account_uid
+                told = self.local.local_status()
+            finally:
+                await session.close()
+        finally:
+            await store.close()
+        known = [condition for condition in told.status.conditions if condition.type in SEEN_BY_A_LOOK]
+        status = told.status.model_copy(
+            update={"conditions": known, "ready": False, "incarnation": None, "usage": None, "api": None}
+        )
+        return told.model_copy(update={"status": status})
 
     def unhealthy(self) -> str | None:
         """Why the process should be restarted."""

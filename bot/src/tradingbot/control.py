@@ -1,9 +1,9 @@
-"""What the operator asks of a bot: configuration, grant, incarnation and drain."""
+"""What the operator asks of a bot: configuration, grant, incarnation and drain; and what a person beside it asks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from tradingbot.applied import ConfigRefusedError, advance
@@ -12,6 +12,7 @@ from tradingbot.desk import Desk
 from tradingbot.gateway.errors import ExchangeError
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.http_api import ControlError
+from tradingbot.monitoring.local_api import LocalStatus
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.types import ProtectionState
 from tradingbot.recovery.grant import GrantRefusedError
@@ -20,6 +21,7 @@ from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
     STALE_REVISION,
     BotInfo,
+    BotStatus,
     ConfigReply,
     DrainPhase,
     DrainRequest,
@@ -215,3 +217,25 @@ class Control:
                 "IdentityMismatch",
                 f"expected bot {self._desk.identity.uid} boot {self._desk.boot_id}, got {bot_uid} {boot_id}",
             )
+
+
+class LocalControl:
+    """The calls of monitoring.local_api, on one desk; `status` makes the status of now."""
+
+    def __init__(self, desk: Desk, status: Callable[[], BotStatus]) -> None:
+        self._desk = desk
+        self._status = status
+
+    def local_status(self) -> LocalStatus:
+        """The bot as it is now."""
+        return LocalStatus(bot=self._desk.identity, settings=self._desk.settings, status=self._status())
+
+    async def flatten(self) -> LocalStatus:
+        """Latch the cause before any answer; where nothing is held any more, the account is compared before it."""
+        self._desk.flatten()
+        await self._desk.save()
+        session = self._desk.session
+        if session is not None and not session.holding and session.manager.entries_quiet:
+            with suppress(ExchangeError, StoreError):  # the verdict's time says that it is of before
+                await session.compare()
+        return self.local_status()

@@ -31,6 +31,7 @@ from tradingbot.recovery.safe_mode import (
     DRAINING,
     DRAWDOWN,
     EXCHANGE_RESET,
+    FLATTENED,
     SPEC,
     STORE,
     STORE_LOST,
@@ -220,6 +221,12 @@ class Desk:
         """A configuration of that revision is taken: what was tightened up to a smaller one is past."""
         if self.tightened is not None and revision > self.tightened:
             self.tightened = None
+
+    def flatten(self) -> None:
+        """A person closes the position: it is sold, and none is opened before a human clears the cause."""
+        self.safe_mode.activate(FLATTENED, since=self.clocks.utc())
+        self.look_now.set()
+        self.wake()
 
     def remaining(self) -> list[str]:
         """What stays on the exchange after a drain, as far as it is known now."""

@@ -104,6 +104,7 @@ class Reason(StrEnum):
     TWO_TRADERS = "TwoTraders"
     STORE_FAILED = "StoreFailed"
     DRAINING = "Draining"
+    FLATTENED = "Flattened"
     ENTRIES_WORKING = "EntriesWorking"
     BOT_UNREACHABLE = "BotUnreachable"
     PROCESS_GONE = "ProcessGone"

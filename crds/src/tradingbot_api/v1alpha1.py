@@ -552,7 +552,7 @@ class SafeModeCause(WireModel):
     """One reason why entries are forbidden."""
 
     id: str = Field(description="Stable name of the cause.")
-    source: str = Field(description="Spec, Pod, Operator or Bot.")
+    source: str = Field(description="Spec, Pod, Operator, Bot or Command.")
     reason: str = Field(description="CamelCase reason.")
     level: str = Field(description="NoNewEntries, ReduceOnly or Halted.")
     since_time: datetime | None = Field(default=None, description="When it began.")

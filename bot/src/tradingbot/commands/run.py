@@ -27,6 +27,7 @@ from tradingbot.commands.shared import (
     need_paper_exchange,
 )
 from tradingbot.config import load_manifest, load_pod_config
+from tradingbot.recovery.safe_mode import DRAWDOWN, FLATTENED, STORE_LOST
 from tradingbot_api import names
 
 FLIGHT_DIR = "flight"
@@ -45,6 +46,7 @@ def add(commands: Commands) -> None:
             tradingbot run --paper --duration 60           the same for a minute
             tradingbot run --paper --flight-dir flight     record what is decided, for replay-flight
             tradingbot run bot.yaml --credentials-dir keys trade a TradingBot manifest without an operator
+            tradingbot run bot.yaml --credentials-dir keys --clear flattened   and go on after `tradingbot flatten`
             tradingbot run --config config.json            what a pod runs
         """,
     )
@@ -83,6 +85,13 @@ def add(commands: Commands) -> None:
     run.add_argument("--host", help="address to listen on (default: 0.0.0.0 with --config, else 127.0.0.1)")
     run.add_argument("--probe-port", type=_port, help="port of probes and metrics, 0 = any")
     run.add_argument("--control-port", type=_port, help="port of the operator's control, 0 = any")
+    run.add_argument(
+        "--clear",
+        action="append",
+        default=[],
+        choices=[cause.id for cause in (DRAWDOWN, FLATTENED, STORE_LOST)],
+        help="end a latched cause of safe mode at this start, without an operator; may be given again",
+    )
     run.add_argument("--debug", action="store_true", help="log every candle and failed call")
     paper = run.add_argument_group("on an embedded paper exchange")
     paper.add_argument("--paper", action="store_true", help="start a paper exchange and an account for this run")
@@ -103,6 +112,8 @@ def _run(options: argparse.Namespace) -> int:
     chosen = sum((options.file is not None, options.config is not None, options.paper))
     if chosen != 1:
         raise UsageError("run: expected exactly one of FILE, --config FILE and --paper")
+    if options.clear and options.file is None:
+        raise UsageError(f"--clear: expected FILE with it; elsewhere annotate {names.CLEAR_ANNOTATION}=CAUSE")
     if options.paper:
         return _run_paper(options)
     started = _pod_options(options) if options.config is not None else _manifest_options(options)
@@ -125,6 +136,7 @@ def _pod_options(options: argparse.Namespace) -> Options:
         host=options.host or "0.0.0.0",  # noqa: S104 - a pod's probes come from outside of it
         probe_port=names.PROBE_PORT if options.probe_port is None else options.probe_port,
         control_port=names.CONTROL_PORT if options.control_port is None else options.control_port,
+        local=True,
     )
 
 
@@ -144,6 +156,8 @@ def _manifest_options(options: argparse.Namespace) -> Options:
         flight_dir=options.flight_dir or state_dir / FLIGHT_DIR,
         host=options.host or "127.0.0.1",
         probe_port=options.probe_port or 0,
+        local=True,
+        clear=tuple(options.clear),
     )
 
 

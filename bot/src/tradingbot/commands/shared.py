@@ -71,10 +71,14 @@ def need_paper_exchange(what: str) -> None:
         raise UsageError(f"{what}: the paper exchange is not installed: install tradingbot[lab]")
 
 
+def home_states() -> Path:
+    """Where bots that have no pod keep their state."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tradingbot"
+
+
 def home_state(bot: BotIdentity) -> Path:
-    """The state directory of a bot that has no pod."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "tradingbot" / bot.namespace / bot.name
+    """The state directory of one of them."""
+    return home_states() / bot.namespace / bot.name
 
 
 def log_json(level: int = logging.INFO) -> None:

@@ -45,6 +45,7 @@ class Source(StrEnum):
     POD = "Pod"
     OPERATOR = "Operator"
     BOT = "Bot"
+    COMMAND = "Command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,14 @@ EXCHANGE_RESET: Final = CauseKind(
     (Level.HALTED,),
     latched=True,
 )
+FLATTENED: Final = CauseKind(
+    "flattened",
+    Source.COMMAND,
+    Reason.FLATTENED,
+    f"{_cleared_by_hand('flattened')}; without an operator: tradingbot run FILE --clear flattened",
+    (Level.REDUCE_ONLY,),
+    latched=True,
+)
 TWO_TRADERS: Final = CauseKind(
     "two-traders",
     Source.BOT,
@@ -138,6 +147,7 @@ CAUSES: Final = (
     STORE,
     STORE_LOST,
     EXCHANGE_RESET,
+    FLATTENED,
     TWO_TRADERS,
 )
 

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -135,23 +135,46 @@ class Store:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise StoreFailedError(f"cannot open {path.name}: {error}") from None
+        return cls._take(connection, path.name)
+
+    @classmethod
+    def snapshot(cls, path: Path) -> Store:
+        """A copy in memory of the store at `path` (blocking), which is only read, be it that a process writes it.
+
+        StoreFailedError also where there is none; else as `open`.
+        """
+        # Without a log nobody has it open, and the files that a reader of a log needs may not be to be written.
+        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as source:
+                source.backup(copy)
+        except sqlite3.Error as error:
+            copy.close()
+            kind = StoreFailedError if isinstance(error, sqlite3.OperationalError) else StoreCorruptError
+            raise kind(f"cannot read {path}: {error}") from None
+        return cls._take(copy, path.name)
+
+    @classmethod
+    def _take(cls, connection: sqlite3.Connection, name: str) -> Store:
+        """Check it and bring it up to date."""
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise StoreVersionError(
-                    f"{path.name} has version {version}, this bot knows {SCHEMA_VERSION}: use a newer bot"
+                    f"{name} has version {version}, this bot knows {SCHEMA_VERSION}: use a newer bot"
                 )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if damage != "ok":
-                raise StoreCorruptError(f"{path.name} is damaged: {damage}")
+                raise StoreCorruptError(f"{name} is damaged: {damage}")
             _migrate(connection, version)
             return cls(connection, connection.execute("SELECT kept_in, key FROM set_aside WHERE restored=0").fetchall())
         except sqlite3.DatabaseError as error:
             connection.close()
             kind = StoreFailedError if isinstance(error, sqlite3.OperationalError) else StoreCorruptError
-            raise kind(f"cannot read {path.name}: {error}") from None
+            raise kind(f"cannot read {name}: {error}") from None
         except StoreError:
             connection.close()
             raise
