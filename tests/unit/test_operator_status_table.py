@@ -317,6 +317,7 @@ BOTS = [
             Reason.UNTRUSTED_BOOKS,
             Reason.UNKNOWN_ORDER,
             Reason.EXCHANGE_RESET,
+            Reason.FLATTENED,
             Reason.TWO_TRADERS,
             Reason.STORE_FAILED,
             Reason.DRAINING,
