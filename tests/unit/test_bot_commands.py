@@ -30,7 +30,7 @@ from tradingbot_api.v1alpha1 import (
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-COMMANDS = ["run", "status", "flatten", "sim", "replay", "check", "strategies"]
+COMMANDS = ["run", "status", "flatten", "sim", "replay", "replay-flight", "check", "strategies"]
 SETTINGS = BotSettings.model_validate(
     {
         "symbol": "BTCUSDT",
