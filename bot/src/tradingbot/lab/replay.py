@@ -12,7 +12,7 @@ from typing import Final
 from paper_exchange.core.errors import ExchangeError as Refused
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
-from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
+from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, Stay, TradingLoop
 from tradingbot.gateway import filters
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
 from tradingbot.lab.candle_exchange import CandleExchange, FillModel
@@ -24,7 +24,7 @@ from tradingbot.risk.drawdown import DrawdownTracker
 from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size
 from tradingbot.risk.risk_manager import Refused as RiskRefused
 from tradingbot.risk.volatility import VolatilityTracker
-from tradingbot.session import INTERVAL_MS
+from tradingbot.session import INTERVAL_MS, LOOK_BACK_CANDLES
 from tradingbot.state.ledger import BookedFill, LedgerState, book, extend
 from tradingbot_api.v1alpha1 import BotSettings
 
@@ -151,7 +151,7 @@ class _Replay:
         self.outcome = Outcome(recording.symbol, settings, model, self._books, first, end)
 
     def run(self, progress: Callable[[int], None]) -> Outcome:
-        self._fill_strategy(self._first)
+        self._fill_strategy(self._recording.open_ms[self._first])
         recording, exchange, loop = self._recording, self._exchange, self._loop
         volatility, max_age_ms = self._risk.volatility, self._max_age_ms
         told, last = self._first + TOLD_EVERY, self._end - 1
@@ -165,8 +165,7 @@ class _Replay:
                 self._mark(index)
             decision = loop.on_candle(candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0)
             if isinstance(decision, Gap):
-                self.outcome.gaps += 1
-                self._begin_anew(index)
+                decision = self._begin_anew(index)
                 loop = self._loop
             else:
                 volatility.update_prices((float(candle.close),))
@@ -181,20 +180,21 @@ class _Replay:
 
     # --- the strategy ---
 
-    def _fill_strategy(self, index: int) -> None:
-        """As a bot that starts: with as many candles as the strategy needs, and one more."""
-        before = self._recording.candles(max(0, index - self._loop.strategy.warmup - 1), index)
-        width = self._recording.width
-        since = self._recording.open_ms[index] - (self._loop.strategy.warmup + 1) * width
-        candles = [candle for candle in before if candle.open_ms >= since]
-        self._loop.backfill(candles)
+    def _fill_strategy(self, end_ms: int) -> None:
+        """As a bot that starts then: with as many candles as the strategy needs, and some more."""
+        recording = self._recording
+        since_ms = end_ms - (self._loop.strategy.warmup + LOOK_BACK_CANDLES) * recording.width
+        candles = list(recording.candles(recording.index_at(since_ms), recording.index_at(end_ms)))
+        self._loop.backfill(candles, self._books.last_fill_ms)
         self._risk.volatility.update_prices(float(candle.close) for candle in candles)
 
-    def _begin_anew(self, index: int) -> None:
+    def _begin_anew(self, index: int) -> Decision:
         """The exchange has no such candles either: a bot makes its strategy anew from what there is."""
         strategy = self._settings.strategy
         self._loop = TradingLoop(build_strategy(strategy.name, strategy.parameters))
-        self._fill_strategy(index + 1) if index + 1 < len(self._recording) else None
+        self._fill_strategy(self._recording.open_ms[index] + self._recording.width)
+        self.outcome.gaps += 1
+        return self._loop.missed(holding=self._held > 0) or Stay("candles are missing: the strategy began anew")
 
     # --- decisions ---
 

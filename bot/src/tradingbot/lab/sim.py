@@ -29,6 +29,7 @@ from tradingbot.monitoring.health import ConditionClock
 from tradingbot.monitoring.report import build_status
 from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus
+from tradingbot_api.v1alpha1 import BotSettings
 
 START: Final = datetime(2025, 1, 6, tzinfo=UTC)
 """When every simulation begins: a Monday, 00:00 UTC."""
@@ -50,6 +51,8 @@ class SimRun:
     seed: int = 7
     journal: Path | None = None
     """Where each input of the exchange is written."""
+    settings: BotSettings | None = None
+    """Of the bot, but for the exchange's address; None: those of `run --paper`."""
 
 
 @dataclass(slots=True)
@@ -89,6 +92,11 @@ def _table(report: SimReport) -> Table:
         table.add_row(f"{asset} at the exchange", f"{held['free']} free, {held['locked']} locked")
     table.add_row("told", ", ".join(f"{count} {kind}" for kind, count in report.events.most_common()) or "nothing")
     return table
+
+
+def _settings(run: SimRun, base_url: str) -> BotSettings:
+    usual = paper_settings(run.symbol, base_url)
+    return usual if run.settings is None else run.settings.model_copy(update={"exchange": usual.exchange})
 
 
 Beside = Callable[[PaperExchange, TestAccount], Coroutine[Any, Any, None]]
@@ -135,7 +143,7 @@ async def _simulate(
             config = BotConfig(
                 revision=1,
                 bot=BotIdentity(namespace="sim", name=run.symbol.lower(), uid=f"local-sim-{run.symbol.lower()}"),
-                settings=paper_settings(run.symbol, exchange.base_url),
+                settings=_settings(run, exchange.base_url),
             )
             clocks = Clocks(loop.time, utc, Random(f"{run.seed}/bot"))  # noqa: S311, spreads retries
             app = BotApp(
