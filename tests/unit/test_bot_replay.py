@@ -10,12 +10,15 @@ import pytest
 
 from paper_exchange.core.units import to_units
 from support.recordings import MINUTE_MS, START_MS, random_recording, replay_settings
+from tradingbot.engine.strategies import CATALOGUE
+from tradingbot.engine.strategies.base import Signal, Strategy
+from tradingbot.engine.strategies.catalogue import Offered
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Stay
 from tradingbot.lab.candle_exchange import FillModel
 from tradingbot.lab.recording import Recording
 from tradingbot.lab.replay import Outcome, Why, replay
 from tradingbot.lab.replay_figures import summarise
-from tradingbot.model import Candle, Side
+from tradingbot.model import BookTicker, Candle, Side
 
 EVERYTHING = FillModel(skip=False)
 STRATEGIES = ["donchian-breakout", "ema-cross", "rsi-reversion", "bollinger-reversion"]
@@ -171,7 +174,7 @@ def test_a_daily_loss_pauses_entries_until_the_next_day() -> None:
     assert len(entries) < sum(one.why is Why.ENTRY for one in everything.fills)
 
 
-def test_a_gap_in_the_candles_begins_the_strategy_anew_and_trades_nothing_across_it() -> None:
+def test_a_gap_in_the_candles_is_told_and_no_entry_of_before_is_made_after_it() -> None:
     whole = random_recording(4, 400)
     holed = Recording(whole.symbol, whole.width)
     for at in range(len(whole)):
@@ -227,3 +230,37 @@ def test_equity_over_time_begins_with_the_capital_and_ends_with_the_figures() ->
     assert run.detail.curve[-1].equity == pytest.approx(float(run.figures.end_equity), rel=1e-9)
     assert sum((one.trade.realized for one in run.detail.trades), Decimal(0)) == pytest.approx(run.figures.realized)
     assert run.figures.trades.total == sum(one.trade.closed_ms is not None for one in run.detail.trades)
+
+
+class _Dips(Strategy):
+    """Buys a fall of the bid of half a percent from the last close, and sells what has risen as much."""
+
+    name = "dips"
+    wants_ticks = True
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self._close = Decimal(0)
+
+    @property
+    def warmup(self) -> int:
+        return 1
+
+    def on_candle(self, candle: Candle) -> Signal:
+        self._close = candle.close
+        return Signal.NONE
+
+    def on_tick(self, ticker: BookTicker) -> Signal:
+        if ticker.bid < self._close * Decimal("0.995"):
+            return Signal.ENTER
+        return Signal.EXIT if ticker.bid > self._close * Decimal("1.003") else Signal.NONE
+
+    def describe(self) -> str:
+        return f"close={self._close}"
+
+
+def test_a_strategy_of_ticks_acts_inside_of_candles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE.strategies, "dips", Offered(_Dips, "this test"))
+    outcome = replay(random_recording(9, 300, swing=0.004), replay_settings("dips"), FillModel())
+    at = {one.fill.time_ms % MINUTE_MS for one in outcome.fills if one.why in (Why.ENTRY, Why.SIGNAL)}
+    assert len(at) > 3, "decisions fall into candles, not on their closes"

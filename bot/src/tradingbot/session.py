@@ -600,7 +600,12 @@ class Session:
                 parts.metrics.missed(Missed.ABSENT, 1)
                 loop.skip_to(candle)
                 decision = self._judge_candle(loop, candle)
-        self._log.debug("candle", open_ms=candle.open_ms, decision=repr(decision))
+        self._log.debug(
+            "candle",
+            open_ms=candle.open_ms,
+            decision=repr(decision),
+            strategy="" if loop.failure else loop.strategy.describe(),
+        )
         parts.risk.volatility.update_prices([float(candle.close)])
         parts.risk.adjust_risk_parameters()
         signal_id = f"{self.rules.symbol}-{candle.interval}-{candle.close_ms}"

@@ -44,6 +44,7 @@ class Gap:
 
 
 Decision = Enter | Exit | Stay | Gap
+NO_SIGNAL: Final = Stay("no signal to act on")
 
 
 class TradingLoop(Recorded):
@@ -104,13 +105,13 @@ class TradingLoop(Recorded):
         missed, signal = self.missed(holding=holding), self._take(candle)
         if self.failure is not None:
             return Stay(self.failure)
-        what = f"{self.strategy.describe()} close={candle.close}"
         if not self.ready:
             return Stay(f"warming up: {self.seen} of {self.strategy.warmup} candles")
         if signal is Signal.NONE and missed is not None:
             return missed
         if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
-            return Stay(f"no signal to act on: {what}")
+            return NO_SIGNAL
+        what = f"{self.strategy.describe()} close={candle.close}"
         if signal is Signal.EXIT:
             return Exit(what)
         age_ms = now_ms - candle.close_ms
@@ -132,7 +133,7 @@ class TradingLoop(Recorded):
         except Exception as error:
             return self._failed(f"the best bid and ask of {now_ms} ms", error)
         if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
-            return Stay("no signal to act on")
+            return NO_SIGNAL
         what = f"{what} bid={ticker.bid} ask={ticker.ask}"
         if signal is Signal.ENTER and age_ms > max_age_ms:
             return Stay(f"{signal} ignored, the tick came {age_ms} ms ago: {what}")

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from paper_exchange.core.exchange import Exchange
 from paper_exchange.core.list_requests import new_oco, new_otoco
-from paper_exchange.core.model import AccountSettings, Order
+from paper_exchange.core.model import AccountSettings, Order, OrderList, PreventedMatch, Trade
+from paper_exchange.core.model import OrderType as CoreType
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.requests import new_order
-from paper_exchange.core.state import UserEvent
 from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.core.symbols import SymbolRules as CoreRules
 from paper_exchange.core.units import SCALE, to_decimal, to_units
 from paper_exchange.market.book import LEVEL_SPACING, LEVELS
 from paper_exchange.market.candle_path import path_of
@@ -30,7 +31,7 @@ from tradingbot.gateway import payloads
 from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco
 from tradingbot.lab.recording import Recording
-from tradingbot.model import BookTicker, OrderType, OrderUpdate, SymbolRules, TradeFill
+from tradingbot.model import BookTicker, OrderType, Side, SymbolRules, TradeFill
 
 UID: Final = 1
 AVERAGE_MS: Final = 300_000
@@ -68,7 +69,7 @@ class CandleExchange:
         self._recording, self._model = recording, model
         self._rules = SYMBOLS[recording.symbol]
         self.now_ms = recording.open_ms[0]
-        self.core = Exchange([self._rules], self.now_ms)
+        self.core = _Core([self._rules], self.now_ms)
         self.core.open_account(UID, {self._rules.quote: to_units(deposit)}, self.now_ms)
         rate = to_units(model.fee)
         rates = CommissionRates(standard=Rates(maker=rate, taker=rate))
@@ -92,6 +93,8 @@ class CandleExchange:
         self._played = -1
         """The last candle that was played to its end, or left out."""
         self._stop, self._target, self._trails = 0, _NEVER, False
+        self.below, self.above = (0, _NEVER) if model.skip else (_NEVER, 0)
+        """A candle between these prices, in units, fills no order of ours and need not be played."""
 
     # --- the market ---
 
@@ -119,13 +122,6 @@ class CandleExchange:
     def go_to(self, time_ms: int) -> None:
         """Time passes without a trade."""
         self.now_ms = max(self.now_ms, time_ms)
-
-    def touches(self, index: int) -> bool:
-        """Whether the candle may fill an order of ours."""
-        if not self._model.skip:
-            return True
-        recording = self._recording
-        return self._trails or recording.low[index] <= self._stop or recording.high[index] >= self._target
 
     def rest(self, index: int) -> Iterator[None]:
         """Plays what is left of a candle; stops after each trade that may have filled an order."""
@@ -246,15 +242,15 @@ class CandleExchange:
 
     def enter(self, order: NewOtoco) -> None:
         """Entry and pair in one request. ExchangeError."""
-        self.core.place_list(UID, new_otoco(_texts(otoco_params(order))), self.now_ms)
+        self.core.place_list(UID, new_otoco(_texts(otoco_params(order))), self.now_ms, "ACK")
 
     def protect(self, order: NewOco) -> None:
         """A pair for base that is held. ExchangeError."""
-        self.core.place_list(UID, new_oco(_texts(oco_params(order))), self.now_ms)
+        self.core.place_list(UID, new_oco(_texts(oco_params(order))), self.now_ms, "ACK")
 
     def place(self, order: NewOrder) -> None:
         """A single order. ExchangeError."""
-        self.core.place(UID, new_order(_texts(order_params(order))), self.now_ms)
+        self.core.place(UID, new_order(_texts(order_params(order))), self.now_ms, "ACK")
 
     def cancel_all(self) -> None:
         """Cancel whatever is open."""
@@ -263,12 +259,8 @@ class CandleExchange:
 
     def take_fills(self) -> list[tuple[TradeFill, OrderType]]:
         """Fills since the last call, each with its order's type; what is over is forgotten."""
-        fills = []
-        for output in self.core.take_outputs():
-            if isinstance(output, UserEvent) and output.payload.get("x") == "TRADE":
-                event = payloads.user_event(output.payload)
-                if event is not None and isinstance(event, OrderUpdate) and event.fill is not None:
-                    fills.append((event.fill, event.report.type))
+        fills, self.core.executed = self.core.executed, []
+        self.core.take_outputs()
         changes = self.core.take_changes()
         for group in changes.lists.values():
             if group.done:
@@ -278,7 +270,7 @@ class CandleExchange:
                 self.core.forget(order)
         self.core.trades.clear()
         self._watch()
-        return fills
+        return [(_fill(trade), OrderType(order_type.value)) for trade, order_type in fills]
 
     def _watch(self) -> None:
         """Which prices may fill what is open now."""
@@ -290,6 +282,55 @@ class CandleExchange:
                 self._stop = max(self._stop, order.stop_price)
             else:
                 self._target = min(self._target, order.price - self._reach)
+        if self._model.skip:
+            self.below, self.above = (_NEVER, 0) if self._trails else (self._stop, self._target)
+
+
+class _Core(Exchange):
+    """The core without its events, which nobody listens to: half of the time of an order would go into their text."""
+
+    def __init__(self, symbols: list[CoreRules], start_ms: int) -> None:
+        super().__init__(symbols, start_ms)
+        self.executed: list[tuple[Trade, CoreType]] = []
+        """Fills with the types of their orders, until they are taken."""
+
+    def report(
+        self,
+        order: Order,
+        execution: str,
+        fill: Trade | None = None,
+        *,
+        prevented: PreventedMatch | None = None,
+        replaced: str = "",
+    ) -> None:
+        """Keep the fill."""
+        del execution, prevented, replaced
+        self.changes.orders[order.order_id] = order
+        if fill is not None:
+            self.executed.append((fill, order.type))
+
+    def report_list(self, group: OrderList, *, updated: bool = False) -> None:
+        """Keep that it changed."""
+        del updated
+        self.changes.lists[group.list_id] = group
+
+    def touch(self, uid: int, asset: str) -> None:
+        """Balances are looked at where they are needed."""
+
+
+def _fill(trade: Trade) -> TradeFill:
+    return TradeFill(
+        trade.symbol,
+        trade.trade_id,
+        trade.order_id,
+        Side.BUY if trade.buyer else Side.SELL,
+        to_decimal(trade.price),
+        to_decimal(trade.quantity),
+        to_decimal(trade.commission),
+        trade.commission_asset,
+        trade.maker,
+        trade.time,
+    )
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from paper_exchange.core.errors import ExchangeError as Refused
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import build_strategy
-from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, Stay, TradingLoop
+from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway import filters
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
 from tradingbot.lab.candle_exchange import CandleExchange, FillModel
@@ -73,7 +73,7 @@ class Outcome:
     end: int
     """The candles that were traded: from index `first` to before `end`."""
     gaps: int = 0
-    """How often candles were missing, and the strategy began anew."""
+    """How often candles were missing."""
     fills: list[ReplayFill] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     """Entries that were signalled and not made, by code."""
@@ -134,16 +134,20 @@ class _Replay:
                 f"spec.strategy.interval: expected that of the recording, {recording.interval.value}, "
                 f"got {settings.strategy.interval.value}"
             )
+        self._loop = TradingLoop(build_strategy(settings.strategy.name, settings.strategy.parameters))
+        if self._loop.strategy.wants_ticks:
+            model = replace(model, skip=False)
         self._exchange = CandleExchange(recording, model, settings.capital, settings.risk.max_position_value)
         self._rules = self._exchange.rules
         self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker())
-        self._loop = TradingLoop(build_strategy(settings.strategy.name, settings.strategy.parameters))
         self._max_age_ms = settings.entry.max_data_age_seconds * 1000
         self._books = LedgerState(self._rules.base_asset, self._rules.quote_asset, filters.dust_limit(self._rules))
         self._held = Decimal(0)
         self._working = False
         """Orders of ours are open, or a position is held."""
         self._sequence = 0
+        self._closes = max(0, first - LOOK_BACK_CANDLES)
+        """The first candle whose close the volatility has not seen."""
         self._day_end = 0
         self._low_mark, self._high_mark = 0, 0
         """Between these prices neither peak nor deepest fall nor a limit changes; in units."""
@@ -153,22 +157,22 @@ class _Replay:
     def run(self, progress: Callable[[int], None]) -> Outcome:
         self._fill_strategy(self._recording.open_ms[self._first])
         recording, exchange, loop = self._recording, self._exchange, self._loop
-        volatility, max_age_ms = self._risk.volatility, self._max_age_ms
+        low, high, max_age_ms = recording.low, recording.high, self._max_age_ms
         told, last = self._first + TOLD_EVERY, self._end - 1
-        decided = self._decided
+        ticks, decided = loop.strategy.wants_ticks, self._decided
         for index, candle in enumerate(recording.candles(self._first, self._end), self._first):
             if candle.open_ms >= self._day_end:
                 self._new_day(candle)
-            if exchange.touches(index):
+            if ticks:
+                self._play_with_ticks(index)
+            elif low[index] <= exchange.below or high[index] >= exchange.above:
                 self._play(index)
             if self._working:
                 self._mark(index)
+            # As _judge does: a call less for each candle.
             decision = loop.on_candle(candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0)
             if isinstance(decision, Gap):
-                decision = self._begin_anew(index)
-                loop = self._loop
-            else:
-                volatility.update_prices((float(candle.close),))
+                decision = self._across_a_gap(candle)
             if decided is not None:
                 decided(candle, decision)
             if isinstance(decision, Enter | Exit) and index < last:
@@ -186,15 +190,32 @@ class _Replay:
         since_ms = end_ms - (self._loop.strategy.warmup + LOOK_BACK_CANDLES) * recording.width
         candles = list(recording.candles(recording.index_at(since_ms), recording.index_at(end_ms)))
         self._loop.backfill(candles, self._books.last_fill_ms)
-        self._risk.volatility.update_prices(float(candle.close) for candle in candles)
 
-    def _begin_anew(self, index: int) -> Decision:
-        """The exchange has no such candles either: a bot makes its strategy anew from what there is."""
-        strategy = self._settings.strategy
-        self._loop = TradingLoop(build_strategy(strategy.name, strategy.parameters))
-        self._fill_strategy(self._recording.open_ms[index] + self._recording.width)
+    def _across_a_gap(self, candle: Candle) -> Decision:
+        """The exchange has no candles there either, as a bot would hear from it: this one is the next."""
         self.outcome.gaps += 1
-        return self._loop.missed(holding=self._held > 0) or Stay("candles are missing: the strategy began anew")
+        self._loop.skip_to(candle)
+        return self._judge(candle)
+
+    def _judge(self, candle: Candle) -> Decision:
+        return self._loop.on_candle(candle, now_ms=candle.close_ms, max_age_ms=self._max_age_ms, holding=self._held > 0)
+
+    def _play_with_ticks(self, index: int) -> None:
+        """Each trade moves the best bid and ask: the strategy is asked, and acts at once."""
+        exchange, loop = self._exchange, self._loop
+        for _ in exchange.rest(index):
+            self._take_fills()
+            self._settle()
+            decision = loop.on_tick(
+                exchange.book(),
+                now_ms=exchange.now_ms,
+                age_ms=0,
+                max_age_ms=self._max_age_ms,
+                holding=self._held > 0,
+            )
+            if isinstance(decision, Enter | Exit):
+                exchange.go_to(exchange.now_ms + self.outcome.model.latency_ms)
+                self._follow(decision, index - 1)
 
     # --- decisions ---
 
@@ -207,13 +228,17 @@ class _Replay:
         else:
             self._exchange.finish(index)
         self._exchange.go_to(closed_ms + self.outcome.model.latency_ms)
+        self._follow(decision, index)
+
+    def _follow(self, decision: Enter | Exit, index: int) -> None:
+        """Send what was decided; `index` is the last candle that is over."""
         if isinstance(decision, Exit):
             self._sell(Why.SIGNAL)
         else:
-            self._enter()
+            self._enter(index)
         self._settle()
 
-    def _enter(self) -> None:
+    def _enter(self, index: int) -> None:
         exchange, risk = self._exchange, self._risk
         if self.outcome.stopped:
             self.outcome.refusals[self.outcome.stopped] += 1
@@ -227,13 +252,19 @@ class _Replay:
         if refused is not None:
             self.outcome.refusals[refused.code.value] += 1
             return
-        risk.adjust_risk_parameters()
+        self._follow_volatility(index)
         funds = Funds(exchange.free(self._rules.quote_asset), self._books.cost)
         size = risk.calculate_position_size(self._rules, ticker.ask, funds)
         if isinstance(size, RiskRefused):
             self.outcome.refusals[size.code.value] += 1
             return
         self._buy(size, ticker.ask)
+
+    def _follow_volatility(self, index: int) -> None:
+        """The closes since the last time, up to the candle that was decided on: only entries ask for it."""
+        self._risk.volatility.update_prices(price / 1e8 for price in self._recording.close[self._closes : index + 1])
+        self._closes = index + 1
+        self._risk.adjust_risk_parameters()
 
     def _buy(self, size: Size, ask: Decimal) -> None:
         plan = plan_entry(

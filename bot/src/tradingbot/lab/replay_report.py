@@ -192,7 +192,7 @@ def rows(run: Run) -> list[tuple[str, str]]:
     if run.held:
         told.append(("held at the end", f"{canonical(run.held)}"))
     if run.gaps:
-        told.append(("gaps in the candles", f"{run.gaps}, the strategy began anew after each"))
+        told.append(("gaps in the candles", f"{run.gaps}: the strategy saw the candle after each as the next"))
     if run.stopped:
         told.append(("no entries since", f"{moment(run.stopped_ms)}: {run.stopped}"))
     return told
