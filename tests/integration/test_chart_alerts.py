@@ -16,7 +16,13 @@ from prometheus_client import generate_latest
 
 from support import chart
 
-ALERTS = {"SafeModeActive", "CircuitBreakerOpen", "BalanceDrift", "PositionUnprotected", "BotDown", "OperatorDown"}
+CASES = chart.ROOT / "tests/support/alerts"
+ALERTS = {
+    "ApiErrorRate", "BalanceDrift", "BotDown", "CapitalNotCovered", "CircuitBreakerOpen", "ClockSkew", "DailyLossNear",
+    "DrawdownNear", "ExchangeBan", "GrantExpired", "HeartbeatStale", "LeaderMissing", "OperatorDown", "OrderRejections",
+    "PositionUnprotected", "ReconcileErrors", "SafeModeActive", "SafeModeNotAcknowledged", "TwoTraders",
+    "WeightBudgetLow",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def spec() -> dict[str, Any]:
 
 def rules(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """All alerting rules."""
-    return [rule for group in spec["groups"] for rule in group["rules"]]
+    return [rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def promtool(*arguments: str, directory: Path) -> None:
@@ -37,35 +43,73 @@ def promtool(*arguments: str, directory: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_takes_the_rules_and_each_fires_stays_silent_and_resolves(
-    spec: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("cases", sorted(path.name for path in CASES.iterdir()))
+def test_alerts_fire_stay_silent_resolve_and_go_on_over_restarts(
+    spec: dict[str, Any], cases: str, tmp_path: Path
 ) -> None:
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    shutil.copy(chart.ROOT / "tests/support/alerts.test.yaml", tmp_path)
-    promtool("check", "rules", "alerts.yaml", directory=tmp_path)
-    promtool("test", "rules", "alerts.test.yaml", directory=tmp_path)
+    shutil.copy(CASES / cases, tmp_path)
+    promtool("test", "rules", cases, directory=tmp_path)
 
 
 def test_every_alert_is_tried_by_promtool(spec: dict[str, Any]) -> None:
-    table = yaml.safe_load((chart.ROOT / "tests/support/alerts.test.yaml").read_text(encoding="utf-8"))
-    tried = [case for test in table["tests"] for case in test["alert_rule_test"]]
+    tables = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in CASES.iterdir()]
+    tried = [case for table in tables for test in table["tests"] for case in test.get("alert_rule_test", ())]
     assert {rule["alert"] for rule in rules(spec)} == ALERTS
     assert {case["alertname"] for case in tried if case["exp_alerts"]} == ALERTS
     assert {case["alertname"] for case in tried if not case["exp_alerts"]} == ALERTS
 
 
-def test_every_alert_has_a_severity_a_summary_and_a_runbook_that_is_there(spec: dict[str, Any]) -> None:
+def test_every_alert_has_a_severity_a_summary_with_a_figure_a_name_or_a_reason_and_its_runbook(
+    spec: dict[str, Any],
+) -> None:
+    page = (chart.ROOT / "docs/alerts.md").read_text(encoding="utf-8")
     for rule in rules(spec):
-        assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"]["summary"]
-        page = chart.ROOT / rule["annotations"]["runbook_url"]
-        text = page.read_text(encoding="utf-8")
-        assert re.findall(r"^## (.+)$", text, re.M) == ["Meaning", "Impact", "Diagnosis", "Mitigation"], page
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert "{{" in rule["annotations"]["summary"], rule["alert"]
+        name = re.sub(r"(?<!^)(?=[A-Z])", "-", rule["alert"]).lower()
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
+        text = (chart.ROOT / "docs/runbooks" / f"{name}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {rule['alert']}\n")
+        assert re.findall(r"^## (.+)$", text, re.M) == ["Meaning", "Impact", "Diagnosis", "Mitigation"], name
+        assert "\nkubectl " in text, name
+        row = re.search(rf"^\| \[{rule['alert']}\]\(runbooks/{name}.md\) \| (.*?) \|", page, re.M)
+        assert row is not None, name
+        assert rule["labels"]["severity"] in row[1], name
+
+
+def test_thresholds_are_values_and_each_is_in_force_and_documented(spec: dict[str, Any]) -> None:
+    values = yaml.safe_load((chart.CHART / "values.yaml").read_text(encoding="utf-8"))["prometheusRule"]["thresholds"]
+    page = (chart.ROOT / "docs/alerts.md").read_text(encoding="utf-8")
+    others = {name: "61s" if name.endswith("For") else 0.123 for name in values}
+    options = [f"prometheusRule.thresholds.{name}={value}" for name, value in others.items()]
+    changed = chart.one(
+        chart.render("--set", "prometheusRule.enabled=true", "--set", ",".join(options)), "PrometheusRule"
+    )["spec"]
+    assert not values.keys() - set(re.findall(r"`(\w+)`", page))
+    for rule, former in zip(rules(changed), rules(spec), strict=True):
+        for field in ("for", "keep_firing_for"):
+            assert rule.get(field) == ("61s" if field in former else None), rule["alert"]
+    exprs = " ".join(rule["expr"] for rule in rules(changed))
+    assert exprs.count("> 0.123") == sum(not name.endswith("For") for name in values)
+
+
+def test_a_threshold_that_is_taken_away_is_told_by_helm() -> None:
+    with pytest.raises(chart.ChartError, match=r"prometheusRule.thresholds lacks a value of rules/money.yaml"):
+        chart.render("--set", "prometheusRule.enabled=true", "--set", "prometheusRule.thresholds.drawdownRatio=null")
+
+
+def test_a_prometheus_without_its_operator_gets_the_same_rules(spec: dict[str, Any]) -> None:
+    objects = chart.render("--set", "prometheusRule.configMap=true")
+    found = chart.one(objects, "ConfigMap", "tradingbot-operator-rules")
+    assert yaml.safe_load(found["data"]["tradingbot.rules.yaml"]) == spec
+    assert not [item for item in objects if item["kind"] == "PrometheusRule"]
 
 
 def test_every_metric_of_the_rules_is_exported(spec: dict[str, Any]) -> None:
-    texts = [text for rule in rules(spec) for text in (rule["expr"], *rule["annotations"].values())]
-    asked = set(re.findall(r"\btradingbot_[a-z_]+\b", " ".join(texts)))
+    exprs = [rule["expr"] for group in spec["groups"] for rule in group["rules"]]
+    texts = [text for rule in rules(spec) for text in rule["annotations"].values()]
+    asked = set(re.findall(r"(?<!:)\btradingbot_[a-z_]+\b", " ".join([*exprs, *texts])))
     families = [family for registry in registries() for family in registry.collect()]
     assert asked
     assert asked <= {sample.name for family in families for sample in family.samples}

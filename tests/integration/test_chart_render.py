@@ -195,6 +195,9 @@ def test_the_crd_is_the_one_of_the_models() -> None:
         pytest.param("podMonitor.interval=soon", "interval", id="no-duration"),
         pytest.param("people.enabled=1", "people", id="no-boolean-for-people"),
         pytest.param("prometheusRule.enabled=1", "prometheusRule", id="no-boolean"),
+        pytest.param("prometheusRule.thresholds.dailyLossRatio=1.5", "dailyLossRatio", id="ratio-over-1"),
+        pytest.param("prometheusRule.thresholds.botDownFor=soon", "botDownFor", id="threshold-no-duration"),
+        pytest.param("prometheusRule.thresholds.botDown=1m", "botDown", id="unknown-threshold"),
     ],
 )
 def test_wrong_values_are_refused_by_name(option: str, named: str) -> None:

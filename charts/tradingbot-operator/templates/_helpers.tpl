@@ -55,3 +55,19 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{/* The rules of rules/ with the values in their <<places>>. */}}
+{{- define "operator.alerting" -}}
+{{- $groups := list }}
+{{- range $path, $_ := .Files.Glob "rules/*.yaml" }}
+{{- $text := $.Files.Get $path | replace "<<runbooks>>" (trimSuffix "/" $.Values.prometheusRule.runbookBaseURL) }}
+{{- range $name, $value := $.Values.prometheusRule.thresholds }}
+{{- $text = $text | replace (printf "<<%s>>" $name) (toString $value) }}
+{{- end }}
+{{- if contains "<<" $text }}
+{{- fail (printf "prometheusRule.thresholds lacks a value of %s: expected all of values.yaml" $path) }}
+{{- end }}
+{{- $groups = concat $groups (fromYaml $text).groups }}
+{{- end }}
+{{- toYaml (dict "groups" $groups) }}
+{{- end }}
