@@ -45,7 +45,7 @@ def test_each_of_the_eleven_reported_failures_has_its_row() -> None:
 @pytest.mark.parametrize("row", EMERGENCIES, ids=lambda row: row[0][:30])
 def test_what_is_told_of_an_emergency_exists(row: list[str]) -> None:
     _emergency, _does, _within, told, _shown = row
-    alerts = re.findall(r"^\| (\w+) \|", (ROOT / "docs/alerts.md").read_text(encoding="utf-8"), re.MULTILINE)
+    alerts = re.findall(r"^\| \[(\w+)\]\(", (ROOT / "docs/alerts.md").read_text(encoding="utf-8"), re.MULTILINE)
     words = {"True", "False", "Unknown", *ConditionType, *Reason, *alerts}
     assert set(re.findall(r"[A-Z]\w+", told)) <= words
     causes = {value.id for value in vars(safe_mode).values() if isinstance(value, safe_mode.CauseKind)}
