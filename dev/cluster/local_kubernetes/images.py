@@ -33,6 +33,7 @@ INCLUDED = ("python3", "ca-certificates")
 BASE = "localhost/python-base:local"
 # Nobody reads manuals or other languages in a container.
 SUPERFLUOUS = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/cache", "var/lib/apt/lists")
+BUILDER = "tradingbot/builder:local"
 BASE_RECIPE = f"{SUITE} {INCLUDED} {SUPERFLUOUS} 1"
 
 # A machine may reach its package index only by its own settings. They are mounted, never copied into an image.
@@ -54,7 +55,7 @@ def build(targets: Sequence[str], environment: Mapping[str, str], progress: Prog
     folder = home.cache / "images"
     with lock(home.cache / "images.lock", lambda: progress.say("waiting: another process builds images")):
         folder.mkdir(parents=True, exist_ok=True)
-        builder: _Docker | _Buildah = _Docker() if environment.get("CLUSTER") == "kind" else _Buildah(folder)
+        builder = _builder(environment, folder)
         images = []
         for target in targets:
             image = Image(f"{REPOSITORY}/{target}:{TAG}", folder / f"{target}-{digest(target, builder.key)}.tar")
@@ -71,6 +72,23 @@ def build(targets: Sequence[str], environment: Mapping[str, str], progress: Prog
                 progress.say(f"built {image.name}, {_size(image.archive)}")
             images.append(image)
     return images
+
+
+def build_from_ours(context: Path, name: str, environment: Mapping[str, str], progress: Progress) -> Image:
+    """Somebody's image FROM the bot's, as docs/strategies.md has it: its Dockerfile has the arguments BASE and BOT."""
+    (bot,) = build(("bot",), environment, progress)
+    folder = Home.of(environment).cache / "images"
+    with lock(folder.with_suffix(".lock"), lambda: progress.say("waiting: another process builds images")):
+        image = Image(name, folder / f"{name.replace('/', '-').replace(':', '-')}.tar")
+        image.archive.unlink(missing_ok=True)
+        progress.say(f"building {name}")
+        _builder(environment, folder).build_from(bot, context, image, progress)
+        progress.say(f"built {name}, {_size(image.archive)}")
+    return image
+
+
+def _builder(environment: Mapping[str, str], folder: Path) -> _Docker | _Buildah:
+    return _Docker() if environment.get("CLUSTER") == "kind" else _Buildah(folder)
 
 
 def _size(archive: Path) -> str:
@@ -102,6 +120,11 @@ class _Docker:
         run(["docker", "build", "--target", target, "--tag", name, ROOT])
         run(["docker", "save", "--output", archive, name])
 
+    def build_from(self, bot: Image, context: Path, image: Image, progress: Progress) -> None:
+        run(["docker", "load", "--input", bot.archive])
+        run(["docker", "build", "--build-arg", f"BOT={bot.name}", "--tag", image.name, context])
+        run(["docker", "save", "--output", image.archive, image.name])
+
 
 class _Buildah:
     """The builder without Docker and registry: the base image is made of Debian packages."""
@@ -112,19 +135,34 @@ class _Buildah:
         self._folder = folder
 
     def build(self, target: str, name: str, archive: Path, progress: Progress) -> None:
+        self._build_ours(target, name, progress)
+        self._save(name, archive)
+
+    def build_from(self, bot: Image, context: Path, image: Image, progress: Progress) -> None:
+        # Debian's own Python has no pip; the first stage of ours has.
+        self._build_ours("builder", BUILDER, progress)
+        arguments = {"BASE": f"localhost/{BUILDER}", "BOT": f"docker-archive:{bot.archive}"}
+        self._build(arguments, image.name, context)
+        self._save(image.name, image.archive)
+
+    def _build_ours(self, target: str, name: str, progress: Progress) -> None:
         packages.ensure(progress, packages.IMAGES)
         self._ensure_base(progress)
+        self._build({"BASE": BASE}, name, ROOT, "--target", target)
+
+    def _build(self, arguments: Mapping[str, str], name: str, context: Path, *more: str) -> None:
         command = ["buildah", "build", "--isolation", "chroot", "--network", "host", "--layers"]
-        command += ["--build-arg", f"BASE={BASE}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
-        command += [word for mount in self._installer_mounts() for word in ("--volume", mount)]
-        command += ["--target", target, "--tag", f"localhost/{name}", "--file", str(ROOT / "Dockerfile")]
-        run([*command, ROOT])
+        command += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+        command += [word for mount in self._mounts() for word in ("--volume", mount)]
+        run([*command, *more, "--tag", f"localhost/{name}", "--file", context / "Dockerfile", context])
+
+    def _save(self, name: str, archive: Path) -> None:
         # By its id: pushed by name, the archive would carry the name in this store, too.
         image = run(["buildah", "images", "--quiet", f"localhost/{name}"]).stdout.strip()
         run(["buildah", "push", "--quiet", image, f"docker-archive:{archive}:{name}"])
 
-    def _installer_mounts(self) -> list[str]:
-        paths = [Path(name).expanduser() for name in INSTALLER_FILES]
+    def _mounts(self) -> list[str]:
+        paths = [Path(name).expanduser() for name in (CERTIFICATES, *INSTALLER_FILES)]
         return [f"{path}:{path}:ro" for path in paths if path.exists()]
 
     def _ensure_base(self, progress: Progress) -> None:
