@@ -65,7 +65,7 @@ STATUS: Final = BotStatus(
     pnl=PnLStatus(realized=ONE, unrealized=ONE, total=ONE, fees={"BNB": ONE}, max_drawdown=ONE, sharpe=ONE),
     risk=RiskStatus(level="LOW", volatility=ONE, drawdown=ONE),
     orders=OrdersStatus(active=2, oco=1, foreign=1, last_check_time=NOON),
-    trades=TradesStatus(total=2, successful=1, failed=1),
+    trades=TradesStatus(total=2, successful=1, failed=1, win_rate=ONE, profit_factor=ONE),
     api=APIStatus(calls=1, errors=1),
     quote_claim=AssetClaim(asset="USDT", claimed=ONE, held=ONE),
 )
@@ -76,6 +76,8 @@ EXTRA: Final = bot.Extra(
     daily_loss=ONE,
     daily_loss_limit=ONE,
     drawdown_limit=ONE,
+    position_seconds=1.0,
+    time_in_market=ONE,
     stream_ages={"user": 1.0},
     task_ages={"decide": 1.0},
     weight_limit=6000,

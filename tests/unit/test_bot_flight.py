@@ -93,7 +93,9 @@ class Flight:
         self.risk.should_pause_trading(self.now, steady)
         if type(decision).__name__ == "Enter":
             self.risk.check_market_conditions(book, steady)
-            self.risk.calculate_position_size(btcusdt_rules(), book.ask, Funds(Decimal(900), Decimal(0)))
+            self.risk.calculate_position_size(
+                btcusdt_rules(), book.ask, Funds(Decimal(900), Decimal(0), Decimal(1000), Decimal(0), Decimal(0))
+            )
             self.risk.record_entry(steady)
             self.recorder.note("entry", price=book.ask)
             self.holding = True
@@ -312,7 +314,7 @@ def test_all_that_changes_or_decides_is_recorded() -> None:
     reads_only = {
         RiskManager: {"level", "to_json"},
         TradingLoop: {"ready"},
-        DrawdownTracker: {"daily_loss", "drawdown"},
+        DrawdownTracker: {"daily_loss", "day_known", "drawdown"},
         VolatilityTracker: {"calculate_volatility", "is_high_volatility"},
     }
     for kind, names in reads_only.items():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import statistics
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tradingbot.gateway.filters import FilterCode
 from tradingbot.model import (
     BookTicker,
     LotFilter,
@@ -23,6 +29,7 @@ from tradingbot.risk.risk_manager import Funds, Refusal, Refused, RiskLevel, Ris
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot_api.v1alpha1 import BotSettings
 
+RATE = Decimal("0.001")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -66,19 +73,27 @@ def manager(**risk: Any) -> RiskManager:
     return RiskManager(settings(**risk), DrawdownTracker(), VolatilityTracker())
 
 
+def known(risk: RiskManager, equity: Decimal = Decimal(1000)) -> RiskManager:
+    """A manager that knows the equity of the day's beginning."""
+    risk.drawdown.open_day(NOW, equity, equity, Decimal(1000))
+    return risk
+
+
+def funds(free: Decimal = Decimal(1000), cost: Decimal = Decimal(0)) -> Funds:
+    return Funds(free, cost, Decimal(1000), Decimal(0), RATE)
+
+
 def book(bid: str = "50000", ask: str = "50001", received: float = 0.0) -> BookTicker:
     return BookTicker("BTCUSDT", Decimal(bid), Decimal(1), Decimal(ask), Decimal(1), received)
 
 
-def test_the_stop_loses_no_more_than_the_risk_per_trade() -> None:
-    size = manager(riskPerTradeRatio="0.001").calculate_position_size(
-        rules(), Decimal(50000), Funds(Decimal(1000), Decimal(0))
-    )
+def test_the_stop_loses_no_more_than_the_risk_per_trade_with_both_fees() -> None:
+    size = known(manager(riskPerTradeRatio="0.001")).calculate_position_size(rules(), Decimal(50000), funds())
     assert isinstance(size, Size)
     assert "bound=risk" in size.detail
-    entry = Decimal(50000) * Decimal("1.001")
-    assert size.quantity * entry * Decimal("0.02") <= Decimal(1)
-    assert (size.quantity + Decimal("0.00001")) * entry * Decimal("0.02") > Decimal(1)
+    loss = Decimal(50000) * (Decimal("1.001") * Decimal("1.001") - Decimal("0.98") * Decimal("0.999"))
+    assert size.quantity * loss <= Decimal(1)
+    assert (size.quantity + Decimal("0.00001")) * loss > Decimal(1)
 
 
 @given(
@@ -90,10 +105,11 @@ def test_the_stop_loses_no_more_than_the_risk_per_trade() -> None:
 def test_an_entry_never_exceeds_capital_position_value_or_free_quote(
     ask: Decimal, free: Decimal, cost: Decimal, risk: Decimal
 ) -> None:
-    size = manager(riskPerTradeRatio=str(risk)).calculate_position_size(rules(), ask, Funds(free, cost))
+    sized = known(manager(riskPerTradeRatio=str(risk)))
+    size = sized.calculate_position_size(rules(), ask, funds(free, cost))
     if isinstance(size, Size):
         paid = size.quantity * ask * Decimal("1.001")
-        assert paid <= 500
+        assert paid + cost <= 500
         assert paid <= free
         assert paid + cost <= 1000
         assert size.quantity % Decimal("0.00001") == 0
@@ -101,29 +117,82 @@ def test_an_entry_never_exceeds_capital_position_value_or_free_quote(
 
 
 @pytest.mark.parametrize(
-    ("funds", "code"),
+    ("payment", "code"),
     [
-        pytest.param(Funds(Decimal(1000), Decimal(1000)), Refusal.CAPITAL_EXHAUSTED, id="capital"),
-        pytest.param(Funds(Decimal(3), Decimal(0)), Refusal.QUOTE_NOT_FREE, id="free-quote"),
-        pytest.param(Funds(Decimal(1000), Decimal(998)), Refusal.SIZE_BELOW_FILTERS, id="notional"),
+        pytest.param(funds(cost=Decimal(1000)), Refusal.CAPITAL_EXHAUSTED, id="capital"),
+        pytest.param(funds(free=Decimal(3)), Refusal.QUOTE_NOT_FREE, id="free-quote"),
+        pytest.param(funds(cost=Decimal(498)), FilterCode.NOTIONAL, id="notional"),
+        pytest.param(funds(cost=Decimal(500)), FilterCode.LOT_SIZE, id="lot-size"),
+        pytest.param(replace(funds(), equity=Decimal(950)), Refusal.DAILY_LOSS_AT_STOP, id="daily-loss"),
+        pytest.param(replace(funds(), equity=Decimal("950.01")), Refusal.DAILY_LOSS_AT_STOP, id="daily-loss-nearly"),
+        pytest.param(replace(funds(), at_risk=Decimal(50)), Refusal.DAILY_LOSS_AT_STOP, id="held"),
     ],
 )
-def test_an_entry_that_cannot_be_sized_has_a_stable_code(funds: Funds, code: Refusal) -> None:
-    refused = manager().calculate_position_size(rules(), Decimal(50000), funds)
+def test_an_entry_that_cannot_be_sized_has_a_stable_code(payment: Funds, code: Refusal | FilterCode) -> None:
+    refused = known(manager()).calculate_position_size(rules(), Decimal(50000), payment)
     assert isinstance(refused, Refused)
     assert refused.code is code
 
 
-def test_high_volatility_halves_the_risk() -> None:
-    risk = manager(riskPerTradeRatio="0.001")
-    calm = risk.calculate_position_size(rules(), Decimal(50000), Funds(Decimal(1000), Decimal(0)))
-    risk.volatility.update_prices([100, 120, 90, 125, 80])
-    assert risk.adjust_risk_parameters() == Decimal("0.5")
-    wild = risk.calculate_position_size(rules(), Decimal(50000), Funds(Decimal(1000), Decimal(0)))
+def test_a_drawdown_that_the_stop_could_complete_refuses_the_entry() -> None:
+    risk = manager(maxDailyLoss="900")
+    risk.drawdown.open_day(NOW, Decimal(850), Decimal(1000), Decimal(1000))
+    refused = risk.calculate_position_size(rules(), Decimal(50000), replace(funds(), equity=Decimal(850)))
+    assert isinstance(refused, Refused)
+    assert refused.code is Refusal.DRAWDOWN_AT_STOP
+
+
+def test_no_entry_before_the_equity_at_the_beginning_of_the_day_is_known() -> None:
+    risk = manager()
+    risk.update_equity(Decimal(1000), NOW)  # the first of a process: what was lost today is not in it
+    refused = risk.calculate_position_size(rules(), Decimal(50000), funds())
+    assert isinstance(refused, Refused)
+    assert refused.code is Refusal.EQUITY_UNKNOWN
+    assert isinstance(known(risk).calculate_position_size(rules(), Decimal(50000), funds()), Size)
+
+
+def test_the_risk_falls_with_the_volatility_half_of_it_at_the_threshold() -> None:
+    risk = known(manager(riskPerTradeRatio="0.001"))
+    factors = {}
+    for move in (0.01, 0.025, 0.05, 0.1):
+        # A sample of returns +move, -move, +move, -move deviates by move * sqrt(4/3).
+        steps = [move * 0.75**0.5 * sign for sign in (1, -1, 1, -1)]
+        risk.volatility.restart(itertools.accumulate(steps, lambda price, step: price * (1 + step), initial=1.0))
+        factors[move] = float(risk.adjust_risk_parameters())
+    assert factors == pytest.approx({0.01: 1, 0.025: 1, 0.05: 0.5, 0.1: 0.25}, rel=1e-3)
+    wild = risk.calculate_position_size(rules(), Decimal(50000), funds())
+    risk.size_factor = Decimal(1)
+    calm = risk.calculate_position_size(rules(), Decimal(50000), funds())
     assert isinstance(calm, Size)
     assert isinstance(wild, Size)
-    assert wild.quantity <= calm.quantity / 2
+    assert abs(wild.quantity / calm.quantity - Decimal("0.25")) < Decimal("0.01")
     assert risk.level(Decimal(0)) is RiskLevel.HIGH
+
+
+def test_window_and_threshold_of_the_volatility_are_those_of_the_spec() -> None:
+    risk = manager(volatility={"window": 2, "highThreshold": "0.5"})
+    risk.configure(risk.config)
+    risk.volatility.update_prices([100, 120, 90, 125, 80])
+    assert risk.volatility.calculate_volatility() == pytest.approx(statistics.stdev([125 / 90 - 1, 80 / 125 - 1]))
+    assert risk.level(Decimal(0)) is RiskLevel.HIGH
+    risk.configure(settings(volatility={"window": 3, "highThreshold": "0.9"}))
+    assert risk.level(Decimal(0)) is RiskLevel.LOW
+
+
+@pytest.mark.parametrize(
+    ("equity", "value", "level"),
+    [
+        pytest.param("1000", "399.9", RiskLevel.LOW, id="low"),
+        pytest.param("1000", "400", RiskLevel.MEDIUM, id="medium-by-position"),
+        pytest.param("980", "0", RiskLevel.MEDIUM, id="medium-by-daily-loss"),
+        pytest.param("960.01", "0", RiskLevel.MEDIUM, id="not-yet-high"),
+        pytest.param("960", "0", RiskLevel.HIGH, id="high-by-daily-loss"),
+    ],
+)
+def test_the_level_tells_how_much_of_the_limits_is_used(equity: str, value: str, level: RiskLevel) -> None:
+    risk = known(manager())
+    risk.update_equity(Decimal(equity), NOW)
+    assert risk.level(Decimal(value)) is level
 
 
 def test_no_entry_on_a_wide_spread_or_old_data_or_too_often() -> None:
@@ -223,3 +292,11 @@ def test_volatility_is_the_deviation_of_the_last_window_of_returns() -> None:
     assert tracker.is_high_volatility(0.05)
     with pytest.raises(ValueError, match="greater than 0"):
         tracker.update_prices([0])
+
+
+def test_the_page_of_risk_tells_each_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "risk.md").read_text()
+    told = re.findall(
+        r"^\| ([A-Z][A-Za-z]+) \|", page.split("## When none is made")[1].split("## Daily")[0], re.MULTILINE
+    )
+    assert set(told) - {"Code"} == set(Refusal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -189,33 +190,33 @@ def _read(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    group: str | None
     field: str
     path: str
     looser_is_more: bool
 
 
 _LIMITS: Final = (
-    _Limit(None, "capital", "spec.capital", True),
-    _Limit("entry", "max_slippage_ratio", "spec.entry.maxSlippageRatio", True),
-    _Limit("entry", "max_spread_ratio", "spec.entry.maxSpreadRatio", True),
-    _Limit("entry", "max_data_age_seconds", "spec.entry.maxDataAgeSeconds", True),
-    _Limit("entry", "max_per_minute", "spec.entry.maxPerMinute", True),
-    _Limit("entry", "max_age_seconds", "spec.entry.maxAgeSeconds", True),
-    _Limit("protection", "stop_loss_ratio", "spec.protection.stopLossRatio", True),
-    _Limit("protection", "deadline_seconds", "spec.protection.deadlineSeconds", True),
-    _Limit("risk", "risk_per_trade_ratio", "spec.risk.riskPerTradeRatio", True),
-    _Limit("risk", "max_position_value", "spec.risk.maxPositionValue", True),
-    _Limit("risk", "max_daily_loss", "spec.risk.maxDailyLoss", True),
-    _Limit("risk", "max_drawdown_ratio", "spec.risk.maxDrawdownRatio", True),
-    _Limit("risk", "cooldown_seconds", "spec.risk.cooldownSeconds", False),
-    _Limit("circuit_breaker", "failure_threshold", "spec.circuitBreaker.failureThreshold", True),
-    _Limit("circuit_breaker", "recovery_timeout_seconds", "spec.circuitBreaker.recoveryTimeoutSeconds", False),
+    _Limit("capital", "spec.capital", True),
+    _Limit("entry.max_slippage_ratio", "spec.entry.maxSlippageRatio", True),
+    _Limit("entry.max_spread_ratio", "spec.entry.maxSpreadRatio", True),
+    _Limit("entry.max_data_age_seconds", "spec.entry.maxDataAgeSeconds", True),
+    _Limit("entry.max_per_minute", "spec.entry.maxPerMinute", True),
+    _Limit("entry.max_age_seconds", "spec.entry.maxAgeSeconds", True),
+    _Limit("protection.stop_loss_ratio", "spec.protection.stopLossRatio", True),
+    _Limit("protection.deadline_seconds", "spec.protection.deadlineSeconds", True),
+    _Limit("risk.risk_per_trade_ratio", "spec.risk.riskPerTradeRatio", True),
+    _Limit("risk.max_position_value", "spec.risk.maxPositionValue", True),
+    _Limit("risk.max_daily_loss", "spec.risk.maxDailyLoss", True),
+    _Limit("risk.max_drawdown_ratio", "spec.risk.maxDrawdownRatio", True),
+    _Limit("risk.volatility.high_threshold", "spec.risk.volatility.highThreshold", True),
+    _Limit("risk.cooldown_seconds", "spec.risk.cooldownSeconds", False),
+    _Limit("circuit_breaker.failure_threshold", "spec.circuitBreaker.failureThreshold", True),
+    _Limit("circuit_breaker.recovery_timeout_seconds", "spec.circuitBreaker.recoveryTimeoutSeconds", False),
 )
 
 
 def _get(settings: BotSettings, limit: _Limit) -> Any:
-    return getattr(settings if limit.group is None else getattr(settings, limit.group), limit.field)
+    return attrgetter(limit.field)(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +259,10 @@ def classify_change(old: BotSettings, new: BotSettings) -> Change:
 def _with_old_limits(old: BotSettings, new: BotSettings, kept: list[_Limit]) -> BotSettings:
     result = new
     for limit in kept:
-        value = _get(old, limit)
-        if limit.group is None:
-            result = result.model_copy(update={limit.field: value})
-        else:
-            group = getattr(result, limit.group).model_copy(update={limit.field: value})
-            result = result.model_copy(update={limit.group: group})
+        result = _with_field(result, limit.field.split("."), _get(old, limit))
     return result
+
+
+def _with_field(model: Any, path: list[str], value: object) -> Any:
+    name, *rest = path
+    return model.model_copy(update={name: _with_field(getattr(model, name), rest, value) if rest else value})

@@ -153,7 +153,7 @@ class Desk:
         """Bring the causes of safe mode up to date; True when any began, ended or changed its level."""
         now, safe, session = self.clocks.utc(), self.safe_mode, self.session
         before = [(cause.id, cause.level) for cause in safe.causes]
-        pauses = {pause.code for pause in self.risk.should_pause_trading(self.exchange_time, self.monotonic())}
+        pauses = {pause.code: pause for pause in self.risk.should_pause_trading(self.exchange_time, self.monotonic())}
         safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
         if self.pod_wish or safe.has(ANNOTATION.id):
             safe.activate(ANNOTATION, since=now, clears=ANNOTATION_STANDS if self.pod_wish else "")
@@ -162,9 +162,15 @@ class Desk:
         level = Level.HALTED if held_back else Level.NO_NEW_ENTRIES
         safe.set(not self.grants.allows, AWAITING_GRANT, since=now, level=level)
         safe.set(self.panel.is_open(), BREAKER, since=now)
-        safe.set(Refusal.DAILY_LOSS in pauses, DAILY_LOSS, since=now)
+        past = self.risk.overshoot
+        if Refusal.DAILY_LOSS in pauses:
+            clears = f"the day's loss went {past.daily_loss} past its limit: {DAILY_LOSS.clears}"
+            safe.activate(DAILY_LOSS, since=now, clears=clears if past.daily_loss > 0 else "")
+        else:
+            safe.deactivate(DAILY_LOSS.id)
         if Refusal.DRAWDOWN in pauses:
-            safe.activate(DRAWDOWN, since=now)
+            clears = f"the drawdown went {past.drawdown} past its limit: {DRAWDOWN.clears}"
+            safe.activate(DRAWDOWN, since=now, clears=clears if past.drawdown > 0 else "")
         failed = self.store_problem or (self.store.failed if self.store else None)
         if failed is not None:
             safe.activate(STORE, since=now, clears=f"{failed}: {STORE.clears}")
@@ -181,9 +187,11 @@ class Desk:
         if before == [(cause.id, cause.level) for cause in safe.causes]:
             return False
         # Without an operator the log is where people see it.
-        self.log.info("safe mode", level=safe.level.word, causes={cause.id: cause.reason for cause in safe.causes})
-        causes = ", ".join(cause.reason for cause in safe.causes)
-        self.tell("SafeMode", {"message": f"{safe.level.word}: {causes}" if causes else "ended"})
+        limits = {code.value: pause.detail for code, pause in pauses.items()}
+        reasons = {cause.id: cause.reason.value for cause in safe.causes}
+        self.log.info("safe mode", level=safe.level.word, causes=reasons, limits=limits)
+        told = ", ".join(f"{word} ({limits[word]})" if word in limits else word for word in reasons.values())
+        self.tell("SafeMode", {"message": f"{safe.level.word}: {told}" if told else "ended"})
         return True
 
     def _refresh_books(self, session: Session | None, now: datetime) -> None:
@@ -277,7 +285,7 @@ class Desk:
             elif self.safe_mode.clear(cause):
                 self.log.info("cause cleared by a human", cause=cause)
                 if cause == DRAWDOWN.id:
-                    self.risk.drawdown.reset_peak()
+                    self.risk.clear_drawdown()
                 elif cause == STORE_LOST.id:
                     self.books_confirmed = True
                 elif cause == EXCHANGE_RESET.id and self.session and self.session.manager.exchange_reset is not None:

@@ -39,7 +39,7 @@ from tradingbot.model import (
 from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.health import Problem
 from tradingbot.monitoring.metrics import Metrics, Missed
-from tradingbot.monitoring.performance import Performance, measure
+from tradingbot.monitoring.performance import DAY_MS, Performance, measure
 from tradingbot.monitoring.progress import Progress
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.manager import OrderManager
@@ -48,7 +48,7 @@ from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, Ord
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level, SafeMode
-from tradingbot.risk.risk_manager import Funds, Refused, RiskManager
+from tradingbot.risk.risk_manager import Funds, Refused, RiskManager, at_risk
 from tradingbot.state.balance_reconciler import Verdict
 from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError, StoreFailedError
@@ -374,12 +374,9 @@ class Session:
     def equity(self) -> Decimal | None:
         """Capital + realised + position at the best bid, less the fee of selling it; None without a price."""
         books, price = self.manager.books, self.price
-        capital: Decimal = self._parts.settings().capital
-        if books.quantity == 0:
-            return capital + books.realized
-        if price is None:
+        if price is None and books.quantity != 0:
             return None
-        return capital + books.realized + books.unrealized(price) - books.quantity * price * self.manager.taker_rate
+        return books.equity(self._parts.settings().capital, price or Decimal(0), self.manager.taker_rate)
 
     @property
     def performance(self) -> Performance:
@@ -507,7 +504,29 @@ class Session:
     def _interval(self) -> Interval:
         return self._parts.settings().strategy.interval
 
+    async def _open_day(self) -> None:
+        """Begin the UTC day with the equity of 00:00, by fills and that minute's price; raises as reads of both do."""
+        parts, manager, now_ms = self._parts, self.manager, self.exchange.exchange_ms()
+        midnight = now_ms - now_ms % DAY_MS
+        marks = parts.risk.drawdown.marks
+        capital: Decimal = parts.settings().capital if marks is None else marks.capital
+        peak = capital + await manager.highest_realized() if marks is None else marks.peak
+        books = await manager.books_at(midnight)
+        price = Decimal(0)
+        if books.quantity > 0:
+            symbol = self.rules.symbol
+            candles = await self.exchange.candles(symbol, Interval.M1.value, limit=1, start_ms=midnight)
+            price = candles[0].open if candles else books.average_price
+        equity = books.equity(capital, price, manager.taker_rate)
+        parts.risk.drawdown.open_day(from_ms(now_ms), equity, peak, capital)
+        self._log.info("the day began", equity=f"{equity:f}", position=f"{books.quantity:f}", price=f"{price:f}")
+
     async def _follow_settings(self) -> None:
+        if not self._parts.risk.drawdown.day_known:
+            try:
+                await self._open_day()
+            except (ExchangeError, StoreFailedError) as error:  # entries wait for it, exits do not
+                self._log.warning("the equity at 00:00 UTC is not known", error=str(error))
         if self.loop is None or self._strategy_key != _strategy_key(self._parts.settings()):
             self.streams.change_interval(self._interval.value)
             await self._rebuild_loop()
@@ -523,9 +542,9 @@ class Session:
         loop = TradingLoop(strategy)
         if self._parts.recorder is not None:
             self._parts.recorder.watch("loop", loop)
-        candles = await self._history(strategy.warmup + LOOK_BACK_CANDLES)
+        candles = await self._history(max(strategy.warmup + LOOK_BACK_CANDLES, settings.risk.volatility.window + 1))
         loop.backfill(candles, self.manager.books.last_fill_ms)
-        self._parts.risk.volatility.update_prices(float(candle.close) for candle in candles if candle.closed)
+        self._parts.risk.volatility.restart(float(candle.close) for candle in candles if candle.closed)
         if candles:
             self.last_close = candles[-1].close
         self.loop = loop
@@ -664,7 +683,12 @@ class Session:
             code = code or (refused.code.value if refused else "NoMarket")
             self._refuse(code, refused.detail if refused else "", signal_id, figures)
             return
-        funds = Funds(self._balance(self.rules.quote_asset).free, self.manager.books.cost)
+        books, rate = self.manager.books, self.manager.taker_rate
+        equity = books.equity(settings.capital, book.bid, rate)
+        parts.risk.update_equity(equity, from_ms(self.exchange.exchange_ms()))
+        # Only dust can be held here, and no stop protects that.
+        dust = at_risk(books.quantity, book.bid, None, rate)
+        funds = Funds(self._balance(self.rules.quote_asset).free, books.cost, equity, dust, rate)
         size = parts.risk.calculate_position_size(self.rules, book.ask, funds)
         if isinstance(size, Refused):
             self._refuse(size.code.value, size.detail, signal_id, figures)

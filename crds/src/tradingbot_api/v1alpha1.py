@@ -268,20 +268,38 @@ class Protection(Model):
         return self
 
 
+class Volatility(Model):
+    """How the market's volatility, the standard deviation of the candles' returns, is judged."""
+
+    window: StrictInt = Field(default=20, ge=2, le=1000, description="So many of the last returns are looked at.")
+    high_threshold: Ratio = Field(
+        default=Decimal("0.05"),
+        description="Above it the volatility is high and the risk level HIGH. Up to half of it an entry takes the "
+        "whole riskPerTradeRatio, above less in proportion: half at the threshold, a quarter at twice the threshold.",
+    )
+
+
 class Risk(Model):
     """How much may be lost before the bot stops opening positions."""
 
     risk_per_trade_ratio: Ratio = Field(
         default=Decimal("0.01"),
-        description="Share of the capital that is lost if the stop is hit.",
+        description="Share of the capital that is lost if the stop is hit, fees included; less in a volatile market.",
     )
     max_position_value: Amount = Field(description="Largest value of the position, in the quote asset.")
     max_daily_loss: Amount = Field(
-        description="Loss since 00:00 UTC, in the quote asset, at which entries stop until the next day."
+        description="Loss since 00:00 UTC, in the quote asset, at which entries stop until the next day. An entry is "
+        "so small that its stop, 1 % missed, keeps the loss within it."
     )
     max_drawdown_ratio: Ratio = Field(
         default=Decimal("0.15"),
-        description="Fall of the equity from its peak, as a share of it, at which entries stop until it is cleared.",
+        description="Fall of the equity from its peak, as a share of it, at which entries stop until it is cleared. "
+        "An entry is so small that its stop, 1 % missed, keeps the drawdown within it.",
+    )
+    volatility: Volatility = Field(
+        default_factory=Volatility,
+        json_schema_extra={"default": {}},
+        description="How the market's volatility is judged.",
     )
     cooldown_seconds: StrictInt = Field(
         default=300, ge=0, le=86400, description="No entry for this long after a stop-loss was hit."
@@ -609,6 +627,13 @@ class RiskStatus(WireModel):
     level: str = Field(description="LOW, MEDIUM or HIGH.")
     volatility: SignedDecimal | None = Field(default=None, description="Standard deviation of recent returns.")
     drawdown: SignedDecimal = Field(description="Present fall from the peak equity, a ratio.")
+    daily_loss: SignedDecimal | None = Field(default=None, description="Loss since 00:00 UTC, in quote.")
+    daily_loss_overshoot: SignedDecimal | None = Field(
+        default=None, description="How far the day's loss went past maxDailyLoss, by a gap or slippage; absent: not."
+    )
+    drawdown_overshoot: SignedDecimal | None = Field(
+        default=None, description="How far the drawdown went past maxDrawdownRatio until it is cleared; absent: not."
+    )
 
 
 class OrdersStatus(WireModel):
@@ -621,11 +646,18 @@ class OrdersStatus(WireModel):
 
 
 class TradesStatus(WireModel):
-    """Counts of round trips."""
+    """Figures of round trips, see docs/performance.md."""
 
     total: int = Field(default=0, description="Closed round trips.")
     successful: int = Field(default=0, description="Of these, with a profit.")
     failed: int = Field(default=0, description="Of these, with a loss or none.")
+    win_rate: SignedDecimal | None = Field(default=None, description="successful / total.")
+    profit_factor: SignedDecimal | None = Field(
+        default=None, description="Sum of the profits over sum of the losses; absent without a loss."
+    )
+    exposure: SignedDecimal | None = Field(
+        default=None, description="Share of the time with a position, until the last trade closed."
+    )
 
 
 class APIStatus(WireModel):

@@ -35,6 +35,8 @@ class Extra:
     daily_loss: Decimal | None = None
     daily_loss_limit: Decimal | None = None
     drawdown_limit: Decimal | None = None
+    position_seconds: float | None = None
+    time_in_market: Decimal | None = None
     stream_ages: dict[str, float | None] = field(default_factory=dict)
     task_ages: dict[str, float] = field(default_factory=dict)
     """Of those that are at work."""
@@ -256,6 +258,10 @@ class _StatusCollector(Collector):
         yield self._gauge("drawdown", "Fall from the peak equity, a ratio.", risk.drawdown if risk else None)
         yield self._gauge("drawdown_max", "Largest fall so far, a ratio.", pnl.max_drawdown if pnl else None)
         yield self._gauge("sharpe", "Sharpe ratio of closed trades.", pnl.sharpe if pnl else None)
+        overshoot = risk.daily_loss_overshoot or 0 if risk else None
+        yield self._gauge("daily_loss_overshoot", "The day's loss past its limit, in quote.", overshoot)
+        overshoot = risk.drawdown_overshoot or 0 if risk else None
+        yield self._gauge("drawdown_overshoot", "Drawdown past its limit, a ratio.", overshoot)
         yield self._gauge("volatility", "Deviation of the last returns.", risk.volatility if risk else None)
         level = GaugeMetricFamily("tradingbot_risk_level", "1 for the present level.", labels=["symbol", "level"])
         if risk is not None:
@@ -280,6 +286,11 @@ class _StatusCollector(Collector):
         yield self._counter("trades", "Closed round trips.", trades.total if trades else None)
         yield self._counter("trades_successful", "Round trips with a profit.", trades.successful if trades else None)
         yield self._counter("trades_failed", "Round trips without a profit.", trades.failed if trades else None)
+        yield self._gauge("win_rate", "Trades with a profit, a ratio.", trades.win_rate if trades else None)
+        factor = trades.profit_factor if trades else None
+        yield self._gauge("profit_factor", "Profits over losses of closed trades.", factor)
+        yield self._counter("position_seconds", "Seconds with a position.", extra.position_seconds)
+        yield self._gauge("time_in_market_ratio", "Share of the time with a position.", extra.time_in_market)
         yield self._counter("unprotected_seconds", "Seconds without protection.", status.unprotected_seconds)
         gap = extra.unprotected_now_seconds
         yield self._gauge("unprotected_now_seconds", "How long the position has been without protection.", gap)

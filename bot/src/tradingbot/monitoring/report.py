@@ -15,11 +15,14 @@ from tradingbot.gateway.streams import StreamName
 from tradingbot.model import NO_LIST
 from tradingbot.monitoring.health import ConditionClock, judge, not_ready
 from tradingbot.monitoring.metrics import Extra
+from tradingbot.monitoring.performance import Performance, exposure, time_held
 from tradingbot.orders.oco_monitor import OcoVerdict
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
+from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
+from tradingbot.state.ledger import LedgerState
 from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import AssetClaim, BotStatus, GrantStatus, OpenOrder, ProtectionPair
 from tradingbot_api.v1alpha1 import (
@@ -129,7 +132,7 @@ def trading(session: Session, risk: RiskManager) -> Trading:
             foreign=len(manager.foreign_orders),
             last_check_time=from_ms(checked) if checked is not None else None,
         ),
-        trades=TradesStatus(total=performance.total, successful=performance.successful, failed=performance.failed),
+        trades=_trades(session, performance, risk.drawdown.marks),
         open_orders=[open_order(order) for order in manager.open_orders],
         oco_orders=[protection_pair(verdict) for verdict in manager.pairs],
         foreign_orders=list(manager.foreign_orders),
@@ -179,12 +182,36 @@ def _pnl(session: Session, risk: RiskManager, price: Decimal | None, sharpe: Dec
     )
 
 
+def _begun_ms(books: LedgerState, marks: EquityMarks | None) -> int:
+    """Since when there may be a position; a lost store's fills are older than its marks."""
+    begun = marks.begun if marks is not None else None
+    return books.first_fill_ms if begun is None else min(books.first_fill_ms, int(begun.timestamp() * 1000))
+
+
+def _trades(session: Session, performance: Performance, marks: EquityMarks | None) -> TradesStatus:
+    books = session.manager.books
+    last = books.last_trade
+    # Until the last trade closed, so that the status of a bot that does nothing does not change.
+    span = 0 if last is None or last.closed_ms is None else last.closed_ms - _begun_ms(books, marks)
+    return TradesStatus(
+        total=performance.total,
+        successful=performance.successful,
+        failed=performance.failed,
+        win_rate=performance.win_rate,
+        profit_factor=performance.profit_factor,
+        exposure=exposure(books.round_trips.held_ms, span),
+    )
+
+
 def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskStatus:
     volatility = risk.volatility.calculate_volatility()
     return RiskStatus(
         level=risk.level(session.manager.books.quantity * (price or Decimal(0))).value,
         volatility=None if volatility is None else Decimal(f"{volatility:.10f}"),
         drawdown=risk.drawdown.drawdown,
+        daily_loss=risk.drawdown.daily_loss,
+        daily_loss_overshoot=risk.overshoot.daily_loss or None,
+        drawdown_overshoot=risk.overshoot.drawdown or None,
     )
 
 
@@ -252,8 +279,13 @@ def extra_figures(desk: Desk, loop_lag: float) -> Extra:
     if session is None:
         return known
     since = session.manager.protection.since
+    books, now_ms = session.manager.books, session.exchange.exchange_ms()
+    held_ms = time_held(books.round_trips, books.trade, now_ms)
+    span = now_ms - _begun_ms(books, desk.risk.drawdown.marks) if books.first_fill_ms else 0
     return replace(
         known,
+        position_seconds=held_ms / 1000,
+        time_in_market=exposure(held_ms, span),
         equity=desk.risk.drawdown.equity,
         daily_loss=desk.risk.drawdown.daily_loss,
         stream_ages={name.value: session.streams.health(name).age for name in StreamName},

@@ -12,11 +12,12 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from tradingbot.clocks import from_ms
 from tradingbot.model import OrderReport
 from tradingbot.orders.intents import Intent, IntentKind
 from tradingbot.orders.types import Trace, TrackedOrder
 from tradingbot.recovery.fence import Purpose, parse
-from tradingbot.state.ledger import BookedFill
+from tradingbot.state.ledger import BookedFill, Trade
 from tradingbot_api.base import canonical
 
 LOGGER: Final = "tradingbot.audit"
@@ -144,6 +145,21 @@ class AuditLog:
             price=canonical(fill.price),
             commission=canonical(fill.commission),
             commission_asset=fill.commission_asset,
+        )
+
+    def trade(self, trade: Trade) -> None:
+        """A position ended: what the round trip came to."""
+        self._log.info(
+            "trade",
+            **_ids(self.trace),
+            opened=from_ms(trade.opened_ms).isoformat(),
+            closed=None if trade.closed_ms is None else from_ms(trade.closed_ms).isoformat(),
+            quantity=canonical(trade.bought),
+            paid=canonical(trade.paid),
+            received=canonical(trade.received),
+            fees=canonical(trade.fees),
+            pnl=canonical(trade.realized),
+            rate=f"{trade.rate:.6f}",
         )
 
 

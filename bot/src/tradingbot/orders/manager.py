@@ -197,6 +197,14 @@ class OrderManager:
         """Position, cost, fees and profit, folded from this bot's fills."""
         return self._fills.books
 
+    async def books_at(self, time_ms: int) -> LedgerState:
+        """The books as they were at a time of the exchange. StoreFailedError."""
+        return await self._fills.books_at(time_ms)
+
+    async def highest_realized(self) -> Decimal:
+        """The most that was won whenever nothing was held. StoreFailedError."""
+        return await self._fills.highest_realized()
+
     @property
     def held(self) -> Decimal:
         """What can be sold of the position, in base; executions count although their trades could not be read yet."""

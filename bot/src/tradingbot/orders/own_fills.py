@@ -15,7 +15,7 @@ from tradingbot.model import Side, TradeFill
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.protection import Unbooked, held_quantity
 from tradingbot.orders.types import OrdersEventKind, TrackedOrder
-from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold
+from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold, steps
 from tradingbot.state.store import StoreFailedError
 
 FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
@@ -141,11 +141,13 @@ class OwnFills:
                 orders[client_id] = order
             if trade_id in self._by_id:
                 continue
-            late = trade_id <= self.books.last_trade_id
+            former, late = self.books, trade_id <= self.books.last_trade_id
             self._by_id[trade_id] = item
-            self.books = self._extended() if late else extend(self.books, [item])
+            self.books = self._extended() if late else extend(former, [item])
             booked.append(item)
             self._audit.fill(item, self._tracker.get(client_id))
+            if self.books.last_trade is not None and self.books.round_trips.total > former.round_trips.total:
+                self._audit.trade(self.books.last_trade)
         if orders or booked:
             await self.record(orders.values(), booked)
         if booked:
@@ -191,6 +193,19 @@ class OwnFills:
             self._by_id |= {item.fill.trade_id: item for item in valued}
             self.books = self._extended()
             await self.record([], valued)
+
+    async def books_at(self, time_ms: int) -> LedgerState:
+        """The books as they were at a time of the exchange. StoreFailedError."""
+        start, fills = self._checkpoint, list(self._by_id.values())
+        if start.last_fill_ms >= time_ms:
+            start, fills = self._no_books(), await self._store.fills()
+        corrections = [one for one in self._corrections if one.time_ms < time_ms]
+        return extend(start, [one for one in fills if one.fill.time_ms < time_ms], corrections)
+
+    async def highest_realized(self) -> Decimal:
+        """The most, in quote after fees, that was won whenever nothing was held; at least 0. StoreFailedError."""
+        all_books = steps(self._no_books(), await self._store.fills(), self._corrections)
+        return max([Decimal(0), *(books.realized for books in all_books if books.flat)])
 
     def _no_books(self) -> LedgerState:
         rules = self._ctx.rules

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Self
+from typing import Final, Self
 
 from tradingbot.recorded import Recorded, recorded
 
 BREACH_HOLD_SECONDS = 3.0
 """A limit counts as reached only when it was for this long, so that one bad quote does not stop a bot."""
+
+
+WATCHED: Final = timedelta(minutes=1)
+"""Equity that was last seen no longer ago than this is that of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,16 @@ class EquityMarks:
     day: str
     day_start: Decimal
     max_drawdown: Decimal = Decimal(0)
+    day_seen: bool = True
+    """The equity was seen when the day began, or is known since by fills and prices; else `day_start` came later."""
+    begun: datetime | None = None
+    """Since when the equity is followed; None in books of a former version."""
 
     def to_json(self) -> dict[str, str]:
         """As strings, for the store."""
         return {
+            "daySeen": str(self.day_seen),
+            "begun": self.begun.isoformat() if self.begun else "",
             "capital": str(self.capital),
             "peak": str(self.peak),
             "day": self.day,
@@ -42,6 +52,8 @@ class EquityMarks:
             day=data["day"],
             day_start=Decimal(data["dayStart"]),
             max_drawdown=Decimal(data["maxDrawdown"]),
+            day_seen=data.get("daySeen") != "False",
+            begun=datetime.fromisoformat(begun) if (begun := data.get("begun")) else None,
         )
 
 
@@ -55,6 +67,7 @@ class DrawdownTracker(Recorded):
     def __init__(self, marks: EquityMarks | None = None) -> None:
         self.marks = marks
         self.equity: Decimal | None = None
+        self._updated: datetime | None = None
 
     @recorded
     def restore(self, data: dict[str, str] | None) -> None:
@@ -67,16 +80,17 @@ class DrawdownTracker(Recorded):
 
         A change of `capital` is a deposit or a withdrawal, not a profit: all marks move with it.
         """
-        self.equity = equity
+        watched = self._updated is not None and now - self._updated <= WATCHED
+        self.equity, self._updated = equity, now
         marks = self.marks
         if marks is None:
-            self.marks = EquityMarks(capital=capital, peak=equity, day=_day(now), day_start=equity)
+            self.marks = EquityMarks(capital, equity, _day(now), equity, day_seen=False, begun=now)
             return True
         flow = capital - marks.capital
         if flow:
             marks = replace(marks, capital=capital, peak=marks.peak + flow, day_start=marks.day_start + flow)
         if _day(now) != marks.day:
-            marks = replace(marks, day=_day(now), day_start=equity)
+            marks = replace(marks, day=_day(now), day_start=equity, day_seen=watched)
         if equity > marks.peak:
             marks = replace(marks, peak=equity)
         if (drawdown := _fall(marks.peak, equity)) > marks.max_drawdown:
@@ -86,11 +100,25 @@ class DrawdownTracker(Recorded):
         return changed
 
     @recorded
+    def open_day(self, now: datetime, equity: Decimal, peak: Decimal, capital: Decimal) -> None:
+        """The UTC day of `now` began with this equity, which nobody saw then; the peak was at least `peak`.
+
+        All are of the same `capital`. What was lost since is counted by the next `update`.
+        """
+        marks = self.marks or EquityMarks(capital, equity, _day(now), equity, begun=now)
+        self.marks = replace(marks, peak=max(marks.peak, peak, equity), day=_day(now), day_start=equity, day_seen=True)
+
+    @recorded
     def reset_peak(self) -> None:
         """Start measuring the drawdown anew from the present equity, after a human cleared it."""
         if self.marks is not None:
             # Before the first equity of a process the peak is nothing: the first one becomes it.
             self.marks = replace(self.marks, peak=Decimal(0) if self.equity is None else self.equity)
+
+    @property
+    def day_known(self) -> bool:
+        """Whether the equity at 00:00 UTC is known, without which today's loss is not."""
+        return self.marks is not None and self.marks.day_seen
 
     @property
     def drawdown(self) -> Decimal:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from tradingbot.model import BookTicker, LotFilter, SymbolRules
+from typing_extensions import TypedDict
+
+from tradingbot.gateway import filters
+from tradingbot.gateway.filters import FilterCode
+from tradingbot.model import BookTicker, SymbolRules
 from tradingbot.recorded import Recorded, recorded
 from tradingbot.risk.drawdown import DrawdownTracker, HeldBreach
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot_api.v1alpha1 import BotSettings
 
-HIGH_VOLATILITY: Final = 0.05
-VOLATILE_SIZE_FACTOR: Final = Decimal("0.5")
-"""In a highly volatile market half of the risk is taken."""
-STOP_SLIPPAGE: Final = Decimal("0.99")
-"""The exit at the stop must pass the notional filter even 1 % below the stop."""
+FULL_SIZE: Final = 0.5
+"""Up to this share of the threshold of high volatility the whole risk is taken; above, less in proportion."""
+STOP_SLIPPAGE: Final = Decimal("0.01")
+"""In the worst case the exit sells this far below the stop, which is where a STOP_LOSS_LIMIT ends."""
+HIGH_USE: Final = Decimal("0.8")
+MEDIUM_USE: Final = Decimal("0.4")
 
 
 class Refusal(StrEnum):
-    """Why an entry was not made; stable words for logs, metrics and tests."""
+    """Why an entry was not made; stable words for logs, metrics and tests, told in docs/risk.md.
+
+    A size that the exchange would refuse has the name of its filter (FilterCode) instead.
+    """
 
     SPREAD_TOO_WIDE = "SpreadTooWide"
     DATA_TOO_OLD = "DataTooOld"
@@ -32,7 +40,9 @@ class Refusal(StrEnum):
     DAILY_LOSS = "DailyLoss"
     DRAWDOWN = "Drawdown"
     COOLDOWN = "Cooldown"
-    SIZE_BELOW_FILTERS = "SizeBelowFilters"
+    EQUITY_UNKNOWN = "EquityUnknown"
+    DAILY_LOSS_AT_STOP = "DailyLossAtStop"
+    DRAWDOWN_AT_STOP = "DrawdownAtStop"
     CAPITAL_EXHAUSTED = "CapitalExhausted"
     QUOTE_NOT_FREE = "QuoteNotFree"
 
@@ -49,7 +59,7 @@ class RiskLevel(StrEnum):
 class Refused:
     """An entry is refused; `detail` has the figures as key=value."""
 
-    code: Refusal
+    code: Refusal | FilterCode
     detail: str
 
 
@@ -63,11 +73,36 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Funds:
-    """What an entry may be paid from, in the quote asset."""
+    """What an entry may cost and lose, in the quote asset."""
 
     free_quote: Decimal
     position_cost: Decimal
     """Cost of what is held; counts against the capital."""
+    equity: Decimal
+    at_risk: Decimal
+    """What of the equity is lost if the stop of what is held is hit, in the worst case."""
+    taker_rate: Decimal
+    """A ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overshoot:
+    """How far losses went past their limits before entries stopped, or by a gap after; 0 while no limit is reached."""
+
+    daily_loss: Decimal = Decimal(0)
+    """The day's largest loss above maxDailyLoss, in quote."""
+    drawdown: Decimal = Decimal(0)
+    """The largest drawdown above maxDrawdownRatio, a ratio, until it is cleared."""
+
+
+class RiskFacts(TypedDict, total=False):
+    """What of a RiskManager survives a restart."""
+
+    dailyBreachedDay: str | None
+    cooldownUntil: str | None
+    drawdownBreached: bool
+    dailyOvershoot: str
+    drawdownOvershoot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +126,9 @@ class RiskManager(Recorded):
         self._daily = HeldBreach()
         self._fall = HeldBreach()
         self._daily_breached_day: str | None = None
+        self._drawdown_breached = False
         self._cooldown_until: datetime | None = None
+        self.overshoot = Overshoot()
 
     # --- what happened ---
 
@@ -99,6 +136,7 @@ class RiskManager(Recorded):
     def configure(self, config: BotSettings) -> None:
         """Other settings are in force."""
         self.config = config
+        self.volatility.resize(config.risk.volatility.window)
 
     @recorded
     def record_entry(self, monotonic: float) -> None:
@@ -108,12 +146,21 @@ class RiskManager(Recorded):
     @recorded
     def record_stop_out(self, when: datetime) -> None:
         """A stop-loss was hit: the cooldown begins."""
-        self._cooldown_until = when + timedelta(seconds=self.config.risk.cooldown_seconds)
+        until = when + timedelta(seconds=self.config.risk.cooldown_seconds)
+        self._cooldown_until = max(until, self._cooldown_until or until)
 
     @recorded
     def update_equity(self, equity: Decimal, now: datetime) -> bool:
         """Take the present equity; True when the marks changed and must be persisted."""
         return self.drawdown.update(equity, self.config.capital, now)
+
+    @recorded
+    def clear_drawdown(self) -> None:
+        """A human cleared the drawdown: it is measured anew from the present equity."""
+        self._drawdown_breached = False
+        self._fall = HeldBreach()
+        self.overshoot = replace(self.overshoot, drawdown=Decimal(0))
+        self.drawdown.reset_peak()
 
     # --- what may be done ---
 
@@ -141,53 +188,87 @@ class RiskManager(Recorded):
         risk, pauses = self.config.risk, []
         day = now.astimezone(UTC).date()
         loss, fall = self.drawdown.daily_loss, self.drawdown.drawdown
+        if self._daily_breached_day not in {None, day.isoformat()}:
+            self._daily_breached_day = None
+            self.overshoot = replace(self.overshoot, daily_loss=Decimal(0))
         if self._daily.update(loss >= risk.max_daily_loss, monotonic):
             # For the rest of the day, even if the price comes back.
             self._daily_breached_day = day.isoformat()
-        if self._daily_breached_day == day.isoformat():
+        if self._daily_breached_day is not None:
+            past = max(self.overshoot.daily_loss, loss - risk.max_daily_loss)
+            self.overshoot = replace(self.overshoot, daily_loss=past)
             midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-            pauses.append(Pause(Refusal.DAILY_LOSS, f"loss={loss} limit={risk.max_daily_loss}", midnight))
+            detail = f"loss={loss} limit={risk.max_daily_loss} overshoot={past}"
+            pauses.append(Pause(Refusal.DAILY_LOSS, detail, midnight))
         if self._fall.update(fall >= risk.max_drawdown_ratio, monotonic):
-            pauses.append(Pause(Refusal.DRAWDOWN, f"drawdown={fall} limit={risk.max_drawdown_ratio}", None))
+            self._drawdown_breached = True
+        if self._drawdown_breached:
+            past = max(self.overshoot.drawdown, fall - risk.max_drawdown_ratio)
+            self.overshoot = replace(self.overshoot, drawdown=past)
+            detail = f"drawdown={fall} limit={risk.max_drawdown_ratio} overshoot={past}"
+            pauses.append(Pause(Refusal.DRAWDOWN, detail, None))
         if self._cooldown_until is not None and now < self._cooldown_until:
             pauses.append(Pause(Refusal.COOLDOWN, "a stop-loss was hit", self._cooldown_until))
         return pauses
 
     @recorded
     def adjust_risk_parameters(self) -> Decimal:
-        """Take half of the risk while the market is highly volatile; returns the factor in force."""
-        volatile = self.volatility.is_high_volatility(HIGH_VOLATILITY)
-        self.size_factor = VOLATILE_SIZE_FACTOR if volatile else Decimal(1)
+        """Scale the risk by the volatility; returns the factor in force.
+
+        The whole risk up to half of the threshold, half of it at the threshold, and less in proportion above.
+        """
+        volatility = self.volatility.calculate_volatility()
+        full = float(self.config.risk.volatility.high_threshold) * FULL_SIZE
+        self.size_factor = Decimal(1)
+        if volatility is not None and volatility > full:
+            self.size_factor = Decimal(f"{full / volatility:.6f}")
         return self.size_factor
 
     @recorded
     def calculate_position_size(self, rules: SymbolRules, ask: Decimal, funds: Funds) -> Size | Refused:
         """Quantity of an entry at the worst price that its limit allows, in whole steps.
 
-        The smallest of: what loses `riskPerTradeRatio` of the capital at the stop; maxPositionValue; the capital
-        that is left; the free quote. Refused where the exit at the stop would be too small for the exchange.
+        The smallest of: what loses `riskPerTradeRatio` of the capital at the stop, fees included, scaled by the
+        volatility; maxPositionValue; the capital that is left; the free quote; what keeps the day's loss and the
+        drawdown within their limits in the worst case, if this stop and that of what is held are hit; the exchange's
+        largest order. Refused where the exit at the stop would be too small for the exchange.
         """
-        settings = self.config
-        price = ask * (1 + settings.entry.max_slippage_ratio)
-        stop_distance = price * settings.protection.stop_loss_ratio
-        by_risk = settings.capital * settings.risk.risk_per_trade_ratio * self.size_factor / stop_distance
+        settings, risk, marks = self.config, self.config.risk, self.drawdown.marks
         left = settings.capital - funds.position_cost
         if left <= 0:
             return Refused(Refusal.CAPITAL_EXHAUSTED, f"capital={settings.capital} cost={funds.position_cost}")
+        if marks is None or not marks.day_seen:
+            return Refused(Refusal.EQUITY_UNKNOWN, "the equity at 00:00 UTC is read from the exchange first")
+        price = ask * (1 + settings.entry.max_slippage_ratio)
+        stop = filters.floor_price(rules, ask * (1 - settings.protection.stop_loss_ratio))
+        daily_room = funds.equity - funds.at_risk - marks.day_start + risk.max_daily_loss
+        fall_room = funds.equity - funds.at_risk - marks.peak * (1 - risk.max_drawdown_ratio)
+        for code, room in ((Refusal.DAILY_LOSS_AT_STOP, daily_room), (Refusal.DRAWDOWN_AT_STOP, fall_room)):
+            if room <= 0:
+                return Refused(code, f"room={room} equity={funds.equity} at_risk={funds.at_risk}")
+        at_stop = loss_at_stop(price, stop, funds.taker_rate)
+        worst = loss_at_stop(price, stop * (1 - STOP_SLIPPAGE), funds.taker_rate)
         bounds = {
-            "risk": by_risk,
-            "maxPositionValue": settings.risk.max_position_value / price,
+            "risk": settings.capital * risk.risk_per_trade_ratio * self.size_factor / at_stop,
+            "maxPositionValue": (risk.max_position_value - funds.position_cost) / price,
             "capital": left / price,
             "freeQuote": funds.free_quote / price,
+            "maxDailyLoss": daily_room / worst,
+            "maxDrawdownRatio": fall_room / worst,
         }
+        if rules.lot.max_quantity > 0:
+            bounds[FilterCode.LOT_SIZE] = rules.lot.max_quantity
+        if rules.notional.max_notional > 0:
+            bounds[FilterCode.NOTIONAL] = rules.notional.max_notional / price
         bound = min(bounds, key=lambda name: bounds[name])
-        quantity = floor_to_step(bounds[bound], rules.lot)
-        stop_price = price * (1 - settings.protection.stop_loss_ratio)
-        smallest = max(rules.lot.min_quantity, rules.notional.min_notional / (stop_price * STOP_SLIPPAGE))
-        detail = f"quantity={quantity} bound={bound} price={price:f}"
-        if quantity <= 0 or quantity < smallest:
-            code = Refusal.QUOTE_NOT_FREE if bound == "freeQuote" else Refusal.SIZE_BELOW_FILTERS
-            return Refused(code, f"{detail} smallest={smallest:.8f}")
+        quantity = filters.floor_quantity(rules, bounds[bound])
+        sold = filters.floor_quantity(rules, quantity * (1 - funds.taker_rate))
+        detail = f"quantity={quantity} bound={bound} price={price:f} stop={stop:f} factor={self.size_factor}"
+        refusal = filters.check_quantity(rules, sold) or filters.check_notional(rules, stop * (1 - STOP_SLIPPAGE), sold)
+        if refusal is not None:
+            return Refused(
+                _USED_UP.get(bound) or refusal.code, f"{detail} filter={refusal.code.value}: {refusal.message}"
+            )
         return Size(quantity, detail)
 
     def level(self, position_value: Decimal) -> RiskLevel:
@@ -197,33 +278,51 @@ class RiskManager(Recorded):
             self.drawdown.drawdown / risk.max_drawdown_ratio,
             self.drawdown.daily_loss / risk.max_daily_loss,
         )
-        if used >= Decimal("0.8") or self.volatility.is_high_volatility(HIGH_VOLATILITY):
+        volatile = self.volatility.is_high_volatility(float(risk.volatility.high_threshold))
+        if used >= HIGH_USE or volatile:
             return RiskLevel.HIGH
-        if used >= Decimal("0.4") or position_value >= risk.max_position_value * Decimal("0.8"):
+        if used >= MEDIUM_USE or position_value >= risk.max_position_value * HIGH_USE:
             return RiskLevel.MEDIUM
         return RiskLevel.LOW
 
     # --- what survives a restart ---
 
-    def to_json(self) -> dict[str, str | None]:
+    def to_json(self) -> RiskFacts:
         """Pauses that time alone would forget; the equity marks are stored apart."""
         return {
             "dailyBreachedDay": self._daily_breached_day,
             "cooldownUntil": self._cooldown_until.isoformat() if self._cooldown_until else None,
+            "drawdownBreached": self._drawdown_breached,
+            "dailyOvershoot": str(self.overshoot.daily_loss),
+            "drawdownOvershoot": str(self.overshoot.drawdown),
         }
 
     @recorded
-    def restore(self, data: dict[str, str | None]) -> None:
-        """The inverse of to_json."""
+    def restore(self, data: RiskFacts) -> None:
+        """The inverse of to_json, also of former versions', who knew less."""
         self._daily_breached_day = data.get("dailyBreachedDay")
         until = data.get("cooldownUntil")
         self._cooldown_until = datetime.fromisoformat(until) if until else None
+        self._drawdown_breached = bool(data.get("drawdownBreached"))
+        self.overshoot = Overshoot(
+            Decimal(data.get("dailyOvershoot", "0")), Decimal(data.get("drawdownOvershoot", "0"))
+        )
 
 
-def floor_to_step(quantity: Decimal, lot: LotFilter) -> Decimal:
-    """The largest quantity of whole steps that is not above `quantity` nor the filter's maximum."""
-    if lot.max_quantity > 0:
-        quantity = min(quantity, lot.max_quantity)
-    if lot.step <= 0:
-        return quantity
-    return (quantity / lot.step).to_integral_value(rounding=ROUND_DOWN) * lot.step
+_USED_UP: Final = {
+    "freeQuote": Refusal.QUOTE_NOT_FREE,
+    "maxDailyLoss": Refusal.DAILY_LOSS_AT_STOP,
+    "maxDrawdownRatio": Refusal.DRAWDOWN_AT_STOP,
+}
+"""What a size is too small by, where it is not the limits of the spec alone."""
+
+
+def loss_at_stop(price: Decimal, sold_at: Decimal, taker_rate: Decimal) -> Decimal:
+    """What a unit of base loses that is bought at `price` and sold at `sold_at`, with both fees at the taker's rate."""
+    return price * (1 + taker_rate) - sold_at * (1 - taker_rate)
+
+
+def at_risk(quantity: Decimal, bid: Decimal, stop: Decimal | None, taker_rate: Decimal) -> Decimal:
+    """What `quantity` of base, worth the bid less the fee, loses in the worst case at its stop; all without one."""
+    sold_at = Decimal(0) if stop is None else stop * (1 - STOP_SLIPPAGE)
+    return quantity * max(Decimal(0), bid - sold_at) * (1 - taker_rate)

@@ -13,10 +13,21 @@ class VolatilityTracker(Recorded):
     """Keeps the last `window_size` returns of a price series; floats, since it is a statistic."""
 
     def __init__(self, window_size: int = 20) -> None:
-        if window_size < 2:
-            raise ValueError(f"window_size must be at least 2, got {window_size}")
-        self._returns: deque[float] = deque(maxlen=window_size)
+        self._returns: deque[float] = deque(maxlen=_checked(window_size))
         self._last: float | None = None
+
+    @recorded
+    def resize(self, window_size: int) -> None:
+        """Look at so many returns from now on; the newest stay."""
+        if window_size != self._returns.maxlen:
+            self._returns = deque(self._returns, maxlen=_checked(window_size))
+
+    @recorded
+    def restart(self, prices: Iterable[float]) -> None:
+        """Begin anew with these prices: those before belong to another time or interval."""
+        self._returns.clear()
+        self._last = None
+        self.update_prices(prices)
 
     @recorded
     def update_prices(self, prices: Iterable[float]) -> None:
@@ -40,3 +51,9 @@ class VolatilityTracker(Recorded):
         """Whether the volatility is above `threshold`; False while it is not known."""
         volatility = self.calculate_volatility()
         return volatility is not None and volatility > threshold
+
+
+def _checked(window_size: int) -> int:
+    if window_size < 2:
+        raise ValueError(f"window_size must be at least 2, got {window_size}")
+    return window_size

@@ -171,6 +171,10 @@ class LedgerState:
         with localcontext(EXACT):
             return self.quantity * price - self.cost
 
+    def equity(self, capital: Decimal, price: Decimal, taker_rate: Decimal) -> Decimal:
+        """Capital + realised + what is held at `price`, less the fee of selling it."""
+        return capital + self.realized + self.unrealized(price) - self.quantity * price * taker_rate
+
 
 def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal | None = None) -> BookedFill:
     """Value the fee of a fill; `fee_price` is the quote price of the fee's asset where that is a third one."""
