@@ -89,12 +89,14 @@ class Flight:
         self.loop.on_tick(book, now_ms=now_ms, age_ms=0, max_age_ms=MAX_AGE_MS, holding=self.holding)
         self.risk.volatility.update_prices(float(one) for one in (candle.close,))
         self.risk.adjust_risk_parameters()
+        if not self.risk.drawdown.day_known:
+            self.risk.drawdown.open_day(self.now, self.price / 50, self.price / 50, Decimal(1000))
         self.risk.update_equity(self.price / 50, self.now)
         self.risk.should_pause_trading(self.now, steady)
         if type(decision).__name__ == "Enter":
             self.risk.check_market_conditions(book, steady)
             self.risk.calculate_position_size(
-                btcusdt_rules(), book.ask, Funds(Decimal(900), Decimal(0), Decimal(1000), Decimal(0), Decimal(0))
+                btcusdt_rules(), book.ask, Funds(Decimal(900), Decimal(0), self.price / 50, Decimal(0), Decimal(0))
             )
             self.risk.record_entry(steady)
             self.recorder.note("entry", price=book.ask)
@@ -195,7 +197,13 @@ async def test_a_strategy_that_cannot_be_written_down_is_said_to_be_unknown_and_
     assert not report.differences
     assert set(report.calls) == {
         f"risk.{name}"
-        for name in ("adjust_risk_parameters", "should_pause_trading", "update_equity", "volatility.update_prices")
+        for name in (
+            "adjust_risk_parameters",
+            "drawdown.open_day",
+            "should_pause_trading",
+            "update_equity",
+            "volatility.update_prices",
+        )
     }
 
 

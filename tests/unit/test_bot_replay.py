@@ -154,13 +154,24 @@ def test_the_books_are_the_account_to_the_last_decimal() -> None:
 
 
 def test_after_the_largest_fall_no_position_is_opened() -> None:
-    outcome = replay(random_recording(1, 600), replay_settings(risk={"maxDrawdownRatio": "0.01"}), FillModel())
+    gap = (90.0, 92.0, 88.0, 91.0)
+    again = [(low, low + 1, low, low + 1) for low in (85.0, 80.0, 75.0, 80.0, 85.0, 90.0, 95.0, 100.0)]
+    candles = by_hand([*RISING, (103.0, 103.0, 103.0, 103.0), gap, *again])
+    free = replay(candles, replay_settings(), FillModel())
+    assert sum(one.why is Why.ENTRY for one in free.fills) == 2
+    outcome = replay(candles, replay_settings(risk={"maxDrawdownRatio": "0.02"}), FillModel())
     assert outcome.stopped == "Drawdown"
     assert outcome.stopped_ms > 0
     assert outcome.refusals["Drawdown"] > 0
-    last_entry = max(one.fill.time_ms for one in outcome.fills if one.why is Why.ENTRY)
-    assert last_entry <= outcome.stopped_ms
-    assert outcome.max_drawdown >= Decimal("0.01")
+    assert sum(one.why is Why.ENTRY for one in outcome.fills) == 1
+    assert outcome.max_drawdown >= Decimal("0.02")
+
+
+def test_without_a_gap_entries_become_smaller_and_end_before_the_largest_fall() -> None:
+    outcome = replay(random_recording(1, 2_000), replay_settings(risk={"maxDrawdownRatio": "0.01"}), FillModel())
+    assert outcome.stopped == ""
+    assert outcome.refusals["DrawdownAtStop"] > 0
+    assert outcome.max_drawdown < Decimal("0.01")
 
 
 def test_a_daily_loss_pauses_entries_until_the_next_day() -> None:

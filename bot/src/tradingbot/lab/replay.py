@@ -21,7 +21,7 @@ from tradingbot.model import Candle, OrderType, Side, TimeInForce, TradeFill
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
 from tradingbot.orders.protection import held_quantity
 from tradingbot.risk.drawdown import DrawdownTracker
-from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size
+from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size, at_risk
 from tradingbot.risk.risk_manager import Refused as RiskRefused
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import INTERVAL_MS, LOOK_BACK_CANDLES
@@ -91,9 +91,7 @@ class Outcome:
 
 def equity_of(books: LedgerState, capital: Decimal, price: Decimal, taker_rate: Decimal) -> Decimal:
     """As a bot values itself: what is held at the best bid, less the fee of selling it."""
-    if books.quantity == 0:
-        return capital + books.realized
-    return capital + books.realized + books.unrealized(price) - books.quantity * price * taker_rate
+    return books.equity(capital, price, taker_rate)
 
 
 def replay(
@@ -139,7 +137,7 @@ class _Replay:
             model = replace(model, skip=False)
         self._exchange = CandleExchange(recording, model, settings.capital, settings.risk.max_position_value)
         self._rules = self._exchange.rules
-        self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker())
+        self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker(settings.risk.volatility.window))
         self._max_age_ms = settings.entry.max_data_age_seconds * 1000
         self._books = LedgerState(self._rules.base_asset, self._rules.quote_asset, filters.dust_limit(self._rules))
         self._held = Decimal(0)
@@ -253,7 +251,10 @@ class _Replay:
             self.outcome.refusals[refused.code.value] += 1
             return
         self._follow_volatility(index)
-        funds = Funds(exchange.free(self._rules.quote_asset), self._books.cost)
+        rate, books, bid = exchange.taker_rate, self._books, ticker.bid
+        equity = books.equity(self._settings.capital, bid, rate)
+        dust = at_risk(books.quantity, bid, None, rate)
+        funds = Funds(exchange.free(self._rules.quote_asset), books.cost, equity, dust, rate)
         size = risk.calculate_position_size(self._rules, ticker.ask, funds)
         if isinstance(size, RiskRefused):
             self.outcome.refusals[size.code.value] += 1
@@ -420,6 +421,9 @@ class _Replay:
 
     def _new_day(self, candle: Candle) -> None:
         self._day_end = candle.open_ms // DAY_MS * DAY_MS + DAY_MS
+        capital = self._settings.capital
+        equity = self._books.equity(capital, candle.open, self._exchange.taker_rate)
+        self._risk.drawdown.open_day(from_ms(candle.open_ms), equity, equity, capital)
         self._take_equity(candle.open, candle.open_ms)
 
     # --- the end ---
