@@ -1,13 +1,12 @@
 """The campaign of mutations: each small change of the rooms that must not fail, and whether a unit test sees it.
 
-mutmut works on a copy, in which the bot's package and the tests of one room lie as it expects them. A change that no
-test sees is a hole in the tests, or has no effect that a promise speaks of: then mutation-judged.toml says why.
+It works on a copy, in which the bot's package and the tests of one room lie as mutants.py expects them. A change that
+no test sees is a hole in the tests, or has no effect that a promise speaks of: then mutation-judged.toml says why.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -42,38 +41,18 @@ _READ = ("docs", "examples")
 """What tests read of the repository."""
 _OTHERS = ("test_bot_emergencies_page.py",)
 """They look at the tests of other tiers."""
-_KILLED = 1
-_SEEN = ("killed", "timeout", "segfault")
-_CONFIGURATION = """\
-[tool.mutmut]
-source_paths = ["src"]
-only_mutate = ["src/tradingbot/{room}/*.py"]
-do_not_mutate = [{apart}]
-also_copy = ["tests", {read}]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:unraisableexception"]
-pytest_add_cli_args_test_selection = ["tests/unit"]
-use_setproctitle = false
-
-[tool.pytest.ini_options]
-asyncio_mode = "auto"
-pythonpath = ["tests"]
-addopts = "--import-mode=importlib"
-"""
 _CHEAP = """
 
-# One failure of a test is enough here, and a process that lives for a mutant collects no garbage.
-import gc
-
+# One failure of a test is enough here, as it is found.
 from hypothesis import Phase
 
-gc.disable()
 settings.register_profile("mutants", settings.get_profile("repeatable"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("mutants")
 """
 
 
 class Change(NamedTuple):
-    """A mutant by what it is: its number moves with each edit of the function."""
+    """What a mutant is, whatever its number."""
 
     file: str
     """Below the bot's package."""
@@ -86,29 +65,29 @@ def campaign(options: argparse.Namespace) -> int:
     rooms = options.cases.split(",") if options.cases else list(ROOMS)
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "tradingbot/mutation"
     judged = _judged()
-    open_changes = 0
+    not_judged = 0
     for room in rooms:
         stage = base / room
-        _stage(stage, room)
-        mutmut = [sys.executable, "-m", "mutmut"]
-        run = subprocess.run([*mutmut, "run", "--max-children", str(options.parallel)], cwd=stage, check=False)
+        files = _stage(stage, room)
+        run = subprocess.run([sys.executable, ROOT / "dev/campaigns/mutants.py", *files], cwd=stage, check=False)
         if run.returncode:
             return run.returncode
-        told = subprocess.run(
-            [*mutmut, "results", "--all", "true"], cwd=stage, check=True, capture_output=True, text=True
-        )
-        results = dict(line.strip().rsplit(": ", 1) for line in told.stdout.splitlines() if ": " in line)
-        survivors = {name: _change(stage, name) for name, result in results.items() if result not in _SEEN}
-        print(f"{room}: {len(results)} mutants: {dict(Counter(results.values()))}")
-        for name, change in survivors.items():
+        mutants = json.loads((stage / "mutants.json").read_text(encoding="utf-8"))
+        print(f"{room}: {len(mutants)} mutants: {dict(Counter(mutant['result'] for mutant in mutants))}")
+        unseen = set()
+        for mutant in mutants:
+            if mutant["result"] in {"killed", "timeout"}:
+                continue
+            file = str(Path(mutant["file"]).relative_to("src/tradingbot"))
+            unseen.add(change := Change(file, mutant["was"], mutant["now"]))
             if change not in judged:
-                open_changes += 1
-                print(f"{name}: {results[name]}, in {change.file}\n  was: {change.was}\n  now: {change.now}")
-        for change in judged - set(survivors.values()):
+                not_judged += 1
+                print(f"{mutant['name']}: {mutant['result']}\n  was: {change.was}\n  now: {change.now}")
+        for change in sorted(judged - unseen):
             if change.file.startswith(f"{room}/"):
                 print(f"judged, but seen or gone: {change}")
-    print(f"survivors not judged: {open_changes}")
-    return int(open_changes > 0)
+    print(f"survivors not judged: {not_judged}")
+    return int(not_judged > 0)
 
 
 def _judged() -> set[Change]:
@@ -119,19 +98,9 @@ def _judged() -> set[Change]:
     }
 
 
-def _change(stage: Path, name: str) -> Change:
-    with contextlib.chdir(stage):  # where mutmut looks for its configuration, as soon as it is imported
-        from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
-
-        path = find_mutant(name).path
-        lines = get_diff_for_mutant(name, path=path).splitlines()[3:]
-    was, now = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
-    return Change(str(Path(path).relative_to("src/tradingbot")), was, now)
-
-
-def _stage(stage: Path, room: str) -> None:
-    """The copy. That a mutant was killed is kept while its function stays as it is; the others are tried again."""
-    for name in ("src", "tests", "mutants/tests"):
+def _stage(stage: Path, room: str) -> list[str]:
+    """Make the copy; returns the files of the room in it."""
+    for name in ("src", "tests"):
         shutil.rmtree(stage / name, ignore_errors=True)
     no_caches = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "bot/src", stage / "src", ignore=no_caches)
@@ -144,14 +113,5 @@ def _stage(stage: Path, room: str) -> None:
             shutil.copy(test, stage / "tests/unit")
     for name in _READ:
         shutil.copytree(ROOT / name, stage / name, dirs_exist_ok=True)
-    apart = ", ".join(f'"src/tradingbot/{name}"' for name in APART)
-    read = ", ".join(f'"{name}"' for name in _READ)
-    text = _CONFIGURATION.format(room=room, apart=apart, read=read)
-    (stage / "pyproject.toml").write_text(text, encoding="utf-8")
-    (stage / "mutants/mutmut-stats.json").unlink(missing_ok=True)
-    for meta in (stage / "mutants").rglob("*.meta"):
-        data = json.loads(meta.read_text(encoding="utf-8"))
-        data["exit_code_by_key"] = {
-            name: code if code == _KILLED else None for name, code in data["exit_code_by_key"].items()
-        }
-        meta.write_text(json.dumps(data), encoding="utf-8")
+    files = sorted((stage / "src/tradingbot" / room).glob("*.py"))
+    return [str(file.relative_to(stage)) for file in files if f"{room}/{file.name}" not in APART]

@@ -13,7 +13,8 @@ from tradingbot.model import SymbolRules
 from tradingbot.orders.planning import BIPS, ProtectionPlan, stop_limit
 
 _CANDLES: Final = (("1s", 1_000), ("1m", 60_000), ("1h", 3_600_000), ("1d", 86_400_000))
-_FOREVER_MS: Final = 1_000 * 86_400_000
+_MOST_CANDLES: Final = 1000
+"""That the exchange gives at once; of days it is the rest of any position's life."""
 
 
 def place_again(rules: SymbolRules, plan: ProtectionPlan, peak: Decimal, bid: Decimal | None) -> ProtectionPlan:
@@ -33,11 +34,11 @@ def place_again(rules: SymbolRules, plan: ProtectionPlan, peak: Decimal, bid: De
 async def highest_since(exchange: Exchange, symbol: str, since_ms: int) -> Decimal:
     """The highest price in the whole seconds since then, by at most four reads, or 0; ExchangeError."""
     highest, start, now = Decimal(0), since_ms, exchange.exchange_ms()
-    for (interval, width), (_, wider) in pairwise((*_CANDLES, ("", _FOREVER_MS))):
+    for (interval, width), (_, wider) in pairwise((*_CANDLES, ("", 0))):
         start = -(-start // width) * width
-        end = -(-start // wider) * wider
+        end = -(-start // wider) * wider if wider else start + _MOST_CANDLES * width
         if start < min(end, now):
-            limit = min(1000, (end - start) // width)
+            limit = (end - start) // width
             candles = await exchange.candles(symbol, interval, limit=limit, start_ms=start)
             highest = max((highest, *(candle.high for candle in candles)))
         start = end
