@@ -20,3 +20,7 @@ bench-paper-exchange: setup ## [Test] Figures of the paper exchange: orders, eve
 .PHONY: bench-bot
 bench-bot: setup ## [Test] Figures of a bot: start, market event to order, memory, growth (PARTS="start soak" MINUTES=60)
 	@PYTHONPATH=tests $(RUN) python tests/performance/measure_bot.py $(PARTS) --minutes $(or $(MINUTES),60)
+
+.PHONY: bench-replay
+bench-replay: setup ## [Test] Figures of replay: candles a second, reading, start, what limits (CANDLES=FILE)
+	@PYTHONPATH=tests $(RUN) python tests/performance/measure_replay.py $(if $(CANDLES),--candles $(CANDLES))
