@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import os
 import pstats
 import resource
 import subprocess
@@ -90,7 +89,7 @@ def measure(path: Path | None) -> None:
         seconds, found = best(lambda: read_recordings([path]))
         recording: Recording = found["BTCUSDT"]
         count = len(recording)
-        print(f"{count:,} candles of {path.name}; load {load()}, {os.cpu_count()} cores, CPU seconds")
+        print(f"{count:,} candles of {path.name}; {load()}, CPU seconds")
         print(f"read          {count / seconds:>9,.0f} candles/s ({seconds:.2f} s)")
         for strategy, parameters in CASES:
             chosen = settings(strategy, parameters)

@@ -19,6 +19,7 @@ from tradingbot.lab.recording import Recording
 from tradingbot.lab.replay import Outcome, Why, replay
 from tradingbot.lab.replay_figures import summarise
 from tradingbot.model import BookTicker, Candle, Side
+from tradingbot_api.v1alpha1 import Interval
 
 EVERYTHING = FillModel(skip=False)
 STRATEGIES = ["donchian-breakout", "ema-cross", "rsi-reversion", "bollinger-reversion"]
@@ -275,3 +276,31 @@ def test_a_strategy_of_ticks_acts_inside_of_candles(monkeypatch: pytest.MonkeyPa
     outcome = replay(random_recording(9, 300, swing=0.004), replay_settings("dips"), FillModel())
     at = {one.fill.time_ms % MINUTE_MS for one in outcome.fills if one.why in (Why.ENTRY, Why.SIGNAL)}
     assert len(at) > 3, "decisions fall into candles, not on their closes"
+
+
+def test_a_strategy_of_a_longer_interval_sees_joined_candles_and_is_filled_by_the_recorded_ones() -> None:
+    recording = random_recording(12, 606)
+    five, starts = recording.coarser(5 * MINUTE_MS)
+    assert (len(five), starts[-1]) == (121, 605)
+    for at in range(len(five)):
+        inside = range(5 * at, 5 * at + 5)
+        assert five.open[at] == recording.open[inside[0]]
+        assert five.close[at] == recording.close[inside[-1]]
+        assert five.high[at] == max(recording.high[one] for one in inside)
+        assert five.low[at] == min(recording.low[one] for one in inside)
+        assert five.volume[at] == sum(recording.volume[one] for one in inside)
+    settings = replay_settings().model_copy(
+        update={"strategy": replay_settings().strategy.model_copy(update={"interval": Interval.M5})}
+    )
+    seen: list[Candle] = []
+    outcome = replay(recording, settings, FillModel(), decided=lambda candle, _: seen.append(candle))
+    assert [candle.open_ms for candle in seen] == list(five.open_ms)
+    assert {candle.interval for candle in seen} == {"5m"}
+    decided = [one.fill.time_ms for one in outcome.fills if one.why in (Why.ENTRY, Why.SIGNAL)]
+    assert {time_ms % (5 * MINUTE_MS) for time_ms in decided} == {outcome.model.latency_ms}
+    met = [one.fill.time_ms for one in outcome.fills if one.why in (Why.STOP_LOSS, Why.TAKE_PROFIT)]
+    assert any(time_ms % (5 * MINUTE_MS) > MINUTE_MS for time_ms in met)
+    assert fills(outcome) == fills(replay(recording, settings, EVERYTHING))
+    # A candle that was not recorded whole is none.
+    later, _ = random_recording(12, 20).coarser(5 * MINUTE_MS)
+    assert len(later) == 4

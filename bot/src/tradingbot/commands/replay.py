@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 from tradingbot.commands.shared import Commands, UsageError, add_command, add_strategies_dir, need_paper_exchange
+
+PIPE_WIDTH: Final = 110
+"""Columns of what is written into a file or a pipe."""
 
 
 def add(commands: Commands) -> None:
@@ -90,7 +95,8 @@ def _replay(options: argparse.Namespace) -> int:
         json=options.json,
         html=options.html,
     )
-    console = Console(stderr=True) if options.json == Path("-") else Console()
+    output = sys.stderr if options.json == Path("-") else sys.stdout
+    console = Console(file=output, width=None if output.isatty() else PIPE_WIDTH)
     try:
         return run_replay(order, console)
     except (RecordingError, GridError) as error:

@@ -155,7 +155,8 @@ class CandleExchange:
         if bid == self._bid:
             return
         if self._bid == 0:  # what was taken before is whole again
-            self.core.on_book(self._rules.symbol, (), (), True, self.now_ms)
+            self._market.bids.replace(())
+            self._market.asks.replace(())
         self._bid = bid
         ask, gap, tick, level = bid + self._model.spread_ticks, self._gap, self._tick, self._level
         behind = range(self._levels - 1)

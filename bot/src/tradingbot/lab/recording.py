@@ -65,6 +65,7 @@ class Recording:
     volume: array[int] = field(default_factory=lambda: array("q"))
     trades: array[int] = field(default_factory=lambda: array("q"))
     taker_base: array[int] = field(default_factory=lambda: array("q"))
+    _coarser: dict[int, tuple[Recording, array[int]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.open_ms)
@@ -106,6 +107,46 @@ class Recording:
     def index_at(self, time_ms: int) -> int:
         """The first candle that opens at `time_ms` or later."""
         return bisect_left(self.open_ms, time_ms)
+
+    def coarser(self, width: int) -> tuple[Recording, array[int]]:
+        """Candles of a longer interval, and where in this recording each begins; the last place is where they end.
+
+        One that the recording does not begin or end with whole is left out; ValueError where the interval is none of
+        whole candles.
+        """
+        if width == self.width:
+            return self, array("q", range(len(self) + 1))
+        if width < self.width or width % self.width:
+            raise ValueError(f"{width} ms are not whole candles of {self.width} ms")
+        if width not in self._coarser:
+            self._coarser[width] = self._joined_to(width)
+        return self._coarser[width]
+
+    def _joined_to(self, width: int) -> tuple[Recording, array[int]]:
+        whole, starts = Recording(self.symbol, width), array("q")
+        at = self.index_at(-(-self.open_ms[0] // width) * width) if len(self) else 0
+        while at < len(self):
+            opened = self.open_ms[at] // width * width
+            end = self.index_at(opened + width)
+            if end == len(self) and self.open_ms[-1] + self.width < opened + width:
+                break
+            trades = self.trades[at:end]
+            whole.add(
+                [
+                    opened,
+                    self.open[at],
+                    max(self.high[at:end]),
+                    min(self.low[at:end]),
+                    self.close[end - 1],
+                    sum(self.volume[at:end]),
+                    -1 if min(trades) < 0 else sum(trades),
+                    sum(self.taker_base[at:end]),
+                ]
+            )
+            starts.append(at)
+            at = end
+        starts.append(at)
+        return whole, starts
 
     @property
     def missing(self) -> int:

@@ -106,8 +106,8 @@ def replay(
 ) -> Outcome:
     """Trade the candles from index `first` to before `end`; those before `first` only fill the strategy.
 
-    `progress` is told how many candles are done now and then, `decided` of each decision. ValueError where the
-    recording's candles do not add up to the strategy's interval; errors of build_strategy.
+    The strategy sees candles of its own interval, which whole candles of the recording make up. `progress` is told how
+    many are done now and then, `decided` of each decision. Errors of Recording.coarser and build_strategy.
     """
     end = len(recording) if end is None else end
     return _Replay(recording, settings, model, (first, end), decided=decided).run(progress or (lambda _: None))
@@ -126,12 +126,12 @@ class _Replay:
         self._recording, self._settings = recording, settings
         self._first, self._end = first, end = span
         self._decided = decided
-        width = INTERVAL_MS[settings.strategy.interval]
-        if width != recording.width:
-            raise ValueError(
-                f"spec.strategy.interval: expected that of the recording, {recording.interval.value}, "
-                f"got {settings.strategy.interval.value}"
-            )
+        self._candles, self._starts = recording.coarser(INTERVAL_MS[settings.strategy.interval])
+        """What the strategy sees, and which of the recorded candles each is made of."""
+        self._span = (
+            self._candles.index_at(recording.open_ms[first]),
+            self._candles.index_at(recording.open_ms[end - 1] + recording.width - self._candles.width + 1),
+        )
         self._loop = TradingLoop(build_strategy(settings.strategy.name, settings.strategy.parameters))
         if self._loop.strategy.wants_ticks:
             model = replace(model, skip=False)
@@ -144,7 +144,7 @@ class _Replay:
         self._working = False
         """Orders of ours are open, or a position is held."""
         self._sequence = 0
-        self._closes = max(0, first - LOOK_BACK_CANDLES)
+        self._closes = max(0, self._span[0] - LOOK_BACK_CANDLES)
         """The first candle whose close the volatility has not seen."""
         self._day_end = 0
         self._low_mark, self._high_mark = 0, 0
@@ -154,20 +154,21 @@ class _Replay:
 
     def run(self, progress: Callable[[int], None]) -> Outcome:
         self._fill_strategy(self._recording.open_ms[self._first])
-        recording, exchange, loop = self._recording, self._exchange, self._loop
-        low, high, max_age_ms = recording.low, recording.high, self._max_age_ms
+        loop, starts, single = self._loop, self._starts, self._candles is self._recording
+        low, high, exchange = self._recording.low, self._recording.high, self._exchange
+        max_age_ms, ticks, decided = self._max_age_ms, loop.strategy.wants_ticks, self._decided
         told, last = self._first + TOLD_EVERY, self._end - 1
-        ticks, decided = loop.strategy.wants_ticks, self._decided
-        for index, candle in enumerate(recording.candles(self._first, self._end), self._first):
+        begin, end = self._span
+        for number, candle in enumerate(self._candles.candles(begin, end), begin):
             if candle.open_ms >= self._day_end:
                 self._new_day(candle)
-            if ticks:
-                self._play_with_ticks(index)
-            elif low[index] <= exchange.below or high[index] >= exchange.above:
-                self._play(index)
-            if self._working:
-                self._mark(index)
-            # As _judge does: a call less for each candle.
+            index = number
+            if not single:
+                for index in range(starts[number], starts[number + 1]):
+                    self._live(index, ticks=ticks)
+            # The same for one candle, without a call for each where nothing happens.
+            elif ticks or self._working or low[index] <= exchange.below or high[index] >= exchange.above:
+                self._live(index, ticks=ticks)
             decision = loop.on_candle(candle, now_ms=candle.close_ms, max_age_ms=max_age_ms, holding=self._held > 0)
             if isinstance(decision, Gap):
                 decision = self._across_a_gap(candle)
@@ -175,18 +176,27 @@ class _Replay:
                 decided(candle, decision)
             if isinstance(decision, Enter | Exit) and index < last:
                 self._act(decision, index)
-            if index == told:
+            if index >= told:
                 progress(index - self._first)
                 told += TOLD_EVERY
         return self._ended(progress)
+
+    def _live(self, index: int, *, ticks: bool) -> None:
+        """What the market does in a recorded candle to our orders and our equity."""
+        if ticks:
+            self._play_with_ticks(index)
+        elif self._recording.low[index] <= self._exchange.below or self._recording.high[index] >= self._exchange.above:
+            self._play(index)
+        if self._working:
+            self._mark(index)
 
     # --- the strategy ---
 
     def _fill_strategy(self, end_ms: int) -> None:
         """As a bot that starts then: with as many candles as the strategy needs, and some more."""
-        recording = self._recording
-        since_ms = end_ms - (self._loop.strategy.warmup + LOOK_BACK_CANDLES) * recording.width
-        candles = list(recording.candles(recording.index_at(since_ms), recording.index_at(end_ms)))
+        seen = self._candles
+        since_ms = end_ms - (self._loop.strategy.warmup + LOOK_BACK_CANDLES) * seen.width
+        candles = list(seen.candles(seen.index_at(since_ms), seen.index_at(end_ms)))
         self._loop.backfill(candles, self._books.last_fill_ms)
 
     def _across_a_gap(self, candle: Candle) -> Decision:
@@ -263,8 +273,9 @@ class _Replay:
 
     def _follow_volatility(self, index: int) -> None:
         """The closes since the last time, up to the candle that was decided on: only entries ask for it."""
-        self._risk.volatility.update_prices(price / 1e8 for price in self._recording.close[self._closes : index + 1])
-        self._closes = index + 1
+        end = self._candles.index_at(self._recording.open_ms[index] + self._recording.width)
+        self._risk.volatility.update_prices(price / 1e8 for price in self._candles.close[self._closes : end])
+        self._closes = end
         self._risk.adjust_risk_parameters()
 
     def _buy(self, size: Size, ask: Decimal) -> None:

@@ -17,6 +17,7 @@ from tradingbot.lab.candle_exchange import FillModel
 from tradingbot.lab.recording import Recording
 from tradingbot.lab.replay import replay
 from tradingbot.lab.replay_figures import Run, summarise
+from tradingbot.session import INTERVAL_MS
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings
 
@@ -121,10 +122,22 @@ def plan_grid(
                 first_error = first_error or error
                 grid.refused.append(({"symbol": symbol, **changed}, str(error)))
                 continue
-            grid.jobs.append(Job(recording, job_settings, changed, *span(recording)))
+            first, end = span(recording)
+            _check_candles(recording, job_settings, first, end)
+            grid.jobs.append(Job(recording, job_settings, changed, first, end))
     if not grid.jobs and first_error is not None:
         raise first_error
     return grid
+
+
+def _check_candles(recording: Recording, settings: BotSettings, first: int, end: int) -> None:
+    """ConfigError where the strategy would see less than two candles between the recorded ones `first` and `end`."""
+    interval = settings.strategy.interval
+    width = INTERVAL_MS[interval]
+    count = (recording.open_ms[end - 1] + recording.width) // width + recording.open_ms[first] // -width
+    if count < 2:
+        text = f"expected at least two whole candles in what is to be traded, got {count} of {interval.value}"
+        raise ConfigError.single("replay", "spec.strategy.interval", text)
 
 
 def vary(settings: BotSettings, changed: Mapping[str, str], recording: Recording) -> BotSettings:
@@ -149,11 +162,11 @@ def vary(settings: BotSettings, changed: Mapping[str, str], recording: Recording
         raise ConfigError.single("replay", error.field, str(error).removeprefix(f"{error.field}: ")) from error
     except StrategyParametersError as error:
         raise ConfigError("replay", error.fields) from error
-    if result.strategy.interval is not recording.interval:
+    if INTERVAL_MS[result.strategy.interval] % recording.width:
         raise ConfigError.single(
             "replay",
             "spec.strategy.interval",
-            f"expected {recording.interval.value}, the candles that were recorded, got "
+            f"expected whole candles of {recording.interval.value}, which were recorded, got "
             f"{result.strategy.interval.value}; --set strategy.interval={recording.interval.value} takes those",
         )
     return result
