@@ -231,6 +231,31 @@ async def test_strategies_of_ones_own_are_replayed_where_they_are_known(
     assert report.decisions[0].startswith("Enter(")
 
 
+class Hoarder(Own):
+    """Keeps all it ever saw, and says what is no text."""
+
+    name = "hoarder"
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.seen = bytes(flight_recorder.STATE_BYTES)
+
+    def describe(self) -> str:
+        return "\ud800"
+
+
+async def test_no_strategy_spoils_the_recording_or_is_spoilt_by_it(tmp_path: Path) -> None:
+    flight = Flight(tmp_path, Hoarder())
+    flight.recorder.note("odd", text="\ud800", thing=object())
+    (path,) = await flight.fly(10)
+    assert path.stat().st_size < 20_000
+    report = replay_flight(path)
+    assert "1048576 are kept" in report.unknown[0]
+    assert not report.differences
+    assert flight.loop.failure is None
+    assert flight.holding
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("/tmp/evil"),))

@@ -62,9 +62,9 @@ def _kept(recorder: Recorder, name: str, plain: Callable[..., Any], thing: Recor
 
     @wraps(plain)
     def call(*args: Any, **kwargs: Any) -> Any:
+        given = shape.bind(thing, *args, **kwargs)
         if not recorder.begin():
             return plain(thing, *args, **kwargs)
-        given = shape.bind(thing, *args, **kwargs)
         given.apply_defaults()
         for argument, value in given.arguments.items():
             if isinstance(value, Iterator):  # it can be taken once

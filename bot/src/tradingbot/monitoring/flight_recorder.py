@@ -30,6 +30,8 @@ LIMIT_BYTES: Final = 8 * SEGMENT_BYTES
 """All files together."""
 MOST_FILES: Final = 100
 """A bot that starts again and again leaves small ones."""
+STATE_BYTES: Final = 1 << 20
+"""A state that is larger, as of a strategy that keeps all it ever saw, is not recorded."""
 RETRY_SECONDS: Final = 60.0
 """After a file that could not be written."""
 PATTERN: Final = "flight-*.jsonl.gz"
@@ -88,7 +90,7 @@ class FlightRecorder:
 
     def note(self, what: str, **figures: Any) -> None:
         """Something that people want to see beside the decisions; nothing is decided by it."""
-        self._lines.append(to_json({"note": what, **figures}))
+        self._lines.append(_line({"note": what, **figures}))
 
     def begin(self) -> bool:
         """A call begins."""
@@ -100,7 +102,7 @@ class FlightRecorder:
     def end(self, name: str, method: str, arguments: Sequence[Any], outcome: str) -> None:
         """It is over."""
         self._within = False
-        self._lines.append(to_json([name, method, arguments, outcome]))
+        self._lines.append(_line([name, method, arguments, outcome]))
 
     # --- the files ---
 
@@ -121,9 +123,9 @@ class FlightRecorder:
             self._segment = self._next_segment()
         try:
             await asyncio.to_thread(segment.write, lines, end=end or full)
-        except OSError as error:
+        except Exception as error:  # whatever it is, the bot trades on
             self._log.warning("what is decided is not recorded", error=str(error))
-            if error.errno == errno.ENOSPC:  # the books need the room
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the books need the room
                 await asyncio.to_thread(_remove, self._folder, 0, 0)
             return False
         return True
@@ -133,15 +135,25 @@ class FlightRecorder:
         begun = self._utc()
         self._count += 1
         about = {"flight": FORMAT, "begun": begun, **self._about}
-        self._lines = [to_json(about), *(_state(name, thing) for name, thing in self._watched.items())]
+        self._lines = [_line(about), *(_state(name, thing) for name, thing in self._watched.items())]
         return _Segment(self._folder, f"flight-{begun:%Y%m%dT%H%M%S}-{self._count:04}.jsonl.gz")
+
+
+def _line(entry: Any) -> bytes:
+    try:
+        return to_json(entry, fallback=repr)
+    except ValueError as error:  # a strategy may be somebody else's, and say what is no text
+        return to_json({"note": "not recorded", "error": ascii(error), "entry": ascii(entry)})
 
 
 def _state(name: str, thing: Recorded) -> bytes:
     try:
-        return to_json({"object": name, "state": b64encode(pickle.dumps(thing)).decode()})
-    except Exception as error:  # a strategy may be somebody else's, and hold what cannot be written down
-        return to_json({"object": name, "unknown": f"{type(error).__name__}: {error}"})
+        state = pickle.dumps(thing)
+    except Exception as error:  # a strategy may hold what cannot be written down
+        return _line({"object": name, "unknown": f"{type(error).__name__}: {error}"})
+    if len(state) > STATE_BYTES:
+        return _line({"object": name, "unknown": f"its state has {len(state)} bytes, {STATE_BYTES} are kept"})
+    return _line({"object": name, "state": b64encode(state).decode()})
 
 
 def _make_room(folder: Path) -> None:
