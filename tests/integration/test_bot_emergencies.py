@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -16,6 +17,7 @@ from support.emergency import DEADLINE_SECONDS, PRICE, SYMBOL, Emergency, run_em
 from tradingbot.engine.strategies.base import Signal
 from tradingbot.engine.strategies.ema_cross import EmaCross
 from tradingbot.model import Candle
+from tradingbot.orders.known_orders import FRESH_MS
 from tradingbot.recovery.fence import ClientId, Purpose
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
@@ -430,3 +432,39 @@ def test_an_exit_that_the_strategy_said_in_a_gap_of_the_stream_ends_the_position
 
     with patch.object(EmaCross, "on_candle", once):
         run_emergency(befall, strategy={"name": "ema-cross", "interval": "1s", "parameters": {"fast": 1, "slow": 2}})
+
+
+def test_open_orders_are_read_before_a_candle_closes_so_that_an_entry_waits_for_no_read() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
+        for _ in range(2):  # not only where the books are compared in that second
+            await asyncio.sleep(60 - world.session.exchange.exchange_ms() % 60_000 / 1000)
+            assert world.session.orders_age is not None
+            assert world.session.orders_age < FRESH_MS / 1000
+
+    run_emergency(befall)
+
+
+def test_what_an_exit_needs_is_read_at_once() -> None:
+    begun: dict[str, float] = {}
+
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        exchange = world.session.exchange
+
+        def noted(name: str) -> Callable[..., Any]:
+            read = getattr(exchange, name)
+
+            def note(*args: Any, **more: Any) -> Any:
+                begun.setdefault(name, world.loop.time())
+                return read(*args, **more)
+
+            return note
+
+        reads = {name: noted(name) for name in ("rules", "account", "book_ticker", "cancel_list")}
+        with patch.multiple(exchange, **reads):
+            await world.exit()
+        assert world.flat
+
+    run_emergency(befall)
+    assert begun["rules"] == begun["account"] == begun["book_ticker"] < begun["cancel_list"]

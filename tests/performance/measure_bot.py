@@ -108,15 +108,15 @@ async def measure_start(_minutes: float) -> None:
 
 @dataclass
 class Reactions:
-    """Seconds from a candle's frame to the first order that follows from it, and of its commit."""
+    """Seconds from a candle's frame to the first order that follows from it, and of its commit; by kind of decision."""
 
     heard: dict[int, float] = field(default_factory=dict)
     """Monotonic time at which the candle that opened at that time was heard."""
     candle: float | None = None
     """When the candle that is being decided was heard; None once its first order went."""
     committed: float = 0.0
-    totals: list[float] = field(default_factory=list)
-    commits: list[float] = field(default_factory=list)
+    seen: list[tuple[str, float, float]] = field(default_factory=list)
+    """Entry or exit, in total, the commit."""
 
     def watch(self) -> None:
         """Look at the moments in this process."""
@@ -140,8 +140,8 @@ class Reactions:
         async def sent(request: aiohttp.ClientRequest, conn: Any) -> Any:
             orders = request.url.path.startswith(("/api/v3/order", "/api/v3/orderList"))
             if self.candle is not None and orders and request.method in {"POST", "DELETE"}:
-                self.totals.append(time.monotonic() - self.candle)
-                self.commits.append(self.committed)
+                kind = "exit" if request.method == "DELETE" else "entry"  # an exit cancels the protection first
+                self.seen.append((kind, time.monotonic() - self.candle, self.committed))
                 self.candle = None
             return await send(request, conn)
 
@@ -165,11 +165,12 @@ async def measure_reaction(minutes: float) -> None:
         await asyncio.sleep(minutes * 60)
         app.stop()
         await running
-    totals, commits = sorted(reactions.totals), sorted(reactions.commits)
-    rest = sorted(total - commit for total, commit in zip(reactions.totals, reactions.commits, strict=True))
-    row("candle to order on the wire", quantiles(totals), f"{len(totals)} orders")
-    row("of that the commit", quantiles(commits), "")
-    row("of that all else", quantiles(rest), "")
+    for kind in ("entry", "exit"):
+        times = [(total, commit) for which, total, commit in reactions.seen if which == kind]
+        totals, commits = sorted(total for total, _ in times), sorted(commit for _, commit in times)
+        row(f"candle to order on the wire, {kind}", quantiles(totals), f"{len(totals)} orders")
+        row("of that the commit", quantiles(commits), "")
+        row("of that all else", quantiles(sorted(total - commit for total, commit in times)), "")
 
 
 def quantiles(values: list[float]) -> str:

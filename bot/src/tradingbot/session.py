@@ -58,6 +58,8 @@ from tradingbot_api.v1alpha1 import BotSettings, Interval, PositionPolicy
 
 PING_SECONDS: Final = 2.0
 TICK_SECONDS: Final = 1.0
+ENTRY_NEAR_MS: Final = 2_000
+"""Of so many at least one tick is there to make the entry ready."""
 LEAVE_TICK_SECONDS: Final = 0.25
 RECONCILE_SECONDS: Final = 60.0
 RECONCILE_AGAIN_SECONDS: Final = 2.0
@@ -761,12 +763,21 @@ class Session:
             # A tick passes by an action on orders that is under way.
             self.progress.note("orders", at_work=self.manager.acting)
             with self.progress.at("tick"):
-                await self.manager.tick()
+                await self.manager.tick(entry_near=self._entry_is_near())
                 if parts.safe_mode.level is Level.REDUCE_ONLY and self.holding:
                     now = parts.monotonic()
                     if now >= self._flatten_after:
                         self._flatten_after = now + FLATTEN_AGAIN_SECONDS
                         await self.exit("ReduceOnly", "safe mode")
+
+    def _entry_is_near(self) -> bool:
+        """Whether a candle is about to close that may be traded on."""
+        loop = self.loop
+        if loop is None or loop.last_open_ms is None or self.holding:
+            return False
+        closes_ms = loop.last_open_ms + 2 * INTERVAL_MS[self._interval]
+        near = closes_ms - self.exchange.exchange_ms() <= ENTRY_NEAR_MS
+        return near and self._parts.safe_mode.should_allow_trading() and self.trading_problem() is None
 
     async def _ping(self) -> None:
         """Keeps the circuits honest while nothing is traded, and closes them again."""

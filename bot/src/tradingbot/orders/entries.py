@@ -15,7 +15,7 @@ from tradingbot.orders.account_check import AccountCheck
 from tradingbot.orders.audit import because
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import IntentKind, IntentState
-from tradingbot.orders.known_orders import KnownOrders
+from tradingbot.orders.known_orders import FRESH_MS, KnownOrders
 from tradingbot.orders.own_fills import OwnFills
 from tradingbot.orders.planning import EntryPlan, plan_entry, protection_pair
 from tradingbot.orders.protection_repair import ProtectionRepair
@@ -25,8 +25,6 @@ from tradingbot.orders.types import EntryOutcome, EntryRequest, EntryResult, Ord
 from tradingbot.recovery.fence import Purpose
 from tradingbot.state.store import StoreFailedError
 
-FRESH_ORDERS_MS: Final = 5_000
-"""An entry needs open orders that were read within this time: they show a second trader."""
 ANNOUNCED_SECONDS: Final = 1.0
 """Between showing itself and its first entry: an earlier process on the same account hears it and halts."""
 ANNOUNCE_AGAIN_SECONDS: Final = 60.0
@@ -89,8 +87,7 @@ class Entries:
         )
         if not isinstance(plan, EntryPlan):
             return EntryResult(EntryOutcome.REFUSED, plan.code, plan.message)
-        checked = self._known.last_check_ms
-        if checked is None or self._exchange.exchange_ms() - checked > FRESH_ORDERS_MS:
+        if not self._known.read_within(FRESH_MS):
             await self._known.refresh()
         base = self._fills.books.quantity if self._check.verdict is None else self._check.verdict.base.total
         full = filters.check_room(self._ctx.rules, list(self._known.foreign.values()), base, plan.quantity)

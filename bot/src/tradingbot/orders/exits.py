@@ -70,12 +70,10 @@ class Exits:
             return ExitResult(ExitOutcome.FAILED, "ExchangeReset", self._ctx.reset)
         if not await self.may_sell():
             return ExitResult(ExitOutcome.FAILED, "UnknownOrder", "the outcome of an order is not known yet")
-        if whole:
-            await self._check_replaceable()
-            if self._fills.held == 0:  # also where filters were changed: what cannot be sold any more keeps its stop
-                return ExitResult(ExitOutcome.FLAT, "Nothing")
         cancelled = self._known.open(lambda order: order.side is Side.SELL) if whole else self._watch.useless()
-        available, bid = await self.sellable(cancelled), await self.bid()
+        available, bid = await self._read_for_sale(cancelled, protected=whole and bool(cancelled))
+        if whole and self._fills.held == 0:  # also by changed filters: what cannot be sold any more keeps its stop
+            return ExitResult(ExitOutcome.FLAT, "Nothing")
         refused_cancel = not await self._sender.cancel(cancelled)
         if refused_cancel:
             await self._known.list_all()
@@ -128,17 +126,24 @@ class Exits:
             self._keep_protection(f"the sale was refused: {self._watch.refused}")
         return ExitResult(ExitOutcome.PARTIAL if sold > 0 else ExitOutcome.FAILED, code, "something is left to sell")
 
-    async def _check_replaceable(self) -> None:
-        """Raises where the protection must stay, as no sale could take its place.
+    async def _read_for_sale(
+        self, cancelled: Iterable[TrackedOrder], *, protected: bool
+    ) -> tuple[Decimal, Decimal | None]:
+        """What can be sold and the best bid, read at once.
 
-        RejectedError while the symbol does not trade, and for a while after a refused sale; RateLimitedError where the
-        address has not the request weight for all that is to come: a 429 in between would leave the position naked.
+        Raises where the protection must stay, as no sale could take its place: RejectedError while the symbol does not
+        trade, and for a while after a refused sale; RateLimitedError where the address has not the request weight for
+        all that is to come: a 429 in between would leave the position naked.
         """
-        if not self._known.open(lambda order: order.side is Side.SELL):
-            return
+        if not protected:
+            return await asyncio.gather(self.sellable(cancelled), self.bid())
         wait = self._keep_until - self._monotonic()
         if wait > 0:
             raise RejectedError(f"the protection stays for {wait:.0f} s: {self._kept_because}")
+        _, available, bid = await asyncio.gather(self._check_replaceable(), self.sellable(cancelled), self.bid())
+        return available, bid
+
+    async def _check_replaceable(self) -> None:
         try:
             await self.check_trading()
         except RejectedError as error:

@@ -23,6 +23,8 @@ VANISHED_WAITS: Final = (0.0, 1.0, 2.0)
 """Seconds before each question for an order that the exchange told of and does not find any more."""
 READABLE_MS: Final = 5_000 + SETTLE_MS
 """An order that the exchange told of this long ago can be read there."""
+FRESH_MS: Final = 5_000
+"""An entry needs open orders that were read within this time: they show a second trader."""
 LIST_EVERY_MS: Final = 5_000
 """Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 
@@ -244,9 +246,14 @@ class KnownOrders:
             await self._store.restored()
         self.former_ms, self.doubt = 0, True
 
-    def look_is_due(self) -> bool:
-        """Whether open orders, or all, must be read anew."""
-        return self.doubt or self._check_is_due() or self._listing_is_due()
+    def look_is_due(self, *, entry_near: bool) -> bool:
+        """Whether open orders, or all, must be read anew; before an entry, so that it need not wait for that."""
+        due = self.doubt or self._check_is_due() or self._listing_is_due()
+        return due or (entry_near and not self.read_within(FRESH_MS // 2))
+
+    def read_within(self, milliseconds: int) -> bool:
+        """Whether open orders were read so lately."""
+        return self.last_check_ms is not None and self._exchange.exchange_ms() - self.last_check_ms <= milliseconds
 
     def _listing_is_due(self) -> bool:
         return self.unlisted and self._exchange.exchange_ms() - self.listed_ms > LIST_EVERY_MS

@@ -17,7 +17,7 @@ from tradingbot.orders.audit import because
 from tradingbot.orders.cleanup import StaleOrder, entry_of, stale_orders
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.entries import ANNOUNCED_SECONDS, Entries
-from tradingbot.orders.exits import Exits
+from tradingbot.orders.exits import SALE_WEIGHT, Exits
 from tradingbot.orders.intents import SETTLE_MS, IntentKind, IntentState
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.oco_monitor import OcoVerdict
@@ -405,8 +405,10 @@ class OrderManager:
         """Whether an action is under way, or waited for."""
         return self._lock.locked()
 
-    async def tick(self) -> None:
+    async def tick(self, *, entry_near: bool = False) -> None:
         """Do what is due: resolve unknown intents, restore protection. Call about each second.
+
+        With `entry_near` an entry may follow within the next two: what it needs is read before.
 
         AuthRejectedError where the keys are refused: nothing can be done with them, and people must be told.
         """
@@ -422,7 +424,8 @@ class OrderManager:
                 await self._protection.repair()  # before any look at something else, which may wait long for its answer
                 await self._ctx.tolerate(self._known.take_former())
                 await self._ctx.tolerate(self._sender.resolve_unknown())
-                if self._known.look_is_due() or self._fills.missing():
+                spare = self._exchange.spare_weight >= SALE_WEIGHT
+                if self._known.look_is_due(entry_near=entry_near and spare) or self._fills.missing():
                     await self._ctx.tolerate(self._known.refresh())
                     await self._ctx.tolerate(self._fills.collect())
                 self._watch.update()
