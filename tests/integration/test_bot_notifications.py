@@ -103,9 +103,11 @@ async def test_a_receiver_that_fails_is_tried_again_and_one_that_refuses_is_not(
 ) -> None:
     write(tmp_path, receiver.url)
     codes = iter((503, 429, 200, 404))
+    times: list[float] = []
 
     async def answer() -> web.Response:
-        return web.Response(status=next(codes))
+        times.append(time.monotonic())
+        return web.Response(status=next(codes), headers={"Retry-After": "1.1"} if len(times) == 1 else None)
 
     receiver.answer = answer
     async with alerts(tmp_path) as (running, counts):
@@ -114,6 +116,7 @@ async def test_a_receiver_that_fails_is_tried_again_and_one_that_refuses_is_not(
         running.tell("StopLoss", {"message": "b"})
         await until("the refusal", lambda: counts == {"sent": 1, "failed": 1})
     assert len(receiver.bodies) == 4
+    assert times[1] - times[0] > 1.1, "longer than the bot's own first pause"
 
 
 async def test_no_redirect_is_followed(tmp_path: Path, receiver: Receiver) -> None:

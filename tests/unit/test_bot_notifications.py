@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tradingbot.monitoring.alerts import Note, Outbox, render
+from tradingbot.monitoring.alerts import LONGEST_ASKED, Note, Outbox, asked_wait, render
 from tradingbot.orders.types import OrdersEventKind
 from tradingbot_api.bot_http import BotIdentity
 from tradingbot_api.v1alpha1 import TEMPLATE_WORDS, NotificationKind, Notifications
@@ -65,6 +65,25 @@ def test_a_template_that_cannot_be_a_body_is_refused_with_its_field(template: st
     (wrong,) = error.value.errors()
     assert wrong["loc"] == ("template",)
     assert message in wrong["msg"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        pytest.param("2.5", 2.5, id="seconds"),
+        pytest.param("Fri, 02 Jan 2026 03:04:35 GMT", 30, id="date"),
+        pytest.param("Fri, 02 Jan 2026 03:00:00 GMT", 0, id="past"),
+        pytest.param("86400", LONGEST_ASKED, id="a-day"),
+        pytest.param("-1", 0, id="negative"),
+        pytest.param("", 0, id="absent"),
+        pytest.param("soon", 0, id="a-word"),
+        pytest.param("nan", 0, id="no-number"),
+        pytest.param("inf", 0, id="for-ever"),
+        pytest.param("Fri, 02 Jan 2026 03:04:35 -0000", 30, id="no-zone"),
+    ],
+)
+def test_a_receiver_gets_the_pause_that_it_asks_for_within_bounds(asked: str, seconds: float) -> None:
+    assert asked_wait(asked, WHEN) == seconds
 
 
 def test_whatever_happens_to_orders_can_be_told() -> None:

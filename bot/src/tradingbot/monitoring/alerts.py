@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from random import Random
 from string import Template
@@ -24,6 +27,8 @@ from tradingbot_api.v1alpha1 import BotSettings, NotificationKind, Notifications
 ATTEMPTS: Final = 5
 TIMEOUT_SECONDS: Final = 10.0
 LONGEST_WAIT: Final = 30.0
+LONGEST_ASKED: Final = 120.0
+"""For a receiver that asks for more: what it is told later may be about a position without protection."""
 NO_URL: Final = "NoURL"
 
 
@@ -154,13 +159,13 @@ class Alerts:
             url = read_url(self._directory / wanted.url_key)
             if url is None:
                 return f"{NO_URL}: expected an http or https address under the key {wanted.url_key} of the credentials"
-            problem, again = await _post(session, url, body)
+            problem, asked = await _post(session, url, body, self._clocks.utc())
             if not problem:
                 return None
-            if not again:
+            if asked is None:
                 break
             if attempt < ATTEMPTS:
-                await asyncio.sleep(_pause(attempt, self._clocks.random))
+                await asyncio.sleep(max(asked, _pause(attempt, self._clocks.random)))
         return problem
 
 
@@ -178,19 +183,31 @@ def _pause(attempt: int, rng: Random) -> float:
     return max(0.1, full_jitter(attempt, 1.0, LONGEST_WAIT, rng))
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: str) -> tuple[str, bool]:
-    """What went wrong (empty: nothing), without the address, and whether to try again."""
+def asked_wait(retry_after: str, now: datetime) -> float:
+    """Seconds that a receiver asks for by `Retry-After`, in seconds or as a date: 0 to LONGEST_ASKED; pure."""
+    seconds = 0.0
+    with suppress(ValueError):
+        date = parsedate_to_datetime(retry_after)
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
+    with suppress(ValueError):
+        seconds = float(retry_after)
+    return min(max(0.0, seconds), LONGEST_ASKED) if math.isfinite(seconds) else 0.0
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: str, now: datetime) -> tuple[str, float | None]:
+    """What went wrong (empty: nothing), without the address, and after how many seconds at least to try again."""
     headers = {"Content-Type": "application/json"}
     try:
         # No redirect: a message goes to the address that was given and nowhere else.
         async with session.post(url, data=body.encode(), headers=headers, allow_redirects=False) as answer:
             if answer.status < 300:
-                return "", False
-            return f"HTTP {answer.status}", answer.status >= 500 or answer.status in {408, 429}
+                return "", None
+            again = answer.status >= 500 or answer.status in {408, 429}
+            return f"HTTP {answer.status}", asked_wait(answer.headers.get("Retry-After", ""), now) if again else None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return type(error).__name__, True
+        return type(error).__name__, 0.0
     except ValueError as error:
-        return type(error).__name__, False
+        return type(error).__name__, None
 
 
 async def _wait_for(event: asyncio.Event, seconds: float | None) -> None:
