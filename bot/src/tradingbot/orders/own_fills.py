@@ -45,6 +45,8 @@ class OwnFills:
         """The books of all fills before them, which only the store has."""
         self.books = self._checkpoint
         self._corrections: list[CorrectionFill] = []
+        self._settled: dict[str, TrackedOrder] = {}
+        """Orders, as they were known, whose fills in the books are what they executed: asked for all of them often."""
         self.priceless: set[str] = set()
         """Assets of fees that have no market against the quote, as far as this process asked."""
 
@@ -109,7 +111,19 @@ class OwnFills:
 
     def missing(self) -> list[TrackedOrder]:
         """Own orders that executed more or less than the books have of them."""
-        return [order for order in self._tracker if order.executed_quantity != self.booked(order)]
+        settled = self._settled
+        return [
+            order
+            for order in self._tracker
+            if settled.get(order.client_order_id) is not order and not self._settle(order)
+        ]
+
+    def _settle(self, order: TrackedOrder) -> bool:
+        if order.executed_quantity != self.booked(order):
+            return False
+        if all(trade_id in self._by_id for trade_id in order.trade_ids):
+            self._settled[order.client_order_id] = order
+        return True
 
     def unbooked(self) -> Unbooked:
         """What was executed and is not in the books yet; of a purchase what its fee leaves, if taken in base."""
@@ -215,6 +229,7 @@ class OwnFills:
         """Keep of old fills only what they sum to. Those stay whose order is known or whose fee has no value yet."""
         if self.missing() or self._store.failed is not None:
             return
+        self._settled = {name: order for name, order in self._settled.items() if self._tracker.get(name) is order}
         needed = {trade_id for order in self._tracker for trade_id in order.trade_ids}
         needed |= {trade_id for trade_id, booked in self._by_id.items() if booked.fee_value is None}
         first = min(needed, default=self.books.last_trade_id + 1)
