@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from paper_exchange.core.symbols import SYMBOLS
 from support.recordings import manifest, random_recording, replay_settings, write_archive
 from tradingbot.__main__ import main
 from tradingbot.lab.replay_grid import GridError, Variation
@@ -143,3 +145,27 @@ def test_a_variation_is_a_value_a_list_or_a_range(text: str, values: tuple[str, 
 def test_a_range_of_what_is_no_number_is_refused() -> None:
     with pytest.raises(GridError):
         Variation.parse("fast=1..Infinity")
+
+
+def test_a_symbol_of_which_only_the_exchange_tells_is_replayed_with_its_filters(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = SYMBOLS["BTCUSDT"].info("TRADING") | {"symbol": "WBTCUSDT", "baseAsset": "WBTC"}
+    lot = next(one for one in row["filters"] if one["filterType"] == "LOT_SIZE")
+    lot |= {"stepSize": "0.01000000", "minQty": "0.01000000"}
+    info, (_, folder) = tmp_path / "info.json", files
+    info.write_text(json.dumps({"symbols": [row]}))
+    (Path(folder) / "BTCUSDT-1m-2025-01-06.csv").rename(Path(folder) / "WBTCUSDT-1m-2025-01-06.csv")
+    options = ["--symbol", "WBTCUSDT", "--exchange-info", str(info)]
+    (one,) = report(files, capsys, *options)["runs"]
+    assert len(one["tradeList"]) > 5
+    assert {Decimal(trade["bought"]) % Decimal("0.01") for trade in one["tradeList"]} == {0}
+    assert run(files, "--symbol", "WBTCUSDT") == 2
+    assert "--exchange-info brings the filters of others" in capsys.readouterr().err
+    row["filters"].remove(lot)
+    info.write_text(json.dumps({"symbols": [row]}))
+    assert run(files, *options) == 2
+    assert (
+        "symbols: expected the answer of GET /api/v3/exchangeInfo, with all filters of each symbol, lacks 'LOT_SIZE'"
+        in capsys.readouterr().err
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paper_exchange.core.symbols import SYMBOLS, ExchangeRules
+from paper_exchange.core.symbols import SYMBOLS, ExchangeRules, rules_of
 from paper_exchange.server.rest import Reply
 from support.paper import SYMBOL, units
 from support.paper_rest import RestDesk
@@ -211,3 +211,22 @@ def test_exchange_info_shows_the_symbols_asked_for(query: str, symbols: list[str
     assert [row["symbol"] for row in told] == symbols
     hidden = desk.send("GET", "/api/v3/exchangeInfo", "showPermissionSets=false").body["symbols"]
     assert {str(row["permissionSets"]) for row in hidden} == {"[]"}
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+def test_the_rules_of_what_exchange_info_tells_are_the_same_again(symbol: str) -> None:
+    usual = SYMBOLS[symbol]
+    others = replace(
+        usual,
+        percent_up=Decimal("1.2"),
+        percent_down=Decimal("0.8"),
+        only_min_notional=units("7"),
+        max_iceberg_orders=3,
+        max_position=units("12"),
+        market_step=units("0.01"),
+        market_min_quantity=units("0.02"),
+        average_minutes=3,
+        max_trailing_delta=900,
+    )
+    for rules in (usual, others):
+        assert rules_of(rules.info("TRADING")) == rules

@@ -43,6 +43,12 @@ def add(commands: Commands) -> None:
         help="CSV (also .gz or .zip) of Binance's klines, or with a header; or a folder of such files; may be repeated",
     )
     replay.add_argument("--symbol", metavar="A,B", help="what to trade, or all (default: the manifest's)")
+    replay.add_argument(
+        "--exchange-info",
+        type=Path,
+        metavar="FILE",
+        help="the answer of Binance's /api/v3/exchangeInfo, for symbols that the paper exchange does not have",
+    )
     replay.add_argument("--strategy", metavar="NAME", help="instead of the manifest's strategy and its parameters")
     replay.add_argument(
         "--set",
@@ -92,8 +98,9 @@ def _replay(options: argparse.Namespace) -> int:
         start_ms=options.start,
         end_ms=options.end,
         workers=options.workers or len(os.sched_getaffinity(0)),
-        json=options.json,
-        html=options.html,
+        json_file=options.json,
+        html_file=options.html,
+        exchange_info=options.exchange_info,
     )
     output = sys.stderr if options.json == Path("-") else sys.stdout
     console = Console(file=output, width=None if output.isatty() else PIPE_WIDTH)

@@ -19,23 +19,25 @@ from paper_exchange.core.model import AccountSettings, Order, OrderList, Prevent
 from paper_exchange.core.model import OrderType as CoreType
 from paper_exchange.core.rates import CommissionRates, Rates
 from paper_exchange.core.requests import new_order
-from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.symbols import SymbolRules as CoreRules
 from paper_exchange.core.units import SCALE, to_decimal, to_units
 from paper_exchange.market.book import LEVEL_SPACING, LEVELS
 from paper_exchange.market.candle_path import path_of
 from paper_exchange.market.events import Candle as PlayedCandle
 from paper_exchange.market.events import MarketTrade
-from paper_exchange.market.profiles import profile_of
+from paper_exchange.market.profiles import PROFILES
 from tradingbot.gateway import payloads
 from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco
 from tradingbot.lab.recording import Recording
 from tradingbot.model import BookTicker, OrderType, Side, SymbolRules, TradeFill
+from tradingbot_api.v1alpha1 import BotSettings
 
 UID: Final = 1
 AVERAGE_MS: Final = 300_000
 """What the filters' average price and the price range look back on."""
+LEVEL_VALUE: Final = 8_000
+"""What a level of the book is worth, in quote, of a symbol that the paper exchange does not have."""
 _NEVER: Final = 2**63
 
 
@@ -64,25 +66,24 @@ class FillModel:
 class CandleExchange:
     """One symbol and one account; time is that of the recording."""
 
-    def __init__(self, recording: Recording, model: FillModel, deposit: Decimal, most_value: Decimal) -> None:
-        """`deposit` of the quote asset is in the account; orders are worth at most about `most_value` of it."""
-        self._recording, self._model = recording, model
-        self._rules = SYMBOLS[recording.symbol]
+    def __init__(self, recording: Recording, rules: CoreRules, model: FillModel, settings: BotSettings) -> None:
+        """The capital of the settings is in the account, and orders are worth at most about their maxPositionValue."""
+        self._recording, self.model, self._rules = recording, model, rules
         self.now_ms = recording.open_ms[0]
         self.core = _Core([self._rules], self.now_ms)
-        self.core.open_account(UID, {self._rules.quote: to_units(deposit)}, self.now_ms)
+        self.core.open_account(UID, {self._rules.quote: to_units(settings.capital)}, self.now_ms)
         rate = to_units(model.fee)
         rates = CommissionRates(standard=Rates(maker=rate, taker=rate))
         self.core.change_account(UID, AccountSettings(commission={"": rates}))
         self.rules: SymbolRules = payloads.symbol_rules(self._rules.info("TRADING"))
         self.taker_rate = model.fee
         self._market = self.core.market(recording.symbol)
-        profile = profile_of(recording.symbol)
-        self._tick_size, self._step_size, self._tick = profile.tick, profile.step, to_units(profile.tick)
-        first = to_decimal(recording.open[0])
-        self._gap = max(1, round(int(first / profile.tick) * LEVEL_SPACING))
-        self._level = max(2, int(float(profile.level_value / first / profile.step))) * to_units(profile.step)
-        self._levels = min(LEVELS, 2 + int(most_value / profile.level_value))
+        self._tick_size, self._step_size, self._tick = to_decimal(rules.tick), to_decimal(rules.step), rules.tick
+        profile, first = PROFILES.get(rules.symbol), to_decimal(recording.open[0])
+        value = LEVEL_VALUE if profile is None else profile.level_value
+        self._gap = max(1, round(recording.open[0] // rules.tick * LEVEL_SPACING))
+        self._level = max(2, int(value / first / self._step_size)) * rules.step
+        self._levels = min(LEVELS, 2 + int(settings.risk.max_position_value / value))
         self._reach = (self._levels + 1) * self._gap * self._tick
         """So far from the best price the book has levels: nearer than this they may be in the queue before ours."""
         self._bid = 0
@@ -142,7 +143,7 @@ class CandleExchange:
             self._bid = 0
 
     def _left_out(self, trade: MarketTrade) -> bool:
-        return self._model.skip and not self._trails and self._stop < to_units(trade.price) < self._target
+        return self.model.skip and not self._trails and self._stop < to_units(trade.price) < self._target
 
     def _meet(self, trade: MarketTrade) -> None:
         """The book moves to the trade, then the trade happens."""
@@ -158,7 +159,7 @@ class CandleExchange:
             self._market.bids.replace(())
             self._market.asks.replace(())
         self._bid = bid
-        ask, gap, tick, level = bid + self._model.spread_ticks, self._gap, self._tick, self._level
+        ask, gap, tick, level = bid + self.model.spread_ticks, self._gap, self._tick, self._level
         behind = range(self._levels - 1)
         below = (bid - 1) // gap * gap
         above = (ask // gap + 1) * gap
@@ -169,7 +170,7 @@ class CandleExchange:
     def _bid_of(self, trade: MarketTrade) -> int:
         """A sold price is the best bid, and a bought one the best ask."""
         ticks, rest = divmod(to_units(trade.price), self._tick)
-        return max(1, ticks - (self._model.spread_ticks if not trade.buyer_is_maker and not rest else 0))
+        return max(1, ticks - (self.model.spread_ticks if not trade.buyer_is_maker and not rest else 0))
 
     def _trades(self, index: int) -> Iterator[MarketTrade]:
         return path_of(self._as_played(index), self._recording.symbol, self._tick_size, self._step_size)
@@ -283,7 +284,7 @@ class CandleExchange:
                 self._stop = max(self._stop, order.stop_price)
             else:
                 self._target = min(self._target, order.price - self._reach)
-        if self._model.skip:
+        if self.model.skip:
             self.below, self.above = (_NEVER, 0) if self._trails else (self._stop, self._target)
 
 

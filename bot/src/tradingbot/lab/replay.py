@@ -10,8 +10,10 @@ from enum import StrEnum
 from typing import Final
 
 from paper_exchange.core.errors import ExchangeError as Refused
+from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.core.symbols import SymbolRules as CoreRules
 from tradingbot.clocks import from_ms
-from tradingbot.engine.strategies import build_strategy
+from tradingbot.engine.strategies import CATALOGUE, build_strategy
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway import filters
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
@@ -99,6 +101,7 @@ def replay(
     settings: BotSettings,
     model: FillModel,
     *,
+    rules: CoreRules | None = None,
     first: int = 0,
     end: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -106,11 +109,20 @@ def replay(
 ) -> Outcome:
     """Trade the candles from index `first` to before `end`; those before `first` only fill the strategy.
 
-    The strategy sees candles of its own interval, which whole candles of the recording make up. `progress` is told how
-    many are done now and then, `decided` of each decision. Errors of Recording.coarser and build_strategy.
+    The strategy sees candles of its own interval, which whole candles of the recording make up. `rules` are those of
+    the symbol, needed where the paper exchange does not have it. `progress` is told how many candles are done now and
+    then, `decided` of each decision. Errors of Recording.coarser and build_strategy.
     """
     end = len(recording) if end is None else end
-    return _Replay(recording, settings, model, (first, end), decided=decided).run(progress or (lambda _: None))
+    rules = rules or SYMBOLS[recording.symbol]
+    exchange = CandleExchange(recording, rules, _with_all_trades(model, settings), settings)
+    return _Replay(recording, settings, exchange, (first, end), decided=decided).run(progress or (lambda _: None))
+
+
+def _with_all_trades(model: FillModel, settings: BotSettings) -> FillModel:
+    """A strategy that wants ticks is given each."""
+    offered = CATALOGUE.strategies.get(settings.strategy.name)
+    return replace(model, skip=False) if offered is not None and offered.kind.wants_ticks else model
 
 
 class _Replay:
@@ -118,7 +130,7 @@ class _Replay:
         self,
         recording: Recording,
         settings: BotSettings,
-        model: FillModel,
+        exchange: CandleExchange,
         span: tuple[int, int],
         *,
         decided: Callable[[Candle, Decision], None] | None,
@@ -133,10 +145,7 @@ class _Replay:
             self._candles.index_at(recording.open_ms[end - 1] + recording.width - self._candles.width + 1),
         )
         self._loop = TradingLoop(build_strategy(settings.strategy.name, settings.strategy.parameters))
-        if self._loop.strategy.wants_ticks:
-            model = replace(model, skip=False)
-        self._exchange = CandleExchange(recording, model, settings.capital, settings.risk.max_position_value)
-        self._rules = self._exchange.rules
+        self._exchange, self._rules = exchange, exchange.rules
         self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker(settings.risk.volatility.window))
         self._max_age_ms = settings.entry.max_data_age_seconds * 1000
         self._books = LedgerState(self._rules.base_asset, self._rules.quote_asset, filters.dust_limit(self._rules))
@@ -150,7 +159,7 @@ class _Replay:
         self._low_mark, self._high_mark = 0, 0
         """Between these prices neither peak nor deepest fall nor a limit changes; in units."""
         self._selling_for = Why.SIGNAL
-        self.outcome = Outcome(recording.symbol, settings, model, self._books, first, end)
+        self.outcome = Outcome(recording.symbol, settings, exchange.model, self._books, first, end)
 
     def run(self, progress: Callable[[int], None]) -> Outcome:
         self._fill_strategy(self._recording.open_ms[self._first])
@@ -263,6 +272,7 @@ class _Replay:
         self._follow_volatility(index)
         rate, books, bid = exchange.taker_rate, self._books, ticker.bid
         equity = books.equity(self._settings.capital, bid, rate)
+        risk.update_equity(equity, now)
         dust = at_risk(books.quantity, bid, None, rate)
         funds = Funds(exchange.free(self._rules.quote_asset), books.cost, equity, dust, rate)
         size = risk.calculate_position_size(self._rules, ticker.ask, funds)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from paper_exchange.core.symbols import SymbolRules
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy, field_errors
 from tradingbot.lab.candle_exchange import FillModel
@@ -72,6 +73,7 @@ class Job:
     """One replay: the candles from index `first` to before `end` of a recording."""
 
     recording: Recording
+    rules: SymbolRules
     settings: BotSettings
     changed: Mapping[str, str]
     """What varies, and its value here."""
@@ -96,7 +98,7 @@ class Grid:
 
 def plan_grid(
     settings: BotSettings,
-    recordings: Mapping[str, Recording],
+    recordings: Mapping[str, tuple[Recording, SymbolRules]],
     variations: Sequence[Variation],
     span: Callable[[Recording], tuple[int, int]],
 ) -> Grid:
@@ -115,7 +117,7 @@ def plan_grid(
     first_error: ConfigError | None = None
     for values in product(*(variation.values for variation in variations)):
         changed = dict(zip(names, values, strict=True))
-        for symbol, recording in recordings.items():
+        for symbol, (recording, rules) in recordings.items():
             try:
                 job_settings = vary(settings, {**changed, "symbol": symbol}, recording)
             except ConfigError as error:
@@ -124,7 +126,7 @@ def plan_grid(
                 continue
             first, end = span(recording)
             _check_candles(recording, job_settings, first, end)
-            grid.jobs.append(Job(recording, job_settings, changed, first, end))
+            grid.jobs.append(Job(recording, rules, job_settings, changed, first, end))
     if not grid.jobs and first_error is not None:
         raise first_error
     return grid
@@ -227,5 +229,7 @@ def _run_job(number: int) -> Run:
 
 
 def _run(job: Job, model: FillModel, progress: Callable[[int], None]) -> Run:
-    outcome = replay(job.recording, job.settings, model, first=job.first, end=job.end, progress=progress)
+    outcome = replay(
+        job.recording, job.settings, model, rules=job.rules, first=job.first, end=job.end, progress=progress
+    )
     return summarise(outcome, job.recording, job.changed, detailed=job.detailed)

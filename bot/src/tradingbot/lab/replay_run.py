@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paper_exchange.core.symbols import SYMBOLS
+from paper_exchange.core.symbols import SYMBOLS, SymbolRules, rules_of
 from tradingbot.clocks import from_ms
 from tradingbot.config import ConfigError, load_manifest
 from tradingbot.lab.candle_exchange import FillModel
@@ -38,8 +39,10 @@ class ReplayOrder:
     start_ms: int | None = None
     end_ms: int | None = None
     workers: int = 1
-    json: Path | None = None
-    html: Path | None = None
+    json_file: Path | None = None
+    html_file: Path | None = None
+    exchange_info: Path | None = None
+    """The answer of exchangeInfo, for symbols that the paper exchange does not have."""
     model: FillModel = field(default_factory=FillModel)
 
 
@@ -67,12 +70,12 @@ def run_replay(order: ReplayOrder, console: Console) -> int:
         f"{grid.candles:,} candles in {took:.2f} s: {grid.candles / max(took, 1e-9):,.0f} a second "
         f"on {min(order.workers, len(jobs))} of the cores, read in {loaded - begun:.2f} s"
     )
-    if order.json == STANDARD_OUTPUT:
+    if order.json_file == STANDARD_OUTPUT:
         sys.stdout.write(to_json(report))
-    elif order.json is not None:
-        order.json.write_text(to_json(report), encoding="utf-8")
-    if order.html is not None:
-        order.html.write_text(page(report), encoding="utf-8")
+    elif order.json_file is not None:
+        order.json_file.write_text(to_json(report), encoding="utf-8")
+    if order.html_file is not None:
+        order.html_file.write_text(page(report), encoding="utf-8")
     return 0
 
 
@@ -82,18 +85,35 @@ def _with_strategy(settings: BotSettings, name: str) -> BotSettings:
     return settings.model_copy(update={"strategy": strategy})
 
 
-def _recordings(order: ReplayOrder, settings: BotSettings) -> Mapping[str, Recording]:
+def _rules(order: ReplayOrder) -> Mapping[str, SymbolRules]:
+    """Of all symbols that can be replayed, by name."""
+    if order.exchange_info is None:
+        return SYMBOLS
+    source = str(order.exchange_info)
+    try:
+        told = json.loads(order.exchange_info.read_bytes())
+        return SYMBOLS | {row["symbol"]: rules_of(row) for row in told["symbols"]}
+    except OSError as error:
+        raise ConfigError.single(source, "(file)", f"cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        text = f"expected the answer of GET /api/v3/exchangeInfo, with all filters of each symbol, lacks {error}"
+        raise ConfigError.single(source, "symbols", text) from error
+
+
+def _recordings(order: ReplayOrder, settings: BotSettings) -> dict[str, tuple[Recording, SymbolRules]]:
+    rules = _rules(order)
     wanted = order.symbols or (settings.symbol,)
     everything = wanted == ("all",)
     named = None if everything or len(wanted) > 1 else wanted[0]
     found = read_recordings(order.candles, named, None if everything else wanted)
     names = sorted(found) if everything else list(wanted)
     for name in names:
-        if name not in SYMBOLS:
-            raise ConfigError.single("replay", "--symbol", f"expected some of {', '.join(SYMBOLS)}, got {name!r}")
+        if name not in rules:
+            text = f"expected some of {', '.join(rules)}, got {name!r}; --exchange-info brings the filters of others"
+            raise ConfigError.single("replay", "--symbol", text)
         if name not in found:
             raise RecordingError(f"--candles: expected candles of {name}, found {', '.join(sorted(found)) or 'none'}")
-    return {name: found[name] for name in names}
+    return {name: (found[name], rules[name]) for name in names}
 
 
 def _span(order: ReplayOrder, recording: Recording) -> tuple[int, int]:

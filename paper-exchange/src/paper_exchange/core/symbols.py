@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -164,6 +165,63 @@ class SymbolRules:
         if self.max_position:
             rows.append({"filterType": "MAX_POSITION", "maxPosition": text(self.max_position)})
         return rows
+
+
+def rules_of(row: Mapping[str, Any]) -> SymbolRules:
+    """The rules in a row of exchangeInfo's `symbols`, such as `info` gives: assets and filters, the rest as usual.
+
+    KeyError, ValueError or InvalidOperation where the row lacks what every symbol has.
+    """
+    found = {one["filterType"]: one for one in row["filters"]}
+
+    def units(kind: str, name: str) -> int:
+        return to_units(Decimal(found[kind][name]))
+
+    price, lot, market = "PRICE_FILTER", "LOT_SIZE", "MARKET_LOT_SIZE"
+    optional: dict[str, Any] = {}
+    if (band := found.get("PERCENT_PRICE_BY_SIDE")) is not None:
+        for side in ("bid", "ask"):
+            for way in ("Up", "Down"):
+                optional[f"{side}_multiplier_{way.lower()}"] = Decimal(band[f"{side}Multiplier{way}"])
+        optional["average_minutes"] = int(band["avgPriceMins"])
+    if (band := found.get("PERCENT_PRICE")) is not None:
+        optional |= {"percent_up": Decimal(band["multiplierUp"]), "percent_down": Decimal(band["multiplierDown"])}
+    if (trailing := found.get("TRAILING_DELTA")) is not None:
+        optional["min_trailing_delta"] = int(trailing["minTrailingBelowDelta"])
+        optional["max_trailing_delta"] = int(trailing["maxTrailingBelowDelta"])
+    for kind, name, rule in (
+        ("ICEBERG_PARTS", "limit", "max_iceberg_parts"),
+        ("MAX_NUM_ORDERS", "maxNumOrders", "max_orders"),
+        ("MAX_NUM_ORDER_LISTS", "maxNumOrderLists", "max_lists"),
+        ("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", "max_algo_orders"),
+        ("MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", "max_iceberg_orders"),
+        ("MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends", "max_amends"),
+    ):
+        if kind in found:
+            optional[rule] = int(found[kind][name])
+    for kind, name, rule in (
+        ("NOTIONAL", "maxNotional", "max_notional"),
+        ("MIN_NOTIONAL", "minNotional", "only_min_notional"),
+        ("MAX_POSITION", "maxPosition", "max_position"),
+    ):
+        if kind in found:
+            optional[rule] = units(kind, name)
+    return SymbolRules(
+        symbol=row["symbol"],
+        base=row["baseAsset"],
+        quote=row["quoteAsset"],
+        tick=units(price, "tickSize"),
+        step=units(lot, "stepSize"),
+        min_price=units(price, "minPrice"),
+        max_price=units(price, "maxPrice"),
+        min_quantity=units(lot, "minQty"),
+        max_quantity=units(lot, "maxQty"),
+        min_notional=units("NOTIONAL", "minNotional") if "NOTIONAL" in found else 0,
+        max_market_quantity=units(market, "maxQty"),
+        market_step=units(market, "stepSize"),
+        market_min_quantity=units(market, "minQty"),
+        **optional,
+    )
 
 
 @dataclass(frozen=True, slots=True)
