@@ -201,9 +201,12 @@ async def test_books_whose_old_fills_are_only_in_the_store_stay_the_same_over_re
     monkeypatch.setattr(own_fills, "CHECKPOINT_FILLS", 1)
     account = await paper.create_account(USDT="10000")
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
-        for _ in range(2):
-            await side.enter()
-            await side.orders.exit("Signal")
+        await side.enter()
+        await side.orders.exit("Signal")
+        first = side.orders.books
+        await asyncio.sleep(0.01)  # the next fill has another time
+        await side.enter()
+        await side.orders.exit("Signal")
         await side.enter()
         books = side.orders.books
         known = len(side.orders._fills._by_id)
@@ -216,6 +219,9 @@ async def test_books_whose_old_fills_are_only_in_the_store_stay_the_same_over_re
         assert side.orders.books == books
         assert (await side.orders.reconcile()).kind is VerdictKind.EXACT
         left = len(side.orders._fills._by_id)
+        assert await side.orders.books_at(first.last_fill_ms + 1) == first
+        assert await side.orders.books_at(books.last_fill_ms + 1) == books
+        assert await side.orders.highest_realized() == 0  # fees only
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as side:
         assert len(side.orders._fills._by_id) == left
         assert side.orders.books == books

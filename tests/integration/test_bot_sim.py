@@ -24,6 +24,7 @@ from tradingbot.desk import Desk
 from tradingbot.lab import sim as sim_module
 from tradingbot.lab.paper import drop_log
 from tradingbot.lab.sim import START, SimReport, SimRun, simulate
+from tradingbot.risk.drawdown import DrawdownTracker
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +136,52 @@ def test_a_wall_clock_that_jumps_by_a_day_in_position_changes_no_day_and_no_cool
     assert ends is not None
     cooldown = timedelta(seconds=desks[0].settings.risk.cooldown_seconds)
     assert START < datetime.fromisoformat(ends) - cooldown < START + timedelta(seconds=80)
+
+
+def test_where_nobody_saw_midnight_the_day_begins_with_the_equity_of_midnight_by_fills(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where no process ran for a minute and a half; trades are made before and after midnight."""
+    midnight, blind, sight = timedelta(seconds=90), timedelta(seconds=20), timedelta(seconds=120)
+    update = DrawdownTracker.update
+    desks: list[Desk] = []
+    price = Decimal(0)
+
+    def watch(tracker: DrawdownTracker, equity: Decimal, capital: Decimal, now: datetime) -> bool:
+        if blind <= now - begin < sight:
+            return False
+        return update(tracker, equity, capital, now)
+
+    def stop_and_show(app: BotApp) -> None:
+        desks.append(app.desk)
+        stop(app)
+
+    async def beside(exchange: PaperExchange, _account: TestAccount) -> None:
+        nonlocal price
+        await asyncio.sleep(midnight.total_seconds())
+        price = await exchange.last_price("BTCUSDT")
+        await asyncio.sleep(3600)
+
+    begin, stop = START - midnight, BotApp.stop
+    monkeypatch.setattr(sim_module, "START", begin)
+    monkeypatch.setattr(DrawdownTracker, "update", watch)
+    monkeypatch.setattr(BotApp, "stop", stop_and_show)
+    report = simulate(SimRun("BTCUSDT", timedelta(seconds=140)), lambda _: None, beside)
+    desk = desks[0]
+    marks = desk.risk.drawdown.marks
+    assert marks is not None
+    assert (marks.day, marks.day_seen) == (START.date().isoformat(), True)
+    cash = held = Decimal(0)
+    before = [row for row in report.account["trades"] if row["time"] < START.timestamp() * 1000]
+    assert before
+    assert before != report.account["trades"]
+    for row in before:
+        sign, fee = (1 if row["isBuyer"] else -1), Decimal(row["commission"])
+        in_base = row["commissionAsset"] == "BTC"
+        held += sign * Decimal(row["qty"]) - (fee if in_base else 0)
+        cash -= sign * Decimal(row["quoteQty"]) + (0 if in_base else fee)
+    worth = desk.settings.capital + cash + held * price * (1 - Decimal("0.001"))
+    assert abs(marks.day_start - worth) < Decimal("0.02")
 
 
 def test_what_runs_beside_a_bot_that_fails_is_ended_and_the_failure_told(monkeypatch: pytest.MonkeyPatch) -> None:

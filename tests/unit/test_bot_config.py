@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ def test_a_mounted_file_that_is_no_configuration_is_an_error(tmp_path: Path, tex
             ("spec.risk.maxDailyLoss",),
             id="shorter-cooldown",
         ),
+        pytest.param(
+            {"risk": {**SPEC["risk"], "volatility": {"window": 5, "highThreshold": "0.06"}}},
+            ("spec.risk.volatility.highThreshold",),
+            (),
+            id="calmer-view-of-the-market",
+        ),
         pytest.param({"safeMode": True}, (), (), id="safe-mode-is-no-limit"),
         pytest.param(
             {"circuitBreaker": {"failureThreshold": 9}}, ("spec.circuitBreaker.failureThreshold",), (), id="breaker"
@@ -129,9 +136,11 @@ def test_each_limit_knows_its_loose_side(
 
 
 def test_tightening_is_taken_while_loosening_waits() -> None:
-    new = settings(capital="2000", risk={"maxPositionValue": "400", "maxDailyLoss": "60"}, safeMode=True)
+    risk = {"maxPositionValue": "400", "maxDailyLoss": "60", "volatility": {"window": 5, "highThreshold": "0.06"}}
+    new = settings(capital="2000", risk=risk, safeMode=True)
     taken = classify_change(settings(), new).tightened_only
     assert (taken.capital, taken.risk.max_position_value, taken.risk.max_daily_loss) == (1000, 400, 50)
+    assert (taken.risk.volatility.window, taken.risk.volatility.high_threshold) == (5, Decimal("0.05"))
     assert taken.safe_mode is True
     assert BotSettings.model_validate(taken.model_dump(by_alias=True)) == taken
 

@@ -721,6 +721,7 @@ class Session:
             "quote_free": quote.free,
             "quote_locked": quote.locked,
             "max_position_value": settings.risk.max_position_value,
+            "equity": drawdown.equity or Decimal(0),
             "daily_loss": drawdown.daily_loss,
             "max_daily_loss": settings.risk.max_daily_loss,
             "drawdown": drawdown.drawdown,

@@ -153,7 +153,7 @@ class _Replay:
         self._working = False
         """Orders of ours are open, or a position is held."""
         self._sequence = 0
-        self._closes = max(0, self._span[0] - LOOK_BACK_CANDLES)
+        self._closes = max(0, self._span[0] - max(LOOK_BACK_CANDLES, settings.risk.volatility.window + 1))
         """The first candle whose close the volatility has not seen."""
         self._day_end = 0
         self._low_mark, self._high_mark = 0, 0

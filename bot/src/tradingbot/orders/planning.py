@@ -11,9 +11,10 @@ from tradingbot.gateway.filters import FilterRefusal
 from tradingbot.gateway.port import NewProtection
 from tradingbot.model import OrderType, Side, SymbolRules
 from tradingbot.recovery.fence import ClientIds, Purpose
+from tradingbot.risk.risk_manager import STOP_SLIPPAGE
 from tradingbot_api.v1alpha1 import BotSettings
 
-STOP_LIMIT_GAP: Final = Decimal("0.01")
+STOP_LIMIT_GAP: Final = STOP_SLIPPAGE
 """How far below its trigger a STOP_LOSS_LIMIT sells, where the symbol has no STOP_LOSS; wide, so that it fills."""
 
 BIPS: Final = 10_000
