@@ -76,6 +76,10 @@ def test_a_simulated_bot_trades_and_its_books_equal_the_exchanges(
     # With this seed it ends in a position, which stays protected when the bot leaves.
     assert status.position.quantity > Decimal("0.001")
     assert {row["type"] for row in report.account["openOrders"]} == {"STOP_LOSS", "LIMIT_MAKER"}
+    assert status.trades is not None
+    assert status.trades.win_rate is not None
+    assert abs(status.trades.win_rate - Decimal(status.trades.successful) / status.trades.total) < Decimal("0.000001")
+    assert Decimal("0.1") < (status.trades.exposure or 0) < 1
 
 
 def test_status_and_account_are_of_one_moment_before_the_bot_ends(monkeypatch: pytest.MonkeyPatch) -> None:
