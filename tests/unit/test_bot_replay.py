@@ -170,8 +170,8 @@ def test_after_the_largest_fall_no_position_is_opened() -> None:
 
 def test_without_a_gap_entries_become_smaller_and_end_before_the_largest_fall() -> None:
     outcome = replay(random_recording(1, 2_000), replay_settings(risk={"maxDrawdownRatio": "0.01"}), FillModel())
-    assert outcome.stopped == ""
-    assert outcome.refusals["DrawdownAtStop"] > 0
+    assert (outcome.stopped, outcome.refusals["DrawdownAtStop"]) == ("Drawdown", 1)
+    assert outcome.refusals["Drawdown"] > 0
     assert outcome.max_drawdown < Decimal("0.01")
 
 

@@ -215,6 +215,25 @@ def test_a_drawdown_stops_entries_until_it_is_cleared_also_when_it_is_won_back_a
     assert again.overshoot.drawdown == 0
 
 
+def test_a_limit_within_which_no_order_fits_any_more_is_reached() -> None:
+    """Else it would refuse each entry for ever, and nobody would be told, nor could end it."""
+    risk = manager(_spec(maxDailyLoss="50"))
+    risk.update_equity(Decimal("950.01"), NOON)
+    refused = risk.calculate_position_size(
+        RULES, Decimal(50_000), Funds(CAPITAL, Decimal(0), Decimal("950.01"), Decimal(0), Decimal(0))
+    )
+    assert isinstance(refused, Refused)
+    risk.record_used_up(refused.code.value, NOON)
+    risk.record_used_up(FilterCode.NOTIONAL.value, NOON)
+    (pause,) = risk.should_pause_trading(NOON, 0.0)
+    assert (pause.code, pause.detail) == (Refusal.DAILY_LOSS, "loss=49.99 limit=50 overshoot=0")
+    assert risk.should_pause_trading(NOON + timedelta(days=1), 1.0) == []
+    risk.record_used_up(Refusal.DRAWDOWN_AT_STOP.value, NOON)
+    assert [one.code for one in risk.should_pause_trading(NOON + timedelta(days=1), 2.0)] == [Refusal.DRAWDOWN]
+    risk.clear_drawdown()
+    assert risk.should_pause_trading(NOON + timedelta(days=1), 3.0) == []
+
+
 def test_a_loss_of_today_that_no_process_saw_counts_to_the_day() -> None:
     """It held over midnight, its stop was hit at 02:00, and the next process starts at 03:00."""
     spec = _spec(maxDailyLoss="50")

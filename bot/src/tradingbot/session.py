@@ -693,6 +693,8 @@ class Session:
         funds = Funds(self._balance(self.rules.quote_asset).free, books.cost, equity, dust, rate)
         size = parts.risk.calculate_position_size(self.rules, book.ask, funds)
         if isinstance(size, Refused):
+            if not self.holding:
+                parts.risk.record_used_up(size.code.value, from_ms(self.exchange.exchange_ms()))
             self._refuse(size.code.value, size.detail, signal_id, figures)
             return
         figures["size"] = size.detail

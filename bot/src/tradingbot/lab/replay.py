@@ -278,6 +278,9 @@ class _Replay:
         size = risk.calculate_position_size(self._rules, ticker.ask, funds)
         if isinstance(size, RiskRefused):
             self.outcome.refusals[size.code.value] += 1
+            risk.record_used_up(size.code.value, now)
+            if size.code is Refusal.DRAWDOWN_AT_STOP:
+                self.outcome.stopped, self.outcome.stopped_ms = Refusal.DRAWDOWN.value, exchange.now_ms
             return
         self._buy(size, ticker.ask)
 

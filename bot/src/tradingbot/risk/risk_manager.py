@@ -162,6 +162,17 @@ class RiskManager(Recorded):
         self.overshoot = replace(self.overshoot, drawdown=Decimal(0))
         self.drawdown.reset_peak()
 
+    @recorded
+    def record_used_up(self, code: str, now: datetime) -> None:
+        """An entry was refused by that code while nothing was held: a limit within which no order fits is reached.
+
+        It would never be so by a loss, as no trade is left that could make one.
+        """
+        if code == Refusal.DAILY_LOSS_AT_STOP:
+            self._daily_breached_day = now.astimezone(UTC).date().isoformat()
+        elif code == Refusal.DRAWDOWN_AT_STOP:
+            self._drawdown_breached = True
+
     # --- what may be done ---
 
     @recorded
