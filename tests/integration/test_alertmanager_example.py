@@ -16,7 +16,7 @@ from support.alertmanager import running_alertmanager
 from support.chart import CHART, ROOT
 from support.waiting import until
 
-CONFIG = ROOT / "examples/alertmanager.yaml"
+CONFIG = ROOT / "examples/monitoring/alertmanager.yaml"
 RECEIVERS = {"critical": "page", "warning": "ticket", "info": "information"}
 ALERTS = sorted(
     {
