@@ -7,6 +7,7 @@ between mutants; its own runner collects the tests anew for each of them, which 
 
 from __future__ import annotations
 
+import ast
 import gc
 import json
 import math
@@ -56,7 +57,7 @@ class Mutant:
 
 def mutate(path: Path) -> list[Mutant]:
     """Put all mutants of a file into it, none of them switched on."""
-    made = mutate_file_contents(str(path), path.read_text(encoding="utf-8"))
+    made = mutate_file_contents(str(path), _bare(path.read_text(encoding="utf-8")))
     path.write_text(made.code, encoding="utf-8")
     lines = made.code.splitlines()
     module = ".".join(path.with_suffix("").parts[1:])
@@ -73,6 +74,25 @@ def mutate(path: Path) -> list[Mutant]:
         digest = made.hash_by_function_name[function]
         mutants.append(Mutant(str(path), f"{module}.{name}", digest, was, now))
     return mutants
+
+
+def _bare(code: str) -> str:
+    """The code with these decorators of methods as calls after the class: mutmut leaves out what has a decorator."""
+    lines = code.splitlines()
+    for kind in reversed(ast.parse(code).body):
+        if not isinstance(kind, ast.ClassDef):
+            continue
+        calls = []
+        for method in kind.body:
+            if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            match method.decorator_list:
+                case [ast.Name(id="property" | "recorded" as decorator, lineno=line)]:
+                    lines[line - 1] = ""
+                    name = f"{kind.name}.{method.name}"
+                    calls.append(f"{name} = {decorator}({name})")
+        lines[kind.end_lineno : kind.end_lineno] = calls
+    return "\n".join(lines) + "\n"
 
 
 class Runner:

@@ -43,10 +43,12 @@ _OTHERS = ("test_bot_emergencies_page.py",)
 """They look at the tests of other tiers."""
 _CHEAP = """
 
-# One failure of a test is enough here, as it is found.
+# One failure of a test is enough here, as it is found, and few examples are tried for each of many changes.
 from hypothesis import Phase
 
-settings.register_profile("mutants", settings.get_profile("repeatable"), phases=(Phase.explicit, Phase.generate))
+settings.register_profile(
+    "mutants", settings.get_profile("repeatable"), max_examples=25, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("mutants")
 """
 

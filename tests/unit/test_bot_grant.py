@@ -84,11 +84,12 @@ def test_the_claims_word_names_the_trader_and_adds_no_exposure() -> None:
 def test_a_former_leader_is_refused_and_a_newer_one_remembered() -> None:
     keeper = GrantKeeper(required=True, monotonic=Now())
     keeper.meet(0)
+    take(keeper, epoch=0)  # no leader before this one
     keeper.meet(1)
     take(keeper, epoch=4)
     keeper.meet(4)
     keeper.meet(0)  # not told: refused nothing, and does not lower what is known
-    for epoch in (3, -1):
+    for epoch in (3, 1, -1):
         with pytest.raises(GrantRefusedError) as refused:
             keeper.meet(epoch)
         assert (refused.value.code, str(refused.value)) == (EPOCH_PAST, f"epoch: expected at least 4, got {epoch}")

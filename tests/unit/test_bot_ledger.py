@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from random import Random
 
@@ -10,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradingbot.model import Side, TradeFill
-from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, RoundTrips, book, extend, fold
+from tradingbot.state.ledger import (
+    BookedFill,
+    CorrectionFill,
+    LedgerState,
+    Lot,
+    RoundTrips,
+    Trade,
+    book,
+    extend,
+    fold,
+)
 
 DUST = Decimal("0.00001")
 
@@ -63,6 +74,103 @@ def test_a_round_trip_realises_the_difference_less_both_fees() -> None:
     assert books.realized == Decimal("19.98") - Decimal("0.2") - Decimal("0.21978")
     rate = (books.realized / Decimal(200)).quantize(Decimal("1e-20"))
     assert books.round_trips == RoundTrips(1, 1, rate, rate * rate, books.realized, Decimal(0), 1)
+
+
+def test_the_books_of_an_open_and_of_a_closed_trade_to_the_last_figure() -> None:
+    bought = fill(1, Side.BUY, "2", "100", "0.002", "BTC"), fill(2, Side.BUY, "1", "110", "0.11", "USDT")
+    sold, rest = fill(3, Side.SELL, "1.5", "120", "0.001", "BNB"), fill(4, Side.SELL, "1.498", "90", "0.13482")
+    books = folded(*bought, sold, fee_price="600")
+    trade = Trade(
+        opened_ms=1_001,
+        bought=Decimal(3),
+        paid=Decimal(310),
+        sold=Decimal("1.5"),
+        received=Decimal(180),
+        fees=Decimal("0.91"),
+        realized=Decimal("29.09"),
+    )
+    assert books == LedgerState(
+        "BTC",
+        "USDT",
+        DUST,
+        lots=(Lot(Decimal("0.498"), Decimal(100)), Lot(Decimal(1), Decimal(110))),
+        gross_realized=Decimal(30),
+        fees={"BTC": Decimal("0.002"), "USDT": Decimal("0.11"), "BNB": Decimal("0.001")},
+        fees_value=Decimal("0.91"),
+        fills=3,
+        first_fill_ms=1_001,
+        last_trade_id=3,
+        last_fill_ms=1_003,
+        trade=trade,
+    )
+    assert (books.quantity, books.cost, books.flat) == (Decimal("1.498"), Decimal("159.8"), False)
+    assert books.average_price == Decimal("106.67556742")
+    assert books.realized == Decimal("29.09")
+    assert books.unrealized(Decimal(120)) == Decimal("19.96")
+    assert books.equity(Decimal(1000), Decimal(120), Decimal("0.001")) == Decimal("1049.05") - Decimal("0.17976")
+
+    ended = extend(books, [book(rest, "BTC", "USDT")])
+    closed = replace(
+        trade,
+        closed_ms=1_004,
+        sold=Decimal("2.998"),
+        received=Decimal("314.82"),
+        fees=Decimal("1.04482"),
+        realized=Decimal("3.97518"),
+    )
+    rate = Decimal("0.01282316129032258065")  # 3.97518 / 310
+    square = Decimal("0.0001644334654776274715080701352757544225")
+    assert closed.rate == rate
+    assert ended == replace(
+        books,
+        lots=(),
+        gross_realized=Decimal("5.02"),
+        fees={**books.fees, "USDT": Decimal("0.24482")},
+        fees_value=Decimal("1.04482"),
+        fills=4,
+        last_trade_id=4,
+        last_fill_ms=1_004,
+        trade=Trade(),
+        last_trade=closed,
+        round_trips=RoundTrips(1, 1, rate, square, Decimal("3.97518"), Decimal(0), 3),
+    )
+    assert (ended.quantity, ended.cost, ended.flat, ended.average_price) == (0, 0, True, 0)
+
+    # A second one, that loses.
+    lost = extend(
+        ended, [book(one, "BTC", "USDT") for one in (fill(7, Side.BUY, "1", "100"), fill(9, Side.SELL, "1", "90"))]
+    )
+    trips = RoundTrips(
+        2, 1, rate - Decimal("0.1"), Decimal(f"0.01{str(square)[4:]}"), Decimal("3.97518"), Decimal(10), 5
+    )
+    assert lost.round_trips == trips
+    assert lost.first_fill_ms == 1_001
+
+
+def test_a_trade_without_a_purchase_has_no_return() -> None:
+    assert Trade(realized=Decimal(5)).rate == 0
+    assert RoundTrips().add(Trade(opened_ms=7, realized=Decimal(0))) == RoundTrips(1)
+
+
+@pytest.mark.parametrize(
+    ("fee", "asset", "price", "value"),
+    [("0", "BNB", None, "0"), ("2", "USDT", None, "2"), ("2", "BTC", None, "200"), ("2", "BNB", "600", "1200"),
+     ("2", "BNB", None, None), ("2", "USDT", "600", "2")],
+)  # fmt: skip
+def test_a_fee_is_valued_in_quote_at_the_price_of_its_asset(
+    fee: str, asset: str, price: str | None, value: str | None
+) -> None:
+    one = fill(1, Side.BUY, "1", "100", fee, asset)
+    booked = book(one, "BTC", "USDT", None if price is None else Decimal(price))
+    assert booked == BookedFill(one, None if value is None else Decimal(value))
+
+
+def test_a_fee_in_base_is_taken_from_what_was_just_bought_and_from_the_oldest_that_is_left_of_a_sale() -> None:
+    bought = folded(fill(1, Side.BUY, "1", "100"), fill(2, Side.BUY, "1", "200", "0.1", "BTC"))
+    assert bought.lots == (Lot(Decimal(1), Decimal(100)), Lot(Decimal("0.9"), Decimal(200)))
+    sold = extend(bought, [book(fill(3, Side.SELL, "0.5", "300", "0.1", "BTC"), "BTC", "USDT")])
+    assert sold.lots == (Lot(Decimal("0.4"), Decimal(100)), Lot(Decimal("0.9"), Decimal(200)))
+    assert (sold.gross_realized, sold.fees_value) == (120, 20 + 30)
 
 
 def test_lots_are_sold_first_in_first_out() -> None:

@@ -198,7 +198,8 @@ async def test_what_reduces_risk_passes_an_open_circuit_but_not_a_ban() -> None:
     for _ in range(5):
         with pytest.raises(AmbiguousError):
             await panel.call(EndpointClass.ORDER, failing(AmbiguousError("503")))
-    with pytest.raises(CircuitOpenError):
+    assert panel.pace is Pace.TRADING
+    with pytest.raises(CircuitOpenError, match="circuit order is open"):
         await panel.call(EndpointClass.ORDER, answers)
     assert await panel.call(EndpointClass.REDUCE, answers) == "ok"
     assert await panel.call(EndpointClass.MARKET, answers) == "ok"
