@@ -19,6 +19,7 @@ from tradingbot.engine.strategies.ema_cross import EmaCross
 from tradingbot.model import Candle
 from tradingbot.orders.known_orders import FRESH_MS
 from tradingbot.recovery.fence import ClientId, Purpose
+from tradingbot.session import RECONCILE_SECONDS
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
 
@@ -468,3 +469,29 @@ def test_what_an_exit_needs_is_read_at_once() -> None:
 
     run_emergency(befall)
     assert begun["rules"] == begun["account"] == begun["book_ticker"] < begun["cancel_list"]
+
+
+@pytest.mark.parametrize("holding", [False, True], ids=["flat", "in-position"])
+@pytest.mark.parametrize("silence", ["dead_stream", "cut_connection"])
+def test_a_process_whose_user_stream_tells_nothing_halts_within_a_minute_of_a_later_ones_word(
+    silence: str, holding: bool
+) -> None:
+    async def befall(world: Emergency) -> None:
+        await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
+        if holding:
+            await world.hold()
+        await asyncio.sleep(5)
+        world.fault(silence, **({} if silence == "dead_stream" else {"streams": "user"}))
+        later = world.process(state_dir=world.folder / "later")
+        running = asyncio.create_task(later.run())
+        words = [order for order in world.orders if order.client_order_id.endswith(Purpose.ANNOUNCE)]
+        await world.until(
+            "the later one's word",
+            lambda: len([one for one in world.orders if one.client_order_id.endswith(Purpose.ANNOUNCE)]) > len(words),
+        )
+        took = await world.until("the earlier one halted", lambda: "two-traders" in world.causes, 200)
+        assert took <= RECONCILE_SECONDS + 1
+        later.stop()
+        await running
+
+    run_emergency(befall)

@@ -242,8 +242,8 @@ class Emergency:
     def _pod_time(self) -> datetime:
         return START + timedelta(seconds=self.loop.time()) + self.pod_clock
 
-    def process(self, **options: bool) -> BotApp:
-        """One more process of the bot, started with such options."""
+    def process(self, **options: Any) -> BotApp:
+        """One more process of the bot, started with such options; on the first one's volume unless they say else."""
         config = BotConfig(
             revision=1,
             bot=BotIdentity(namespace="test", name="btcusdt", uid="local-emergency"),
@@ -251,7 +251,7 @@ class Emergency:
         )
         paths = {"credentials_dir": self.folder / "keys", "state_dir": self.folder / "state"}
         return BotApp(
-            Options(config=config, **paths, **options),
+            Options(config=config, **(paths | options)),
             self._hear,
             Clocks(self.loop.time, self._pod_time, Random("bot")),
         )

@@ -373,6 +373,7 @@ class OrderManager:
             await self._known.look_for_reset()
             await self._known.take_former()
             await self._sender.resolve_unknown()
+            self._known.unlisted = True  # a user stream that is silent, and says so to nobody, told of no second trader
             await self._known.refresh()
             await self._fills.collect()
             await self._fills.value_fees()
