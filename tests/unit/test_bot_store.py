@@ -147,6 +147,31 @@ async def test_books_go_on_from_a_checkpoint_over_ten_thousand_fills(tmp_path: P
     await store.close()
 
 
+async def test_the_disk_keeps_what_is_needed_and_the_newest_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradingbot.state.store.KEPT", 10)
+    monkeypatch.setattr("tradingbot.state.store.PRUNE_EVERY", 50)
+    store, tracker = Store.open(tmp_path / "bot.db"), OrderTracker()
+    for number in range(51):
+        status = OrderStatus.NEW if number == 3 else OrderStatus.FILLED
+        order_id = 99 if number == 4 else number + 1
+        report = order_report(f"o-{number:02}", order_id=order_id, status=status, time_ms=number)
+        _, order = tracker.absorb(report, "sl")
+        state = IntentState.UNKNOWN if number == 5 else IntentState.ACKNOWLEDGED
+        await store.put_intent(replace(INTENT, client_id=f"i-{number:02}", state=state))
+        await store.record([order], [BookedFill(trade_fill(number), Decimal(1))])
+
+    (orders, intents) = (
+        [key for (key,) in store._db.execute(f"SELECT client_id FROM {table} ORDER BY client_id")]
+        for table in ("orders", "intents")
+    )
+    assert orders == ["o-03", "o-04", *(f"o-{number}" for number in range(41, 51))]
+    assert intents == ["i-05", *(f"i-{number}" for number in range(41, 51))]
+    assert len(await store.fills()) == 51
+    await store.close()
+
+
 async def test_a_fill_is_recorded_once_and_stays_as_it_was_valued(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "bot.db")
     first = BookedFill(trade_fill(1), Decimal(1))

@@ -78,6 +78,17 @@ CREATE INDEX orders_by_id ON orders (order_id);
 )
 """What makes version n of version n - 1, in order; one that was released never changes."""
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
+KEPT: Final = 5_000
+"""So many intents, and orders, stay on the disk for people; the bot needs those without an end and MOST_DONE orders."""
+PRUNE_EVERY: Final = 1_000
+"""Records between two looks for what is beyond them."""
+_PRUNE: Final = (
+    # In the order of its client id, which is that of process start and sequence.
+    "DELETE FROM intents WHERE state NOT IN (?,?) AND client_id NOT IN "
+    "(SELECT client_id FROM intents ORDER BY client_id DESC LIMIT ?)",
+    "DELETE FROM orders WHERE open=0 AND order_id<(SELECT max(order_id) FROM orders) AND client_id NOT IN "
+    "(SELECT client_id FROM orders ORDER BY created_ms DESC, client_id DESC LIMIT ?)",
+)
 ANSWER_SECONDS: Final = 2.0
 """A disk that takes longer has failed: what is sent next, and whoever waits for that, must not wait with it."""
 
@@ -121,6 +132,7 @@ class Store:
         self.volatile = volatile
         self._owed: dict[tuple[object, ...], tuple[object, ...]] = {}
         """Rows of orders and fills by table and key that are not on the disk yet."""
+        self._records = 0
         self._db = connection
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._unanswered: set[asyncio.Future[Any]] = set()
@@ -321,6 +333,8 @@ class Store:
         due = dict(self._owed)
         order_rows = [row for key, row in due.items() if key[0] == _ORDERS.table]
         fill_rows = [row for key, row in due.items() if key[0] == _FILLS.table]
+        prune = self._records % PRUNE_EVERY == 0
+        self._records += 1
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(
@@ -333,6 +347,10 @@ class Store:
                 "WHERE json_extract(body, '$.fee_value') IS NULL",
                 fill_rows,
             )
+            if prune:
+                intents, done = _PRUNE
+                db.execute(intents, (IntentState.SENDING, IntentState.UNKNOWN, KEPT))
+                db.execute(done, (KEPT,))
 
         await self._write(write)
         self._owed = {key: row for key, row in self._owed.items() if due.get(key) is not row}
