@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
@@ -26,6 +27,7 @@ from support.bot_process import (
     metric,
     settings,
 )
+from support.memory_limit import run_out_of_memory
 from tradingbot.gateway.port import NewOrder
 from tradingbot.lab.flight_replay import read_flight, replay_flight
 from tradingbot.model import OrderType, Side
@@ -121,13 +123,19 @@ async def test_the_circuit_opens_while_idle_and_a_probe_closes_it_again(
         await bot.until_condition("TradingAllowed", "True", "OK", seconds=15)
 
 
+@pytest.mark.parametrize("killed", ["by-hand", "for-its-memory"])
 async def test_after_kill_9_in_position_the_same_position_and_orders_are_found(
-    tmp_path: Path, exchange: PaperExchange, account: TestAccount
+    tmp_path: Path, exchange: PaperExchange, account: TestAccount, killed: str
 ) -> None:
     folder = make(tmp_path, exchange, account)
     async with bot_process(folder) as bot:
         before = await enter(bot)
-        await bot.kill()
+        if killed == "by-hand":
+            await bot.kill()
+        else:
+            bot.process.send_signal(signal.SIGSTOP)  # it does nothing more between this status and its end
+            await run_out_of_memory(bot.process)
+            assert bot.process.returncode == -signal.SIGKILL
     async with bot_process(folder) as bot:
         await bot.until(lambda status: status.ready)
         after = next(status for status in bot.statuses if status.ready)
