@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import json
 import pickle
 import zlib
@@ -11,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,13 +67,12 @@ class Flight:
         self.rng = Random(7)
         self.price = Decimal(50_000)
         self.holding = False
+        self.loop.backfill([self.candle()])
 
-    def minute(self) -> None:
-        """A candle, and what follows."""
-        self.now += timedelta(minutes=1)
-        self.price *= Decimal(str(round(self.rng.uniform(0.99, 1.01), 6)))
-        now_ms, steady = round(self.now.timestamp() * 1000), self.now.timestamp() / 7
-        candle = Candle(
+    def candle(self) -> Candle:
+        """Of the minute that ends now."""
+        now_ms = round(self.now.timestamp() * 1000)
+        return Candle(
             symbol="BTCUSDT",
             interval="1m",
             open_ms=now_ms - 60_000,
@@ -84,10 +85,18 @@ class Flight:
             trades=1,
             closed=True,
         )
+
+    def minute(self) -> None:
+        """A candle, and what follows."""
+        self.now += timedelta(minutes=1)
+        self.price *= Decimal(str(round(self.rng.uniform(0.99, 1.01), 6)))
+        now_ms, steady = round(self.now.timestamp() * 1000), self.now.timestamp() / 7
+        candle = self.candle()
         book = BookTicker("BTCUSDT", self.price, Decimal(1), self.price + 1, Decimal(1), received=steady)
         decision = self.loop.on_candle(candle, now_ms=now_ms, max_age_ms=MAX_AGE_MS, holding=self.holding)
         self.loop.on_tick(book, now_ms=now_ms, age_ms=0, max_age_ms=MAX_AGE_MS, holding=self.holding)
-        self.risk.volatility.update_prices(float(one) for one in (candle.close,))
+        # Ten times as volatile, so that the size is sometimes halved.
+        self.risk.volatility.update_prices(float(one) ** 10 for one in (candle.close,))
         self.risk.adjust_risk_parameters()
         if not self.risk.drawdown.day_known:
             self.risk.drawdown.open_day(self.now, self.price / 50, self.price / 50, Decimal(1000))
@@ -143,6 +152,34 @@ async def test_each_file_of_a_long_flight_is_replayed_alone(tmp_path: Path) -> N
     reports = [replay_flight(path) for path in paths]
     assert all(report.exact for report in reports)
     assert sum(report.calls["loop.on_candle"] for report in reports) == 200
+    for path in paths:
+        gzip.decompress(path.read_bytes())  # it has its end
+
+
+async def test_a_strategy_that_is_made_anew_takes_the_place_of_the_former(tmp_path: Path) -> None:
+    flight = Flight(tmp_path)
+    former = flight.loop
+    for _ in range(30):
+        flight.minute()
+    flight.loop = TradingLoop(build_strategy("ema-cross", {"fast": 3, "slow": 9}))
+    flight.recorder.watch("loop", flight.loop)
+    for _ in range(30):
+        flight.minute()
+        former.missed(holding=True)  # by who has it still
+    (path,) = await flight.fly(30)
+    report = replay_flight(path)
+    assert report.exact
+    assert report.calls["loop.missed"] == 0
+
+
+async def test_a_bot_that_starts_again_and_again_keeps_its_last_flights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight_recorder, "MOST_FILES", 5)
+    for number in range(8):
+        recorder = FlightRecorder(tmp_path, {}, partial(datetime.__add__, BEGUN, timedelta(hours=number)))
+        await recorder.flush(end=True)
+    assert [path.name[7:22] for path in files(tmp_path)] == [f"20260301T{hour}0000" for hour in range(15, 20)]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +304,7 @@ class Evil:
         pytest.param(pickle.dumps(Evil()), id="pathlib"),
         pytest.param(b"cos\nsystem\n(S'true'\ntR.", id="os"),
         pytest.param(b"\x80\x04\x8c\x18tradingbot.risk.drawdown\x8c\x05_fall\x93.", id="a-function"),
-        pytest.param(b"\x80\x04\x8c\x15tradingbot.risk.drawdown\x8c\x07Decimal\x93.", id="imported-there"),
+        pytest.param(b"\x80\x04\x8c\x18tradingbot.risk.drawdown\x8c\x07Decimal\x93.", id="imported-there"),
     ],
 )
 async def test_a_file_runs_nothing_but_what_decides(tmp_path: Path, state: bytes) -> None:
@@ -368,8 +405,8 @@ def test_the_command_shows_what_came_of_each_file_and_ends_with_1_where_anything
     (path,) = asyncio.run(Flight(tmp_path).fly(30))
     assert main(["replay-flight", str(tmp_path)]) == 0
     assert "no differences" in capsys.readouterr().out
-    other = changed(path, lambda lines: [line.replace(b"warming up: 1 of", b"warming up: 2 of") for line in lines])
+    other = changed(path, lambda lines: [line.replace(b"warming up: 2 of", b"warming up: 3 of") for line in lines])
     assert main(["replay-flight", str(other)]) == 1
-    assert "now Stay(reason='warming up: 1 of" in capsys.readouterr().out
+    assert "now Stay(reason='warming up: 2 of" in capsys.readouterr().out
     assert main(["replay-flight", str(tmp_path / "nothing.gz")]) == 2
     assert "nothing.gz" in capsys.readouterr().err
