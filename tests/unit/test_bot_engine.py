@@ -240,6 +240,30 @@ def test_a_strategy_that_fails_at_a_tick_ends_the_decisions() -> None:
     assert not engine.ready
 
 
+def test_a_strategy_that_says_no_signal_has_failed_and_enters_nothing() -> None:
+    engine = loop()
+    engine.backfill([candle(i, price) for i, price in enumerate((10, 10, 10, 10, 10, 9))])
+    engine.strategy.on_candle = lambda candle: None  # type: ignore[method-assign, assignment, return-value]
+    decision = engine.on_candle(candle(6, 12), now_ms=7000, max_age_ms=2000, holding=False)
+    assert decision == Stay(
+        "the strategy failed at the candle that opened at 6000 ms: ValueError: None is not a valid Signal"
+    )
+    ticks = TradingLoop(BelowTheClose(None))
+    ticks.backfill([candle(0, 10)])
+    ticks.strategy.on_tick = lambda ticker: None  # type: ignore[method-assign, assignment, return-value]
+    assert isinstance(tick(ticks, "9", 1100), Stay)
+    assert ticks.failure is not None
+
+
+def test_a_strategy_that_cannot_describe_itself_is_followed_all_the_same() -> None:
+    engine = loop()
+    engine.backfill([candle(i, price) for i, price in enumerate((10, 12, 13, 14, 15, 16))])
+    engine.strategy.describe = lambda: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    decision = engine.on_candle(candle(6, 5), now_ms=7000, max_age_ms=2000, holding=True)
+    assert isinstance(decision, Exit)
+    assert "not described: ZeroDivisionError" in decision.reason
+
+
 async def test_of_ticks_that_wait_the_newest_is_taken_and_no_candle_is_lost_by_them() -> None:
     inbox = Inbox()
     for number in range(1000):

@@ -383,7 +383,7 @@ async def test_a_full_disk_costs_the_recording_and_nothing_else(
 def test_all_that_changes_or_decides_is_recorded() -> None:
     reads_only = {
         RiskManager: {"level", "to_json"},
-        TradingLoop: {"ready"},
+        TradingLoop: {"describe", "ready"},
         DrawdownTracker: {"daily_loss", "day_known", "drawdown"},
         VolatilityTracker: {"calculate_volatility", "is_high_volatility"},
     }
@@ -408,5 +408,8 @@ def test_the_command_shows_what_came_of_each_file_and_ends_with_1_where_anything
     other = changed(path, lambda lines: [line.replace(b"warming up: 2 of", b"warming up: 3 of") for line in lines])
     assert main(["replay-flight", str(other)]) == 1
     assert "now Stay(reason='warming up: 2 of" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert main(["replay-flight", str(tmp_path / "empty")]) == 2
+    assert "it has none" in capsys.readouterr().err
     assert main(["replay-flight", str(tmp_path / "nothing.gz")]) == 2
     assert "nothing.gz" in capsys.readouterr().err

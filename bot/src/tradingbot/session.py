@@ -600,8 +600,13 @@ class Session:
             self._close_watch.asked_in_vain(self.exchange.exchange_ms())
             return
         *past, newest = found
-        self._parts.metrics.missed(Missed.NO_CLOSE, loop.backfill(past, self.manager.books.last_fill_ms) + 1)
+        self._parts.metrics.missed(Missed.NO_CLOSE, self._fill(loop, past) + 1)
         await self._on_candle(loop, newest)
+
+    def _fill(self, loop: TradingLoop, missing: list[Candle]) -> int:
+        """Closed candles that nothing is decided on any more; how many were new."""
+        self._parts.risk.volatility.update_prices(float(candle.close) for candle in missing)
+        return loop.backfill(missing, self.manager.books.last_fill_ms)
 
     async def _on_candle(self, loop: TradingLoop, candle: Candle) -> None:
         parts = self._parts
@@ -610,7 +615,7 @@ class Session:
         if isinstance(decision, Gap):
             missing = await self._read_candles(decision.start_ms)
             inside = [item for item in missing if item.open_ms <= decision.end_ms]
-            parts.metrics.missed(Missed.GAP, loop.backfill(inside, self.manager.books.last_fill_ms))
+            parts.metrics.missed(Missed.GAP, self._fill(loop, inside))
             decision = self._judge_candle(loop, candle)
             if isinstance(decision, Gap):
                 if not any(item.open_ms >= candle.open_ms for item in missing):
@@ -625,7 +630,7 @@ class Session:
             "candle",
             open_ms=candle.open_ms,
             decision=repr(decision),
-            strategy="" if loop.failure else loop.strategy.describe(),
+            strategy="" if loop.failure else loop.describe(),
         )
         parts.risk.volatility.update_prices([float(candle.close)])
         parts.risk.adjust_risk_parameters()

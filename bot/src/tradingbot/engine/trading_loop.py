@@ -85,7 +85,7 @@ class TradingLoop(Recorded):
     def missed(self, *, holding: bool) -> Exit | None:
         """The exit that was said at the candles of the last `backfill`, once; the entries there are past."""
         missed, self._missed = self._missed, Signal.NONE
-        return Exit(f"missed: {self.strategy.describe()}") if holding and missed is Signal.EXIT else None
+        return Exit(f"missed: {self.describe()}") if holding and missed is Signal.EXIT else None
 
     @recorded
     def on_candle(self, candle: Candle, *, now_ms: int, max_age_ms: int, holding: bool) -> Decision:
@@ -111,7 +111,7 @@ class TradingLoop(Recorded):
             return missed
         if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
             return NO_SIGNAL
-        what = f"{self.strategy.describe()} close={candle.close}"
+        what = f"{self.describe()} close={candle.close}"
         if signal is Signal.EXIT:
             return Exit(what)
         age_ms = now_ms - candle.close_ms
@@ -128,13 +128,12 @@ class TradingLoop(Recorded):
         if not self.ready or not self.strategy.wants_ticks:
             return Stay("no ticks are wanted")
         try:
-            signal = self.strategy.on_tick(ticker)
-            what = "" if signal is Signal.NONE else self.strategy.describe()
+            signal = Signal(self.strategy.on_tick(ticker))
         except Exception as error:
             return self._failed(f"the best bid and ask of {now_ms} ms", error)
         if signal is Signal.NONE or (signal is Signal.EXIT) != holding:
             return NO_SIGNAL
-        what = f"{what} bid={ticker.bid} ask={ticker.ask}"
+        what = f"{self.describe()} bid={ticker.bid} ask={ticker.ask}"
         if signal is Signal.ENTER and age_ms > max_age_ms:
             return Stay(f"{signal} ignored, the tick came {age_ms} ms ago: {what}")
         if now_ms - self._tick_decided.get(signal, -TICK_AGAIN_MS) < TICK_AGAIN_MS:
@@ -147,13 +146,20 @@ class TradingLoop(Recorded):
         """The exchange has none between the last candle and this one: it is the next."""
         self.last_open_ms = candle.open_ms - (candle.close_ms + 1 - candle.open_ms)
 
+    def describe(self) -> str:
+        """What the strategy says of itself; nothing is decided by it."""
+        try:
+            return self.strategy.describe()
+        except Exception as error:
+            return f"(not described: {type(error).__name__}: {error})"
+
     def _take(self, candle: Candle) -> Signal:
         self.last_open_ms = candle.open_ms
         self.seen += 1
         if self.failure is not None:
             return Signal.NONE
         try:
-            return self.strategy.on_candle(candle)
+            return Signal(self.strategy.on_candle(candle))
         except Exception as error:
             self._failed(f"the candle that opened at {candle.open_ms} ms", error)
             return Signal.NONE

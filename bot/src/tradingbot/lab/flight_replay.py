@@ -171,7 +171,10 @@ def run_replay_flight(paths: Iterable[Path], console: Console) -> int:
     """Replay files, and those in folders, and show what came of each; 1 where anything came out otherwise."""
     exact = True
     for path in paths:
-        for file in sorted(path.glob(PATTERN)) if path.is_dir() else [path]:
+        files = sorted(path.glob(PATTERN)) if path.is_dir() else [path]
+        if not files:
+            raise FlightInvalidError(f"{path}: expected files {PATTERN}, it has none")
+        for file in files:
             report = replay_flight(file)
             exact = exact and report.exact
             _show(file, report, console)
