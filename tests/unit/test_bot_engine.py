@@ -7,8 +7,9 @@ from decimal import Decimal
 import pytest
 
 from tradingbot.engine.close_watch import CLOSE_WAIT_MS, LONGEST_WAIT_MS, CloseWatch
-from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy
+from tradingbot.engine.strategies import CATALOGUE, StrategyParametersError, UnknownStrategyError, build_strategy
 from tradingbot.engine.strategies.base import Signal, Strategy
+from tradingbot.engine.strategies.catalogue import Offered
 from tradingbot.engine.trading_loop import TICK_AGAIN_MS, Decision, Enter, Exit, Gap, Stay, TradingLoop
 from tradingbot.gateway.inbox import MAX_CANDLES, Inbox
 from tradingbot.model import BookTicker, Candle
@@ -238,6 +239,40 @@ def test_a_strategy_that_fails_at_a_tick_ends_the_decisions() -> None:
     engine.strategy.on_tick = lambda ticker: 1 // 0  # type: ignore[method-assign, assignment, return-value]
     assert "failed at the best bid and ask of 1100 ms: ZeroDivisionError" in tick(engine, "9", 1100).reason  # type: ignore[union-attr]
     assert not engine.ready
+
+
+class WithoutWarmup(BelowTheClose):
+    """Cannot say how many candles it needs."""
+
+    name = "without-warmup"
+
+    @property
+    def warmup(self) -> int:  # type: ignore[override]
+        return len(self.parameters)
+
+
+class Unmakeable(BelowTheClose):
+    """Cannot be made."""
+
+    name = "unmakeable"
+
+    def __init__(self, parameters: object) -> None:
+        raise OSError("no model here")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        pytest.param(Unmakeable, "OSError: no model here", id="made"),
+        pytest.param(WithoutWarmup, "TypeError: object of type 'NoParameters' has no len", id="asked"),
+    ],
+)
+def test_a_strategy_that_cannot_be_made_or_asked_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Strategy], words: str
+) -> None:
+    monkeypatch.setitem(CATALOGUE.strategies, kind.name, Offered(kind, "test"))
+    with pytest.raises(StrategyParametersError, match=words):
+        build_strategy(kind.name, {})
 
 
 def test_a_strategy_that_says_no_signal_has_failed_and_enters_nothing() -> None:

@@ -67,8 +67,10 @@ def build_strategy(name: str, parameters: Mapping[str, int | str]) -> Strategy:
     except ValidationError as error:
         raise StrategyParametersError(field_errors(error, PARAMETERS_PATH)) from error
     try:
-        return offered.kind(checked)
+        made = offered.kind(checked)
+        int(made.warmup)
     except Exception as error:
         # Somebody else's code: what it raises is told, and the bot goes on with its last good configuration.
         message = f"{offered.source} cannot be made of them: {type(error).__name__}: {error}"
         raise StrategyParametersError([FieldError(field=PARAMETERS_PATH, message=message)]) from error
+    return made
