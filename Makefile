@@ -40,9 +40,10 @@ test-cluster: ## [Test] What needs a Kubernetes API server
 test-e2e: ## [Test] The demo as a test, on a whole cluster
 
 .PHONY: generate
-generate: setup ## [Develop] Write the CRD, docs/api.md and docs/metrics.md from the code
+generate: setup ## [Develop] Write the CRD and the tables of docs/ (api, metrics, values) from the code
 	@$(RUN) python -m tradingbot_api.crd $(GENERATED)
 	@$(RUN) python dev/reference/metrics_page.py docs/metrics.md
+	@$(RUN) python dev/reference/values_page.py docs/values.md
 
 .PHONY: format
 format: setup ## [Develop] Format and fix what ruff can fix

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from support import chart
+from tradingbot.gateway.binance import endpoints
 from tradingbot_api import crd, names
+from tradingbot_api.v1alpha1 import Exchange
 from tradingbot_operator import cluster, settings, uninstall
 from tradingbot_operator.certificates import CertificateAuthority
 
@@ -173,6 +177,74 @@ def test_monitoring_is_installed_only_when_asked_for(objects: list[dict[str, Any
     asked = chart.render("--set", "prometheusRule.enabled=true", "--set", "podMonitor.enabled=true")
     kinds = [o["kind"] for o in asked if o["apiVersion"].startswith("monitoring.coreos.com")]
     assert sorted(kinds) == ["PodMonitor", "PodMonitor", "PrometheusRule"]
+
+
+def test_bots_may_reach_the_exchange_and_be_reached_by_operator_and_prometheus_and_nothing_else() -> None:
+    options = ("networkPolicy.enabled=true", "watchNamespaces={a,b}")
+    objects = chart.render(*(part for option in options for part in ("--set", option)))
+    first, second = (o for o in objects if o["kind"] == "NetworkPolicy")
+    assert (first["metadata"]["namespace"], second["metadata"]["namespace"]) == ("a", "b")
+    policy = first["spec"]
+    assert policy == second["spec"]
+    assert policy["podSelector"] == {"matchExpressions": [{"key": names.BOT_LABEL, "operator": "Exists"}]}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    of_operator, of_prometheus = policy["ingress"]
+    (peer,) = of_operator["from"]
+    deployment = chart.one(objects, "Deployment")
+    assert peer["podSelector"] == deployment["spec"]["selector"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": chart.NAMESPACE}}
+    assert of_operator["ports"] == [{"protocol": "TCP", "port": names.CONTROL_PORT}]
+    assert of_prometheus["ports"] == [{"protocol": "TCP", "port": names.PROBE_PORT}]
+    of_names, of_exchange = policy["egress"]
+    assert {(port["protocol"], port["port"]) for port in of_names["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert set(of_exchange) == {"to", "ports"}
+    addresses = endpoints(Exchange(environment="Live", credentials_secret_ref={"name": "binance"}))
+    asked = {urlsplit(url).port or 443 for url in (addresses.rest, addresses.ws_api, addresses.streams)}
+    assert {port["port"] for port in of_exchange["ports"]} == asked
+
+
+def test_the_paper_exchange_is_reached_where_a_value_says_so() -> None:
+    options = ("networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true")
+    objects = chart.render(*(part for option in options for part in ("--set", option)))
+    *_, of_paper = chart.one(objects, "NetworkPolicy")["spec"]["egress"]
+    (example,) = (
+        document
+        for document in yaml.safe_load_all((chart.ROOT / "examples/paper-exchange.yaml").read_text(encoding="utf-8"))
+        if document["kind"] == "Deployment"
+    )
+    template = example["spec"]["template"]
+    assert of_paper["to"] == [{"podSelector": {"matchLabels": template["metadata"]["labels"]}}]
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    assert of_paper["ports"] == [{"protocol": "TCP", "port": ports["api"]}]
+
+
+def test_policies_without_a_namespace_are_refused() -> None:
+    with pytest.raises(chart.ChartError, match=r"networkPolicy\.namespaces"):
+        chart.render("--set", "networkPolicy.enabled=true")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="defaults"),
+        pytest.param(("replicas=1", "watchNamespaces={a,b}", "people.enabled=false"), id="one-replica-two-namespaces"),
+        pytest.param(
+            (
+                "prometheusRule.enabled=true", "prometheusRule.configMap=true", "podMonitor.enabled=true",
+                "networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true",
+                "priorityClassName=system-cluster-critical", "caSecretName=mine", "uninstallGuard.enabled=false",
+            ),
+            id="all-that-is-optional",
+        ),
+    ],
+)  # fmt: skip
+def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
+    command = [chart.tool("helm"), "lint", "--strict", str(chart.CHART)]
+    for option in options:
+        command += ["--set", option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
 
 
 def test_only_one_release_of_a_cluster_makes_what_is_the_whole_clusters() -> None:
