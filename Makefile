@@ -40,10 +40,11 @@ test-cluster: ## [Test] What needs a Kubernetes API server
 test-e2e: ## [Test] The demo as a test, on a whole cluster
 
 .PHONY: generate
-generate: setup ## [Develop] Write the CRD and the tables of docs/ (api, metrics, values) from the code
+generate: setup ## [Develop] Write the CRD, the tables of docs/ (api, metrics, values) and the dashboards from the code
 	@$(RUN) python -m tradingbot_api.crd $(GENERATED)
 	@$(RUN) python dev/reference/metrics_page.py docs/metrics.md
 	@$(RUN) python dev/reference/values_page.py docs/values.md
+	@$(RUN) python dev/reference/dashboards.py charts/tradingbot-operator/dashboards
 
 .PHONY: format
 format: setup ## [Develop] Format and fix what ruff can fix

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dashboards import DASHBOARDS
 from metrics_page import registries
 from prometheus_client import generate_latest
 
@@ -113,6 +114,13 @@ def test_every_metric_of_the_rules_is_exported(spec: dict[str, Any]) -> None:
     families = [family for registry in registries() for family in registry.collect()]
     assert asked
     assert asked <= {sample.name for family in families for sample in family.samples}
+
+
+def test_prometheus_can_read_every_query_of_the_dashboards(tmp_path: Path) -> None:
+    queries = [expr for page in DASHBOARDS for panel in page.panels for expr, _ in panel.queries]
+    group = {"name": "queries", "rules": [{"record": f"query_{i}", "expr": expr} for i, expr in enumerate(queries)]}
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [group]}), encoding="utf-8")
+    promtool("check", "rules", "queries.yaml", directory=tmp_path)
 
 
 def test_prometheus_finds_nothing_to_complain_about_in_names_and_help() -> None:

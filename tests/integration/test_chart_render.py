@@ -179,6 +179,16 @@ def test_monitoring_is_installed_only_when_asked_for(objects: list[dict[str, Any
     assert sorted(kinds) == ["PodMonitor", "PodMonitor", "PrometheusRule"]
 
 
+def test_dashboards_are_installed_under_the_label_that_grafana_looks_for(objects: list[dict[str, Any]]) -> None:
+    def found(rendered: list[dict[str, Any]]) -> dict[str, str]:
+        maps = [o for o in rendered if o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+        return {name: text for item in maps for name, text in item["data"].items()}
+
+    assert not found(objects)
+    files = {path.name: path.read_text(encoding="utf-8") for path in (chart.CHART / "dashboards").iterdir()}
+    assert found(chart.render("--set", "dashboards.enabled=true")) == files
+
+
 def test_bots_may_reach_the_exchange_and_be_reached_by_operator_and_prometheus_and_nothing_else() -> None:
     options = ("networkPolicy.enabled=true", "watchNamespaces={a,b}")
     objects = chart.render(*(part for option in options for part in ("--set", option)))
@@ -232,7 +242,8 @@ def test_policies_without_a_namespace_are_refused() -> None:
             (
                 "prometheusRule.enabled=true", "prometheusRule.configMap=true", "podMonitor.enabled=true",
                 "networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true",
-                "priorityClassName=system-cluster-critical", "caSecretName=mine", "uninstallGuard.enabled=false",
+                "dashboards.enabled=true", "priorityClassName=system-cluster-critical", "caSecretName=mine",
+                "uninstallGuard.enabled=false",
             ),
             id="all-that-is-optional",
         ),
