@@ -261,8 +261,10 @@ class CandleExchange:
 
     def take_fills(self) -> list[tuple[TradeFill, OrderType]]:
         """Fills since the last call, each with its order's type; what is over is forgotten."""
+        self.core.outputs.clear()
+        if not self.core.changes:
+            return []
         fills, self.core.executed = self.core.executed, []
-        self.core.take_outputs()
         changes = self.core.take_changes()
         for group in changes.lists.values():
             if group.done:
@@ -289,7 +291,7 @@ class CandleExchange:
 
 
 class _Core(Exchange):
-    """The core without its events, which nobody listens to: half of the time of an order would go into their text."""
+    """The core without its events, which nobody listens to: their text would take a good part of an order's time."""
 
     def __init__(self, symbols: list[CoreRules], start_ms: int) -> None:
         super().__init__(symbols, start_ms)
