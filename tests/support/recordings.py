@@ -16,14 +16,20 @@ START_MS = 1_736_121_600_000
 """2025-01-06 00:00 UTC."""
 
 
-def random_recording(seed: int, count: int, *, swing: float = 0.002, trades: int = 8, empty: float = 0.0) -> Recording:
-    """Minutes of BTCUSDT that move by about `swing` each; a share of them is `empty`: nothing was traded."""
+def random_recording(
+    seed: int, count: int, *, swing: float = 0.002, trades: int = 8, empty: float = 0.0, jump: int = 0
+) -> Recording:
+    """Minutes of BTCUSDT that move by about `swing` each; a share of them is `empty`: nothing was traded.
+
+    From each close to the next open they `jump` by at most so many ticks.
+    """
     rng = Random(seed)
     recording, price = Recording("BTCUSDT", MINUTE_MS), 2_000_000
     for number in range(count):
         if rng.random() < empty:
             prices, volume, traded, bought = [price] * 4, 0, 0, 0
         else:
+            price += rng.randrange(-jump, jump) if jump else 0
             closed = max(1000, round(price * (1 + rng.gauss(0, swing))))
             high = max(price, closed) + rng.randrange(0, round(price * swing))
             low = max(500, min(price, closed) - rng.randrange(0, round(price * swing)))

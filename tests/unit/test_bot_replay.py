@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.units import to_units
 from support.recordings import MINUTE_MS, START_MS, random_recording, replay_settings
 from tradingbot.engine.strategies import CATALOGUE
 from tradingbot.engine.strategies.base import Signal, Strategy
 from tradingbot.engine.strategies.catalogue import Offered
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Stay
-from tradingbot.lab.candle_exchange import FillModel
+from tradingbot.lab.candle_exchange import CandleExchange, FillModel
 from tradingbot.lab.recording import Recording
-from tradingbot.lab.replay import Outcome, Why, replay
+from tradingbot.lab.replay import Outcome, Why, _Replay, replay
 from tradingbot.lab.replay_figures import summarise
 from tradingbot.model import BookTicker, Candle, Side
 from tradingbot_api.v1alpha1 import Interval
@@ -85,7 +86,7 @@ def test_no_decision_changes_with_what_comes_later(strategy: str) -> None:
 
 
 def test_an_order_fills_at_the_next_open_and_never_at_the_close_that_decided_it() -> None:
-    recording = random_recording(5, 300)
+    recording = random_recording(5, 300, jump=400)
     tick = Decimal("0.01")
     made: dict[int, Decision] = {}
     outcome = replay(
@@ -304,3 +305,79 @@ def test_a_strategy_of_a_longer_interval_sees_joined_candles_and_is_filled_by_th
     # A candle that was not recorded whole is none.
     later, _ = random_recording(12, 20).coarser(5 * MINUTE_MS)
     assert len(later) == 4
+
+
+def test_a_large_order_takes_levels_that_are_whole_again_once_the_price_has_moved() -> None:
+    settings = replay_settings(
+        capital="2000000",
+        risk={"maxPositionValue": "500000", "riskPerTradeRatio": "0.05"},
+        entry={"maxSlippageRatio": "0.01"},
+    )
+    for seed in range(2):
+        recording = random_recording(seed, 200, trades=4)
+        skipped, played = (replay(recording, settings, model) for model in (FillModel(), EVERYTHING))
+        assert fills(skipped) == fills(played)
+        assert len({one.fill.price for one in skipped.fills}) > 3 * skipped.books.round_trips.total
+
+
+def test_candles_that_were_left_out_count_into_what_filters_and_triggers_look_at() -> None:
+    settings = replay_settings()
+    recording = by_hand([(100.0 - at, 101.0 - at, 99.0 - at, 100.0 - at) for at in range(12)])
+    skipped, played = (
+        CandleExchange(recording, SYMBOLS["BTCUSDT"], model, settings) for model in (FillModel(), EVERYTHING)
+    )
+    for exchange in (skipped, played):
+        exchange.begin(0)
+    for at in range(11):
+        for _ in played.rest(at):
+            pass
+    skipped.finish(10)
+    known, true = (exchange.core.market("BTCUSDT") for exchange in (skipped, played))
+    assert known.last == true.last == recording.close[10]
+    now = recording.open_ms[11]
+    assert known.average(now) == pytest.approx(true.average(now), rel=0.01)
+    assert known.reference.value(now) == pytest.approx(true.reference.value(now), rel=0.01)
+    assert skipped.book().bid == played.book().bid
+
+
+def test_the_largest_fall_is_that_of_looking_at_each_candle(monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = [random_recording(seed, 400) for seed in range(4)]
+    settings = replay_settings(
+        parameters={"entry": 5, "exit": 60},
+        protection={"stopLossRatio": "0.2", "takeProfitRatio": "0.2"},
+        risk={"maxDrawdownRatio": "0.02", "maxDailyLoss": "150", "riskPerTradeRatio": "0.06"},
+    )
+    quick = [replay(recording, settings, FillModel()) for recording in recordings]
+
+    def always(self: Any, _equity: Decimal, _price: Decimal) -> None:
+        self._low_mark, self._high_mark = 2**63, 0
+
+    monkeypatch.setattr(_Replay, "_set_marks", always)
+    for before, recording in zip(quick, recordings, strict=True):
+        looked = replay(recording, settings, FillModel())
+        assert before.max_drawdown == looked.max_drawdown > 0
+        assert (before.stopped, before.stopped_ms) == (looked.stopped, looked.stopped_ms)
+        assert fills(before) == fills(looked)
+
+
+def test_what_a_partly_filled_take_profit_leaves_is_protected_again() -> None:
+    recording = by_hand([*RISING, (103.0, 103.0, 103.0, 103.0), (104.05, 104.05, 104.05, 104.05)])
+    # So little is bought at the take-profit's price, and the exchange takes the stop off with it.
+    recording.volume[-1] = recording.taker_base[-1] = 10**5
+    recording.trades[-1] = 1
+    for prices in [(103.0, 103.0, 103.0, 103.0), (103.0, 103.0, 95.0, 95.0), (95.0, 95.0, 95.0, 95.0)]:
+        units = [to_units(Decimal(str(price))) for price in prices]
+        recording.add([recording.open_ms[-1] + MINUTE_MS, *units, 10**9, 60, 0])
+    outcome = replay(recording, replay_settings(), FillModel())
+    assert [one.why for one in outcome.fills[:3]] == [Why.ENTRY, Why.TAKE_PROFIT, Why.STOP_LOSS]
+    assert outcome.fills[1].fill.quantity == Decimal("0.001")
+    assert outcome.books.flat
+
+
+def test_after_a_stop_no_position_is_opened_for_the_cooldown() -> None:
+    outcome = replay(random_recording(1, 600), replay_settings(risk={"cooldownSeconds": 3600}), FillModel())
+    assert outcome.refusals["Cooldown"] > 0
+    stopped = [one.fill.time_ms for one in outcome.fills if one.why is Why.STOP_LOSS]
+    entered = [one.fill.time_ms for one in outcome.fills if one.why is Why.ENTRY]
+    assert stopped
+    assert not [entry for entry in entered for stop in stopped if 0 <= entry - stop < 3_600_000]

@@ -242,6 +242,11 @@ class CandleExchange:
         """Orders that may still be filled."""
         return self.core.open_orders(UID, self._rules.symbol)
 
+    @property
+    def protected(self) -> bool:
+        """Whether a stop waits for its price."""
+        return any(order.protects for order in self.open_orders)
+
     def enter(self, order: NewOtoco) -> None:
         """Entry and pair in one request. ExchangeError."""
         self.core.place_list(UID, new_otoco(_texts(otoco_params(order))), self.now_ms, "ACK")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from paper_exchange.core.errors import ExchangeError as Refused
@@ -369,22 +371,44 @@ class _Replay:
     def _settle(self) -> None:
         """Protect again what lost its protection, or sell it where the price has passed the stop."""
         self._take_fills()
-        if self._held > 0 and not self._exchange.open_orders:
+        if self._held > 0 and not self._exchange.protected:
+            self._exchange.cancel_all()  # a take-profit that was filled in part has taken its stop with it
             bid = self._exchange.book().bid
             plan = plan_protection(self._rules, self._settings, self._held, self._books.average_price)
             if bid <= plan.stop_price:
                 self._sell(Why.UNPROTECTED)
             elif bid >= plan.take_profit_price:
                 self._sell(Why.TAKE_PROFIT)
-            else:
-                name = self._name()
-                try:
-                    self._exchange.protect(NewOco(self._rules.symbol, f"{name}-l", _pair(name, plan)))
-                except Refused as error:
-                    self.outcome.refusals[f"Exchange {error.code}"] += 1
-                    self._sell(Why.UNPROTECTED)
+            elif not self._protect(plan):
+                self._sell(Why.UNPROTECTED)
             self._take_fills()
         self._working = self._held > 0 or bool(self._exchange.open_orders)
+
+    def _protect(self, plan: ProtectionPlan) -> bool:
+        """A pair, else a stop alone; False where the exchange takes neither."""
+        name, symbol = self._name(), self._rules.symbol
+        pair = _pair(name, plan)
+        limited = plan.stop_limit_price is not None
+        stop = NewOrder(
+            symbol,
+            pair.stop_client_id,
+            Side.SELL,
+            OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
+            plan.quantity,
+            price=plan.stop_limit_price,
+            stop_price=plan.stop_price if plan.trailing_delta is None else None,
+            trailing_delta=plan.trailing_delta,
+            time_in_force=TimeInForce.GTC if limited else None,
+        )
+        places = (
+            partial(self._exchange.protect, NewOco(symbol, f"{name}-l", pair)),
+            partial(self._exchange.place, stop),
+        )
+        for place in places:
+            with suppress(Refused):
+                place()
+                return True
+        return False
 
     def _take_fills(self) -> None:
         for fill, kind in self._exchange.take_fills():
