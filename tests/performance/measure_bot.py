@@ -38,6 +38,7 @@ from support.bot_process import BotFolder, BotProcess, bot_process, config, make
 from tradingbot.app import BotApp, Options
 from tradingbot.gateway.streams import Streams
 from tradingbot.model import Candle
+from tradingbot.orders.tracker import MOST_DONE
 from tradingbot.recovery.fence import ClientId, Purpose
 from tradingbot.session import Session
 from tradingbot.state.store import Store
@@ -50,7 +51,9 @@ NO_LIMIT = 10_000_000
 """Request weight: what is measured is not how long an address waits."""
 IDLE = {"interval": "1d"}
 WARM_UP = 0.2
-"""Share of a soak that is not looked at."""
+"""Share of a soak that is not looked at; at least until as many orders are done as a bot remembers."""
+WARM_UP_TRADES = MOST_DONE // 3
+"""Round trips of so many orders: entry, stop, take-profit, and a sale or not."""
 SAMPLE_SECONDS = 5.0
 BLOCK_SECONDS = 60.0
 """A soak's samples are averaged over so long: neighbours in time are alike, and would narrow the bound."""
@@ -225,6 +228,7 @@ async def trade(exchange: PaperExchange, account: TestAccount) -> None:
 async def measure_soak(minutes: float) -> None:
     """Memory of a bot that trades, and how fast it grows after the warm-up."""
     samples: list[tuple[float, float]] = []
+    warm = math.inf
     async with exchange_and_bot() as (_, _, folder), bot_process(folder) as bot:
         await bot.until(lambda status: status.ready)
         begun = time.monotonic()
@@ -235,12 +239,17 @@ async def measure_soak(minutes: float) -> None:
                 granted = age
             bot.statuses[:-1], bot.log[:] = [], []
             samples.append((age, resident_mib(bot.process.pid)))
+            if math.isinf(warm) and bot.status.trades and bot.status.trades.total >= WARM_UP_TRADES:
+                warm = max(age, minutes * 60 * WARM_UP)
             await asyncio.sleep(SAMPLE_SECONDS)
         trades = bot.status.trades.total if bot.status.trades else 0
-    late = [sample for sample in samples if sample[0] >= minutes * 60 * WARM_UP]
+    late = [sample for sample in samples if sample[0] >= warm]
+    if not late:
+        row("growth", "not measured", f"{trades} round trips, and {WARM_UP_TRADES} are warm-up")
+        return
     per_hour, bound = slope(late)
     row(
-        f"growth over {minutes:.0f} min, warm-up of {minutes * WARM_UP:.0f} min left out",
+        f"growth over {minutes:.0f} min, warm-up of {warm / 60:.0f} min left out",
         f"{per_hour:+.2f} MiB/h, with 95 % below {per_hour + bound:+.2f}",
         f"{late[0][1]:.1f} to {late[-1][1]:.1f} MiB, {trades} round trips",
     )
