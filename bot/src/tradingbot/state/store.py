@@ -178,6 +178,7 @@ class Store:
                 )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_size=-256")  # KiB: 2 MiB else, of rows that only a start reads again
             (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if damage != "ok":
                 raise StoreCorruptError(f"{name} is damaged: {damage}")
