@@ -39,8 +39,8 @@ APART = tuple(
 JUDGED = Path(__file__).with_name("mutation-judged.toml")
 _READ = ("docs", "examples")
 """What tests read of the repository."""
-_OTHERS = ("test_bot_emergencies_page.py",)
-"""They look at the tests of other tiers."""
+_OTHERS = ("test_bot_emergencies_page.py", "test_bot_flight.py")
+"""They look at the tests of other tiers, and at the code, which is another one here."""
 _CHEAP = """
 
 # One failure of a test is enough here, as it is found, and few examples are tried for each of many changes.
