@@ -39,15 +39,15 @@ APART = tuple(
 JUDGED = Path(__file__).with_name("mutation-judged.toml")
 _READ = ("docs", "examples")
 """What tests read of the repository."""
-_OTHERS = ("test_bot_emergencies_page.py", "test_bot_flight.py")
-"""They look at the tests of other tiers, and at the code, which is another one here."""
+_OTHERS = ("test_bot_desk.py", "test_bot_emergencies_page.py", "test_bot_flight.py")
+"""They are about other rooms, the tests of other tiers, and the code, which is another one here."""
 _CHEAP = """
 
 # One failure of a test is enough here, as it is found, and few examples are tried for each of many changes.
 from hypothesis import Phase
 
 settings.register_profile(
-    "mutants", settings.get_profile("repeatable"), max_examples=25, phases=(Phase.explicit, Phase.generate)
+    "mutants", settings.get_profile("repeatable"), max_examples=5, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("mutants")
 """

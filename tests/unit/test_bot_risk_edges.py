@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.symbol_rules import btcusdt_rules
+from tradingbot.gateway.filters import FilterCode
 from tradingbot.model import BookTicker, LotFilter, NotionalFilter
 from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks, HeldBreach
 from tradingbot.risk.risk_manager import (
@@ -133,6 +136,10 @@ def test_an_entry_counts_for_sixty_seconds() -> None:
             id="largest-notional",
         ),
         pytest.param(
+            {}, {}, {"notional": NotionalFilter(Decimal(0), True, Decimal(1), False)}, "0.00099", "NOTIONAL",
+            id="smallest-of-largest-notionals",
+        ),
+        pytest.param(
             {}, {}, {"notional": NotionalFilter(Decimal(5), True, Decimal(0), False)}, "0.49950",
             "maxPositionValue", id="no-largest-notional",
         ),
@@ -159,6 +166,11 @@ def test_the_smallest_bound_makes_the_size_and_is_told(
             "room=-2.00 equity=1019 at_risk=1",
         ),
         (
+            {"maxPositionValue": "1000"}, {"position_cost": "999.5"}, FilterCode.NOTIONAL,
+            "quantity=0.00049 bound=maxPositionValue price=1001.000 stop=980.00 factor=1 "
+            "filter=NOTIONAL: 0.00048 x 970.2000 = 0.465696000: expected 5",
+        ),
+        (
             {}, {"free_quote": "5"}, Refusal.QUOTE_NOT_FREE,
             "quantity=0.00499 bound=freeQuote price=1001.000 stop=980.00 factor=1 "
             "filter=NOTIONAL: 0.00498 x 970.2000 = 4.831596000: expected 5",
@@ -166,7 +178,7 @@ def test_the_smallest_bound_makes_the_size_and_is_told(
     ],
 )  # fmt: skip
 def test_a_refused_size_tells_the_figures(
-    made: dict[str, Any], funds: dict[str, str], code: Refusal, detail: str
+    made: dict[str, Any], funds: dict[str, str], code: Refusal | FilterCode, detail: str
 ) -> None:
     paid = replace(FUNDS, **{name: Decimal(value) for name, value in funds.items()})
     assert manager(**made).calculate_position_size(RULES, Decimal(1000), paid) == Refused(code, detail)
@@ -220,6 +232,29 @@ def test_the_days_loss_pauses_until_midnight_from_the_limit_on_and_tells_how_far
     assert risk.overshoot == Overshoot()
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process runs where it is tomorrow already."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_days_are_those_of_utc_wherever_the_process_runs() -> None:
+    late = MIDNIGHT - SECOND
+    risk = manager()
+    assert not risk.update_equity(Decimal(1000), late)
+    assert risk.drawdown.marks is not None
+    assert risk.drawdown.marks.day == "2026-03-01"
+    risk.record_used_up(Refusal.DAILY_LOSS_AT_STOP, late)
+    assert risk.to_json().get("dailyBreachedDay") == "2026-03-01"
+    assert [pause.until for pause in risk.should_pause_trading(late, 0.0)] == [MIDNIGHT]
+    assert risk.should_pause_trading(MIDNIGHT, 0.0) == []
+
+
 def test_a_drawdown_pauses_from_the_limit_on_until_it_is_cleared() -> None:
     risk = manager(maxDailyLoss="900", maxDrawdownRatio="0.1")
     for equity, at, fall, past in (("900.01", 0.0, None, None), ("900", 10.0, None, None), ("900", 12.9, None, None),
@@ -234,6 +269,7 @@ def test_a_drawdown_pauses_from_the_limit_on_until_it_is_cleared() -> None:
     risk.should_pause_trading(NOON, 20.0)
     risk.overshoot = replace(risk.overshoot, daily_loss=Decimal(7))
     risk.clear_drawdown()
+    assert risk.to_json().get("drawdownBreached") is False
     assert risk.overshoot == Overshoot(Decimal(7), Decimal(0))
     assert risk.should_pause_trading(NOON, 24.0) == []
     assert risk.drawdown.drawdown == 0
@@ -339,6 +375,13 @@ def test_the_marks_follow_the_equity_day_by_day() -> None:
     assert fresh.marks.peak == 0
     fresh.update(Decimal(5), Decimal(1500), MIDNIGHT + SECOND)
     assert (fresh.marks.peak, fresh.drawdown, fresh.daily_loss) == (5, 0, 1595)
+
+
+@pytest.mark.parametrize(("peak", "equity", "fall"), [("-1", "-2", "0"), ("0", "-2", "0"), ("1", "0.5", "0.5")])
+def test_a_fall_is_measured_from_a_peak_above_nothing(peak: str, equity: str, fall: str) -> None:
+    tracker = DrawdownTracker(EquityMarks(Decimal(1), Decimal(peak), "2026-03-01", Decimal(peak)))
+    tracker.update(Decimal(equity), Decimal(1), NOON)
+    assert tracker.drawdown == Decimal(fall)
 
 
 def test_a_day_that_nobody_saw_begin_is_opened_with_the_equity_that_it_had() -> None:
