@@ -24,6 +24,7 @@ APART = tuple(
     f"orders/{part}.py"
     for part in (
         "account_check",
+        "audit",
         "context",
         "entries",
         "exits",
