@@ -121,8 +121,8 @@ def figures(trades: Sequence[Trade], equity: Sequence[EquityPoint], unrealized: 
             present = trade
         else:
             trips = trips.add(trade)
-    span = last.time_ms - first.time_ms
-    growth = _ratio(last.equity - first.equity, first.equity)
+    with localcontext(EXACT):
+        pnl = realized + unrealized
     return Figures(
         start_ms=first.time_ms,
         end_ms=last.time_ms,
@@ -130,13 +130,13 @@ def figures(trades: Sequence[Trade], equity: Sequence[EquityPoint], unrealized: 
         end_equity=last.equity,
         realized=realized,
         unrealized=unrealized,
-        pnl=realized + unrealized,
+        pnl=pnl,
         fees=fees,
         trades=measure(trips),
-        total_return=growth,
+        total_return=_ratio(last.equity - first.equity, first.equity),
         max_drawdown=max_drawdown(point.equity for point in equity),
         daily_sharpe=_daily_sharpe(equity),
-        exposure=exposure(time_held(trips, present, last.time_ms), span),
+        exposure=exposure(time_held(trips, present, last.time_ms), last.time_ms - first.time_ms),
     )
 
 
