@@ -22,6 +22,7 @@ from tradingbot.recovery.fence import ClientId, Purpose
 from tradingbot.session import RECONCILE_SECONDS
 from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api import names
+from tradingbot_api.base import canonical
 
 pytestmark = pytest.mark.integration
 LONGEST_WAIT = 21
@@ -69,6 +70,28 @@ def test_a_gap_through_a_stop_limit_that_stands_alone_is_sold_at_the_market() ->
     with patch("paper_exchange.core.symbols.ORDER_TYPES", only_limits):
         world = run_emergency(befall)
     assert world.unprotected < DEADLINE_SECONDS
+
+
+def test_a_gap_past_the_daily_loss_ends_entries_and_is_told_by_how_much() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        world.move(PRICE * 0.92)
+        await world.until("the daily loss", lambda: "daily-loss" in world.causes and world.flat)
+        await world.at_peace()
+        risk, pnl = world.status.risk, world.status.pnl
+        assert risk is not None
+        assert pnl is not None
+        assert risk.daily_loss is not None
+        assert risk.daily_loss > 20
+        assert abs(risk.daily_loss + pnl.total) < Decimal("0.01")  # the fee of selling dust
+        # The worst there was, which the fee of a sale at the worst bid may have made a little worse than the end.
+        assert risk.daily_loss_overshoot is not None
+        assert 0 <= risk.daily_loss_overshoot - (risk.daily_loss - 20) < 1
+        (told,) = [cause.clears for cause in world.status.safe_mode.causes if cause.id == "daily-loss"]
+        assert told == f"the day's loss went {canonical(risk.daily_loss_overshoot)} past its limit: ends at 00:00 UTC"
+        assert world.condition("TradingAllowed") == ("False", "DailyLoss")
+
+    run_emergency(befall, risk={"maxPositionValue": "500", "maxDailyLoss": "20"})
 
 
 @pytest.mark.parametrize("depth", [pytest.param("0.0005", id="in part"), pytest.param("0", id="whole")])

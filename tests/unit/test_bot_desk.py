@@ -439,8 +439,8 @@ async def test_what_went_past_a_limit_by_a_gap_is_told_with_the_cause_and_in_the
         desk.refresh()
     clears = {cause.id: cause.clears for cause in desk.safe_mode.causes}
     assert clears["daily-loss"] == "the day's loss went 150 past its limit: ends at 00:00 UTC"
-    assert clears["drawdown"].startswith("the drawdown went 0.05000000 past its limit: kubectl annotate tradingbot")
+    assert clears["drawdown"].startswith("the drawdown went 0.05 past its limit: kubectl annotate tradingbot")
     kind, message = told[-1]
     assert kind == "SafeMode"
     assert "DailyLoss (loss=200 limit=50 overshoot=150)" in message
-    assert "Drawdown (drawdown=0.20000000 limit=0.15 overshoot=0.05000000)" in message
+    assert "Drawdown (drawdown=0.2 limit=0.15 overshoot=0.05)" in message

@@ -205,7 +205,7 @@ def test_a_drawdown_stops_entries_until_it_is_cleared_also_when_it_is_won_back_a
         risk.update_equity(Decimal(equity), NOON)
         pauses = risk.should_pause_trading(NOON, float(second))
     assert [(pause.code, pause.detail) for pause in pauses] == [
-        (Refusal.DRAWDOWN, "drawdown=0E-8 limit=0.1 overshoot=0.02000000")
+        (Refusal.DRAWDOWN, "drawdown=0 limit=0.1 overshoot=0.02")
     ]
     again = manager(spec)
     again.restore(risk.to_json())

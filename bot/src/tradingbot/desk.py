@@ -47,6 +47,7 @@ from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.session import Session
 from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError
+from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Environment
@@ -164,12 +165,12 @@ class Desk:
         safe.set(self.panel.is_open(), BREAKER, since=now)
         past = self.risk.overshoot
         if Refusal.DAILY_LOSS in pauses:
-            clears = f"the day's loss went {past.daily_loss} past its limit: {DAILY_LOSS.clears}"
+            clears = f"the day's loss went {canonical(past.daily_loss)} past its limit: {DAILY_LOSS.clears}"
             safe.activate(DAILY_LOSS, since=now, clears=clears if past.daily_loss > 0 else "")
         else:
             safe.deactivate(DAILY_LOSS.id)
         if Refusal.DRAWDOWN in pauses:
-            clears = f"the drawdown went {past.drawdown} past its limit: {DRAWDOWN.clears}"
+            clears = f"the drawdown went {canonical(past.drawdown)} past its limit: {DRAWDOWN.clears}"
             safe.activate(DRAWDOWN, since=now, clears=clears if past.drawdown > 0 else "")
         failed = self.store_problem or (self.store.failed if self.store else None)
         if failed is not None:

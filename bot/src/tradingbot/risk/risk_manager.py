@@ -17,6 +17,7 @@ from tradingbot.model import BookTicker, SymbolRules
 from tradingbot.recorded import Recorded, recorded
 from tradingbot.risk.drawdown import DrawdownTracker, HeldBreach
 from tradingbot.risk.volatility import VolatilityTracker
+from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings
 
 FULL_SIZE: Final = 0.5
@@ -209,14 +210,14 @@ class RiskManager(Recorded):
             past = max(self.overshoot.daily_loss, loss - risk.max_daily_loss)
             self.overshoot = replace(self.overshoot, daily_loss=past)
             midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-            detail = f"loss={loss} limit={risk.max_daily_loss} overshoot={past}"
+            detail = f"loss={canonical(loss)} limit={risk.max_daily_loss} overshoot={canonical(past)}"
             pauses.append(Pause(Refusal.DAILY_LOSS, detail, midnight))
         if self._fall.update(fall >= risk.max_drawdown_ratio, monotonic):
             self._drawdown_breached = True
         if self._drawdown_breached:
             past = max(self.overshoot.drawdown, fall - risk.max_drawdown_ratio)
             self.overshoot = replace(self.overshoot, drawdown=past)
-            detail = f"drawdown={fall} limit={risk.max_drawdown_ratio} overshoot={past}"
+            detail = f"drawdown={canonical(fall)} limit={risk.max_drawdown_ratio} overshoot={canonical(past)}"
             pauses.append(Pause(Refusal.DRAWDOWN, detail, None))
         if self._cooldown_until is not None and now < self._cooldown_until:
             pauses.append(Pause(Refusal.COOLDOWN, "a stop-loss was hit", self._cooldown_until))
@@ -256,7 +257,7 @@ class RiskManager(Recorded):
         fall_room = funds.equity - funds.at_risk - marks.peak * (1 - risk.max_drawdown_ratio)
         for code, room in ((Refusal.DAILY_LOSS_AT_STOP, daily_room), (Refusal.DRAWDOWN_AT_STOP, fall_room)):
             if room <= 0:
-                return Refused(code, f"room={room} equity={funds.equity} at_risk={funds.at_risk}")
+                return Refused(code, f"room={canonical(room)} equity={canonical(funds.equity)}")
         at_stop = loss_at_stop(price, stop, funds.taker_rate)
         worst = loss_at_stop(price, stop * (1 - STOP_SLIPPAGE), funds.taker_rate)
         bounds = {
