@@ -297,6 +297,6 @@ def test_volatility_is_the_deviation_of_the_last_window_of_returns() -> None:
 def test_the_page_of_risk_tells_each_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "risk.md").read_text()
     told = re.findall(
-        r"^\| ([A-Z][A-Za-z]+) \|", page.split("## When none is made")[1].split("## Daily")[0], re.MULTILINE
+        r"^\| ([A-Z][A-Za-z]+) \|", page.split("## When none is made")[1].split("## Other")[0], re.MULTILINE
     )
     assert set(told) - {"Code"} == set(Refusal)

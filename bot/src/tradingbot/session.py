@@ -688,7 +688,7 @@ class Session:
             refused = parts.risk.check_market_conditions(book, parts.monotonic())
         if code is not None or refused is not None or book is None:
             code = code or (refused.code.value if refused else "NoMarket")
-            self._refuse(code, refused.detail if refused else "", signal_id, figures)
+            self._refuse(code, refused.detail if refused else self._detail(code), signal_id, figures)
             return
         books, rate = self.manager.books, self.manager.taker_rate
         equity = books.equity(settings.capital, book.bid, rate)
@@ -737,6 +737,14 @@ class Session:
         if book is not None:
             figures |= {"bid": book.bid, "ask": book.ask}
         return {name: canonical(value) for name, value in figures.items()}
+
+    def _detail(self, code: str) -> str:
+        """What there is to say of a code of `may_enter`."""
+        now = from_ms(self.exchange.exchange_ms())
+        pauses = self._parts.risk.should_pause_trading(now, self._parts.monotonic())
+        told = {pause.code.value: pause.detail for pause in pauses}
+        problem = self.trading_problem()
+        return told.get(code) or (problem.message if problem is not None and problem.reason == code else "")
 
     def _refuse(self, code: str, detail: str, signal_id: str, figures: Mapping[str, str]) -> None:
         self._parts.metrics.refused(code)

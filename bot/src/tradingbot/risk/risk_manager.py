@@ -220,7 +220,8 @@ class RiskManager(Recorded):
             detail = f"drawdown={canonical(fall)} limit={risk.max_drawdown_ratio} overshoot={canonical(past)}"
             pauses.append(Pause(Refusal.DRAWDOWN, detail, None))
         if self._cooldown_until is not None and now < self._cooldown_until:
-            pauses.append(Pause(Refusal.COOLDOWN, "a stop-loss was hit", self._cooldown_until))
+            detail = f"a stop-loss was hit, until={self._cooldown_until.isoformat()}"
+            pauses.append(Pause(Refusal.COOLDOWN, detail, self._cooldown_until))
         return pauses
 
     @recorded
