@@ -163,7 +163,7 @@ def test_the_smallest_bound_makes_the_size_and_is_told(
         ({}, {"equity": "970", "at_risk": "21"}, Refusal.DAILY_LOSS_AT_STOP, "room=-1 equity=970 at_risk=21"),
         (
             {"maxDailyLoss": "900", "peak": "1200"}, {"equity": "1019", "at_risk": "1"}, Refusal.DRAWDOWN_AT_STOP,
-            "room=-2.00 equity=1019 at_risk=1",
+            "room=-2 equity=1019 at_risk=1",
         ),
         (
             {"maxPositionValue": "1000"}, {"position_cost": "999.5"}, FilterCode.NOTIONAL,
@@ -258,8 +258,8 @@ def test_days_are_those_of_utc_wherever_the_process_runs() -> None:
 def test_a_drawdown_pauses_from_the_limit_on_until_it_is_cleared() -> None:
     risk = manager(maxDailyLoss="900", maxDrawdownRatio="0.1")
     for equity, at, fall, past in (("900.01", 0.0, None, None), ("900", 10.0, None, None), ("900", 12.9, None, None),
-                                   ("880", 13.0, "0.12000000", "0.02000000"),
-                                   ("1000", 14.0, "0E-8", "0.02000000")):  # fmt: skip
+                                   ("880", 13.0, "0.12", "0.02"),
+                                   ("1000", 14.0, "0", "0.02")):  # fmt: skip
         risk.update_equity(Decimal(equity), NOON)
         told = risk.should_pause_trading(NOON, at)
         detail = f"drawdown={fall} limit=0.1 overshoot={past}"
@@ -283,7 +283,8 @@ def test_the_cooldown_is_that_of_the_stop_out_that_ends_it_last() -> None:
     assert risk.should_pause_trading(NOON, 0.0) == []
     risk.record_stop_out(NOON)
     ends = NOON + 60 * SECOND
-    assert risk.should_pause_trading(ends - SECOND, 0.0) == [Pause(Refusal.COOLDOWN, "a stop-loss was hit", ends)]
+    detail = f"a stop-loss was hit, until={ends.isoformat()}"
+    assert risk.should_pause_trading(ends - SECOND, 0.0) == [Pause(Refusal.COOLDOWN, detail, ends)]
     risk.record_stop_out(NOON - SECOND)
     assert [pause.until for pause in risk.should_pause_trading(NOON, 0.0)] == [ends]
     risk.record_stop_out(NOON + SECOND)

@@ -258,7 +258,8 @@ class RiskManager(Recorded):
         fall_room = funds.equity - funds.at_risk - marks.peak * (1 - risk.max_drawdown_ratio)
         for code, room in ((Refusal.DAILY_LOSS_AT_STOP, daily_room), (Refusal.DRAWDOWN_AT_STOP, fall_room)):
             if room <= 0:
-                return Refused(code, f"room={canonical(room)} equity={canonical(funds.equity)}")
+                figures = {"room": room, "equity": funds.equity, "at_risk": funds.at_risk}
+                return Refused(code, " ".join(f"{name}={canonical(value)}" for name, value in figures.items()))
         at_stop = loss_at_stop(price, stop, funds.taker_rate)
         worst = loss_at_stop(price, stop * (1 - STOP_SLIPPAGE), funds.taker_rate)
         bounds = {
