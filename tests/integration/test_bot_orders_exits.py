@@ -15,6 +15,7 @@ from support.bot_orders import SYMBOL, BotSide, bot_side
 from support.python_binance import client_of
 from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError
+from tradingbot.model import OrderUpdate
 from tradingbot.orders.types import ExitOutcome, OrdersEventKind, ProtectionState
 from tradingbot.state.balance_reconciler import VerdictKind
 
@@ -108,6 +109,28 @@ async def test_what_another_process_sells_at_the_same_moment_is_not_sold_again_f
 
         assert newer.orders.books == older.orders.books
         assert newer.orders.books.oversold == 0
+
+
+async def test_a_position_that_a_former_process_may_be_selling_is_protected_before_it_is_sold(
+    paper: PaperExchange, tmp_path: Path
+) -> None:
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with (
+        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
+        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
+    ):
+        await older.enter()
+        await newer.orders.start()
+        pair = newer.leg("sl").order_list_id
+        gone = await older.exchange.cancel_list(SYMBOL, pair, "tb-older", older.exchange.stamp())
+        for report in gone.reports:
+            await newer.orders.on_user_event(OrderUpdate(report, "CANCELED", None, None, report.time_ms))
+
+        assert (await newer.orders.exit("Signal")).code == "ProtectedFirst"
+        assert newer.orders.protection.state is ProtectionState.PROTECTED
+        assert newer.orders.held == older.orders.held > 0
+
+        assert (await newer.orders.exit("Signal")).outcome is ExitOutcome.FLAT
 
 
 async def test_a_position_whose_protection_somebody_else_ends_during_an_exit_is_protected_and_not_sold(

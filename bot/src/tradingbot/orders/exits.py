@@ -74,6 +74,9 @@ class Exits:
         available, bid = await self._read_for_sale(cancelled, protected=whole and bool(cancelled))
         if whole and self._fills.held == 0:  # also by changed filters: what cannot be sold any more keeps its stop
             return ExitResult(ExitOutcome.FLAT, "Nothing")
+        if whole and self._known.former_ms > 0 and self._fills.held > stopped_quantity(self._tracker):
+            # A former process may have taken the protection off to sell: only who takes it off may.
+            return ExitResult(ExitOutcome.FAILED, "ProtectedFirst", "the position is protected before it is sold")
         refused_cancel = not await self._sender.cancel(cancelled)
         if refused_cancel:
             await self._known.list_all()
