@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -119,6 +120,20 @@ def test_a_verdict_is_told_once() -> None:
 
     assert monitor.handle_oco_execution(5) is not None
     assert monitor.handle_oco_execution(5) is None
+
+
+@pytest.mark.parametrize("first", ["sl", "tp"])
+@pytest.mark.parametrize("end", [CANCELED, EXPIRED])
+def test_a_pair_whose_legs_end_one_after_the_other_is_forgotten(first: str, end: OrderStatus) -> None:
+    orders = pair(NEW, NEW)
+    monitor = OCOMonitor(orders)
+    for leg in orders:
+        monitor.track_oco_order(5, leg)
+    for leg in sorted(orders, key=lambda order: order.purpose != first):
+        orders.add_order(replace(leg, status=end))
+        monitor.handle_oco_execution(5)
+
+    assert monitor.check_oco_status() == []
 
 
 statuses = st.sampled_from(OrderStatus)

@@ -85,13 +85,14 @@ class OCOMonitor:
         """After an order of the list changed: the verdict where it is a new one; an ended pair is dropped."""
         pair = self._pairs.get(oco_id)
         state = None if pair is None else self._judge(pair)
-        if pair is None or state is None or self._states.get(oco_id) is state:
+        if pair is None or state is None:
             return None
+        new = self._states.get(oco_id) is not state
         self._states[oco_id] = state
-        if state.ended and not self._any_open(pair):
+        if state.ended and not self._any_open(pair):  # the legs end one after the other, and the second is no news
             del self._pairs[oco_id]
             del self._states[oco_id]
-        return OcoVerdict(pair, state)
+        return OcoVerdict(pair, state) if new else None
 
     def _any_open(self, pair: OcoPair) -> bool:
         legs = (self._tracker.get(pair.stop_id), self._tracker.get(pair.take_profit_id))
