@@ -106,11 +106,11 @@ def test_an_order_fills_at_the_next_open_and_never_at_the_close_that_decided_it(
         assert abs(one.fill.price - at) <= tick
 
 
-def by_hand(rows: list[tuple[float, float, float, float]]) -> Recording:
+def by_hand(rows: list[tuple[float, float, float, float]], start_ms: int = START_MS) -> Recording:
     recording = Recording("BTCUSDT", MINUTE_MS)
     for number, prices in enumerate(rows):
         units = [to_units(Decimal(str(price))) for price in prices]
-        recording.add([START_MS + number * MINUTE_MS, *units, 10**9, 60, 0])
+        recording.add([start_ms + number * MINUTE_MS, *units, 10**9, 60, 0])
     return recording
 
 
@@ -381,3 +381,22 @@ def test_after_a_stop_no_position_is_opened_for_the_cooldown() -> None:
     entered = [one.fill.time_ms for one in outcome.fills if one.why is Why.ENTRY]
     assert stopped
     assert not [entry for entry in entered for stop in stopped if 0 <= entry - stop < 3_600_000]
+
+
+def test_an_entry_that_is_decided_at_midnight_counts_into_the_new_day() -> None:
+    recording = by_hand([*RISING, *[(103.0, 103.0, 103.0, 103.0)] * 3], START_MS - len(RISING) * MINUTE_MS)
+    outcome = replay(recording, replay_settings(), FillModel())
+    assert [one.fill.time_ms for one in outcome.fills] == [START_MS + outcome.model.latency_ms]
+    assert not outcome.refusals
+
+
+def test_the_low_before_a_take_profit_counts_into_the_fall_and_what_is_below_a_stop_does_not() -> None:
+    settings = replay_settings(protection={"stopLossRatio": "0.02", "takeProfitRatio": "0.02"})
+    won = replay(by_hand([*RISING, (103.0, 108.0, 101.5, 108.0), (108.0,) * 4]), settings, FillModel())
+    assert [one.why for one in won.fills] == [Why.ENTRY, Why.TAKE_PROFIT]
+    entry = won.fills[0].fill
+    value = entry.quantity * (entry.price - Decimal("101.5"))
+    assert won.max_drawdown * 10_000 == pytest.approx(value, rel=0.2)
+    lost = replay(by_hand([*RISING, (103.0, 103.0, 50.0, 50.0), (50.0,) * 4]), settings, FillModel())
+    assert lost.fills[1].fill.price > 99
+    assert lost.max_drawdown * 10_000 < entry.quantity * 5

@@ -169,3 +169,11 @@ def test_a_symbol_of_which_only_the_exchange_tells_is_replayed_with_its_filters(
         "symbols: expected the answer of GET /api/v3/exchangeInfo, with all filters of each symbol, lacks 'LOT_SIZE'"
         in capsys.readouterr().err
     )
+
+
+def test_the_fee_may_be_another(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    (usual,), (none,) = (report(files, capsys, *fee)["runs"] for fee in ([], ["--fee", "0"]))
+    assert Decimal(usual["fees"]) > 0 == Decimal(none["fees"])
+    with pytest.raises(SystemExit):
+        run(files, "--fee", "20%")
+    assert "--fee: expected 0 to 0.1" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from tradingbot.commands.shared import Commands, UsageError, add_command, add_strategies_dir, need_paper_exchange
 
+FEE: Final = Decimal("0.001")
 PIPE_WIDTH: Final = 110
 """Columns of what is written into a file or a pipe."""
 
@@ -62,6 +64,13 @@ def add(commands: Commands) -> None:
     replay.add_argument(
         "--workers", type=_workers, default=0, metavar="N", help="processes (default: one for each core)"
     )
+    replay.add_argument(
+        "--fee",
+        type=_fee,
+        default=FEE,
+        metavar="RATIO",
+        help="commission of maker and taker, a share of what is received (default %(default)s)",
+    )
     replay.add_argument("--json", type=Path, metavar="FILE", help="write all figures and trades; - is the output")
     replay.add_argument("--html", type=Path, metavar="FILE", help="write a page with equity, drawdown and trades")
     add_strategies_dir(replay)
@@ -77,6 +86,16 @@ def _time(text: str) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
+def _fee(text: str) -> Decimal:
+    try:
+        fee = Decimal(text)
+    except InvalidOperation:
+        fee = Decimal(-1)
+    if not 0 <= fee < Decimal("0.1") or fee != round(fee, 8):
+        raise argparse.ArgumentTypeError(f"expected 0 to 0.1 with at most 8 decimals, such as {FEE}, got {text!r}")
+    return fee
+
+
 def _workers(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
         raise argparse.ArgumentTypeError(f"expected 1 to 1024, got {text!r}")
@@ -85,6 +104,7 @@ def _workers(text: str) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     need_paper_exchange("replay")
+    from tradingbot.lab.candle_exchange import FillModel
     from tradingbot.lab.recording import RecordingError
     from tradingbot.lab.replay_grid import GridError
     from tradingbot.lab.replay_run import ReplayOrder, run_replay
@@ -101,6 +121,7 @@ def _replay(options: argparse.Namespace) -> int:
         json_file=options.json,
         html_file=options.html,
         exchange_info=options.exchange_info,
+        model=FillModel(fee=options.fee),
     )
     output = sys.stderr if options.json == Path("-") else sys.stdout
     console = Console(file=output, width=None if output.isatty() else PIPE_WIDTH)

@@ -247,6 +247,10 @@ class CandleExchange:
         """Whether a stop waits for its price."""
         return any(order.protects for order in self.open_orders)
 
+    def outlives(self, low: int) -> bool:
+        """Whether a position is held at that price, in units, for sure: the stop is below."""
+        return not self._trails and low > self._stop
+
     def enter(self, order: NewOtoco) -> None:
         """Entry and pair in one request. ExchangeError."""
         self.core.place_list(UID, new_otoco(_texts(otoco_params(order))), self.now_ms, "ACK")

@@ -172,7 +172,7 @@ class _Replay:
         begin, end = self._span
         for number, candle in enumerate(self._candles.candles(begin, end), begin):
             if candle.open_ms >= self._day_end:
-                self._new_day(candle)
+                self._new_day(candle.open_ms, candle.open)
             index = number
             if not single:
                 for index in range(starts[number], starts[number + 1]):
@@ -194,12 +194,19 @@ class _Replay:
 
     def _live(self, index: int, *, ticks: bool) -> None:
         """What the market does in a recorded candle to our orders and our equity."""
+        low, high = self._recording.low[index], self._recording.high[index]
+        end_ms = self._recording.open_ms[index] + self._recording.width - 1
+        held_at_low = self._working and self._exchange.outlives(low)
+        if held_at_low and low <= self._low_mark:
+            self._take_equity(Decimal(low).scaleb(-8), end_ms)
         if ticks:
             self._play_with_ticks(index)
-        elif self._recording.low[index] <= self._exchange.below or self._recording.high[index] >= self._exchange.above:
+        elif low <= self._exchange.below or high >= self._exchange.above:
             self._play(index)
-        if self._working:
-            self._mark(index)
+        if self._working and not held_at_low and low <= self._low_mark:
+            self._take_equity(Decimal(low).scaleb(-8), end_ms)
+        if self._working and high >= self._high_mark:
+            self._take_equity(Decimal(high).scaleb(-8), end_ms)
 
     # --- the strategy ---
 
@@ -234,7 +241,7 @@ class _Replay:
             )
             if isinstance(decision, Enter | Exit):
                 exchange.go_to(exchange.now_ms + self.outcome.model.latency_ms)
-                self._follow(decision, index - 1)
+                self._follow(decision)
 
     # --- decisions ---
 
@@ -247,17 +254,20 @@ class _Replay:
         else:
             self._exchange.finish(index)
         self._exchange.go_to(closed_ms + self.outcome.model.latency_ms)
-        self._follow(decision, index)
+        self._follow(decision)
 
-    def _follow(self, decision: Enter | Exit, index: int) -> None:
-        """Send what was decided; `index` is the last candle that is over."""
+    def _follow(self, decision: Enter | Exit) -> None:
+        """Send what was decided."""
+        exchange = self._exchange
+        if exchange.now_ms >= self._day_end:  # of the candle that closed at midnight
+            self._new_day(exchange.now_ms, exchange.book().bid)
         if isinstance(decision, Exit):
             self._sell(Why.SIGNAL)
         else:
-            self._enter(index)
+            self._enter()
         self._settle()
 
-    def _enter(self, index: int) -> None:
+    def _enter(self) -> None:
         exchange, risk = self._exchange, self._risk
         if self.outcome.stopped:
             self.outcome.refusals[self.outcome.stopped] += 1
@@ -271,7 +281,7 @@ class _Replay:
         if refused is not None:
             self.outcome.refusals[refused.code.value] += 1
             return
-        self._follow_volatility(index)
+        self._follow_volatility()
         rate, books, bid = exchange.taker_rate, self._books, ticker.bid
         equity = books.equity(self._settings.capital, bid, rate)
         risk.update_equity(equity, now)
@@ -286,9 +296,9 @@ class _Replay:
             return
         self._buy(size, ticker.ask)
 
-    def _follow_volatility(self, index: int) -> None:
-        """The closes since the last time, up to the candle that was decided on: only entries ask for it."""
-        end = self._candles.index_at(self._recording.open_ms[index] + self._recording.width)
+    def _follow_volatility(self) -> None:
+        """The closes since the last time, of candles that are over: only entries ask for it."""
+        end = self._candles.index_at(self._exchange.now_ms - self._candles.width + 1)
         self._risk.volatility.update_prices(price / 1e8 for price in self._candles.close[self._closes : end])
         self._closes = end
         self._risk.adjust_risk_parameters()
@@ -459,20 +469,12 @@ class _Replay:
         self._low_mark = at + int((lowest - equity) / each) + 1
         self._high_mark = at + int((marks.peak - equity) / each) - 1
 
-    def _mark(self, index: int) -> None:
-        """Follow the equity over a candle with a position: the low before the high."""
-        low, high = self._recording.low[index], self._recording.high[index]
-        if low <= self._low_mark:
-            self._take_equity(Decimal(low).scaleb(-8), self._recording.open_ms[index] + self._recording.width - 1)
-        if high >= self._high_mark:
-            self._take_equity(Decimal(high).scaleb(-8), self._recording.open_ms[index] + self._recording.width - 1)
-
-    def _new_day(self, candle: Candle) -> None:
-        self._day_end = candle.open_ms // DAY_MS * DAY_MS + DAY_MS
+    def _new_day(self, time_ms: int, price: Decimal) -> None:
+        self._day_end = time_ms // DAY_MS * DAY_MS + DAY_MS
         capital = self._settings.capital
-        equity = self._books.equity(capital, candle.open, self._exchange.taker_rate)
-        self._risk.drawdown.open_day(from_ms(candle.open_ms), equity, equity, capital)
-        self._take_equity(candle.open, candle.open_ms)
+        equity = self._books.equity(capital, price, self._exchange.taker_rate)
+        self._risk.drawdown.open_day(from_ms(time_ms), equity, equity, capital)
+        self._take_equity(price, time_ms)
 
     # --- the end ---
 
