@@ -26,13 +26,16 @@ NOTHING = Evidence(LATE, None, (), ())
 
 
 def test_found_by_its_id_it_is_acknowledged_at_once() -> None:
-    assert judge(INTENT, Evidence(SENT + 1, order_report("entry"))).state is IntentState.ACKNOWLEDGED
+    found = judge(INTENT, Evidence(SENT + 1, order_report("entry")))
+    assert found == replace(INTENT, state=IntentState.ACKNOWLEDGED, message="found at the exchange")
 
 
 def test_found_in_a_listing_it_is_acknowledged() -> None:
     evidence = Evidence(LATE, None, (order_report("stop"),), ())
 
-    assert judge(INTENT, evidence).state is IntentState.ACKNOWLEDGED
+    assert judge(INTENT, evidence) == replace(INTENT, state=IntentState.ACKNOWLEDGED, message="found in a listing")
+    others = replace(evidence, listed=(order_report("somebody-else"), order_report("stop")))
+    assert judge(INTENT, others).state is IntentState.ACKNOWLEDGED
 
 
 def test_not_found_within_the_window_and_ten_seconds_counts_for_nothing() -> None:
@@ -51,6 +54,7 @@ def test_three_late_answers_with_empty_listings_prove_that_it_does_not_exist() -
         states.append(intent.state)
 
     assert states == [IntentState.UNKNOWN, IntentState.UNKNOWN, IntentState.NOT_FOUND]
+    assert intent == replace(INTENT, state=IntentState.NOT_FOUND, not_found=3, message="the exchange never had it")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_without_full_evidence_it_stays_unknown(evidence: Evidence) -> None:
     for _ in range(5):
         intent = judge(intent, evidence)
 
-    assert intent.state is IntentState.UNKNOWN
+    assert intent == replace(INTENT, not_found=3), "answers that were counted are not asked for again"
 
 
 @pytest.mark.parametrize(

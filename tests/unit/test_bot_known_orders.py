@@ -203,6 +203,19 @@ def test_each_new_verdict_is_told_once_and_a_pair_that_ended_is_dropped_with_its
     assert monitor.check_oco_status() == []
 
 
+def test_a_pair_is_kept_while_either_leg_is_open_and_nothing_is_told_of_one_whose_leg_was_forgotten() -> None:
+    for stop, target, open_leg in ((NEW, CANCELED, "s"), (EXPIRED, PART, "t")):
+        tracker = tracked(*pair(stop, target, taken="0.4"))
+        monitor = OCOMonitor(tracker)
+        for order in tracker:
+            monitor.track_oco_order(5, order)
+        assert monitor.handle_oco_execution(5) == OcoVerdict(PAIR, OcoState.PARTLY_TAKEN)
+        assert monitor.check_oco_status() == [OcoVerdict(PAIR, OcoState.PARTLY_TAKEN)], f"{open_leg} is open"
+        tracker.remove_order("t" if open_leg == "s" else "s")
+        assert monitor.handle_oco_execution(5) is None
+        assert monitor.check_oco_status() == []
+
+
 @pytest.mark.parametrize("state", OcoState)
 def test_a_pair_protects_until_either_leg_has_done_something(state: OcoState) -> None:
     assert state.ended is (state not in {OcoState.PENDING, OcoState.WORKING, OcoState.STOP_TRIGGERED})
