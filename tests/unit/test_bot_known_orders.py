@@ -101,7 +101,7 @@ def test_open_orders_are_told_oldest_first_and_by_list() -> None:
     tracker = tracked(
         order_report("late", order_id=1, list_id=5, time_ms=3),
         order_report("second", order_id=9, list_id=5, time_ms=1),
-        order_report("first", order_id=8, time_ms=1),
+        order_report("first", order_id=1, time_ms=1),
         order_report("done", order_id=2, list_id=6, status=FILLED, executed="1"),
         order_report("other", order_id=3, list_id=7, time_ms=2),
     )

@@ -14,7 +14,7 @@ from support.symbol_rules import btcusdt_rules
 from tradingbot.model import OrderStatus, OrderType, Side
 from tradingbot.orders.cleanup import stale_orders
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
-from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection
+from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection, stopped_quantity
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
 from tradingbot.orders.types import ProtectionState
 from tradingbot.state.ledger import LedgerState, book, fold
@@ -84,6 +84,35 @@ def test_a_position_is_protected_by_stops_over_all_that_can_be_sold(
     quantity: str, orders: OrderTracker, state: ProtectionState
 ) -> None:
     assert judge_protection(RULES, held(quantity), orders)[0] is state
+
+
+def test_a_triggered_stop_with_a_limit_protects_nothing_in_whatever_order_the_legs_are_known() -> None:
+    legs = list(pair(NEW, EXPIRED, kind=OrderType.STOP_LOSS_LIMIT))
+    for known in (legs, legs[::-1]):
+        assert judge_protection(RULES, held("1"), known)[0] is ProtectionState.UNPROTECTED
+
+
+def test_what_has_a_stop_is_counted_past_orders_that_stop_nothing() -> None:
+    limited = OrderType.STOP_LOSS_LIMIT
+    assert judge_protection(RULES, held("1"), pair(NEW, NEW, kind=limited)) == (ProtectionState.PROTECTED, "")
+    alone = pair(NEW, NEW, kind=limited)
+    alone.absorb(order_report("alone", order_id=9, kind=OrderType.STOP_LOSS, quantity="3", executed="1"), "sl")
+    assert stopped_quantity(alone) == 3
+    for former in (pair(NEW, EXPIRED, kind=limited), pair(PENDING, PENDING, entry=NEW), OrderTracker()):
+        former.absorb(order_report("alone", order_id=9, kind=limited, quantity="3", executed="1"), "sl")
+        assert stopped_quantity(former) == 2
+        assert judge_protection(RULES, held("2"), former) == (ProtectionState.PROTECTED, "")
+        told = judge_protection(RULES, held("3"), former)
+        assert told == (ProtectionState.UNPROTECTED, "3 BTC held, 2 of it has a stop")
+    assert judge_protection(RULES, held("1"), []) == (ProtectionState.UNPROTECTED, "1 BTC held, 0 of it has a stop")
+    assert isinstance(stopped_quantity([]), Decimal)
+    low = OrderTracker()
+    low.absorb(replace(order_report("low", kind=limited), price=Decimal(80)), "sl")
+    # 0.06 could be sold alone at 90, where the stop is triggered, and not at 80, down to where it sells.
+    assert judge_protection(RULES, held("1.06"), low)[0] is ProtectionState.PROTECTED
+    assert judge_protection(RULES, held("0"), []) == (ProtectionState.FLAT, "")
+    dust = judge_protection(RULES, held("0.000009"), [])
+    assert dust == (ProtectionState.FLAT, "0.000009 BTC is too little to be sold")
 
 
 @pytest.mark.parametrize(
