@@ -24,3 +24,7 @@ bench-bot: setup ## [Test] Figures of a bot: start, market event to order, memor
 .PHONY: bench-replay
 bench-replay: setup ## [Test] Figures of replay: candles a second, reading, start, what limits (CANDLES=FILE)
 	@PYTHONPATH=tests $(RUN) python tests/performance/measure_replay.py $(if $(CANDLES),--candles $(CANDLES))
+
+.PHONY: bench-peers
+bench-peers: setup ## [Test] The same strategy and candles by freqtrade and nautilus_trader: trades, PnL, speed, memory (REPEAT=3)
+	@$(RUN) python tests/performance/measure_peers.py --repeat $(or $(REPEAT),3)

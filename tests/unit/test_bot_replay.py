@@ -106,6 +106,24 @@ def test_an_order_fills_at_the_next_open_and_never_at_the_close_that_decided_it(
         assert abs(one.fill.price - at) <= tick
 
 
+def test_to_compare_with_others_orders_fill_whole_at_the_next_open_with_fees_in_quote_and_no_stop_ends_a_position() -> (
+    None
+):
+    recording = random_recording(5, 300)
+    settings = replay_settings(protection={"stopLossRatio": "0.00001", "takeProfitRatio": "0.00001"})
+    outcome = replay(recording, settings, FillModel(next_open=True))
+    assert len(outcome.fills) > 4
+    assert {one.why for one in outcome.fills} == {Why.ENTRY, Why.SIGNAL}
+    bought = [one.fill.quantity for one in outcome.fills if one.why is Why.ENTRY]
+    sold = [one.fill.quantity for one in outcome.fills if one.why is Why.SIGNAL]
+    assert bought[: len(sold)] == sold
+    for fill in (one.fill for one in outcome.fills):
+        at = recording.index_at(fill.time_ms - outcome.model.latency_ms)
+        assert fill.price == Decimal(recording.open[at]).scaleb(-8)
+        assert fill.commission_asset == "USDT"
+        assert fill.commission == (fill.quote_quantity * outcome.model.fee).quantize(Decimal("1e-8"))
+
+
 def by_hand(rows: list[tuple[float, float, float, float]], start_ms: int = START_MS) -> Recording:
     recording = Recording("BTCUSDT", MINUTE_MS)
     for number, prices in enumerate(rows):

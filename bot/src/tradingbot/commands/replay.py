@@ -62,6 +62,13 @@ def add(commands: Commands) -> None:
     replay.add_argument("--from", dest="start", type=_time, metavar="TIME", help="first candle to trade, UTC")
     replay.add_argument("--to", dest="end", type=_time, metavar="TIME", help="trade the candles before it, UTC")
     replay.add_argument(
+        "--fills",
+        choices=("exchange", "next-open"),
+        default="exchange",
+        help="how orders fill: by the paper exchange's matching with stops, or, to compare with other programs, whole "
+        "at the next candle's open without stop, spread or depth (default %(default)s)",
+    )
+    replay.add_argument(
         "--workers", type=_workers, default=0, metavar="N", help="processes (default: one for each core)"
     )
     replay.add_argument(
@@ -121,7 +128,7 @@ def _replay(options: argparse.Namespace) -> int:
         json_file=options.json,
         html_file=options.html,
         exchange_info=options.exchange_info,
-        model=FillModel(fee=options.fee),
+        model=FillModel(fee=options.fee, next_open=options.fills == "next-open"),
     )
     output = sys.stderr if options.json == Path("-") else sys.stdout
     console = Console(file=output, width=None if output.isatty() else PIPE_WIDTH)

@@ -51,11 +51,15 @@ class FillModel:
     """Commission of maker and taker, a share of what is received."""
     latency_ms: int = 20
     """From the close of a candle to its order at the exchange."""
+    next_open: bool = False
+    """Nothing of all that but the fee: see `open_exchange`."""
     skip: bool = True
     """Leave out what cannot fill an order; without it everything is played, with the same fills."""
 
     def describe(self) -> str:
         """For people."""
+        if self.next_open:
+            return f"whole at the open of the next candle, no stop, fee {self.fee * 100:f} % in quote"
         return (
             f"the paper exchange's core; a candle is played open, low, high, close, one trade a second at most; "
             f"spread {self.spread_ticks} tick, fee {self.fee * 100:f} %, {self.latency_ms} ms from close to order; "

@@ -20,6 +20,7 @@ from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLo
 from tradingbot.gateway import filters
 from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
 from tradingbot.lab.candle_exchange import CandleExchange, FillModel
+from tradingbot.lab.open_exchange import OpenExchange
 from tradingbot.lab.recording import Recording
 from tradingbot.model import Candle, OrderType, Side, TimeInForce, TradeFill
 from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
@@ -117,7 +118,11 @@ def replay(
     """
     end = len(recording) if end is None else end
     rules = rules or SYMBOLS[recording.symbol]
-    exchange = CandleExchange(recording, rules, _with_all_trades(model, settings), settings)
+    exchange: CandleExchange | OpenExchange
+    if model.next_open:
+        exchange = OpenExchange(recording, rules, model, settings.capital)
+    else:
+        exchange = CandleExchange(recording, rules, _with_all_trades(model, settings), settings)
     return _Replay(recording, settings, exchange, (first, end), decided=decided).run(progress or (lambda _: None))
 
 
@@ -132,7 +137,7 @@ class _Replay:
         self,
         recording: Recording,
         settings: BotSettings,
-        exchange: CandleExchange,
+        exchange: CandleExchange | OpenExchange,
         span: tuple[int, int],
         *,
         decided: Callable[[Candle, Decision], None] | None,
