@@ -26,5 +26,6 @@ bench-replay: setup ## [Test] Figures of replay: candles a second, reading, star
 	@PYTHONPATH=tests $(RUN) python tests/performance/measure_replay.py $(if $(CANDLES),--candles $(CANDLES))
 
 .PHONY: bench-peers
-bench-peers: setup ## [Test] The same strategy and candles by freqtrade and nautilus_trader: trades, PnL, speed, memory (REPEAT=3)
-	@$(RUN) python tests/performance/measure_peers.py --repeat $(or $(REPEAT),3)
+bench-peers: setup ## [Test] The same strategy and candles by freqtrade and nautilus_trader: trades, PnL, speed, memory (REPEAT=3, LIVE=10 for minutes of live orders)
+	@PYTHONPATH=tests $(RUN) python tests/performance/measure_peers.py --repeat $(or $(REPEAT),3)
+	@if [ -n "$(LIVE)" ]; then PYTHONPATH=tests $(RUN) python tests/performance/measure_peers_live.py --minutes $(LIVE); fi

@@ -27,6 +27,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from support.bot_process import exchange_process
+
 PEERS = Path(__file__).parent / "peers"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tradingbot" / "peers"
 DATA = "market/klines/BTCUSDT_1m_20230301_20230321.csv.gz"
@@ -197,21 +199,37 @@ def main() -> int:
     programs = {name: environment(name) for name in ("freqtrade", "nautilus_trader")}
     with tempfile.TemporaryDirectory(prefix="tradingbot-peers-") as where:
         folder = Path(where)
-        with subprocess.Popen(
-            [sys.executable, "-m", "paper_exchange", "serve", "--port=0", "--control-port=0", "--symbols=BTCUSDT"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as exchange:  # what freqtrade takes the symbol's filters from
-            try:
-                assert exchange.stdout is not None
-                address = json.loads(exchange.stdout.readline())["baseURL"]
-                found = measure(programs, candles, folder, address, options.repeat)
-            finally:
-                exchange.terminate()
+        # What freqtrade takes the symbol's filters from.
+        with exchange_process("--symbols=BTCUSDT") as (address, _):
+            (folder / "config.json").write_text(json.dumps(freqtrade_config(address)))
+            found = measure(programs, candles, folder, options.repeat)
     return report(found, candles)
 
 
-def measure(programs: dict[str, Path], candles: Path, folder: Path, exchange: str, repeat: int) -> list[Measured]:
+def freqtrade_config(exchange: str) -> dict[str, Any]:
+    """For one pair on the paper exchange at that address, by its own client."""
+    api = f"{exchange}/api/v3"
+    urls = {"api": {"public": api, "private": api, "sapi": f"{exchange}/sapi/v1", "sapiV3": f"{exchange}/sapi/v3"}}
+    ccxt = {"urls": urls, "options": {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}}
+    return {
+        "stake_currency": "USDT",
+        "stake_amount": 100,
+        "max_open_trades": 1,
+        "exchange": {
+            "name": "binance",
+            "pair_whitelist": ["BTC/USDT"],
+            "ccxt_config": ccxt,
+            "ccxt_async_config": ccxt,
+            "enable_ws": False,
+        },
+        "pairlists": [{"method": "StaticPairList"}],
+        "entry_pricing": {"price_side": "other", "use_order_book": False},
+        "exit_pricing": {"price_side": "other", "use_order_book": False},
+        "dataformat_ohlcv": "feather",
+    }
+
+
+def measure(programs: dict[str, Path], candles: Path, folder: Path, repeat: int) -> list[Measured]:
     """Each program in turn, so often."""
     ours, exact = Measured("tradingbot"), Measured("tradingbot, own fills")
     freqtrade, nautilus = Measured("freqtrade"), Measured("nautilus_trader")
@@ -220,7 +238,7 @@ def measure(programs: dict[str, Path], candles: Path, folder: Path, exchange: st
         lambda: own(exact, candles, folder, "exchange"),
         lambda: peer(
             freqtrade,
-            [programs["freqtrade"], PEERS / "freqtrade_run.py", folder / "freqtrade", candles, exchange],
+            [programs["freqtrade"], PEERS / "freqtrade_run.py", folder, candles],
             folder,
         ),
         lambda: peer(nautilus, [programs["nautilus_trader"], PEERS / "nautilus_run.py", candles], folder),

@@ -1,4 +1,7 @@
-"""Runs freqtrade's backtesting in its own environment: FOLDER CANDLES EXCHANGE -> one JSON object."""
+"""Runs freqtrade's backtesting in its own environment: FOLDER CANDLES -> one JSON object.
+
+The folder has a config.json.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ BEGUN = time.monotonic()
 STAKE, FEE, CAPITAL = 1000, 0.001, 1_000_000
 
 
-def main(folder: Path, candles: Path, exchange: str) -> None:
+def main(folder: Path, candles: Path) -> None:
     """Start, load, trade; each timed."""
     import logging
 
@@ -28,31 +31,11 @@ def main(folder: Path, candles: Path, exchange: str) -> None:
         frame = pandas.read_csv(candles).rename(columns={"open_time": "date"})
         frame["date"] = pandas.to_datetime(frame["date"], utc=True)
         frame.to_feather(feather)
-    api = f"{exchange}/api/v3"
-    urls = {"api": {"public": api, "private": api, "sapi": f"{exchange}/sapi/v1", "sapiV3": f"{exchange}/sapi/v3"}}
-    ccxt = {"urls": urls, "options": {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}}
-    config = {
-        "stake_currency": "USDT",
-        "stake_amount": STAKE,
-        "max_open_trades": 1,
-        "dry_run": True,
-        "dry_run_wallet": CAPITAL,
-        "fee": FEE,
-        "exchange": {
-            "name": "binance",
-            "pair_whitelist": ["BTC/USDT"],
-            "ccxt_config": ccxt,
-            "ccxt_async_config": ccxt,
-            "enable_ws": False,
-        },
-        "pairlists": [{"method": "StaticPairList"}],
-        "entry_pricing": {"price_side": "same", "use_order_book": False},
-        "exit_pricing": {"price_side": "same", "use_order_book": False},
-        "dataformat_ohlcv": "feather",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"dry_run": True, "dry_run_wallet": CAPITAL, "stake_amount": STAKE, "fee": FEE}
+    (folder / "backtesting.json").write_text(json.dumps(config))
     options = {
-        "config": [str(folder / "config.json")],
+        "config": [str(folder / "backtesting.json")],
         "user_data_dir": str(folder),
         "datadir": data,
         "strategy": "EmaCross",
@@ -94,4 +77,4 @@ def main(folder: Path, candles: Path, exchange: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
