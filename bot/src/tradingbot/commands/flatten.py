@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -61,32 +62,40 @@ def add(commands: Commands) -> None:
 
 def _flatten(options: argparse.Namespace) -> int:
     log_json(logging.WARNING)
+    target = find_target(options)
     try:
-        return asyncio.run(_run(find_target(options), confirmed=options.yes, seconds=options.timeout))
+        before, running = asyncio.run(look_at(target))
+        _say(*status_lines(before, running=running), "")
+        if not running and is_flat(before.status):
+            _say("nothing to close, and no bot runs: nothing was done")
+            return 0
+        # Between two loops: at a prompt in one, Ctrl-C would be heard with the next line only.
+        if not (options.yes or _confirmed(before)):
+            _say("not confirmed: nothing was done")
+            return NOT_CONFIRMED
+        after, sold = asyncio.run(_close(target, before.status, options.timeout, running=running))
+        _say("", *result_lines(after, sold))
+        return 0 if is_done(after.status, before.status) else NOT_FLAT
     except (*CANNOT_LOOK, NoBotError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return NOT_FLAT
 
 
-async def _run(target: Target, *, confirmed: bool, seconds: float) -> int:
-    before, running = await look_at(target)
-    _say(*status_lines(before, running=running), "")
-    if not running and is_flat(before.status):
-        _say("nothing to close, and no bot runs: nothing was done")
-        return 0
-    if not confirmed and not await asyncio.to_thread(_confirmed, before):
-        _say("not confirmed: nothing was done")
-        return NOT_CONFIRMED
-    trades = await _fills(target)
+async def _close(
+    target: Target, before: BotStatus, seconds: float, *, running: bool
+) -> tuple[LocalStatus, list[TradeFill]]:
+    """How the bot is afterwards, and the sales since. NoBotError, StartError."""
+    known = {fill.trade_id for fill in await _fills(target)}
     if running:
         _say("the bot was asked to do it")
-        after = await until_done(lambda: ask(target.state_dir, flatten=True), before.status, seconds)
+        after = await until_done(lambda: ask(target.state_dir, flatten=True), before, seconds)
     else:
         log_json()  # with the audit log of what this process sends
-        after = await by_itself(BotApp(await own_options(target, flatten=True)), before.status, seconds)
-    sold = [fill for fill in await _fills(target) if fill.trade_id not in {known.trade_id for known in trades}]
-    _say("", *result_lines(after, [fill for fill in sold if fill.side is Side.SELL]))
-    return 0 if is_done(after.status, before.status) else NOT_FLAT
+        app = BotApp(await own_options(target, flatten=True))
+        for number in (signal.SIGTERM, signal.SIGINT):  # also then it ends in order
+            asyncio.get_running_loop().add_signal_handler(number, app.stop)
+        after = await by_itself(app, before, seconds)
+    return after, [fill for fill in await _fills(target) if fill.side is Side.SELL and fill.trade_id not in known]
 
 
 def _confirmed(before: LocalStatus) -> bool:
@@ -98,13 +107,17 @@ def _confirmed(before: LocalStatus) -> bool:
 
 
 async def by_itself(app: BotApp, before: BotStatus, seconds: float) -> LocalStatus:
-    """Run this bot, which flattens, until it is done, at most so long, and end it in order. StartError."""
+    """Run this bot, which flattens, until it is done, at most so long, and end it in order.
+
+    StartError; NoBotError where it was stopped.
+    """
     running = asyncio.create_task(app.run())
     pressing = asyncio.create_task(until_done(app.local.flatten, before, seconds))
     try:
         await asyncio.wait([running, pressing], return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
+        if running.done() and not pressing.done():
             await running  # StartError: another process came first
+            raise NoBotError("stopped before it was done: the next start of the bot goes on with it")
         return await pressing
     finally:
         app.stop()
