@@ -17,7 +17,7 @@ from tradingbot.engine.strategies.catalogue import Offered
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Stay
 from tradingbot.lab.candle_exchange import CandleExchange, FillModel
 from tradingbot.lab.recording import Recording
-from tradingbot.lab.replay import Outcome, Why, _Replay, replay
+from tradingbot.lab.replay import DAY_MS, Outcome, Why, _Replay, replay
 from tradingbot.lab.replay_figures import summarise
 from tradingbot.model import BookTicker, Candle, Side
 from tradingbot_api.v1alpha1 import Interval
@@ -295,6 +295,30 @@ def test_a_strategy_of_ticks_acts_inside_of_candles(monkeypatch: pytest.MonkeyPa
     outcome = replay(random_recording(9, 300, swing=0.004), replay_settings("dips"), FillModel())
     at = {one.fill.time_ms % MINUTE_MS for one in outcome.fills if one.why in (Why.ENTRY, Why.SIGNAL)}
     assert len(at) > 3, "decisions fall into candles, not on their closes"
+
+
+class _Midnight(Strategy):
+    """Enters at the close of a UTC day."""
+
+    name = "midnight"
+
+    @property
+    def warmup(self) -> int:
+        return 1
+
+    def on_candle(self, candle: Candle) -> Signal:
+        return Signal.ENTER if (candle.close_ms + 1) % DAY_MS == 0 else Signal.NONE
+
+    def describe(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("next_open", [False, True])
+def test_an_entry_at_the_first_moment_of_a_day_is_made(next_open: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE.strategies, "midnight", Offered(_Midnight, "this test"))
+    outcome = replay(random_recording(9, 1443), replay_settings("midnight"), FillModel(next_open=next_open))
+    assert outcome.refusals == {}
+    assert outcome.fills[0].fill.time_ms == START_MS + DAY_MS + outcome.model.latency_ms
 
 
 def test_a_strategy_of_a_longer_interval_sees_joined_candles_and_is_filled_by_the_recorded_ones() -> None:
