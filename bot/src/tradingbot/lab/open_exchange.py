@@ -65,6 +65,11 @@ class OpenExchange:
         return self._balances[asset]
 
     @property
+    def protected(self) -> bool:
+        """Whether a protection rests."""
+        return bool(self._resting)
+
+    @property
     def open_orders(self) -> list[NewOco | NewOtoco]:
         """The protection that rests."""
         return self._resting
