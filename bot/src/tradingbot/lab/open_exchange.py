@@ -69,6 +69,10 @@ class OpenExchange:
         """Whether a protection rests."""
         return bool(self._resting)
 
+    def outlives(self, low: int) -> bool:
+        """Whether a position is held at that price for sure: no stop ends it."""
+        return True
+
     @property
     def open_orders(self) -> list[NewOco | NewOtoco]:
         """The protection that rests."""

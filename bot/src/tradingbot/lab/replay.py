@@ -254,8 +254,6 @@ class _Replay:
         recording = self._recording
         closed_ms = recording.open_ms[index] + recording.width
         if recording.open_ms[index + 1] == closed_ms:
-            if closed_ms >= self._day_end:
-                self._new_day(recording.candle(index + 1))  # before the order, which belongs to it
             self._exchange.begin(index + 1)
             self._take_fills()
         else:
