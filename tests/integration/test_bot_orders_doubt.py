@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.bot_orders import SYMBOL, BotSide, bot_side
+from support.bot_orders import SYMBOL, BotSide, bot_side, two_processes
 from support.order_reports import order_report
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, OrderArchivedError
 from tradingbot.model import OrderReport, OrderUpdate, TradeFill
@@ -258,10 +258,7 @@ async def test_a_lost_store_is_told_by_every_start_and_not_quiet_while_a_former_
 async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_once_a_later_one_is_told(
     paper: PaperExchange, account: TestAccount, tmp_path: Path
 ) -> None:
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await older.enter()
         await newer.orders.start()
         await older.orders.exit("Signal")
@@ -276,10 +273,7 @@ async def test_an_order_of_another_process_that_the_user_stream_missed_is_found_
 async def test_what_another_process_did_before_the_user_stream_was_connected_is_found_soon_after(
     paper: PaperExchange, account: TestAccount, tmp_path: Path
 ) -> None:
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await newer.orders.start()
         await older.enter()
         await older.orders.exit("Signal")
@@ -325,10 +319,7 @@ async def test_protection_that_was_placed_before_a_sale_was_known_does_not_outli
     paper: PaperExchange, tmp_path: Path
 ) -> None:
     account = await paper.create_account(USDT="10000", BTC="0.5")
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await older.enter()
         await newer.orders.start()
         await older.orders.exit("Signal")
@@ -345,10 +336,7 @@ async def test_what_another_process_sold_since_the_start_read_its_orders_is_not_
     paper: PaperExchange, tmp_path: Path
 ) -> None:
     account = await paper.create_account(USDT="10000", BTC="0.5")
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await older.enter()
         await newer.orders.start()
         await older.orders.exit("Signal")

@@ -11,7 +11,7 @@ import pytest
 
 from paper_exchange.server.app import Options
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.bot_orders import SYMBOL, BotSide, bot_side
+from support.bot_orders import SYMBOL, BotSide, bot_side, two_processes
 from support.python_binance import client_of
 from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError
@@ -91,10 +91,7 @@ async def test_what_another_process_sells_at_the_same_moment_is_not_sold_again_f
     paper: PaperExchange, tmp_path: Path
 ) -> None:
     account = await paper.create_account(USDT="10000", BTC="0.5")
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await older.enter()
         await newer.orders.start()
         cancel = newer.exchange.cancel_list
@@ -115,10 +112,7 @@ async def test_a_position_that_a_former_process_may_be_selling_is_protected_befo
     paper: PaperExchange, tmp_path: Path
 ) -> None:
     account = await paper.create_account(USDT="10000", BTC="0.5")
-    async with (
-        bot_side(paper, account, tmp_path / "older.db", stream=False) as older,
-        bot_side(paper, account, tmp_path / "newer.db", stream=False, start=False) as newer,
-    ):
+    async with two_processes(paper, account, tmp_path) as (older, newer):
         await older.enter()
         await newer.orders.start()
         pair = newer.leg("sl").order_list_id

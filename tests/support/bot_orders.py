@@ -192,3 +192,15 @@ async def bot_side(
                 await task
         await store.close()
         await exchange.close()
+
+
+@asynccontextmanager
+async def two_processes(
+    paper: PaperExchange, account: TestAccount, folder: Path
+) -> AsyncIterator[tuple[BotSide, BotSide]]:
+    """Two of one bot, each with a store of its own and no user stream; the newer one is not started yet."""
+    async with (
+        bot_side(paper, account, folder / "older.db", stream=False) as older,
+        bot_side(paper, account, folder / "newer.db", stream=False, start=False) as newer,
+    ):
+        yield older, newer

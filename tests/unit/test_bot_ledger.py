@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from random import Random
 
 import pytest
@@ -334,3 +335,32 @@ def _paid_by_others(history: list[TradeFill]) -> Decimal:
         before, books = books.foreign_fees, extend(books, [book(one, "BTC", "USDT")])
         value += (books.foreign_fees - before) * one.price
     return value
+
+
+def test_sums_and_products_of_more_than_28_digits_are_exact() -> None:
+    many, price, fee = "900000000000000000000.00000001", "98765.43210987", "0.00000001"
+    few, low, sale = "0.00000003", "0.00000007", "98765432.10987654"
+    bought = folded(fill(1, Side.BUY, many, price, fee), fill(2, Side.BUY, few, low))
+    cost = Fraction(many) * Fraction(price) + Fraction(few) * Fraction(low)
+    assert Fraction(bought.quantity) == Fraction(many) + Fraction(few)
+    assert Fraction(bought.cost) == cost
+    assert Fraction(bought.unrealized(Decimal(sale))) == Fraction(bought.quantity) * Fraction(sale) - cost
+
+    sold = extend(bought, [book(fill(3, Side.SELL, bought.quantity, sale, fee), "BTC", "USDT")])
+    profit = Fraction(bought.quantity) * Fraction(sale) - cost - 2 * Fraction(fee)
+    assert Fraction(sold.realized) == Fraction(sold.round_trips.profits) == profit
+    again = sold.round_trips.add(Trade(bought=Decimal(1), paid=Decimal(1), realized=-Decimal(fee)))
+    assert Fraction(again.profits) - Fraction(again.losses) == profit - Fraction(fee)
+    in_base = book(fill(1, Side.BUY, many, price, many, "BTC"), "BTC", "USDT").fee_value
+    assert in_base is not None
+    assert Fraction(in_base) == Fraction(many) * Fraction(price)
+
+
+def test_a_position_of_exactly_the_least_that_can_be_sold_is_not_flat() -> None:
+    assert not folded(fill(1, Side.BUY, DUST, "1")).flat
+    assert folded(fill(1, Side.BUY, DUST - Decimal("1e-8"), "1")).flat
+
+
+def test_a_return_is_told_however_little_was_paid() -> None:
+    assert Trade(paid=Decimal("0.5"), realized=Decimal("0.1")).rate == Decimal("0.2")
+    assert Trade(paid=Decimal(0), realized=Decimal("0.1")).rate == 0
