@@ -15,7 +15,7 @@ from paper_exchange.testing import PaperExchange
 
 pytestmark = pytest.mark.integration
 
-SAMPLE = (2, 5, 8)
+SAMPLE = (2, 8)
 FEWEST_KINDS = 6
 FEWEST_TRADES = 20
 

@@ -16,9 +16,9 @@ from campaigns.paper_walk import WALKS, walk
 
 pytestmark = pytest.mark.integration
 
-SAMPLE = 3
-FEWEST_OPERATIONS = 10_000
-FEWEST_EXECUTIONS = 10_000
+SAMPLE = 2
+FEWEST_OPERATIONS = 7_000
+FEWEST_EXECUTIONS = 7_000
 
 
 def test_no_random_walk_breaks_a_promise() -> None:

@@ -33,6 +33,11 @@ def tracked(*reports: OrderReport, purpose: str = "sl") -> OrderTracker:
 # --- the tracker ---
 
 
+def test_what_a_list_holds_is_cancelled_together_and_an_order_alone_by_its_own_id() -> None:
+    orders = tracked(order_report("a", list_id=6), order_report("b", list_id=6), order_report("c", order_id=12))
+    assert [order.group for order in orders] == [6, 6, "c"]
+
+
 def test_a_new_order_is_known_with_all_that_was_reported_and_where_it_goes_back_to() -> None:
     tracker = OrderTracker()
     report = replace(
