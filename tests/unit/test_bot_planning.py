@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,16 +12,18 @@ import pytest
 from support.bot_orders import bot_settings
 from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway.filters import FilterCode, FilterRefusal
-from tradingbot.gateway.port import NewProtection
-from tradingbot.model import LotFilter, OrderType, PercentPriceFilter, PriceFilter, SymbolRules
+from tradingbot.gateway.port import NewOrder, NewProtection
+from tradingbot.model import LotFilter, OrderType, PercentPriceFilter, PriceFilter, Side, SymbolRules, TimeInForce
 from tradingbot.orders.planning import (
     EntryPlan,
     ProtectionPlan,
     plan_entry,
     plan_protection,
     protection_pair,
+    sale_order,
     smallest_quantity,
     stop_limit,
+    stop_order,
 )
 from tradingbot.recovery.fence import ClientIds
 
@@ -121,7 +124,7 @@ def test_the_smallest_purchase_leaves_enough_to_sell_at_the_stop_and_two_steps(
 def test_both_legs_of_a_pair_share_a_sequence_number() -> None:
     ids = ClientIds("abcdefghij", 7, 0)
     planned = ProtectionPlan(Decimal(1), Decimal(98), Decimal(97), Decimal(103), 125)
-    assert protection_pair(ids, 5, planned) == NewProtection(
+    assert protection_pair(planned, partial(ids.make, 5)) == NewProtection(
         quantity=Decimal(1),
         take_profit_client_id="tb-abcdefghij-0000007-000005-tp",
         take_profit_price=Decimal(103),
@@ -129,4 +132,38 @@ def test_both_legs_of_a_pair_share_a_sequence_number() -> None:
         stop_price=Decimal(98),
         stop_limit_price=Decimal(97),
         trailing_delta=125,
+    )
+
+
+def test_a_stop_alone_follows_the_price_or_has_one_and_sells_at_the_market_where_the_symbol_lets_it() -> None:
+    following = ProtectionPlan(Decimal(1), Decimal(98), Decimal(97), Decimal(103), 125)
+    assert stop_order("BTCUSDT", "a", following) == NewOrder(
+        "BTCUSDT",
+        "a",
+        Side.SELL,
+        OrderType.STOP_LOSS_LIMIT,
+        Decimal(1),
+        price=Decimal(97),
+        trailing_delta=125,
+        time_in_force=TimeInForce.GTC,
+    )
+    fixed = ProtectionPlan(Decimal(1), Decimal(98), None, Decimal(103))
+    assert stop_order("BTCUSDT", "a", fixed) == NewOrder(
+        "BTCUSDT", "a", Side.SELL, OrderType.STOP_LOSS, Decimal(1), stop_price=Decimal(98)
+    )
+
+
+def test_a_sale_stays_inside_the_collar_below_the_bid_and_at_the_market_within_what_that_takes() -> None:
+    ratio = Decimal("0.002")
+    assert sale_order(RULES, "a", Decimal(150), bid=Decimal("100.009"), max_slippage_ratio=ratio) == NewOrder(
+        "BTCUSDT",
+        "a",
+        Side.SELL,
+        OrderType.LIMIT,
+        Decimal(150),
+        price=Decimal("99.80"),
+        time_in_force=TimeInForce.IOC,
+    )
+    assert sale_order(RULES, "a", Decimal(150), bid=None, max_slippage_ratio=ratio) == NewOrder(
+        "BTCUSDT", "a", Side.SELL, OrderType.MARKET, Decimal(100)
     )

@@ -18,12 +18,21 @@ from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import CATALOGUE, build_strategy
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
 from tradingbot.gateway import filters
-from tradingbot.gateway.port import NewOco, NewOrder, NewOtoco, NewProtection
+from tradingbot.gateway.port import NewOco, NewOtoco, NewProtection
 from tradingbot.lab.candle_exchange import CandleExchange, FillModel
 from tradingbot.lab.open_exchange import OpenExchange
 from tradingbot.lab.recording import Recording
 from tradingbot.model import Candle, OrderType, Side, TimeInForce, TradeFill
-from tradingbot.orders.planning import EntryPlan, ProtectionPlan, plan_entry, plan_protection
+from tradingbot.orders.planning import (
+    EntryPlan,
+    ProtectionPlan,
+    entry_order,
+    plan_entry,
+    plan_protection,
+    protection_pair,
+    sale_order,
+    stop_order,
+)
 from tradingbot.orders.protection import held_quantity
 from tradingbot.risk.drawdown import DrawdownTracker
 from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size, at_risk
@@ -92,11 +101,6 @@ class Outcome:
     def books(self) -> LedgerState:
         """At the end."""
         return self.fills[-1].books if self.fills else self.no_books
-
-
-def equity_of(books: LedgerState, capital: Decimal, price: Decimal, taker_rate: Decimal) -> Decimal:
-    """As a bot values itself: what is held at the best bid, less the fee of selling it."""
-    return books.equity(capital, price, taker_rate)
 
 
 def replay(
@@ -322,30 +326,13 @@ class _Replay:
             return
         self._risk.record_entry(self._exchange.now_ms / 1000)
         name = self._name()
-        entry = NewOrder(
-            self._rules.symbol,
-            name,
-            Side.BUY,
-            OrderType.LIMIT,
-            plan.quantity,
-            price=plan.limit_price,
-            time_in_force=TimeInForce.FOK,
-        )
+        symbol = self._rules.symbol
+        entry = entry_order(symbol, name, plan, TimeInForce.FOK)
         try:
-            self._exchange.enter(NewOtoco(self._rules.symbol, f"{name}-l", entry, _pair(name, plan.protection)))
+            self._exchange.enter(NewOtoco(symbol, f"{name}-l", entry, _pair(name, plan.protection)))
             self._take_fills()
             if self._held == 0:  # the book is too thin inside the collar: what there is, protected right after
-                self._exchange.place(
-                    NewOrder(
-                        self._rules.symbol,
-                        self._name(),
-                        Side.BUY,
-                        OrderType.LIMIT,
-                        plan.quantity,
-                        price=plan.limit_price,
-                        time_in_force=TimeInForce.IOC,
-                    )
-                )
+                self._exchange.place(entry_order(symbol, self._name(), plan, TimeInForce.IOC))
         except Refused as error:
             self.outcome.refusals[f"Exchange {error.code}"] += 1
 
@@ -359,16 +346,9 @@ class _Replay:
             if quantity <= 0:
                 return
             at_market = why is Why.UNPROTECTED or attempt >= LIMIT_SALES
-            price = exchange.book().bid * (1 - self._settings.entry.max_slippage_ratio)
-            order = NewOrder(
-                rules.symbol,
-                self._name(),
-                Side.SELL,
-                OrderType.MARKET if at_market else OrderType.LIMIT,
-                filters.floor_market_quantity(rules, quantity) if at_market else quantity,
-                price=None if at_market else filters.floor_price(rules, price),
-                time_in_force=None if at_market else TimeInForce.IOC,
-            )
+            bid = None if at_market else exchange.book().bid
+            slippage = self._settings.entry.max_slippage_ratio
+            order = sale_order(rules, self._name(), quantity, bid=bid, max_slippage_ratio=slippage)
             try:
                 exchange.place(order)
             except Refused as error:
@@ -403,18 +383,7 @@ class _Replay:
         """A pair, else a stop alone; False where the exchange takes neither."""
         name, symbol = self._name(), self._rules.symbol
         pair = _pair(name, plan)
-        limited = plan.stop_limit_price is not None
-        stop = NewOrder(
-            symbol,
-            pair.stop_client_id,
-            Side.SELL,
-            OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
-            plan.quantity,
-            price=plan.stop_limit_price,
-            stop_price=plan.stop_price if plan.trailing_delta is None else None,
-            trailing_delta=plan.trailing_delta,
-            time_in_force=TimeInForce.GTC if limited else None,
-        )
+        stop = stop_order(symbol, pair.stop_client_id, plan)
         places = (
             partial(self._exchange.protect, NewOco(symbol, f"{name}-l", pair)),
             partial(self._exchange.place, stop),
@@ -447,7 +416,7 @@ class _Replay:
 
     def _take_equity(self, price: Decimal, time_ms: int) -> None:
         risk, now = self._risk, from_ms(time_ms)
-        equity = equity_of(self._books, self._settings.capital, price, self._exchange.taker_rate)
+        equity = self._books.equity(self._settings.capital, price, self._exchange.taker_rate)
         risk.update_equity(equity, now)
         limits = self._settings.risk
         if risk.drawdown.daily_loss >= limits.max_daily_loss or risk.drawdown.drawdown >= limits.max_drawdown_ratio:
@@ -500,12 +469,4 @@ class _Replay:
 
 
 def _pair(name: str, plan: ProtectionPlan) -> NewProtection:
-    return NewProtection(
-        quantity=plan.quantity,
-        take_profit_client_id=f"{name}-t",
-        take_profit_price=plan.take_profit_price,
-        stop_client_id=f"{name}-s",
-        stop_price=plan.stop_price,
-        stop_limit_price=plan.stop_limit_price,
-        trailing_delta=plan.trailing_delta,
-    )
+    return protection_pair(plan, lambda purpose: f"{name}-{purpose}")

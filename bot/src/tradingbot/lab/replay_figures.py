@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.lab.recording import Recording
-from tradingbot.lab.replay import DAY_MS, Outcome, ReplayFill, Why, equity_of
+from tradingbot.lab.replay import DAY_MS, Outcome, ReplayFill, Why
 from tradingbot.monitoring.performance import EquityPoint, Figures, figures, split
 from tradingbot.state.ledger import Trade
 from tradingbot_api.v1alpha1 import BotSettings
@@ -105,7 +105,7 @@ def _day_ends(outcome: Outcome, recording: Recording) -> Iterator[EquityPoint]:
             books, ahead = ahead.books, next(fills, None)
         price = Decimal(recording.close[at - 1]).scaleb(-8)
         # A day's last moment, not the next day's first.
-        yield EquityPoint(end_ms - 1, equity_of(books, capital, price, fee))
+        yield EquityPoint(end_ms - 1, books.equity(capital, price, fee))
 
 
 def _detail(outcome: Outcome, recording: Recording, trades: list[Trade]) -> Detail:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from tradingbot.gateway import filters
@@ -17,7 +18,7 @@ from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.orders.known_orders import FRESH_MS, KnownOrders
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.planning import EntryPlan, plan_entry, protection_pair
+from tradingbot.orders.planning import EntryPlan, entry_order, plan_entry, protection_pair
 from tradingbot.orders.protection_repair import ProtectionRepair
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
@@ -98,9 +99,9 @@ class Entries:
         await asyncio.sleep(max(0.0, self._announced_at + self._announced_seconds - self._monotonic()))
         sequence = self._ids.next_sequence()
         entry_id, list_id = self._ids.make(sequence, Purpose.ENTRY), self._ids.make(sequence, Purpose.ENTRY_LIST)
-        pair = protection_pair(self._ids, sequence, plan.protection)
+        pair = protection_pair(plan.protection, partial(self._ids.make, sequence))
         legs = (pair.stop_client_id, pair.take_profit_client_id)
-        entry = self._entry_order(entry_id, plan, TimeInForce.FOK)
+        entry = entry_order(self._ctx.rules.symbol, entry_id, plan, TimeInForce.FOK)
         otoco = NewOtoco(entry.symbol, list_id, entry, pair)
         result = await self._buy(
             request, plan, list_id, (entry_id, *legs), lambda stamp: self._exchange.place_otoco(otoco, stamp)
@@ -113,7 +114,7 @@ class Entries:
     async def _enter_in_part(self, request: EntryRequest, plan: EntryPlan) -> EntryResult:
         """Buy what the book has inside the collar; the pair over it follows at once, as a lost one does."""
         entry_id = self._ids.make(self._ids.next_sequence(), Purpose.ENTRY)
-        order = self._entry_order(entry_id, plan, TimeInForce.IOC)
+        order = entry_order(self._ctx.rules.symbol, entry_id, plan, TimeInForce.IOC)
         return await self._buy(
             request, plan, entry_id, (entry_id,), lambda stamp: self._exchange.place_order(order, stamp)
         )
@@ -130,17 +131,6 @@ class Entries:
             held=self._fills.books.quantity,
         )
         return book.ask <= plan.limit_price and isinstance(part, EntryPlan)
-
-    def _entry_order(self, entry_id: str, plan: EntryPlan, time_in_force: TimeInForce) -> NewOrder:
-        return NewOrder(
-            self._ctx.rules.symbol,
-            entry_id,
-            Side.BUY,
-            OrderType.LIMIT,
-            plan.quantity,
-            price=plan.limit_price,
-            time_in_force=time_in_force,
-        )
 
     async def _buy(
         self,

@@ -9,13 +9,13 @@ from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, AuthRejectedError, ExchangeError, RateLimitedError, RejectedError
-from tradingbot.gateway.port import NewOrder
-from tradingbot.model import OrderType, Side, TimeInForce
+from tradingbot.model import Side
 from tradingbot.orders.audit import for_its_reason
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
+from tradingbot.orders.planning import sale_order
 from tradingbot.orders.protection import stopped_quantity
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
@@ -217,23 +217,12 @@ class Exits:
 
     async def _sell(self, quantity: Decimal, *, bid: Decimal | None, reason: str) -> None:
         """One slice of an exit, without a bid at the market. AmbiguousError once its outcome was looked for a while."""
-        price: Decimal | None = None
-        if bid is None:
-            quantity = filters.floor_market_quantity(self._ctx.rules, quantity)
-        else:
-            price = filters.floor_price(self._ctx.rules, bid * (1 - self._settings().entry.max_slippage_ratio))
         client_id = self._ids.make(self._ids.next_sequence(), Purpose.EXIT)
-        intent = self._sender.intent(client_id, IntentKind.EXIT, (client_id,), quantity, price or Decimal(0))
+        slippage = self._settings().entry.max_slippage_ratio
+        order = sale_order(self._ctx.rules, client_id, quantity, bid=bid, max_slippage_ratio=slippage)
+        price = order.price or Decimal(0)
+        intent = self._sender.intent(client_id, IntentKind.EXIT, (client_id,), order.quantity, price)
         await self._sender.commit(intent, reduce=True)
-        order = NewOrder(
-            self._ctx.rules.symbol,
-            client_id,
-            Side.SELL,
-            OrderType.MARKET if price is None else OrderType.LIMIT,
-            quantity,
-            price=price,
-            time_in_force=None if price is None else TimeInForce.IOC,
-        )
         try:
             report = await self._sender.send(
                 intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True)

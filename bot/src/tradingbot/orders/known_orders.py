@@ -116,7 +116,7 @@ class KnownOrders:
             self._ctx.tell(OrdersEventKind.TWO_TRADERS, message)
 
     async def absorb(self, reports: Iterable[OrderReport]) -> None:
-        """Take orders as the exchange reports them; the fills come by `_book` and `_collect_fills`."""
+        """Take orders as the exchange reports them; the fills come by `OwnFills.take` and `collect`."""
         changed: list[TrackedOrder] = []
         for report in reports:
             client_id = parse(report.client_order_id)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.filters import FilterRefusal
-from tradingbot.gateway.port import NewProtection
-from tradingbot.model import OrderType, Side, SymbolRules
-from tradingbot.recovery.fence import ClientIds, Purpose
+from tradingbot.gateway.port import NewOrder, NewProtection
+from tradingbot.model import OrderType, Side, SymbolRules, TimeInForce
+from tradingbot.recovery.fence import Purpose
 from tradingbot.risk.risk_manager import STOP_SLIPPAGE
 from tradingbot_api.v1alpha1 import BotSettings
 
@@ -102,14 +103,61 @@ def plan_entry(
     return refusal or EntryPlan(wanted, limit, protection)
 
 
-def protection_pair(ids: ClientIds, sequence: int, plan: ProtectionPlan) -> NewProtection:
-    """The plan as two orders, whose client ids share that sequence number."""
+def entry_order(symbol: str, client_id: str, plan: EntryPlan, time_in_force: TimeInForce) -> NewOrder:
+    """The purchase of a plan, inside its collar."""
+    return NewOrder(
+        symbol,
+        client_id,
+        Side.BUY,
+        OrderType.LIMIT,
+        plan.quantity,
+        price=plan.limit_price,
+        time_in_force=time_in_force,
+    )
+
+
+def protection_pair(plan: ProtectionPlan, client_id: Callable[[Purpose], str]) -> NewProtection:
+    """The plan as two orders; `client_id` names each by its purpose."""
     return NewProtection(
         quantity=plan.quantity,
-        take_profit_client_id=ids.make(sequence, Purpose.TAKE_PROFIT),
+        take_profit_client_id=client_id(Purpose.TAKE_PROFIT),
         take_profit_price=plan.take_profit_price,
-        stop_client_id=ids.make(sequence, Purpose.STOP_LOSS),
+        stop_client_id=client_id(Purpose.STOP_LOSS),
         stop_price=plan.stop_price,
         stop_limit_price=plan.stop_limit_price,
         trailing_delta=plan.trailing_delta,
+    )
+
+
+def stop_order(symbol: str, client_id: str, plan: ProtectionPlan) -> NewOrder:
+    """The stop of a plan alone, where a pair is refused."""
+    limited = plan.stop_limit_price is not None
+    return NewOrder(
+        symbol,
+        client_id,
+        Side.SELL,
+        OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
+        plan.quantity,
+        price=plan.stop_limit_price,
+        stop_price=plan.stop_price if plan.trailing_delta is None else None,
+        trailing_delta=plan.trailing_delta,
+        time_in_force=TimeInForce.GTC if limited else None,
+    )
+
+
+def sale_order(
+    rules: SymbolRules, client_id: str, quantity: Decimal, *, bid: Decimal | None, max_slippage_ratio: Decimal
+) -> NewOrder:
+    """A slice of an exit inside the collar below `bid`; without one at the market, and no more than that takes."""
+    if bid is None:
+        quantity = filters.floor_market_quantity(rules, quantity)
+        return NewOrder(rules.symbol, client_id, Side.SELL, OrderType.MARKET, quantity)
+    return NewOrder(
+        rules.symbol,
+        client_id,
+        Side.SELL,
+        OrderType.LIMIT,
+        quantity,
+        price=filters.floor_price(rules, bid * (1 - max_slippage_ratio)),
+        time_in_force=TimeInForce.IOC,
     )

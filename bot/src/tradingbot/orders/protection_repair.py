@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, RejectedError
-from tradingbot.gateway.port import NewOco, NewOrder
-from tradingbot.model import OrderType, Side, TimeInForce
+from tradingbot.gateway.port import NewOco
 from tradingbot.orders.audit import because
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.exits import STOP_PASSED, Exits
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
-from tradingbot.orders.planning import ProtectionPlan, plan_protection, protection_pair
+from tradingbot.orders.planning import ProtectionPlan, plan_protection, protection_pair, stop_order
 from tradingbot.orders.protection import stopped_quantity
 from tradingbot.orders.protection_watch import ProtectionWatch
 from tradingbot.orders.sender import Sender
@@ -163,7 +163,7 @@ class ProtectionRepair:
     async def _place_pair(self, plan: ProtectionPlan) -> None:
         sequence = self._ids.next_sequence()
         list_id = self._ids.make(sequence, Purpose.PROTECTION_LIST)
-        pair = protection_pair(self._ids, sequence, plan)
+        pair = protection_pair(plan, partial(self._ids.make, sequence))
         legs = (pair.stop_client_id, pair.take_profit_client_id)
         intent = self._sender.intent(list_id, IntentKind.PROTECTION, legs, plan.quantity, plan.stop_price)
         await self._sender.commit(intent, reduce=True)
@@ -174,16 +174,5 @@ class ProtectionRepair:
         client_id = self._ids.make(self._ids.next_sequence(), Purpose.STOP_LOSS)
         intent = self._sender.intent(client_id, IntentKind.STOP, (client_id,), plan.quantity, plan.stop_price)
         await self._sender.commit(intent, reduce=True)
-        limited = plan.stop_limit_price is not None
-        order = NewOrder(
-            self._ctx.rules.symbol,
-            client_id,
-            Side.SELL,
-            OrderType.STOP_LOSS_LIMIT if limited else OrderType.STOP_LOSS,
-            plan.quantity,
-            price=plan.stop_limit_price,
-            stop_price=plan.stop_price if plan.trailing_delta is None else None,
-            trailing_delta=plan.trailing_delta,
-            time_in_force=TimeInForce.GTC if limited else None,
-        )
+        order = stop_order(self._ctx.rules.symbol, client_id, plan)
         await self._sender.send(intent, lambda stamp: self._exchange.place_order(order, stamp, urgent=True))
