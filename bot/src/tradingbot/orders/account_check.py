@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot.model import BalanceChange
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import CORRECTIONS, OwnFills
 from tradingbot.orders.types import OrdersEventKind
@@ -21,14 +21,11 @@ VERDICT_ATTEMPTS: Final = 3
 FOREIGN_BASE: Final = "foreign_base"
 
 
-class AccountCheck:
+class AccountCheck(OrderPart):
     """Compares; `foreign_base` is what of the account's base is not this bot's, `verdict` the last comparison."""
 
     def __init__(self, ctx: OrderContext, known: KnownOrders, fills: OwnFills) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._store = ctx.store
+        super().__init__(ctx)
         self._known = known
         self._fills = fills
         self._reconciler = BalanceReconciler(ctx.exchange, ctx.rules)

@@ -71,3 +71,19 @@ class OrderContext:
     ) -> None:
         """Tell the event, with the exchange's time."""
         self._notify(OrdersEvent(kind, self.exchange.exchange_ms(), message, quantity, price))
+
+
+class OrderPart:
+    """One part of the order manager, with what all share under the same names."""
+
+    def __init__(self, ctx: OrderContext) -> None:
+        self._ctx = ctx
+        self._exchange = ctx.exchange
+        self._tracker = ctx.tracker
+        self._ids = ctx.ids
+        self._log = ctx.log
+        self._monotonic = ctx.monotonic
+        self._audit = ctx.audit
+        self._store = ctx.store
+        self._settings = ctx.settings
+        self._random = ctx.random

@@ -14,7 +14,7 @@ from tradingbot.gateway.port import NewOrder, NewOtoco, Stamp
 from tradingbot.model import OrderListReport, OrderReport, OrderType, Side, TimeInForce
 from tradingbot.orders.account_check import AccountCheck
 from tradingbot.orders.audit import because
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.orders.known_orders import FRESH_MS, KnownOrders
 from tradingbot.orders.own_fills import OwnFills
@@ -32,7 +32,7 @@ ANNOUNCE_AGAIN_SECONDS: Final = 60.0
 """After a try that failed: the account may have too little quote; the first entry tries it anew."""
 
 
-class Entries:
+class Entries(OrderPart):
     """Decides whether an entry may be sent, sends it, and sees its protection in place.
 
     `may_enter` and `may_announce` are asked immediately before sending: None, or the code of why not.
@@ -52,14 +52,7 @@ class Entries:
         may_announce: Callable[[], str | None],
         announced_seconds: float,
     ) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._ids = ctx.ids
-        self._monotonic = ctx.monotonic
-        self._audit = ctx.audit
-        self._store = ctx.store
-        self._settings = ctx.settings
+        super().__init__(ctx)
         self._protection = protection
         self._watch = watch
         self._sender = sender

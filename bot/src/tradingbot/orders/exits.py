@@ -11,7 +11,7 @@ from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, AuthRejectedError, ExchangeError, RateLimitedError, RejectedError
 from tradingbot.model import Side
 from tradingbot.orders.audit import for_its_reason
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
@@ -36,20 +36,13 @@ REFUSED_SALES: Final = 2
 STOP_PASSED: Final = "StopPassed"
 
 
-class Exits:
+class Exits(OrderPart):
     """Sells in slices inside the slippage collar, then at the market, and keeps the protection where no sale can be."""
 
     def __init__(
         self, ctx: OrderContext, *, sender: Sender, known: KnownOrders, fills: OwnFills, watch: ProtectionWatch
     ) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._ids = ctx.ids
-        self._log = ctx.log
-        self._monotonic = ctx.monotonic
-        self._settings = ctx.settings
-        self._random = ctx.random
+        super().__init__(ctx)
         self._sender = sender
         self._known = known
         self._fills = fills

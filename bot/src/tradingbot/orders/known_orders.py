@@ -11,7 +11,7 @@ from typing import Final
 from tradingbot.gateway.errors import NotFoundError, OrderArchivedError
 from tradingbot.model import NO_LIST, OrderReport, OrderStatus, OrderUpdate, Side
 from tradingbot.orders.cleanup import foreign_orders
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.intents import SETTLE_MS
 from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.own_fills import OwnFills
@@ -29,18 +29,11 @@ LIST_EVERY_MS: Final = 5_000
 """Between two looks at all orders, while more than the known ones may be there: each weighs 20."""
 
 
-class KnownOrders:
+class KnownOrders(OrderPart):
     """Reads orders, takes what the streams tell of them, and sees a second trader or an exchange that was reset."""
 
     def __init__(self, ctx: OrderContext, fills: OwnFills) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._ids = ctx.ids
-        self._log = ctx.log
-        self._audit = ctx.audit
-        self._store = ctx.store
-        self._settings = ctx.settings
+        super().__init__(ctx)
         self._fills = fills
         self.ocos = OCOMonitor(ctx.tracker)
         self.highest_id = 0

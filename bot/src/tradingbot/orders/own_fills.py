@@ -12,7 +12,7 @@ from typing import Final
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import ExchangeError, UnknownSymbolError
 from tradingbot.model import Side, TradeFill
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.protection import Unbooked, held_quantity
 from tradingbot.orders.types import OrdersEventKind, TrackedOrder
 from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold, steps
@@ -29,16 +29,11 @@ CHECKPOINT_FILLS: Final = 100
 """The checkpoint moves over so many fills at once."""
 
 
-class OwnFills:
+class OwnFills(OrderPart):
     """Keeps `books` equal to what the exchange says of own orders; old fills are only summed, in a checkpoint."""
 
     def __init__(self, ctx: OrderContext) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._log = ctx.log
-        self._audit = ctx.audit
-        self._store = ctx.store
+        super().__init__(ctx)
         self._by_id: dict[int, BookedFill] = {}
         """Those after the checkpoint, by trade id."""
         self._checkpoint = self._no_books()

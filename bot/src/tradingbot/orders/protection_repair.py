@@ -12,7 +12,7 @@ from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, RejectedError
 from tradingbot.gateway.port import NewOco
 from tradingbot.orders.audit import because
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.exits import STOP_PASSED, Exits
 from tradingbot.orders.intents import IntentKind
 from tradingbot.orders.known_orders import KnownOrders
@@ -31,7 +31,7 @@ PEAK_SECONDS: Final = 2.0
 """For reading the highest price before a stop that follows it is placed again: the position has no stop meanwhile."""
 
 
-class ProtectionRepair:
+class ProtectionRepair(OrderPart):
     """Protects or sells what has no stop, with waits after refusals; while `halted` it sends nothing."""
 
     def __init__(
@@ -45,14 +45,7 @@ class ProtectionRepair:
         watch: ProtectionWatch,
         halted: Callable[[], bool],
     ) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._ids = ctx.ids
-        self._log = ctx.log
-        self._monotonic = ctx.monotonic
-        self._audit = ctx.audit
-        self._settings = ctx.settings
+        super().__init__(ctx)
         self._exits = exits
         self._sender = sender
         self._known = known

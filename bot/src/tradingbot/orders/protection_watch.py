@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tradingbot.model import Side
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
 from tradingbot.orders.protection import UnprotectedTime, judge_protection, stopping_orders
 from tradingbot.orders.types import OrdersEventKind, ProtectionState, ProtectionStatus, TrackedOrder
 
 
-class ProtectionWatch:
+class ProtectionWatch(OrderPart):
     """Judges protection after each change; `suspected` is the monotonic time of a loss that is not certain yet."""
 
     def __init__(self, ctx: OrderContext, known: KnownOrders, fills: OwnFills, *, unprotected: UnprotectedTime) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._monotonic = ctx.monotonic
+        super().__init__(ctx)
         self._known = known
         self._fills = fills
         self.status = ProtectionStatus(ProtectionState.FLAT)

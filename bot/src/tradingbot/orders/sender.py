@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError, NotSentError, RejectedError
 from tradingbot.gateway.port import Stamp
 from tradingbot.model import NO_LIST, OrderListReport, OrderReport
-from tradingbot.orders.context import OrderContext
+from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.intents import Evidence, Intent, IntentKind, IntentState, judge
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.own_fills import OwnFills
@@ -25,7 +25,7 @@ CANCEL_ANSWER_SECONDS: Final = 1.0
 """How long the answer to a cancel is waited for when the user stream may have told what became of its target."""
 
 
-class Sender:
+class Sender(OrderPart):
     """Sends what the parts above it decided; `intents` has those without a known outcome, by client id.
 
     While `halted` nothing is sent but cancels of entries. `entry_found` is awaited, with the client id and why, where
@@ -41,13 +41,7 @@ class Sender:
         halted: Callable[[], bool],
         entry_found: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        self._ctx = ctx
-        self._exchange = ctx.exchange
-        self._tracker = ctx.tracker
-        self._ids = ctx.ids
-        self._log = ctx.log
-        self._audit = ctx.audit
-        self._store = ctx.store
+        super().__init__(ctx)
         self._known = known
         self._fills = fills
         self._halted = halted
