@@ -84,11 +84,13 @@ async def bracket(client: Any, price: Decimal, distance: int = 300) -> dict[str,
 
 
 async def ask_price(client: Any) -> Decimal:
-    """What the market asks now, once it trades there again after the push of an earlier test."""
+    """What the market asks now, once it traded by itself after the push of an earlier test and asks about that."""
     deadline = time.monotonic() + DEADLINE_SECONDS
+    (pushed,) = await client.get_recent_trades(symbol=SYMBOL, limit=1)
     while True:
         ask = Decimal((await client.get_orderbook_ticker(symbol=SYMBOL))["askPrice"])
-        if abs(ask - Decimal((await client.get_symbol_ticker(symbol=SYMBOL))["price"])) < 50:
+        (last,) = await client.get_recent_trades(symbol=SYMBOL, limit=1)
+        if last["id"] > pushed["id"] and abs(ask - Decimal(last["price"])) < 50:
             return ask
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
