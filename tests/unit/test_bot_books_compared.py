@@ -25,8 +25,10 @@ from tradingbot.state.balance_reconciler import (
     find_mismatches,
 )
 from tradingbot.state.foreign_base import ForeignBase
+from tradingbot.state.heard import Heard
 from tradingbot.state.ledger import LedgerState, book, fold
 from tradingbot.state.position_validator import Correction, Finding, PositionValidator
+from tradingbot_api.names import bot_key
 
 RULES = btcusdt_rules()
 
@@ -346,3 +348,17 @@ def test_keys_are_read_and_never_shown(tmp_path: Path) -> None:
 
     assert credentials.api_secret == "apiSecret-value"
     assert "value" not in repr(credentials)
+
+
+def test_what_the_user_stream_tells_besides_own_orders_is_summed_until_it_may_have_missed_something() -> None:
+    own, other = (bot_key("1001", symbol) for symbol in ("BTCUSDT", "ETHUSDT"))
+    heard = Heard()
+    heard.begin(1_000)
+    for amount, locked in (("5", False), ("-2", False), ("7", True)):
+        heard.take_change(BalanceChange("USDT", Decimal(amount), locked, 1_001))
+    for client_id in (f"tb-{own}-0000001-000001-en", f"tb-{other}-0000001-000001-en", "by-hand"):
+        heard.take_trade(order_report(client_id), own)
+
+    assert heard == Heard(1_000, {"USDT": Decimal(3)}, 1, {other: 1})
+    heard.begin(2_000)
+    assert heard == Heard(2_000)

@@ -45,6 +45,14 @@ def test_floored_and_ceiled_prices_are_the_neighbouring_ticks(price: Decimal) ->
     assert filters.check_price(RULES, above) is None
 
 
+@pytest.mark.parametrize(("tick", "exact"), [("0.01", True), ("0.001", True), ("0.0001", False), ("0", False)], ids=str)
+def test_the_quote_of_a_fill_is_exact_where_no_price_and_quantity_give_more_than_eight_decimals(
+    tick: str, exact: bool
+) -> None:
+    rules = replace(RULES, price=replace(RULES.price, tick=Decimal(tick)))
+    assert filters.exact_quote(rules) is exact
+
+
 def test_a_zero_step_switches_rounding_off() -> None:
     rules = replace(RULES, lot=LotFilter(Decimal(0), Decimal(0), Decimal(0)))
 

@@ -103,6 +103,7 @@ def test_the_books_of_an_open_and_of_a_closed_trade_to_the_last_figure() -> None
         last_trade_id=3,
         last_fill_ms=1_003,
         trade=trade,
+        flows={"BTC": Decimal("1.498"), "USDT": Decimal("-130.11"), "BNB": Decimal("-0.001")},
     )
     assert (books.quantity, books.cost, books.flat) == (Decimal("1.498"), Decimal("159.8"), False)
     assert books.average_price == Decimal("106.67556742")
@@ -134,6 +135,7 @@ def test_the_books_of_an_open_and_of_a_closed_trade_to_the_last_figure() -> None
         trade=Trade(),
         last_trade=closed,
         round_trips=RoundTrips(1, 1, rate, square, Decimal("3.97518"), Decimal(0), 3),
+        flows={"BTC": Decimal(0), "USDT": Decimal("4.57518"), "BNB": Decimal("-0.001")},
     )
     assert (ended.quantity, ended.cost, ended.flat, ended.average_price) == (0, 0, True, 0)
 
@@ -250,6 +252,15 @@ def test_a_correction_takes_what_is_not_there_out_of_the_books_at_its_price() ->
 def test_a_correction_settles_what_was_oversold_until_then() -> None:
     assert corrected(fill(1, Side.SELL, "1", "100"), quantity="0", after=1).oversold == 0
     assert corrected(fill(1, Side.BUY, "1", "1"), fill(2, Side.SELL, "2", "1"), quantity="0", after=1).oversold == 1
+
+
+def test_the_flows_are_what_the_fills_changed_in_the_account_whatever_the_books_make_of_them() -> None:
+    oversold = fill(1, Side.BUY, "1", "100", "0.001", "BTC"), fill(2, Side.SELL, "3", "110", "0.5", "USDT")
+    flows = {"BTC": Decimal("-2.001"), "USDT": Decimal("229.5")}
+
+    assert folded(*oversold).flows == flows
+    for after in (1, 2):
+        assert corrected(*oversold, quantity="1", after=after).flows == flows
 
 
 def test_a_sale_that_was_missed_and_corrected_is_not_taken_twice_when_it_comes() -> None:

@@ -187,6 +187,8 @@ class Session:
         """The store was new although this bot has traded: the books were made from the exchange's trades."""
         self.last_close: Decimal | None = None
         self._verdict_at: float | None = None
+        self.compared_ms: int | None = None
+        """Exchange time of the last comparison."""
         self._connected_at = parts.monotonic()
         self._balances = dict(account.balances)
         self._balances_ms = 0
@@ -853,6 +855,7 @@ class Session:
             return
         self.verdict = verdict
         self._verdict_at = self._parts.monotonic()
+        self.compared_ms = self.exchange.exchange_ms()
         self._balances[self.rules.base_asset] = verdict.base
         self._balances[self.rules.quote_asset] = verdict.quote
         self._parts.metrics.reconciled(verdict.kind.value)

@@ -214,6 +214,35 @@ class AssetClaim(WireModel):
     least: SignedDecimal = Decimal(0)
 
 
+class AccountBooks(WireModel):
+    """What a bot knows of its account, for the comparison of the account with the books of all its bots.
+
+    `listening_since` names the time (ms of the exchange) since which the user stream told the bot of everything in the
+    account, None while it does not; `moved` and the trades are what it told since then.
+    """
+
+    held: dict[str, SignedDecimal]
+    """Base and quote of the account, free and locked."""
+    flows: dict[str, SignedDecimal] = Field(default_factory=dict)
+    """What this bot's fills changed, by asset, after fees, since its books began."""
+    fills: int = 0
+    rounded: list[str] = Field(default_factory=list)
+    """Assets of which a fill's amount is not known to the last decimal: the exchange rounds it."""
+    settled: bool = True
+    """No outcome is awaited, and all that its orders executed is in its books."""
+    complete: bool = True
+    """The position is there, and all its fees have a value."""
+    compared_time: datetime | None = None
+    """When it last read the account."""
+    listening_since: int | None = None
+    moved: dict[str, SignedDecimal] = Field(default_factory=dict)
+    """Deposits and transfers less withdrawals, by asset."""
+    trades_by_hand: int = 0
+    """Executions of orders that no bot made."""
+    trades_by_bots: dict[str, int] = Field(default_factory=dict)
+    """Executions of orders of other bots, by the key in their client ids (names.bot_key)."""
+
+
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
@@ -257,6 +286,7 @@ class BotStatus(WireModel):
     """Its position."""
     quote_claim: AssetClaim | None = None
     """Its capital less what was lost and what the position cost."""
+    account_books: AccountBooks | None = None
 
 
 class BotInfo(WireModel):

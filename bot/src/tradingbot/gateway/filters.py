@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
+from typing import Final
 
 from tradingbot.model import NO_LIST, LotFilter, OrderReport, Side, SymbolRules
+
+BALANCE_STEP: Final = Decimal("1e-8")
+"""A balance of Binance has eight decimals."""
 
 
 class FilterCode(StrEnum):
@@ -65,6 +69,12 @@ def floor_market_quantity(rules: SymbolRules, quantity: Decimal) -> Decimal:
 def dust_limit(rules: SymbolRules) -> Decimal:
     """The base quantity below which no order can be placed, whatever the price."""
     return max(rules.lot.min_quantity, rules.lot.step)
+
+
+def exact_quote(rules: SymbolRules) -> bool:
+    """Whether price times quantity never has more decimals than a balance, so that nothing is rounded."""
+    smallest = rules.price.tick * rules.lot.step
+    return smallest > 0 and smallest % BALANCE_STEP == 0
 
 
 def sellable(rules: SymbolRules, quantity: Decimal, price: Decimal) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tradingbot.clocks import from_ms
 from tradingbot.desk import Desk
+from tradingbot.gateway import filters
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.streams import StreamName
-from tradingbot.model import NO_LIST
+from tradingbot.model import NO_LIST, Balance
 from tradingbot.monitoring.health import ConditionClock, judge, not_ready
 from tradingbot.monitoring.metrics import Extra
 from tradingbot.monitoring.performance import Performance, exposure, time_held
+from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.oco_monitor import OcoVerdict
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
@@ -24,7 +26,7 @@ from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot.state.ledger import LedgerState
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import AssetClaim, BotStatus, GrantStatus, OpenOrder, ProtectionPair
+from tradingbot_api.bot_http import AccountBooks, AssetClaim, BotStatus, GrantStatus, OpenOrder, ProtectionPair
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -114,6 +116,7 @@ class Trading:
     foreign_orders: list[str]
     base_claim: AssetClaim
     quote_claim: AssetClaim
+    account_books: AccountBooks
 
 
 def trading(session: Session, risk: RiskManager) -> Trading:
@@ -138,6 +141,30 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         foreign_orders=list(manager.foreign_orders),
         base_claim=_claim(session, session.rules.base_asset, manager.books.quantity, manager.books.dust_limit),
         quote_claim=_claim(session, session.rules.quote_asset, session.capital_needed),
+        account_books=account_books(
+            manager, session.balance_of, compared_ms=session.compared_ms, listening=session.streams.user_alive
+        ),
+    )
+
+
+def account_books(
+    manager: OrderManager, balance: Callable[[str], Balance], *, compared_ms: int | None, listening: bool
+) -> AccountBooks:
+    """What the operator needs to compare the account with the books of all its bots."""
+    rules, books, heard, verdict = manager.rules, manager.books, manager.heard, manager.verdict
+    lacking = verdict is None or not verdict.synced or verdict.drift < 0 or books.unvalued_fees > 0
+    return AccountBooks(
+        held={asset: balance(asset).total for asset in (rules.base_asset, rules.quote_asset)},
+        flows=dict(books.flows),
+        fills=books.fills,
+        rounded=[] if filters.exact_quote(rules) else [rules.quote_asset],
+        settled=manager.settled,
+        complete=not lacking,
+        compared_time=from_ms(compared_ms) if compared_ms is not None else None,
+        listening_since=heard.since_ms if listening else None,
+        moved=dict(heard.moved),
+        trades_by_hand=heard.by_hand,
+        trades_by_bots=dict(heard.by_bots),
     )
 
 
@@ -253,6 +280,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         foreign_orders=known.foreign_orders if known else [],
         base_claim=known.base_claim if known else None,
         quote_claim=known.quote_claim if known else None,
+        account_books=known.account_books if known else None,
     )
 
 

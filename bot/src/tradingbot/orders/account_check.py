@@ -15,6 +15,7 @@ from tradingbot.orders.own_fills import CORRECTIONS, OwnFills
 from tradingbot.orders.types import OrdersEventKind
 from tradingbot.state.balance_reconciler import BalanceReconciler, Verdict, VerdictKind
 from tradingbot.state.foreign_base import ForeignBase
+from tradingbot.state.heard import Heard
 from tradingbot.state.ledger import CorrectionFill
 
 VERDICT_ATTEMPTS: Final = 3
@@ -30,15 +31,19 @@ class AccountCheck(OrderPart):
         self._fills = fills
         self._reconciler = BalanceReconciler(ctx.exchange, ctx.rules)
         self.foreign_base = ForeignBase(None)
+        self.heard = Heard()
         self._balance_changes: deque[BalanceChange] = deque(maxlen=100)
         self._looked_for: Decimal | None = None
         """The unexplained base for which trades of others were looked at."""
         self.verdict: Verdict | None = None
 
     async def take_change(self, event: BalanceChange) -> None:
-        """Remember base that came or went besides trades; two streams may tell it, while one takes over."""
-        if event.asset == self._ctx.rules.base_asset and event not in self._balance_changes:
-            self._balance_changes.append(event)
+        """Remember what came or went besides trades; two streams may tell it, while one takes over."""
+        if event in self._balance_changes:
+            return
+        self._balance_changes.append(event)
+        self.heard.take_change(event)
+        if event.asset == self._ctx.rules.base_asset:
             self.foreign_base = self.foreign_base.after_change(event)
             await self._ctx.note(FOREIGN_BASE, self.foreign_base)
 

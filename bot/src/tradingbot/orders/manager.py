@@ -42,6 +42,7 @@ from tradingbot.recovery.fence import parse, propose_incarnation
 from tradingbot.recovery.retry import retry_read, retryable
 from tradingbot.state.balance_reconciler import Verdict
 from tradingbot.state.foreign_base import ForeignBase
+from tradingbot.state.heard import Heard
 from tradingbot.state.ledger import LedgerState
 from tradingbot.state.position_validator import Correction, PositionValidator, Validation
 from tradingbot.state.store import Store, StoreFailedError
@@ -214,6 +215,16 @@ class OrderManager:
     def verdict(self) -> Verdict | None:
         """The last comparison with the account."""
         return self._check.verdict
+
+    @property
+    def heard(self) -> Heard:
+        """What the user stream told of the account besides this bot's orders."""
+        return self._check.heard
+
+    @property
+    def settled(self) -> bool:
+        """No outcome is awaited, and all that own orders executed is in the books."""
+        return not self._sender.intents and not self._fills.missing()
 
     @property
     def protection(self) -> ProtectionStatus:
@@ -393,7 +404,7 @@ class OrderManager:
         """
         async with self._lock:
             verdict = await self._check.compare()
-            if verdict.synced or self._sender.intents or self._fills.missing():
+            if verdict.synced or not self.settled:
                 return verdict
             if self._known.two_traders is not None or self._ctx.reset is not None:
                 return verdict
@@ -453,6 +464,8 @@ class OrderManager:
         if isinstance(event, BalanceChange):
             await self._check.take_change(event)
             return
+        if event.fill is not None:
+            self._check.heard.take_trade(event.report, self._ids.key)
         await self._known.on_update(event)
         if not self._lock.locked():
             self._watch.update(certain=False)
@@ -460,6 +473,7 @@ class OrderManager:
     def missed_events(self) -> None:
         """The user stream was connected: another process may have sent what neither it nor the last look told of."""
         self._known.unlisted = True
+        self._check.heard.begin(self._exchange.exchange_ms())
 
     async def raise_incarnation(self, minimum: int) -> bool:
         """Take `minimum` or more and commit it; False after the first order of this process. StoreFailedError."""
@@ -555,7 +569,7 @@ class OrderManager:
         """Cancel own orders that serve nothing; only with books that agree with the exchange."""
         if self.halted or self._ctx.reset is not None:
             return
-        if self._sender.intents or self._fills.missing():
+        if not self.settled:
             return
         stale = self._stale_orders()
         # Books without an entry would call its protection stale: the exchange is asked for it before.

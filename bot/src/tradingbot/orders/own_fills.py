@@ -23,7 +23,7 @@ FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
 CORRECTIONS: Final = "corrections"
-CHECKPOINT: Final = "checkpoint-2"
+CHECKPOINT: Final = "checkpoint-3"
 """Under another name than that of former versions, whose sums lack figures: without one all fills are folded."""
 CHECKPOINT_FILLS: Final = 100
 """The checkpoint moves over so many fills at once."""

@@ -136,6 +136,8 @@ class LedgerState:
     last_trade: Trade | None = None
     """The one that was closed last."""
     corrections: int = 0
+    flows: Mapping[str, Decimal] = field(default_factory=dict)
+    """What the fills changed in the account, by asset, after fees; corrections change nothing there."""
 
     @property
     def quantity(self) -> Decimal:
@@ -236,7 +238,7 @@ def _correct(state: LedgerState, correction: CorrectionFill) -> LedgerState:
         time_ms=correction.time_ms,
     )
     sold = _apply(state, BookedFill(fill, Decimal(0)))
-    return replace(sold, oversold=Decimal(0), fills=state.fills, corrections=state.corrections + 1)
+    return replace(sold, oversold=Decimal(0), fills=state.fills, flows=state.flows, corrections=state.corrections + 1)
 
 
 def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
@@ -280,6 +282,7 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             trade=trade,
             last_trade=state.last_trade,
             corrections=state.corrections,
+            flows=_add_flows(state, fill),
         )
         if was_flat == result.flat:
             return result
@@ -287,6 +290,18 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             return replace(result, trade=replace(trade, opened_ms=fill.time_ms))
         trade = replace(trade, closed_ms=fill.time_ms)
         return replace(result, round_trips=state.round_trips.add(trade), trade=Trade(), last_trade=trade)
+
+
+def _add_flows(state: LedgerState, fill: TradeFill) -> dict[str, Decimal]:
+    flows, sign = dict(state.flows), 1 if fill.side is Side.BUY else -1
+    for asset, amount in (
+        (state.base_asset, sign * fill.quantity),
+        (state.quote_asset, -sign * fill.quote_quantity),
+        (fill.commission_asset, -fill.commission),
+    ):
+        if amount:
+            flows[asset] = flows.get(asset, Decimal(0)) + amount
+    return flows
 
 
 def _take(lots: list[Lot], quantity: Decimal, price: Decimal, newest: bool = False) -> tuple[Decimal, Decimal]:
