@@ -179,6 +179,44 @@ def test_monitoring_is_installed_only_when_asked_for(objects: list[dict[str, Any
     assert sorted(kinds) == ["PodMonitor", "PodMonitor", "PrometheusRule"]
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [("podMonitor.enabled=true", "annotations"), ("prometheusRule.enabled=true", "prometheusRule.configMap=true")],
+)
+def test_monitoring_that_nobody_would_take_up_is_refused_with_what_to_do(option: str, instead: str) -> None:
+    name = option.removesuffix("=true")
+    with pytest.raises(chart.ChartError, match=rf"{name}: expected the API monitoring\.coreos\.com/v1.*{instead}"):
+        chart.render("--set", option, prometheus_operator=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "annotated"),
+    [
+        pytest.param((), True, id="defaults"),
+        pytest.param(("--set", "podMonitor.enabled=true"), False, id="never-scraped-twice"),
+        pytest.param(("--set", "scrapeAnnotations.enabled=false"), False, id="switched-off"),
+    ],
+)
+def test_operator_and_bots_are_annotated_where_no_monitor_finds_them(options: tuple[str, ...], annotated: bool) -> None:
+    template = chart.one(chart.render(*options), "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    expected = {"scrape": "true", "port": str(ports["metrics"]), "path": "/metrics"} if annotated else {}
+    found = {
+        key.removeprefix("prometheus.io/"): value
+        for key, value in template["metadata"]["annotations"].items()
+        if key.startswith("prometheus.io/")
+    }
+    assert found == expected
+    assert ("--scrape-annotations" in container["args"]) is annotated
+
+
+def test_annotations_of_ones_own_win() -> None:
+    own = ("--set-string", r"podAnnotations.prometheus\.io/scrape=false", "--set-string", "podAnnotations.a=b")
+    annotations = chart.one(chart.render(*own), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert (annotations["prometheus.io/scrape"], annotations["a"]) == ("false", "b")
+
+
 def test_dashboards_are_installed_under_the_label_that_grafana_looks_for(objects: list[dict[str, Any]]) -> None:
     def found(rendered: list[dict[str, Any]]) -> dict[str, str]:
         maps = [o for o in rendered if o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]

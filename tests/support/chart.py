@@ -27,10 +27,14 @@ def tool(name: str) -> str:
     return str(Path(folder) / name) if folder else name
 
 
-def render(*options: str) -> list[dict[str, Any]]:
-    """All objects of the chart with these options of `helm template`; ChartError where Helm refuses."""
+def render(*options: str, prometheus_operator: bool = True) -> list[dict[str, Any]]:
+    """All objects of the chart with these options of `helm template`; ChartError where Helm refuses.
+
+    `prometheus_operator`: whether the cluster has its CRDs.
+    """
+    found = ("--api-versions", "monitoring.coreos.com/v1") if prometheus_operator else ()
     done = subprocess.run(
-        [tool("helm"), "template", RELEASE, CHART, "--namespace", NAMESPACE, *options],
+        [tool("helm"), "template", RELEASE, CHART, "--namespace", NAMESPACE, *found, *options],
         capture_output=True,
         text=True,
         check=False,

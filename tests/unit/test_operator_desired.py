@@ -45,6 +45,23 @@ def test_the_pod_satisfies_pod_security_restricted_and_holds_no_kubernetes_crede
     assert "envFrom" not in container
 
 
+def test_scrape_annotations_are_no_reason_to_replace_a_pod_and_ones_own_win() -> None:
+    plain, scraped = (
+        desired.pod(IDENTITY, desired.parse_spec(seen_bot(**spec)), "tradingbot/bot:1", "IfNotPresent", scraped=scraped)
+        for spec, scraped in (({}, False), ({}, True))
+    )
+    added = dict(scraped["metadata"]["annotations"])
+    assert added.pop(names.POD_TEMPLATE_ANNOTATION) == plain["metadata"]["annotations"][names.POD_TEMPLATE_ANNOTATION]
+    assert added == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(names.PROBE_PORT),
+        "prometheus.io/path": "/metrics",
+    }
+    spec = desired.parse_spec(seen_bot(pod={"annotations": {"prometheus.io/scrape": "false"}}))
+    own = desired.pod(IDENTITY, spec, "tradingbot/bot:1", "IfNotPresent", scraped=True)
+    assert own["metadata"]["annotations"]["prometheus.io/scrape"] == "false"
+
+
 def test_the_pod_is_owned_by_uid_and_its_credentials_secret_is_optional() -> None:
     manifest = pod()
     (owner,) = manifest["metadata"]["ownerReferences"]

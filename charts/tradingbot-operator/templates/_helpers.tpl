@@ -56,6 +56,19 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Not empty where pods are annotated for Prometheus: a PodMonitor beside annotations would scrape them twice. */}}
+{{- define "operator.scrapeAnnotations" -}}
+{{- if and .Values.scrapeAnnotations.enabled (not .Values.podMonitor.enabled) }}yes{{ end }}
+{{- end }}
+
+{{/* Refuses what no Prometheus Operator would take up, rather than to leave it out: bots would go unwatched. */}}
+{{- define "operator.needsPrometheusOperator" -}}
+{{- $root := index . 0 }}
+{{- if not ($root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") }}
+{{- fail (printf "%s: expected the API monitoring.coreos.com/v1 in the cluster, found none; install the CRDs of the Prometheus Operator first, or set it to false: %s without it. Where no cluster is asked (helm template, --dry-run=client): --api-versions monitoring.coreos.com/v1" (index . 1) (index . 2)) }}
+{{- end }}
+{{- end }}
+
 {{/* The rules of rules/ with the values in their <<places>>. */}}
 {{- define "operator.alerting" -}}
 {{- $groups := list }}

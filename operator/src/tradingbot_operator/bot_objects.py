@@ -182,4 +182,7 @@ class BotObjects:
 
     def pod_manifest(self, bot: SeenBot, spec: TradingBotSpec) -> Manifest:
         """The pod that the TradingBot should have."""
-        return desired.pod(Identity.of(bot), spec, self._settings.bot_image, self._settings.image_pull_policy)
+        settings = self._settings
+        return desired.pod(
+            Identity.of(bot), spec, settings.bot_image, settings.image_pull_policy, scraped=settings.scrape_annotations
+        )

@@ -24,6 +24,11 @@ DEFAULT_RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"memory": "512Mi"},
 }
+SCRAPE_ANNOTATIONS: Final = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(names.PROBE_PORT),
+    "prometheus.io/path": "/metrics",
+}
 
 
 class SpecError(Exception):
@@ -193,8 +198,11 @@ def _probe(path: str, **times: int) -> Manifest:
     return {"httpGet": {"path": path, "port": "probes"}, **times}
 
 
-def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) -> Manifest:
-    """The bot's pod: it satisfies Pod Security `restricted` and has no token of a service account."""
+def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str, *, scraped: bool = False) -> Manifest:
+    """The bot's pod: it satisfies Pod Security `restricted` and has no token of a service account.
+
+    `scraped`: with annotations by which Prometheus finds it.
+    """
     shape = spec.pod
     metadata = _metadata(identity, identity.name)
     # Ours win: they are what the operator finds its pods by.
@@ -293,7 +301,9 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str) 
     if shape.image_pull_secrets:
         pod_spec["imagePullSecrets"] = [{"name": item.name} for item in shape.image_pull_secrets]
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
-    metadata["annotations"] = {**shape.annotations, names.POD_TEMPLATE_ANNOTATION: _digest(manifest)}
+    template = {names.POD_TEMPLATE_ANNOTATION: _digest(manifest)}
+    # Not in the digest: who scrapes is no reason to restart a bot.
+    metadata["annotations"] = {**(SCRAPE_ANNOTATIONS if scraped else {}), **shape.annotations, **template}
     return manifest
 
 

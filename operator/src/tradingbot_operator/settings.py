@@ -39,6 +39,8 @@ class Settings:
     until its pod and its certificate are new."""
     bot_image: str
     image_pull_policy: str
+    scrape_annotations: bool
+    """Bots' pods made from now on are found by a Prometheus that goes by annotations."""
     probe_host: str
     probe_port: int
     metrics_port: int
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add("--ca-dir", type=Path, default=Path("/etc/tradingbot-operator/ca"), help="directory with ca.crt and ca.key")
     add("--bot-image", default="tradingbot/bot:dev", help="image of bots whose spec names none")
     add("--image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
+    add("--scrape-annotations", action="store_true", help="annotate pods of bots with prometheus.io/scrape, port, path")
     add("--probe-host", default="0.0.0.0", help="address of probes and metrics")  # noqa: S104 - the kubelet probes the pod's address
     add("--probe-port", type=int, default=names.OPERATOR_PROBE_PORT, help="port of /healthz and /readyz")
     add("--metrics-port", type=int, default=names.OPERATOR_METRICS_PORT, help="port of /metrics")
@@ -109,6 +112,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         ca_dir=options.ca_dir,
         bot_image=options.bot_image,
         image_pull_policy=options.image_pull_policy,
+        scrape_annotations=options.scrape_annotations,
         probe_host=options.probe_host,
         probe_port=options.probe_port,
         metrics_port=options.metrics_port,
