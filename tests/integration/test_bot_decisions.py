@@ -72,14 +72,14 @@ def test_a_close_that_the_stream_does_not_bring_is_asked_for_and_traded_on_in_ti
     async def befall(world: Emergency) -> None:
         await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
         world.fault("drop_events", streams="*@kline_1m", **{"for": 600})
-        loop = world.session.loop
+        loop = world.session.runner.loop
         assert loop is not None
         before = loop.seen
         await asyncio.sleep(55 - world.loop.time())
         world.move(PRICE * 0.95)
         await world.until("a position", lambda: world.held > 0)
         assert 60 < world.loop.time() < 60 + LATE_SECONDS
-        assert world.session.loop is loop
+        assert world.session.runner.loop is loop
         assert loop.seen == before + 1
         assert sample(world.app, "candles_missed_total", how=Missed.NO_CLOSE.value) == 1
 
@@ -93,7 +93,7 @@ def test_a_close_that_the_stream_does_not_bring_is_asked_for_and_traded_on_in_ti
 def test_an_exchange_that_does_not_answer_for_a_close_is_asked_ever_more_rarely_and_the_strategy_goes_on() -> None:
     async def befall(world: Emergency) -> None:
         await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
-        loop = world.session.loop
+        loop = world.session.runner.loop
         assert loop is not None
         before = loop.seen
         await asyncio.sleep(55 - world.loop.time())
@@ -101,7 +101,7 @@ def test_an_exchange_that_does_not_answer_for_a_close_is_asked_ever_more_rarely_
         world.fault("error", endpoints="GET /api/v3/klines", **{"for": 20})
         await world.until("the close", lambda: loop.seen > before)
         assert 75 < world.loop.time() < 90
-        assert world.session.loop is loop
+        assert world.session.runner.loop is loop
         asked = [row for row in await world.exchange.fault_record() if "klines" in row.get("endpoint", "")]
         assert 2 <= len(asked) <= 3
 

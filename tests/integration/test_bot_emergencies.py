@@ -346,7 +346,7 @@ def test_with_both_streams_dead_a_lost_stop_is_restored_and_a_stop_that_sold_is_
         await world.until("a stop again", world.stops)
         world.move(PRICE * 0.98)
         assert world.flat
-        await world.until("a bot that knows", lambda: not world.session.holding, DEADLINE_SECONDS)
+        await world.until("a bot that knows", lambda: not world.session.manager.holding, DEADLINE_SECONDS)
         await world.exchange.clear_faults()
         await world.at_peace()
 
@@ -400,11 +400,11 @@ def test_an_answer_that_is_as_late_as_the_exchange_gives_up_itself_is_waited_for
 def test_candles_that_the_market_stream_lost_are_read_by_rest() -> None:
     async def befall(world: Emergency) -> None:
         await world.hold()
-        assert world.session.loop is not None
-        before = world.session.loop.seen
+        assert world.session.runner.loop is not None
+        before = world.session.runner.loop.seen
         world.fault("drop_events", streams="*@kline_1s", **{"for": 10})
         await asyncio.sleep(20)
-        assert world.session.loop.seen - before == 20
+        assert world.session.runner.loop.seen - before == 20
 
     slow = {"name": "ema-cross", "interval": "1s", "parameters": {"fast": 100, "slow": 300}}
     run_emergency(befall, strategy=slow)
@@ -451,7 +451,7 @@ def test_an_exit_that_the_strategy_said_of_a_candle_that_could_not_be_read_ends_
         await asyncio.sleep(10)
         assert not world.flat
         if anew:
-            world.session.loop = None
+            world.session.runner.loop = None
         await world.until("the position sold", lambda: world.flat, 10)
 
     with patch.object(EmaCross, "on_candle", once):

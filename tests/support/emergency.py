@@ -94,7 +94,7 @@ class Emergency:
 
     async def exit(self) -> None:
         """What the bot does at its strategy's signal."""
-        await self.session.exit("Signal", "test")
+        await self.session.execution.exit("Signal", "test")
 
     def move(self, price: float) -> None:
         """The outside market jumps there, and stays."""

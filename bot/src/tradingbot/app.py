@@ -29,11 +29,12 @@ from tradingbot.monitoring.local_api import LocalStatus, serving
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.monitoring.report import add_counts, build_status, extra_figures, state_of
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.parts import Parts
 from tradingbot.recovery.circuit_breaker import Pace
 from tradingbot.recovery.pod_annotations import PodAnnotations
 from tradingbot.recovery.retry import full_jitter
 from tradingbot.recovery.safe_mode import STORE_LOST, CauseKind, Level, SafeMode, Source
-from tradingbot.session import AccountChangedError, Parts, Session
+from tradingbot.session import AccountChangedError, Session
 from tradingbot.state.lock import StateInUseError, StateLock
 from tradingbot.state.store import Store, StoreCorruptError, StoreError, StoreFailedError, set_aside_store
 from tradingbot_api.bot_http import BotConfig, FieldError
@@ -605,7 +606,7 @@ class BotApp:
             session = await Session.connect(parts, load_credentials(self._options.credentials_dir))
             try:
                 session.admission.key_problem = None  # no entry is to be made
-                session.last_close = (await session.exchange.book_ticker(self.desk.settings.symbol)).bid
+                session.runner.last_close = (await session.exchange.book_ticker(self.desk.settings.symbol)).bid
                 self.desk.session, self.desk.account_uid = session, session.account_uid
                 told = self.local.local_status()
             finally:
@@ -640,7 +641,7 @@ def care_of(session: Session) -> Care:
     manager = session.manager
     if manager.naked or manager.unknown or not manager.entries_quiet:
         return Care.NAKED
-    return Care.PROTECTED if manager.held > 0 else Care.NOTHING
+    return Care.PROTECTED if manager.holding else Care.NOTHING
 
 
 def backoff(care: Care, attempt: int, demanded: float, rng: Random) -> float:

@@ -190,7 +190,7 @@ class Control:
                 # The session may end under the call, as when the keys change: the next one goes on.
                 self._desk.log.exception("draining failed, it is tried again")
                 return False, f"{type(error).__name__}: {error}", self._desk.drain.remaining or unknown
-            closed = policy is PositionPolicy.HOLD or not session.holding
+            closed = policy is PositionPolicy.HOLD or not session.manager.holding
             naked = session.manager.protection.state is ProtectionState.UNPROTECTED
             text = "entries, or a position that is to be closed or protected, are still on the exchange"
             return session.manager.entries_quiet and closed and not naked, text, remaining
@@ -235,7 +235,7 @@ class LocalControl:
         self._desk.flatten()
         await self._desk.save()
         session = self._desk.session
-        if session is not None and not session.holding and session.manager.entries_quiet:
+        if session is not None and not session.manager.holding and session.manager.entries_quiet:
             with suppress(ExchangeError, StoreError):  # the verdict's time says that it is of before
                 await session.compare()
         return self.local_status()

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from paper_exchange.core.units import SCALE
+from tradingbot.candle_reader import INTERVAL_MS
 from tradingbot.clocks import from_ms
 from tradingbot.model import Candle
-from tradingbot.session import INTERVAL_MS
 from tradingbot_api.v1alpha1 import Interval
 
 BINANCE_COLUMNS: Final = (

@@ -14,6 +14,7 @@ from typing import Final
 from paper_exchange.core.errors import ExchangeError as Refused
 from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.core.symbols import SymbolRules as CoreRules
+from tradingbot.candle_reader import INTERVAL_MS
 from tradingbot.clocks import from_ms
 from tradingbot.engine.strategies import CATALOGUE, build_strategy
 from tradingbot.engine.trading_loop import Decision, Enter, Exit, Gap, TradingLoop
@@ -34,12 +35,13 @@ from tradingbot.orders.planning import (
     stop_order,
 )
 from tradingbot.orders.protection import held_quantity
+from tradingbot.orders.sizing import size_entry
 from tradingbot.risk.drawdown import DrawdownTracker
-from tradingbot.risk.risk_manager import Funds, Refusal, RiskManager, Size, at_risk
+from tradingbot.risk.risk_manager import Refusal, RiskManager, Size
 from tradingbot.risk.risk_manager import Refused as RiskRefused
 from tradingbot.risk.volatility import VolatilityTracker
-from tradingbot.session import INTERVAL_MS, LOOK_BACK_CANDLES
 from tradingbot.state.ledger import BookedFill, LedgerState, book, extend
+from tradingbot.strategy_runner import LOOK_BACK_CANDLES
 from tradingbot_api.v1alpha1 import BotSettings
 
 DAY_MS: Final = 86_400_000
@@ -291,15 +293,18 @@ class _Replay:
             self.outcome.refusals[refused.code.value] += 1
             return
         self._follow_volatility()
-        rate, books, bid = exchange.taker_rate, self._books, ticker.bid
-        equity = books.equity(self._settings.capital, bid, rate)
-        risk.update_equity(equity, now)
-        dust = at_risk(books.quantity, bid, None, rate)
-        funds = Funds(exchange.free(self._rules.quote_asset), books.cost, equity, dust, rate)
-        size = risk.calculate_position_size(self._rules, ticker.ask, funds)
+        size = size_entry(
+            risk,
+            self._rules,
+            self._books,
+            capital=self._settings.capital,
+            quote_free=exchange.free(self._rules.quote_asset),
+            book=ticker,
+            taker_rate=exchange.taker_rate,
+            now=now,
+        )
         if isinstance(size, RiskRefused):
             self.outcome.refusals[size.code.value] += 1
-            risk.record_used_up(size.code.value, now)
             if size.code is Refusal.DRAWDOWN_AT_STOP:
                 self.outcome.stopped, self.outcome.stopped_ms = Refusal.DRAWDOWN.value, exchange.now_ms
             return

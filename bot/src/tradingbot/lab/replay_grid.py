@@ -12,13 +12,13 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from paper_exchange.core.symbols import SymbolRules
+from tradingbot.candle_reader import INTERVAL_MS
 from tradingbot.config import ConfigError
 from tradingbot.engine.strategies import StrategyParametersError, UnknownStrategyError, build_strategy, field_errors
 from tradingbot.lab.candle_exchange import FillModel
 from tradingbot.lab.recording import Recording
 from tradingbot.lab.replay import replay
 from tradingbot.lab.replay_figures import Run, summarise
-from tradingbot.session import INTERVAL_MS
 from tradingbot_api.base import canonical
 from tradingbot_api.v1alpha1 import BotSettings
 

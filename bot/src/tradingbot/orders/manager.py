@@ -212,6 +212,11 @@ class OrderManager:
         return self._fills.held
 
     @property
+    def holding(self) -> bool:
+        """Whether there is a position that can be sold."""
+        return self.held > 0
+
+    @property
     def verdict(self) -> Verdict | None:
         """The last comparison with the account."""
         return self._check.verdict
@@ -537,7 +542,7 @@ class OrderManager:
         Raises ExchangeError where the exchange cannot be asked: call it again.
         """
         await self.cancel_entries()
-        if policy is PositionPolicy.CLOSE_POSITION and self.held > 0:
+        if policy is PositionPolicy.CLOSE_POSITION and self.holding:
             await self.exit("Drain")
         async with self._lock:
             await self._known.refresh()
@@ -549,7 +554,7 @@ class OrderManager:
     def remaining(self) -> list[str]:
         """What is on the exchange as far as is known now, a line each: what has no outcome, position, open orders."""
         remaining = [f"outcome of {client_id} is unknown" for client_id in self.unknown]
-        if self.held > 0:
+        if self.holding:
             state = self._watch.status.state.value.lower()
             remaining.append(f"position {canonical(self._fills.books.quantity)} {self._ctx.rules.base_asset}, {state}")
         return remaining + [
