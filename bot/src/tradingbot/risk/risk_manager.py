@@ -18,6 +18,7 @@ from tradingbot.recorded import Recorded, recorded
 from tradingbot.risk.drawdown import DrawdownTracker, HeldBreach
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot_api.base import canonical
+from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings
 
 FULL_SIZE: Final = 0.5
@@ -40,7 +41,7 @@ class Refusal(StrEnum):
     TOO_MANY_ENTRIES = "TooManyEntries"
     DAILY_LOSS = "DailyLoss"
     DRAWDOWN = "Drawdown"
-    COOLDOWN = "Cooldown"
+    COOLDOWN = Reason.COOLDOWN.value
     EQUITY_UNKNOWN = "EquityUnknown"
     DAILY_LOSS_AT_STOP = "DailyLossAtStop"
     DRAWDOWN_AT_STOP = "DrawdownAtStop"
