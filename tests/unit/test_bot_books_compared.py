@@ -290,6 +290,7 @@ def test_a_position_is_judged_and_a_correction_suggested(  # noqa: PLR0917, a ta
     quantity: str, total: str, protected: bool, oversold: str, findings: tuple[Finding, ...], correction: Correction
 ) -> None:
     validator = PositionValidator("BTCUSDT", Decimal(5))
+    assert validator.symbol == "BTCUSDT"
     validation = validator.validate_position(
         Decimal(quantity),
         Decimal(100),

@@ -54,6 +54,12 @@ def folded(*fills: TradeFill, fee_price: str | None = None) -> LedgerState:
     return fold([book(one, "BTC", "USDT", price) for one in fills], "BTC", "USDT", DUST)
 
 
+def test_books_without_a_fill_have_exact_zeros() -> None:
+    books = folded()
+    for figure in (books.quantity, books.cost, books.average_price, books.realized, books.unrealized(Decimal(1))):
+        assert (type(figure), figure) == (Decimal, 0)
+
+
 def test_buy_with_its_fee_in_base_leaves_the_quantity_less_the_fee() -> None:
     books = folded(fill(1, Side.BUY, "67", "1", "0.03", "BTC"))
 

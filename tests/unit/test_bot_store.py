@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.order_reports import order_report, trade_fill
 from support.silent_disk import silent_disk
@@ -36,17 +38,19 @@ INTENT = Intent("a", IntentKind.EXIT, ("a",), 1, 5000, "1", "0", 7)
 async def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     _, order = OrderTracker().absorb(order_report("o", executed="0.00000001"), "sl")
     booked = BookedFill(trade_fill(1, quantity="0.00000001"), None)
-    store = Store.open(tmp_path / "bot.db")
+    path = tmp_path / "not" / "there" / "bot.db"
+    store = Store.open(path)
     await store.put_intent(INTENT)
+    await store.put_intent(unknown := replace(INTENT, client_id="b", state=IntentState.UNKNOWN))
     await store.record([replace(order, trade_ids=(1, 2))], [booked])
-    await store.put("mark", {"equity": "1000.10"})
+    await store.put("mark", {"equity": Decimal("0.00000010")})
     await store.close()
 
-    store = Store.open(tmp_path / "bot.db")
-    assert await store.open_intents() == [INTENT]
+    store = Store.open(path)
+    assert await store.open_intents() == [INTENT, unknown]
     assert await store.orders(since_ms=0) == [replace(order, trade_ids=(1, 2))]
     assert await store.fills() == [booked]
-    assert await store.get("mark") == {"equity": "1000.10"}
+    assert await store.get("mark") == {"equity": "0.00000010"}
     assert await store.get("other") is None
     await store.close()
 
@@ -57,7 +61,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 async def test_a_snapshot_has_what_was_committed_and_changes_no_file(tmp_path: Path) -> None:
     path = tmp_path / "bot.db"
-    with pytest.raises(StoreFailedError):
+    with pytest.raises(StoreFailedError, match=r"cannot read .*bot\.db: unable to open"):
         Store.snapshot(path)
     assert contents(tmp_path) == {}
 
@@ -97,7 +101,16 @@ async def test_old_orders_that_are_done_are_left_in_the_file(tmp_path: Path) -> 
     await store.record([done, working])
 
     assert await store.orders(since_ms=6) == [working]
-    assert await store.highest_order_id() == 9
+    assert (await store.highest_order_id(), await store.newest_order()) == (9, done)
+    await store.close()
+
+
+async def test_an_order_that_the_exchange_has_not_numbered_is_not_taken_for_one_that_was_sent(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "bot.db")
+    assert await store.newest_order() is None
+    _, order = OrderTracker().absorb(order_report("o"), "sl")
+    await store.record([replace(order, order_id=None)])
+    assert await store.highest_order_id() == 0
     await store.close()
 
 
@@ -203,17 +216,40 @@ def test_commits_are_synchronous_and_the_log_is_written_ahead(tmp_path: Path) ->
 def test_a_damaged_file_is_told_as_such(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bot.db").write_bytes(content)
 
-    with pytest.raises(StoreCorruptError, match=r"bot\.db"):
+    for take in (Store.open, Store.snapshot):
+        with pytest.raises(StoreCorruptError, match=r"cannot read .*bot\.db"):
+            take(tmp_path / "bot.db")
+
+
+async def test_a_page_that_was_lost_is_told_as_damage(tmp_path: Path) -> None:
+    path = tmp_path / "bot.db"
+    store = Store.open(path)
+    await store.record(fills=[BookedFill(trade_fill(number), None) for number in range(100)])
+    await store.close()
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[16:18], "big")
+    path.write_bytes(whole[: -2 * size] + bytes(size) + whole[-size:])
+
+    with pytest.raises(StoreCorruptError, match=r"bot\.db is damaged: "):
+        Store.open(path)
+
+
+def test_a_database_of_something_else_is_told(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "bot.db")) as other:
+        other.execute("CREATE TABLE facts (name TEXT)")
+
+    with pytest.raises(StoreFailedError, match=r"cannot read bot\.db: table facts already exists"):
         Store.open(tmp_path / "bot.db")
 
 
-def test_a_store_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("take", [Store.open, Store.snapshot])
+def test_a_store_of_a_later_version_is_refused_and_left_alone(tmp_path: Path, take: Callable[[Path], Store]) -> None:
     with sqlite3.connect(tmp_path / "bot.db") as db:
         db.execute("PRAGMA user_version=99")
 
     content = (tmp_path / "bot.db").read_bytes()
-    with pytest.raises(StoreVersionError, match="has version 99, this bot knows 2: use a newer bot"):
-        Store.open(tmp_path / "bot.db")
+    with pytest.raises(StoreVersionError, match=r"^bot\.db has version 99, this bot knows 2: use a newer bot"):
+        take(tmp_path / "bot.db")
     assert (tmp_path / "bot.db").read_bytes() == content
 
 
@@ -252,47 +288,86 @@ async def test_a_store_of_version_1_is_taken_over_with_all_that_it_has(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("change", "key"),
+    ("change", "key", "error"),
     [
-        ("UPDATE orders SET body='no JSON' WHERE json_extract(body, '$.order_id')=7", ("orders", f"{OWN}-000006-sl")),
+        (
+            "UPDATE orders SET body='no JSON' WHERE json_extract(body, '$.order_id')=7",
+            ("orders", f"{OWN}-000006-sl"),
+            "no JSON",
+        ),
         (
             "UPDATE orders SET body=json_replace(body, '$.side', 'HOLD') WHERE json_extract(body, '$.order_id')=7",
             ("orders", f"{OWN}-000006-sl"),
+            "side: Input should be 'BUY' or 'SELL'",
         ),
         (
             "UPDATE fills SET body=json_remove(body, '$.fill.price') WHERE trade_id=173612160383",
             ("fills", "BTCUSDT/173612160383"),
+            "fill.price: Field required",
         ),
-        ("UPDATE intents SET body='[]' WHERE state='Sending'", ("intents", f"{OWN}-000006-el")),
-        ("UPDATE facts SET body='\"many\"' WHERE name='incarnation'", ("facts", "incarnation")),
+        (
+            "UPDATE intents SET body='[]' WHERE state='Sending'",
+            ("intents", f"{OWN}-000006-el"),
+            "Input should be an object",
+        ),
+        (
+            "UPDATE facts SET body='\"many\"' WHERE name='incarnation'",
+            ("facts", "incarnation"),
+            "Input should be a valid integer, unable to parse string as an integer",
+        ),
     ],
     ids=["no-json", "unknown-word", "missing-field", "no-object", "fact"],
 )
 async def test_a_row_that_does_not_parse_is_set_aside_as_it_was_and_told_until_it_is_restored(
-    tmp_path: Path, change: str, key: tuple[str, str]
+    tmp_path: Path, change: str, key: tuple[str, str], error: str
 ) -> None:
     path = stored_version_1(tmp_path / "bot.db", change)
-    for _ in range(2):
+    told = {"event": "a row was set aside", "table": key[0], "key": key[1], "error": error, "log_level": "error"}
+    for logged in ([told] * (error != "no JSON"), []):
         store = Store.open(path)
-        counts = {
-            "intents": len(await store.open_intents()),
-            "orders": len(await store.orders(since_ms=0)),
-            "fills": len(await store.fills()),
-            "facts": int(await store.get("incarnation", int) is not None),
-        }
+        with capture_logs() as lines:
+            counts = {
+                "intents": len(await store.open_intents()),
+                "orders": len(await store.orders(since_ms=0)),
+                "fills": len(await store.fills()),
+                "facts": int(await store.get("incarnation", int) is not None),
+            }
+        assert lines == logged
         whole = {"intents": 1, "orders": 8, "fills": 3, "facts": 1}
         assert counts == whole | {key[0]: whole[key[0]] - 1}
         assert store.unreadable == {key}
         await store.close()
     store = Store.open(path)
-    ((kept, body),) = store._db.execute("SELECT key, body FROM set_aside").fetchall()
-    assert kept == key[1]
+    ((kept, body, why),) = store._db.execute("SELECT key, body, error FROM set_aside").fetchall()
+    assert (kept, why) == (key[1], error)
     assert body
     await store.restored()
     assert store.unreadable == set()
     await store.close()
     store = Store.open(path)
     assert store.unreadable == set()
+    await store.close()
+
+
+async def test_a_row_that_cannot_be_set_aside_hides_no_other(tmp_path: Path) -> None:
+    path = stored_version_1(tmp_path / "bot.db", "UPDATE orders SET body='[]' WHERE json_extract(body, '$.order_id')=7")
+    store = Store.open(path)
+    store._db.execute("PRAGMA query_only=ON")
+    assert len(await store.orders(since_ms=0)) == 7
+    assert store.unreadable == {("orders", f"{OWN}-000006-sl")}
+    await store.close()
+
+
+async def test_a_fact_that_cannot_be_taken_is_set_aside_with_the_error(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "bot.db")
+    await store.put_all({"mark": 1, "other": 2})
+    await store.set_aside_fact("mark", ValueError("no such day"))
+    assert (await store.get("mark"), await store.get("other")) == (None, 2)
+    assert store._db.execute("SELECT * FROM set_aside").fetchall() == [
+        ("facts", "mark", "1", "ValueError: no such day", 0)
+    ]
+    with pytest.raises(TypeError, match=r"^object$"):
+        await store.put("mark", object())
     await store.close()
 
 
@@ -321,12 +396,15 @@ async def test_what_could_not_be_committed_is_once_it_can_be(tmp_path: Path) -> 
         await store.record([order], [BookedFill(trade_fill(1), Decimal(1))])
     with pytest.raises(StoreFailedError):
         await store.retry()
-    assert store.failed is not None
+    failed = "OperationalError: attempt to write a readonly database"
+    assert store.failed == failed
     store._db.execute("PRAGMA query_only=OFF")
     await store.record([other])
+    assert store._owed == {}
     assert store.failed is not None, "only a retry says that it works again"
     await store.retry()
     assert store.failed is None
+    assert await store.get("last-failure") == failed
     await store.close()
 
     store = Store.open(tmp_path / "bot.db")
@@ -361,19 +439,57 @@ async def test_a_silent_disk_has_failed_until_it_answers_and_nothing_waits_for_i
         await store.close()
 
 
-async def test_a_store_in_memory_is_no_proof_that_nothing_was_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_late_answer_is_told_if_it_says_that_the_commit_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
+    store = Store.open(tmp_path / "bot.db")
+    store._db.execute(f"PRAGMA query_only={int(fails)}")
+    with capture_logs() as lines:
+        with silent_disk(store), pytest.raises(StoreFailedError):
+            await store.put("mark", 1)
+        await until("an answer", lambda: not store.silent, 10)
+    silent = "the disk did not answer within 0.01 s"
+    assert lines == [{"event": "the disk answered late", "error": silent, "log_level": "warning"}] * fails
+    await store.close()
+
+
+async def test_only_a_store_on_disk_without_an_order_or_an_open_intent_proves_that_nothing_was_sent(
+    tmp_path: Path,
+) -> None:
     memory, disk = Store.in_memory(), Store.open(tmp_path / "bot.db")
     assert (await memory.unused(), await disk.unused()) == (False, True)
+    await disk.put_intent(INTENT)
+    assert not await disk.unused()
+    await disk.put_intent(replace(INTENT, state=IntentState.ACKNOWLEDGED))
+    assert await disk.unused()
+    _, order = OrderTracker().absorb(order_report("o", order_id=1), "sl")
+    await disk.record([order])
+    assert not await disk.unused()
     await memory.close()
     await disk.close()
 
 
-def test_a_store_that_is_set_aside_is_kept_whole(tmp_path: Path) -> None:
-    for suffix in ("", "-wal"):
+@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm")], ids=["closed", "with-its-log"])
+def test_a_store_that_is_set_aside_is_kept_whole(tmp_path: Path, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
         (tmp_path / f"bot.db{suffix}").write_text(suffix)
     kept = set_aside_store(tmp_path / "bot.db", datetime(2026, 3, 1, tzinfo=UTC))
     assert kept == tmp_path / "bot-20260301T000000Z.db"
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {kept.name: "", f"{kept.name}-wal": "-wal"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        f"{kept.name}{suffix}": suffix for suffix in suffixes
+    }
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_store_that_cannot_be_set_aside_stays_where_it_is(tmp_path: Path, suffix: str) -> None:
+    for name in ("bot.db", "bot.db-wal", "bot.db-shm"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f"bot-20260301T000000Z.db{suffix}").mkdir()
+    with pytest.raises(StoreFailedError, match=r"^cannot rename bot\.db: .*Is a directory"):
+        set_aside_store(tmp_path / "bot.db", datetime(2026, 3, 1, tzinfo=UTC))
+    assert (tmp_path / "bot.db").exists()
 
 
 async def test_the_first_failed_commit_is_remembered(tmp_path: Path) -> None:
@@ -382,7 +498,10 @@ async def test_the_first_failed_commit_is_remembered(tmp_path: Path) -> None:
 
     with pytest.raises(StoreFailedError):
         await store.put("a", 1)
-    assert store.failed is not None
+    store._db.execute("PRAGMA query_only=OFF")
+    store._db.execute("DROP TABLE facts")
+    with pytest.raises(StoreFailedError, match=r"^OperationalError: attempt to write a readonly database"):
+        await store.put("a", 1)
     await store.close()
 
 

@@ -64,6 +64,8 @@ def test_a_stop_that_is_placed_again_has_a_limit_where_it_needs_one_and_follows_
     for smallest, delta in ((54, 54), (55, None)):
         rules = replace(RULES, trailing_delta=TrailingFilter(smallest, 2000))
         assert place_again(rules, PLAN, Decimal(110), Decimal("109.5")).trailing_delta == delta
+    least = replace(RULES, trailing_delta=TrailingFilter(1, 2000))
+    assert place_again(least, PLAN, Decimal(110), None).trailing_delta is None, "followed by what nobody knows"
     without = replace(RULES, trailing_delta=None)
     assert place_again(without, PLAN, Decimal(110), Decimal("109.5")) == PLAN
     assert place_again(RULES, PLAN, Decimal(90), Decimal(100)).stop_price == 98
@@ -84,6 +86,7 @@ class Candles:
         return self.now_ms
 
     async def candles(self, symbol: str, interval: str, *, limit: int, start_ms: int | None = None) -> list[Candle]:
+        assert isinstance(limit, int), "the exchange refuses a fraction"
         self.asked.append((symbol, interval, limit, start_ms))
         one = Decimal(1)
         return [
