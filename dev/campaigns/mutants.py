@@ -12,6 +12,7 @@ import gc
 import json
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -29,6 +30,8 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 RESULTS = Path("mutants.json")
+_SQL = re.compile(r'"(?:BEGIN|COMMIT|DELETE|INSERT|ORDER|PRAGMA|ROLLBACK|SELECT|UPDATE|WHERE)\b')
+_JSON_PATH = re.compile(r"'\$[^']*'")
 _OPTIONS = [
     "-q", "--tb=native", "--capture=sys", "--rootdir=.", "--import-mode=importlib", "-o", "asyncio_mode=auto",
     "-o", "pythonpath=src tests", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:unraisableexception",
@@ -71,9 +74,17 @@ def mutate(path: Path) -> list[Mutant]:
         function = name.partition("__mutmut_")[0]
         diff = list(unified_diff(body(f"{function}__mutmut_orig", function), body(name, function), n=0))[2:]
         was, now = (" ".join(line[1:] for line in diff if line.startswith(sign)) for sign in "-+")
+        if _same_sql(was, now):
+            continue
         digest = made.hash_by_function_name[function]
         mutants.append(Mutant(str(path), f"{module}.{name}", digest, was, now))
     return mutants
+
+
+def _same_sql(was: str, now: str) -> bool:
+    """Whether only letters changed their case in SQL, which is the same but in a path into JSON."""
+    paths, others = _JSON_PATH.findall(was), _JSON_PATH.findall(now)
+    return _SQL.search(was) is not None and was.upper() == now.upper() and paths == others
 
 
 def _bare(code: str) -> str:

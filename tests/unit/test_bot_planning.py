@@ -17,6 +17,7 @@ from tradingbot.model import LotFilter, OrderType, PercentPriceFilter, PriceFilt
 from tradingbot.orders.planning import (
     EntryPlan,
     ProtectionPlan,
+    entry_order,
     plan_entry,
     plan_protection,
     protection_pair,
@@ -119,6 +120,19 @@ def test_the_smallest_purchase_leaves_enough_to_sell_at_the_stop_and_two_steps(
 ) -> None:
     quantity = smallest_quantity(replace(RULES, **changes), SETTINGS, Decimal(price), Decimal(taker))
     assert quantity == Decimal(smallest)
+
+
+def test_a_purchase_is_limited_to_its_collar() -> None:
+    planned = EntryPlan(Decimal(2), Decimal("100.1"), ProtectionPlan(Decimal(1), Decimal(98), None, Decimal(103)))
+    assert entry_order("BTCUSDT", "a", planned, TimeInForce.FOK) == NewOrder(
+        "BTCUSDT",
+        "a",
+        Side.BUY,
+        OrderType.LIMIT,
+        Decimal(2),
+        price=Decimal("100.1"),
+        time_in_force=TimeInForce.FOK,
+    )
 
 
 def test_both_legs_of_a_pair_share_a_sequence_number() -> None:
