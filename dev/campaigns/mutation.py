@@ -47,6 +47,9 @@ _CHEAP = """
 # One failure of a test is enough here, as it is found, and few examples are tried for each of many changes.
 from hypothesis import Phase
 
+import tradingbot.state.store
+
+tradingbot.state.store.ANSWER_SECONDS = 60.0  # a machine that is busy with mutants is no silent disk
 settings.register_profile(
     "mutants", settings.get_profile("repeatable"), max_examples=5, phases=(Phase.explicit, Phase.generate)
 )
