@@ -69,6 +69,13 @@ def test_refusals_and_failed_steps_are_counted_from_0_so_that_a_rate_sees_the_fi
     refused = {"symbol": "BTCUSDT", "call": "order", "code": "Rejected"}
     assert of_bot.get_sample_value("tradingbot_api_request_failures_total", refused) == 0
     assert of_operator.registry.get_sample_value("tradingbot_operator_reconciles_total", {"result": "failed"}) == 0
+    for name, label, word in (
+        ("tradingbot_entries_refused_total", "code", "Cooldown"),
+        ("tradingbot_entries_total", "outcome", "Filled"),
+    ):
+        assert of_bot.get_sample_value(name, {"symbol": "BTCUSDT", label: word}) == 0, name
+    for kind in ("tradingbots", "pods"):
+        assert of_operator.registry.get_sample_value("tradingbot_operator_resync_misses_total", {"kind": kind}) == 0
 
 
 def test_a_request_is_timed_and_its_failure_counted_by_code() -> None:

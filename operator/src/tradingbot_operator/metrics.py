@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tradingbot_api import names
 from tradingbot_api.conditions import Phase
 
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -104,6 +105,8 @@ class Metrics:
             "tradingbot_operator_resync_misses", "Changes that no watch event told, by kind.", ["kind"],
             registry=registry,
         )  # fmt: skip
+        for kind in (names.PLURAL, "pods"):
+            self.resync_misses.labels(kind)
         self.last_watch_event = Gauge(
             "tradingbot_operator_watch_event_timestamp_seconds", "When the last watch event came, by kind.", ["kind"],
             registry=registry,

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 
 from tradingbot.gateway.errors import RejectedError
 from tradingbot.gateway.port import CallKind
-from tradingbot.risk.risk_manager import RiskLevel
+from tradingbot.orders.types import EntryOutcome
+from tradingbot.risk.risk_manager import Refusal, RiskLevel
 from tradingbot_api.bot_http import BotStatus
 
 BREAKER_STATES = ("Closed", "HalfOpen", "Open")
@@ -65,7 +66,10 @@ class Missed(StrEnum):
 
 
 class Metrics:
-    """All metrics of one bot, in a registry of their own; every one has the label `symbol`."""
+    """All metrics of one bot, in a registry of their own; every one has the label `symbol`.
+
+    Labels whose words are known begin at 0: a rate does not see a counter that is born with its first event.
+    """
 
     def __init__(self, symbol: str, status: Callable[[], tuple[BotStatus, Extra]]) -> None:
         self.registry = CollectorRegistry()
@@ -100,7 +104,6 @@ class Metrics:
             ["symbol", "call", "code"],
             registry=self.registry,
         )
-        # From 0 on: a rate does not see a counter that is born with its first event.
         self._request_failures.labels(symbol, CallKind.ORDER, RejectedError.code)
         self._order_seconds = Histogram(
             "tradingbot_entry_seconds",
@@ -119,6 +122,10 @@ class Metrics:
         self._missed = Counter(
             "tradingbot_candles_missed", "Closes that did not come in time.", ["symbol", "how"], registry=self.registry
         )
+        for outcome in EntryOutcome:
+            self._entries.labels(symbol, outcome.value)
+        for code in Refusal:
+            self._refusals.labels(symbol, code.value)
         for how in Missed:
             self._missed.labels(symbol, how.value)
         self.registry.register(_StatusCollector(symbol, status))
