@@ -84,7 +84,9 @@ EXTRA: Final = bot.Extra(
     exchange_wait_end=1.0,
     clock_offset_seconds=0.1,
 )
-FLEET: Final = (operator.BotFigures("trading", "btcusdt", "Trading", 1.0, unacknowledged=True),)
+FLEET: Final = (
+    operator.BotFigures("trading", "btcusdt", "Trading", 1.0, unacknowledged=True, unexplained={"USDT": Decimal(-7)}),
+)
 
 
 def registries() -> tuple[CollectorRegistry, CollectorRegistry]:

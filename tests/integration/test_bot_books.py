@@ -18,12 +18,15 @@ from tradingbot.gateway import filters
 from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundError
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderType, Side, TradeFill
+from tradingbot.monitoring.report import account_books
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, ProtectionState
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot.state.position_validator import Correction
 from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import AssetClaim
+from tradingbot_api.names import bot_key
 from tradingbot_operator.coverage import Member, judge
+from tradingbot_operator.equality import Equality, Standing, View
 from tradingbot_operator.inventory import BotKey
 
 pytestmark = pytest.mark.integration
@@ -213,6 +216,52 @@ async def test_three_bots_on_one_account_that_pays_in_bnb_keep_their_books_apart
         for bot in bots:
             assert bot.orders.books.oversold == 0
             assert (await bot.orders.reconcile()).synced
+
+
+async def test_two_bots_of_one_account_are_told_equal_and_a_loss_that_nobody_told_of_is_found(tmp_path: Path) -> None:
+    options = Options(symbols=("BTCUSDT", "BNBUSDT"))
+    async with running_paper_exchange(options) as paper, AsyncExitStack() as stack:
+        assert paper.server is not None
+        account = await paper.create_account(USDT="10000", BNB="1")
+        pay_in_bnb(paper, account)
+        bots = [
+            await stack.enter_async_context(bot_side(paper, account, tmp_path / symbol, symbol=symbol))
+            for symbol in options.symbols
+        ]
+        for bot in bots:
+            bot.orders.missed_events()  # as a session does once its user stream is there
+        equality, now = Equality(), 0
+
+        async def told(seconds: int) -> Standing | None:
+            """Both tell so much later, and again."""
+            nonlocal now
+            present = await bots[0].exchange.account()
+            for wait in (seconds, 5):
+                now += wait
+                for bot in bots:
+                    rules = bot.rules
+                    books = account_books(bot.orders, present.balance, compared_ms=now * 1000, listening=True)
+                    key = bot_key(str(account.uid), rules.symbol)
+                    view = View(rules.symbol, key, rules.base_asset, "boot", books, now)
+                    equality.hear("account", BotKey("test", rules.symbol), view, now)
+            return equality.of("BNBUSDT", now)
+
+        balanced = Standing(True, others_hold_base=True)
+        for bot, quantity in zip(bots, ("0.004", "1"), strict=True):
+            await bot.enter(quantity)
+        assert await told(60) == balanced
+        await paper.deposit(account.uid, USDT="50")
+        await until("the deposit", lambda: all(bot.orders.heard.moved == {"USDT": 50} for bot in bots))
+        for bot in bots:
+            await bot.orders.exit("test")
+        assert await told(60) == balanced
+        assert equality.rest("BNBUSDT") == {"BNB": 1, "USDT": 10050}
+
+        paper.server.venue.exchange.accounts[account.uid].balance("USDT").free -= to_units(Decimal(7))
+        for _ in range(4):
+            found = await told(60)
+        assert found is not None
+        assert (found.differs, found.unexplained) == (True, {"USDT": Decimal(-7)})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
 from tradingbot_operator.egress import EgressWaits
+from tradingbot_operator.equality import Equality, Kept
 from tradingbot_operator.fleet import Ledger, Memory
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.status import Finding, Observed, compose
@@ -119,16 +120,16 @@ def test_a_shortage_of_the_account_is_told_by_the_condition_of_the_bot(
         assert (told.status, told.reason if given else None) == expected
 
 
-async def test_a_bot_whose_account_lacks_its_capital_gets_no_grant_until_it_is_there() -> None:
+async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_there() -> None:
     class Link:
         granted: list[Grant] = []  # noqa: RUF012, of this test alone
 
         async def put_grant(self, grant: Grant) -> None:
             self.granted.append(grant)
 
-    coverage, link, unused = Coverage(), Link(), cast(Any, None)
+    coverage, equality, link, unused = Coverage(), Equality(), Link(), cast(Any, None)
     talk = BotTalk(
-        cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage,
+        cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage, equality=equality,
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
         now=lambda: NOW, random=Random(1), metrics=unused, waits=EgressWaits(),
     )  # fmt: skip
@@ -140,6 +141,10 @@ async def test_a_bot_whose_account_lacks_its_capital_gets_no_grant_until_it_is_t
     await talk._grant(bot, memory, status, cast(Any, link), [])
     assert link.granted == []
     coverage.see("account", member(UID, 1, quote=claim("USDT", "1000", "1000")))
+    equality.expect("account", bot.key, UID, Kept(differs="something lacks that nobody told of"), 0.0)
+    await talk._grant(bot, memory, status, cast(Any, link), [])
+    assert link.granted == []
+    equality.take_as_it_is(UID)
     await talk._grant(bot, memory, status, cast(Any, link), [])
     assert [grant.boot_id for grant in link.granted] == ["boot-1"]
     assert asyncio.get_running_loop().time() >= (memory.last_grant or 0)

@@ -13,6 +13,7 @@ from tradingbot_operator.bot_link import BotLink, Word
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.egress import EgressWaits, group_of, same_group
+from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import Memory
 from tradingbot_operator.inventory import BotKey, SeenBot
 from tradingbot_operator.status import Finding
@@ -65,6 +66,7 @@ async def test_a_wait_goes_out_with_a_grant_at_once_and_is_not_repeated_before_t
         cluster=None, bots=None, claims=None, certainty=None, leader=SimpleNamespace(epoch=1), tls=None,
         session=None, heard=None, enqueue=None, now=lambda: NOW, random=None, metrics=None, waits=waits,
         coverage=Coverage(),
+        equality=Equality(),
     )  # type: ignore[arg-type]  # fmt: skip
     me = bot("a", "nat-1")
     memory = Memory(me.uid, me.key, claim=Finding.good())

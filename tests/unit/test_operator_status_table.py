@@ -14,6 +14,7 @@ from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import SafeModeCause, SafeModeStatus
 from tradingbot_operator.bot_controller import stalled
+from tradingbot_operator.equality import Standing
 from tradingbot_operator.fleet import NO_ACCOUNT_YET
 from tradingbot_operator.restarts import PodStep, up_to_date
 from tradingbot_operator.status import Finding, Gone, Observed, compose
@@ -267,6 +268,31 @@ OPERATORS = [
     Row(
         says(Type.BALANCE_SYNCED, F, Reason.DRIFT), Type.READY, F, Reason.DRIFT, Phase.DEGRADED,
         "Not yet: BalanceSynced.",
+    ),
+    # BalanceSynced, over all bots of the account
+    Row(
+        seen(account=Standing(False, True, "the account is not what its bots made of it; put it back")),
+        Type.BALANCE_SYNCED, F, Reason.UNEXPLAINED, Phase.DEGRADED, "put it back",
+    ),
+    Row(
+        seen(account=Standing(False, message="not compared for three minutes: a/eth does not tell")),
+        Type.BALANCE_SYNCED, T, Reason.COVERED, Phase.TRADING, "a/eth does not tell",
+    ),
+    Row(
+        seen(
+            word=word(said={Type.BALANCE_SYNCED: (T, Reason.COVERED)}), account=Standing(True, others_hold_base=True)
+        ),
+        Type.BALANCE_SYNCED, T, Reason.EXACT, Phase.TRADING,
+    ),
+    Row(
+        seen(word=word(said={Type.BALANCE_SYNCED: (T, Reason.COVERED)}), account=Standing(True)),
+        Type.BALANCE_SYNCED, T, Reason.COVERED, Phase.TRADING,
+    ),
+    Row(
+        seen(
+            word=word(said={Type.BALANCE_SYNCED: (F, Reason.DRIFT)}), account=Standing(True, others_hold_base=True)
+        ),
+        Type.BALANCE_SYNCED, F, Reason.DRIFT, Phase.DEGRADED,
     ),
 ]  # fmt: skip
 """What the operator composes."""

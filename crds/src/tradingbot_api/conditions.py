@@ -73,6 +73,7 @@ class Reason(StrEnum):
     EXACT = "Exact"
     COVERED = "Covered"
     DRIFT = "Drift"
+    UNEXPLAINED = "Unexplained"
     CREDENTIALS_MISSING = "CredentialsMissing"
     CREDENTIALS_REJECTED = "CredentialsRejected"
     EXCHANGE_UNREACHABLE = "ExchangeUnreachable"

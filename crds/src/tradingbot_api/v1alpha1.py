@@ -719,6 +719,11 @@ class TradingBotStatus(WireModel):
     )
     incarnation: int | None = Field(default=None, description="Number of the present process start; only grows.")
     account_uid: str | None = Field(default=None, alias="accountUID", description="The exchange account's uid.")
+    account_rest: dict[str, SignedDecimal] | None = Field(
+        default=None,
+        description="What of the account should be no bot's, of the bot's base and quote asset: what it has less what "
+        "the fills of all its bots changed there.",
+    )
     circuit_breaker: CircuitBreakerStatus | None = Field(default=None, description="Circuit breaker.")
     safe_mode: SafeModeStatus | None = Field(default=None, description="Safe mode.")
     balance: BalanceStatus | None = Field(default=None, description="Balances of the account.")

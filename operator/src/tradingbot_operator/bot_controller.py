@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 import structlog
 
+from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus
 from tradingbot_api.conditions import Reason
 from tradingbot_operator import desired
@@ -27,6 +28,7 @@ from tradingbot_operator.coverage import Coverage, Member
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.egress import EgressWaits, same_group
+from tradingbot_operator.equality import Equality, View
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -41,6 +43,8 @@ FOREIGN_RETRY_SECONDS: Final = 10.0
 PASSING_RETRY_SECONDS: Final = 1.0
 STALLED_AFTER: Final = 5
 """Steps that failed in a row: with the queue's back-off, some six seconds."""
+UNTRUSTED_BOOKS: Final = "untrusted-books"
+"""Cleared by a human who takes the account's word."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,18 +114,20 @@ class BotController:
         self._enqueue = enqueue
         self._waits = EgressWaits()
         self._coverage = coverage = Coverage()
+        self._equality = equality = Equality()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
-            cluster, bots, certainty, coverage, identity=settings.identity, now=now, random=random, metrics=metrics
-        )
+            cluster, bots, certainty, coverage, equality, identity=settings.identity, now=now, random=random,
+            metrics=metrics,
+        )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
             reporter=self._reporter, now=now, metrics=metrics,
         )  # fmt: skip
         self._talk = BotTalk(
-            cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, leader=leader, tls=tls,
-            session=session, heard=self.heard, enqueue=enqueue, now=now, random=random, metrics=metrics,
-            waits=self._waits,
+            cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
+            leader=leader, tls=tls, session=session, heard=self.heard, enqueue=enqueue, now=now, random=random,
+            metrics=metrics, waits=self._waits,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
@@ -132,6 +138,13 @@ class BotController:
         )  # fmt: skip
 
     # --- what comes in from outside a step; nothing here waits ---
+
+    def begin(self) -> None:
+        """This process leads: statuses tell which bots share an account, and what was found of it."""
+        for bot in self._bots:
+            if (account := _account_of(bot, bot.status.get("accountUID"))) is not None:
+                kept = statuses.kept(statuses.previous(bot.status))
+                self._equality.expect(account, bot.key, bot.uid, kept, asyncio.get_running_loop().time())
 
     def heard(self, key: BotKey, before: BotStatus | None, after: BotStatus | None) -> None:
         """A link told something, or lost its bot (`after` is None)."""
@@ -144,6 +157,8 @@ class BotController:
             memory.last = Word(after, asyncio.get_running_loop().time())
         self._reporter.time_safe_mode(memory, after)
         bot = self._bots.get(key)
+        if bot is not None and bot.uid == memory.uid:
+            self._hear_books(bot, memory, after)
         if bot is not None and after.api is not None and self._waits.tell(bot, after.api.wait_until_time):
             for other in same_group(self._bots, bot):
                 self._enqueue(other.key, True)
@@ -151,6 +166,17 @@ class BotController:
             self._enqueue(key, True)
         elif news(before) != news(after):
             self._enqueue(key, False)
+
+    def _hear_books(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:
+        """What a bot tells of its account; one that another keeps from its symbol would count the other's fills."""
+        books, account = status.account_books, _account_of(bot, status.account_uid)
+        if books is None or account is None or not memory.claim.holds:
+            return
+        now = asyncio.get_running_loop().time()
+        base = status.base_claim.asset if status.base_claim is not None else ""
+        view = View(bot.uid, names.bot_key(account[1], status.symbol), base, status.boot_id, books, now)
+        for other in self._equality.hear(account, bot.key, view, now):
+            self._enqueue(other, False)
 
     def pod_gone(self, pod: SeenPod) -> None:
         """A pod's object is gone. Unless its end was told, its process may still run (a forced deletion)."""
@@ -220,6 +246,8 @@ class BotController:
             self._forget(key)
             return await self._objects.end_orphan(key)
         memory = self._fleet.of(bot)
+        if UNTRUSTED_BOOKS in desired.cleared_causes(bot):
+            self._equality.take_as_it_is(bot.uid)
         if not memory.claim_recalled and self._pods.get(key) is None:
             # The pod of a suspended bot may have been at its end when this process began to look.
             await self._talk.recall_claim(bot, memory)
@@ -282,19 +310,20 @@ class BotController:
         """What a bot claims of its account, as it last told; one that is suspended claims its position alone, and one
         that another keeps from its symbol nothing."""
         if memory.claim.status == statuses.FALSE:
+            self._equality.forget(bot.uid)
             for key in self._coverage.forget(bot.uid):
                 self._enqueue(key, False)
             return
         last = memory.last
-        if last is None or last.status.account_uid is None or "exchange" not in bot.spec:
+        account = _account_of(bot, last.status.account_uid) if last is not None else None
+        if last is None or account is None:
             return
         status = last.status
-        claimant = claimant_of(bot, last.status.account_uid, status.boot_id, status.incarnation or 0)
         member = Member(
             bot.key, bot.uid, (bot.created, bot.uid), status.base_claim,
             None if bot.suspended else status.quote_claim, last.received,
         )  # fmt: skip
-        for key in self._coverage.see((claimant.exchange, claimant.account_uid), member):
+        for key in self._coverage.see(account, member):
             self._enqueue(key, False)
 
     async def _keep_safe(self, bot: SeenBot, memory: Memory) -> list[float]:
@@ -314,6 +343,7 @@ class BotController:
         memory = self._fleet.forget(key)
         if memory is not None:
             self._claims.forget(memory.uid)
+            self._equality.forget(memory.uid)
             for other in self._coverage.forget(memory.uid):
                 self._enqueue(other, False)
             self._reporter.count_phase(memory, None)
@@ -322,3 +352,11 @@ class BotController:
         bot = SeenBot.of(raw)
         self._bots.see(bot)
         return bot
+
+
+def _account_of(bot: SeenBot, account_uid: str | None) -> tuple[str, str] | None:
+    """The exchange and the account there; None where they are not known."""
+    if not account_uid or "exchange" not in bot.spec or "symbol" not in bot.spec:
+        return None
+    claimant = claimant_of(bot, account_uid, "", 0)
+    return claimant.exchange, claimant.account_uid

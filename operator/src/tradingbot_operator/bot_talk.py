@@ -32,6 +32,7 @@ from tradingbot_operator.claims import Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.egress import EgressWaits
+from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -71,6 +72,7 @@ class BotTalk:
         claims: Claims,
         certainty: Certainty,
         coverage: Coverage,
+        equality: Equality,
         leader: Leader,
         tls: ssl.SSLContext,
         session: aiohttp.ClientSession,
@@ -86,6 +88,7 @@ class BotTalk:
         self._claims = claims
         self._certainty = certainty
         self._coverage = coverage
+        self._equality = equality
         self._leader = leader
         self._tls = tls
         self._session = session
@@ -274,6 +277,7 @@ class BotTalk:
             and status.incarnation is not None
             and status.drain.phase is DrainPhase.NONE
             and not self._coverage.of(bot.uid)
+            and not self._equality.differs(bot.uid)
         )
         if not allowed or ledger is None or status.incarnation is None:
             return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from tradingbot_api import names
@@ -186,6 +187,8 @@ class Memory:
     phase: Phase | None = None
     unacknowledged: bool = False
     """spec.safeMode is true and was not acknowledged, by the last status."""
+    unexplained: Mapping[str, Decimal] = field(default_factory=dict)
+    """What its account lacks, or has too much, though nobody told of it; by the last status."""
 
     def marked(self, bot: SeenBot) -> bool:
         """Whether the status tells of the drain, before its pod ends; an older CRD has no field for it, and is not
@@ -202,7 +205,7 @@ class Memory:
     def figures(self) -> BotFigures:
         """What the operator's metrics tell of it."""
         age = self.link.silence() if self.link is not None else None
-        return BotFigures(self.key.namespace, self.key.name, self.phase, age, self.unacknowledged)
+        return BotFigures(self.key.namespace, self.key.name, self.phase, age, self.unacknowledged, self.unexplained)
 
     def refused(self) -> Finding | None:
         """Why the bot refused the configuration that it should have."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -27,6 +28,8 @@ class BotFigures:
     """Seconds since the last word of the process that there is."""
     unacknowledged: bool
     """spec.safeMode is true, and SafeModeAcknowledged is not."""
+    unexplained: Mapping[str, Decimal] = field(default_factory=dict)
+    """By asset, while BalanceSynced is False for it."""
 
 
 class Metrics:
@@ -136,6 +139,12 @@ class _FleetCollector(Collector):
             "1 while spec.safeMode is true and SafeModeAcknowledged is not.",
             labels=labels,
         )
+        unexplained = GaugeMetricFamily(
+            "tradingbot_operator_bot_account_unexplained",
+            "What a bot's account has more of an asset (below 0: less) than the fills of its bots made of it, while "
+            "BalanceSynced is False for it.",
+            labels=[*labels, "asset"],
+        )
         for bot in self._metrics.fleet():
             key = [bot.namespace, bot.name]
             if bot.phase is not None:
@@ -143,7 +152,9 @@ class _FleetCollector(Collector):
             if bot.heartbeat_age is not None:
                 ages.add_metric(key, bot.heartbeat_age)
             unacknowledged.add_metric(key, float(bot.unacknowledged))
-        yield from (phases, ages, unacknowledged)
+            for asset, amount in bot.unexplained.items():
+                unexplained.add_metric([*key, asset], float(amount))
+        yield from (phases, ages, unacknowledged, unexplained)
 
 
 Check = Callable[[], str | None]

@@ -18,6 +18,7 @@ from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.coverage import Coverage
+from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -45,6 +46,7 @@ class Reporter:
         bots: Inventory[SeenBot],
         certainty: Certainty,
         coverage: Coverage,
+        equality: Equality,
         *,
         identity: str,
         now: Callable[[], datetime],
@@ -56,6 +58,7 @@ class Reporter:
         self._bots = bots
         self._certainty = certainty
         self._coverage = coverage
+        self._equality = equality
         self._identity = identity
         self._now = now
         self._random = random
@@ -73,6 +76,8 @@ class Reporter:
         reachable = self._reachable(memory)
         if memory.link is not None and reachable.status == statuses.UNKNOWN:
             again.append(max(0.1, memory.link.silent_at() - self._loop.time()))
+        account = self._equality.of(bot.uid, self._loop.time())
+        memory.unexplained = account.unexplained if account is not None and account.differs else {}
         fresh = statuses.compose(
             statuses.Observed(
                 now=self._now(),
@@ -87,6 +92,8 @@ class Reporter:
                 refusal=memory.refused(),
                 acknowledged_after=memory.acknowledged_after,
                 shortage=self._coverage.of(bot.uid),
+                account=account,
+                account_rest=self._equality.rest(bot.uid),
                 up_to_date=memory.up_to_date,
                 drained=memory.drained,
                 vanished_pod=memory.vanished_pod,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import Condition, DrainedStatus, PositionPolicy, SafeModeCause, TradingBotStatus
 from tradingbot_operator.coverage import COVERED, Shortage
+from tradingbot_operator.equality import Kept, Standing
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
 TRUE: Final = "True"
@@ -129,6 +131,10 @@ class Observed:
     """Certainly no process of it runs; None: one may."""
     shortage: Shortage = COVERED
     """What its account lacks of what all its bots claim."""
+    account: Standing | None = None
+    """Whether its account is what the fills of all its bots made of it."""
+    account_rest: Mapping[str, Decimal] | None = None
+    """What of it should be no bot's."""
     acknowledged_after: float | None = None
     """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
 
@@ -298,6 +304,31 @@ def _main_cause(causes: list[SafeModeCause]) -> str:
     return min((cause.reason for cause in causes), key=lambda reason: order.get(reason, 1), default=Reason.ENGAGED)
 
 
+def balance_synced(told: Finding, account: Standing | None) -> Finding:
+    """BalanceSynced: what the bot says of its books, and what its account says of the books of all its bots."""
+    if account is None or not told.holds:
+        return told
+    if account.differs:
+        return Finding.bad(Reason.UNEXPLAINED, account.message)
+    if not account.equal:
+        return Finding.good("; ".join(filter(None, (told.message, account.message))), Reason.COVERED)
+    if told.reason == Reason.COVERED and account.others_hold_base:
+        return Finding.good("the account is what the fills of its bots made of it", Reason.EXACT)
+    return told
+
+
+def kept(status: TradingBotStatus) -> Kept:
+    """What a status tells of its account, for an operator that begins."""
+    synced = next((item for item in status.conditions if item.type == Type.BALANCE_SYNCED), None)
+    if synced is None:
+        return Kept(status.account_rest or {})
+    return Kept(
+        status.account_rest or {},
+        synced.message if synced.reason == Reason.UNEXPLAINED else "",
+        synced.reason == Reason.EXACT,
+    )
+
+
 def _told(word: BotStatus, kind: Type) -> Finding | None:
     for condition in word.conditions:
         if condition.type == kind:
@@ -375,6 +406,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         found[Type.CAPITAL_COVERED] = Finding.bad(Reason.CAPITAL_NOT_COVERED, seen.shortage.capital)
     if seen.shortage.position and found[Type.BALANCE_SYNCED].holds:
         found[Type.BALANCE_SYNCED] = Finding.bad(Reason.DRIFT, seen.shortage.position)
+    found[Type.BALANCE_SYNCED] = balance_synced(found[Type.BALANCE_SYNCED], seen.account)
     lacking = [kind for kind in READY_NEEDS if not found[kind].holds]
     found[Type.READY] = (
         Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()
@@ -391,6 +423,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         # Facts that outlive a silence: the claim stands on them.
         incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
         account_uid=before.account_uid or (word.account_uid if word is not None else None),
+        account_rest=dict(seen.account_rest) if seen.account_rest is not None else before.account_rest,
         circuit_breaker=word.circuit_breaker if word is not None else None,
         safe_mode=word.safe_mode if word is not None else None,
         balance=word.balance if word is not None else None,
