@@ -138,7 +138,8 @@ async def operator_of_the_chart(
     policy: list[Json] = []
     try:
         watched = () if everywhere else ("--set", f"watchNamespaces={{{namespace}}}")
-        objects = chart.render("--namespace", claims, *watched, "--set", "uninstallGuard.enabled=false")
+        alone = ("--set", "uninstallGuard.enabled=false,installCheck.enabled=false")
+        objects = chart.render("--namespace", claims, *watched, *alone)
         access = [o for o in objects if o["kind"] in RBAC and not _of_people(o)]
         # What holds on-call back must not hold the operator back.
         policy = [chart.of_its_own(o, f"-{namespace}", namespace) for o in objects if "Admission" in o["kind"]]

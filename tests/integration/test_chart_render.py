@@ -16,7 +16,7 @@ from support import chart
 from tradingbot.gateway.binance import endpoints
 from tradingbot_api import crd, names
 from tradingbot_api.v1alpha1 import Exchange
-from tradingbot_operator import cluster, settings, uninstall
+from tradingbot_operator import cluster, install_check, leader, settings, uninstall
 from tradingbot_operator.certificates import CertificateAuthority
 
 OPERATOR_ROLE = f"{chart.NAMESPACE}-{chart.RELEASE}"
@@ -51,7 +51,7 @@ def needed(*, leases: bool) -> dict[str, set[str]]:
 def test_rights_are_exactly_those_that_the_operator_lists(objects: list[dict[str, Any]]) -> None:
     assert "tradingbots" in needed(leases=False)
     assert granted(chart.one(objects, "ClusterRole", OPERATOR_ROLE)) == needed(leases=False)
-    assert granted(chart.one(objects, "Role")) == needed(leases=True)
+    assert granted(chart.one(objects, "Role", f"{chart.RELEASE}-claims")) == needed(leases=True)
 
 
 def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> None:
@@ -68,10 +68,11 @@ def test_named_namespaces_give_rights_there_and_nowhere_else() -> None:
     roles = {
         o["metadata"]["namespace"]: granted(o)
         for o in objects
-        if o["kind"] == "Role" and not o["metadata"]["name"].endswith("-uninstall")
+        if o["kind"] == "Role" and not re.search("-(uninstall|install-check-.*)$", o["metadata"]["name"])
     }
     assert roles == {"a": needed(leases=False), "b": needed(leases=False), "claims": needed(leases=True)}
-    bound = {o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"}
+    operator = [o for o in objects if o["kind"] == "RoleBinding" and o["subjects"][0]["name"] == chart.RELEASE]
+    bound = {o["metadata"]["namespace"] for o in operator}
     assert bound == {"a", "b", "claims"}
     arguments = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert {"--namespace=a", "--namespace=b", "--claims-namespace=claims"} <= set(arguments)
@@ -138,9 +139,64 @@ def test_the_uninstall_guard_can_be_left_out() -> None:
     assert not [o for o in objects if "uninstall" in o["metadata"]["name"]]
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("namespaces", [(), ("b", "a")])
+def test_the_install_check_may_look_at_its_own_operator_and_try_tradingbots_and_nothing_else(
+    namespaces: tuple[str, ...],
+) -> None:
+    served = ("--set", f"watchNamespaces={{{','.join(namespaces)}}}") if namespaces else ()
+    objects = chart.render(*served, "--set", "claimsNamespace=claims")
+    pod = chart.one(objects, "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    account = pod["spec"]["serviceAccountName"]
+    assert not [o for o in objects if o["kind"] == "ClusterRoleBinding" and account in str(o["subjects"])]
+    bound = {
+        (o["roleRef"]["name"], o["metadata"]["namespace"])
+        for o in objects
+        if o["kind"] == "RoleBinding" and account in {subject["name"] for subject in o["subjects"]}
+    }
+    given = [
+        (o["metadata"]["namespace"], rule["resources"], rule.get("resourceNames"), rule["verbs"])
+        for o in objects
+        if o["kind"] == "Role" and (o["metadata"]["name"], o["metadata"]["namespace"]) in bound
+        for rule in o["rules"]
+    ]
+    lease = leader.lease_name(tuple(sorted(namespaces)))
+    assert given == [
+        (chart.NAMESPACE, ["deployments"], [chart.RELEASE], ["get"]),
+        ("claims", ["leases"], [lease], ["get"]),
+        *((place, ["tradingbots"], None, ["create"]) for place in namespaces or (chart.NAMESPACE,)),
+    ]
+    (container,) = pod["spec"]["containers"]
+    command, *options = container["args"]
+    assert command == "install-check"
+    asked = install_check.parser().parse_args(options)
+    assert (asked.deployment, asked.deployment_namespace) == (chart.RELEASE, chart.NAMESPACE)
+    assert (asked.namespace, asked.claims_namespace) == (list(namespaces), "claims")
+
+
+def test_images_that_the_bots_themselves_could_not_run_are_refused() -> None:
+    digest = f"sha256:{'a' * 64}"
+    options = ("--set", "allowedImages.enabled=true", "--set", "allowedImages.prefixes={registry.example.com/team/}")
+    with pytest.raises(
+        chart.ChartError, match=r"botImage: expected .*registry\.example\.com/team/.* got tradingbot/bot:dev"
+    ):
+        chart.render(*options)
+    ours = (*options, "--set", "botImage.repository=registry.example.com/team/bot")
+    pod = chart.one(chart.render(*ours), "Pod")
+    assert "--refused-image=not-allowed.invalid/bot" in pod["spec"]["containers"][0]["args"]
+    with pytest.raises(chart.ChartError, match="with a digest"):
+        chart.render(*ours, "--set", "allowedImages.digest=true")
+    pinned = chart.render(*ours, "--set", "allowedImages.digest=true", "--set", f"botImage.digest={digest}")
+    arguments = chart.one(pinned, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--bot-image=registry.example.com/team/bot:dev@{digest}" in arguments
+    with pytest.raises(chart.ChartError, match=r"allowedImages\.prefixes: expected"):
+        chart.render("--set", "allowedImages.enabled=true")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job", "Pod"])
 def test_pods_are_restricted(objects: list[dict[str, Any]], kind: str) -> None:
-    pod = chart.one(objects, kind)["spec"]["template"]["spec"]
+    found = chart.one(objects, kind)
+    pod = found["spec"] if kind == "Pod" else found["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     (container,) = pod["containers"]
@@ -266,6 +322,27 @@ def test_the_paper_exchange_is_reached_where_a_value_says_so() -> None:
     assert of_paper["ports"] == [{"protocol": "TCP", "port": ports["api"]}]
 
 
+def test_the_paper_exchange_of_the_chart_is_that_of_the_examples_and_only_bots_reach_it() -> None:
+    options = ("--set", "paperExchange.enabled=true,networkPolicy.enabled=true,networkPolicy.namespaces={a}")
+    name, of_paper = "app.kubernetes.io/name", {"app.kubernetes.io/name": "paper-exchange"}
+    rendered = [o for o in chart.render(*options) if o["metadata"].get("labels", {}).get(name) == "paper-exchange"]
+    for item in rendered:
+        assert item["metadata"].pop("namespace") == chart.NAMESPACE
+        item["metadata"]["labels"].pop("app.kubernetes.io/managed-by")
+    policy = rendered.pop(next(place for place, o in enumerate(rendered) if o["kind"] == "NetworkPolicy"))["spec"]
+    example = list(yaml.safe_load_all((chart.ROOT / "examples/paper-exchange.yaml").read_text(encoding="utf-8")))
+    assert sorted(rendered, key=lambda o: str(o["kind"])) == sorted(example, key=lambda o: str(o["kind"]))
+
+    assert (policy["podSelector"], policy["egress"]) == ({"matchLabels": of_paper}, [])
+    ((peer,),) = (rule["from"] for rule in policy["ingress"])
+    bots = {"matchExpressions": [{"key": names.BOT_LABEL, "operator": "Exists"}]}
+    assert peer == {"namespaceSelector": {}, "podSelector": bots}
+    *_, of_bots = chart.one(chart.render(*options), "NetworkPolicy", f"{chart.RELEASE}-bots")["spec"]["egress"]
+    there = {"matchLabels": {"kubernetes.io/metadata.name": chart.NAMESPACE}}
+    assert of_bots["to"] == [{"namespaceSelector": there, "podSelector": {"matchLabels": of_paper}}]
+    assert of_bots["ports"] == [*policy["ingress"][0]["ports"]]
+
+
 def test_policies_without_a_namespace_are_refused() -> None:
     with pytest.raises(chart.ChartError, match=r"networkPolicy\.namespaces"):
         chart.render("--set", "networkPolicy.enabled=true")
@@ -281,7 +358,9 @@ def test_policies_without_a_namespace_are_refused() -> None:
                 "prometheusRule.enabled=true", "prometheusRule.configMap=true", "podMonitor.enabled=true",
                 "networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true",
                 "dashboards.enabled=true", "priorityClassName=system-cluster-critical", "caSecretName=mine",
-                "uninstallGuard.enabled=false",
+                "uninstallGuard.enabled=false", "allowedImages.enabled=true", "allowedImages.prefixes={tradingbot/bot}",
+                "allowedImages.allPodsIn={a}", "installCheck.enabled=false", "scrapeAnnotations.enabled=false",
+                "paperExchange.enabled=true", "paperExchange.namespace=a",
             ),
             id="all-that-is-optional",
         ),
@@ -314,6 +393,9 @@ def test_the_crd_is_the_one_of_the_models() -> None:
         pytest.param("watchNamespaces={Upper}", "watchNamespaces", id="no-namespace"),
         pytest.param("image.pullPolicy=Sometimes", "pullPolicy", id="unknown-pull-policy"),
         pytest.param("podMonitor.interval=soon", "interval", id="no-duration"),
+        pytest.param("scrapeAnnotations.enabled=1", "scrapeAnnotations", id="no-boolean-for-annotations"),
+        pytest.param("allowedImages.prefixes={a b}", "prefixes", id="no-image"),
+        pytest.param("botImage.digest=latest", "digest", id="no-digest"),
         pytest.param("people.enabled=1", "people", id="no-boolean-for-people"),
         pytest.param("prometheusRule.enabled=1", "prometheusRule", id="no-boolean"),
         pytest.param("prometheusRule.thresholds.dailyLossRatio=1.5", "dailyLossRatio", id="ratio-over-1"),

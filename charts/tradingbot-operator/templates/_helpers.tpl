@@ -23,8 +23,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.claimsNamespace | default .Release.Namespace }}
 {{- end }}
 
+{{- define "operator.paperNamespace" -}}
+{{ .Values.paperExchange.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{/* As tradingbot_operator.leader.lease_name; a test compares. */}}
+{{- define "operator.leaseName" -}}
+{{- $namespaces := .Values.watchNamespaces | uniq | sortAlpha -}}
+tradingbot-operator{{ if $namespaces }}-{{ join "|" $namespaces | sha256sum | trunc 8 }}{{ end }}
+{{- end }}
+
 {{- define "operator.image" -}}
-{{ printf "%s:%s" .repository (toString .tag) }}
+{{ printf "%s:%s" .repository (toString .tag) }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- define "operator.placement" -}}
@@ -54,6 +64,37 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What allowedImages lets in, for the admission policy and for the check of botImage: an expression of RE2. */}}
+{{- define "operator.allowedImage" -}}
+{{- $names := list }}
+{{- range .Values.allowedImages.prefixes }}
+{{- /* A whole name, or what is below it. No slash after a colon: that would be the port of a host. */}}
+{{- $below := ternary "[^@]+" "(/[^@]+|:[^/@]+)?" (hasSuffix "/" .) }}
+{{- $digest := printf "(@sha256:[0-9a-f]{64})%s" (ternary "" "?" $.Values.allowedImages.digest) }}
+{{- $names = append $names (printf "%s%s" (regexQuoteMeta .) (ternary "" (print $below $digest) (contains "@" .))) }}
+{{- end }}
+{{- printf "^(%s)$" (join "|" $names) }}
+{{- end }}
+
+{{/* The same for people. */}}
+{{- define "operator.allowedImages" -}}
+{{ join ", " .Values.allowedImages.prefixes }}{{ if .Values.allowedImages.digest }} with a digest{{ end }}
+{{- end }}
+
+{{/* CEL: whether the pod of this name is a bot's, or is held to the same rule. */}}
+{{- define "operator.isBotPod" -}}
+{{- $root := index . 0 }}{{ $pod := index . 1 -}}
+has({{ $pod }}.metadata.labels) && 'tradingbot.dev/bot' in {{ $pod }}.metadata.labels
+{{- printf " || has(%s.metadata.ownerReferences) && %s.metadata.ownerReferences.exists(owner, owner.apiVersion.startsWith('tradingbot.dev/'))" $pod $pod }}
+{{- with $root.Values.allowedImages.allPodsIn }} || request.namespace in {{ toRawJson . }}{{ end }}
+{{- end }}
+
+{{/* CEL: the images of one list of a pod. */}}
+{{- define "operator.images" -}}
+{{- $pod := index . 0 }}{{ $list := index . 1 }}{{ $image := ternary "item.image.reference" "item.image" (eq $list "volumes") -}}
+(has({{ $pod }}.spec.{{ $list }}) ? {{ $pod }}.spec.{{ $list }}.filter(item, has(item.image)).map(item, {{ $image }}) : [])
 {{- end }}
 
 {{/* Not empty where pods are annotated for Prometheus: a PodMonitor beside annotations would scrape them twice. */}}

@@ -68,6 +68,10 @@ def main() -> None:
             from tradingbot_operator.uninstall import check
 
             sys.exit(check(sys.argv[2:]))
+        if sys.argv[1:2] == ["install-check"]:
+            from tradingbot_operator import install_check
+
+            sys.exit(install_check.check(sys.argv[2:]))
         settings = load(sys.argv[1:])
         configure_logging(settings.log_level)
         from tradingbot_operator.app import run

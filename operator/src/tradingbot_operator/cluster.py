@@ -352,6 +352,10 @@ class Cluster:
             return False
         return True
 
+    async def published_schema(self) -> Manifest:
+        """The OpenAPI document of the TradingBots that the API server serves; anybody may read it."""
+        return await self._call("get", f"/openapi/v3/apis/{names.API_VERSION}")
+
     async def list_all(
         self, resource: str, namespaces: tuple[str, ...], *, metadata_only: bool = False
     ) -> list[Manifest]:
@@ -397,12 +401,16 @@ class Cluster:
             params={"fieldManager": names.FIELD_MANAGER},
         )
 
+    async def try_create(self, resource: str, manifest: Manifest) -> None:
+        """A dry run of making an object, which writes nothing."""
+        params = {"fieldManager": names.FIELD_MANAGER, "dryRun": "All"}
+        await self._call("create", _path(resource, manifest["metadata"]["namespace"]), manifest, params=params)
+
     async def refusal(self, resource: str, manifest: Manifest) -> str:
         """Why an object could not be made, empty where it could: a dry run, which writes nothing. That the name is
         taken, or a quota full, does not count: what is asked for may be to take the place of what is there."""
-        params = {"fieldManager": names.FIELD_MANAGER, "dryRun": "All"}
         try:
-            await self._call("create", _path(resource, manifest["metadata"]["namespace"]), manifest, params=params)
+            await self.try_create(resource, manifest)
         except ApiError as error:
             if error.status not in {400, 403, 422} or "exceeded quota" in error.message:
                 return ""
@@ -525,6 +533,7 @@ class Cluster:
 
 _PREFIX: Final = {
     names.PLURAL: f"/apis/{names.API_VERSION}",
+    "deployments": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
 }
 

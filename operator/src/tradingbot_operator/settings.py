@@ -86,11 +86,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def kubeconfig_of(option: str | None, environment: Mapping[str, str] | None = None) -> str | None:
+    """The kubeconfig to use, with --kubeconfig as told; None: the service account of the pod."""
+    environment = os.environ if environment is None else environment
+    if option is None and "KUBERNETES_SERVICE_HOST" in environment:
+        return None
+    return str(Path(option or environment.get("KUBECONFIG") or "~/.kube/config").expanduser())
+
+
 def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from a command line; raises SettingsError where something needed is missing or wrong."""
     environment = os.environ if environment is None else environment
     options = parser().parse_args(arguments)
-    in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environment
+    kubeconfig = kubeconfig_of(options.kubeconfig, environment)
+    in_cluster = kubeconfig is None
     claims_namespace = options.claims_namespace
     if claims_namespace is None and in_cluster and (SERVICE_ACCOUNT_DIR / "namespace").is_file():
         claims_namespace = (SERVICE_ACCOUNT_DIR / "namespace").read_text(encoding="utf-8").strip()
@@ -105,7 +114,6 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
     if options.workers < 1:
         raise SettingsError(f"--workers: expected 1 or more, got {options.workers}")
     host = socket.gethostname()
-    kubeconfig = options.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config"
     return Settings(
         namespaces=tuple(sorted(set(options.namespace))),
         claims_namespace=claims_namespace,
@@ -116,7 +124,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         probe_host=options.probe_host,
         probe_port=options.probe_port,
         metrics_port=options.metrics_port,
-        kubeconfig=None if in_cluster else str(Path(kubeconfig).expanduser()),
+        kubeconfig=kubeconfig,
         # Outside a pod two processes may share a host.
         identity=options.identity or (host if in_cluster else f"{host}-{os.getpid()}"),
         workers=options.workers,

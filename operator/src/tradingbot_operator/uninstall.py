@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -16,6 +14,7 @@ from tradingbot_api import names
 from tradingbot_operator.cluster import Access, ApiError, Cluster, NotFoundError
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.settings import kubeconfig_of
 
 TRIES: Final = 5
 RETRY_SECONDS: Final = 2.0
@@ -97,13 +96,10 @@ async def _bots(kubeconfig: str | None, namespaces: tuple[str, ...]) -> list[See
         await cluster.close()
 
 
-def check(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+def check(arguments: Sequence[str]) -> int:
     """Prints what would be left; the exit code. SettingsError where the cluster cannot be reached as told."""
-    environment = os.environ if environment is None else environment
     options = parser().parse_args(arguments)
-    kubeconfig = options.kubeconfig
-    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" not in environment:
-        kubeconfig = str(Path(environment.get("KUBECONFIG") or "~/.kube/config").expanduser())
+    kubeconfig = kubeconfig_of(options.kubeconfig)
     try:
         bots = uvloop.run(_bots(kubeconfig, tuple(sorted(set(options.namespace)))))
     except ApiError as error:
