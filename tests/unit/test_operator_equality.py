@@ -16,7 +16,7 @@ from support.operator_objects import NOW, seen_bot, word
 from tradingbot_api import names
 from tradingbot_api.bot_http import AccountBooks
 from tradingbot_api.v1alpha1 import TradingBotStatus
-from tradingbot_operator.equality import EQUAL_LIFE_SECONDS, Equality, Kept, Standing, View
+from tradingbot_operator.equality import EQUAL_LIFE_SECONDS, Equality, Kept, Standing, View, rest_of
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.status import Finding, Observed, compose, encode, kept, previous
 
@@ -321,18 +321,38 @@ def test_what_one_bot_heard_and_bots_that_come_and_go_leave_the_account_equal(
 
 def test_nothing_is_said_of_an_account_while_a_bot_of_it_never_told() -> None:
     world = World("btc", "eth")
-    world.equality.expect("account", BotKey("a", "old"), "old", Kept(), world.now)
+    world.equality.join("account", BotKey("a", "old"), "old", world.now)
     world.beat(5 * ROUND)
     assert world.of("btc") is None
 
 
-def test_books_that_began_anew_and_rounded_amounts_say_nothing() -> None:
+def test_what_lacked_of_an_asset_is_not_told_any_more_once_no_bot_has_that_asset() -> None:
+    world = World("btc", "eth")
+    world.beat(20)
+    world.hide("ETH", -7)
+    world.beat(5 * ROUND)
+    assert world.standing().unexplained == {"ETH": Decimal(-7)}
+    world.equality.forget("eth")
+    del world.bots["eth"]
+    assert world.standing() == Standing(True)
+    world.beat(20)
+    assert world.standing() == Standing(True)
+
+
+def test_books_that_began_anew_say_nothing_of_what_was_before() -> None:
     world = World("btc", "eth")
     world.fill("btc", 3, "USDT")
     world.beat(20)
     world.bots["btc"].flows, world.bots["btc"].fills = {}, 0
     world.beat(5 * ROUND)
     assert world.standing().equal
+
+
+def test_an_asset_whose_fills_the_exchange_rounds_is_not_compared() -> None:
+    books = AccountBooks(held={"ETH": Decimal(1), "BTC": Decimal(1)}, flows={"ETH": Decimal(1)}, rounded=["BTC"])
+    other = AccountBooks(held={"BTC": Decimal(1), "USDT": Decimal(5)})
+    views = [View(key, key, "", "boot", one, 0.0) for key, one in (("ethbtc", books), ("btcusdt", other))]
+    assert rest_of(views) == {"ETH": 0, "USDT": 5}
 
 
 EVENTS: Any = st.one_of(

@@ -246,8 +246,10 @@ class BotController:
             self._forget(key)
             return await self._objects.end_orphan(key)
         memory = self._fleet.of(bot)
-        if UNTRUSTED_BOOKS in desired.cleared_causes(bot):
+        takes_word = UNTRUSTED_BOOKS in desired.cleared_causes(bot)
+        if takes_word and not memory.took_word:
             self._equality.take_as_it_is(bot.uid)
+        memory.took_word = takes_word
         if not memory.claim_recalled and self._pods.get(key) is None:
             # The pod of a suspended bot may have been at its end when this process began to look.
             await self._talk.recall_claim(bot, memory)
@@ -319,6 +321,7 @@ class BotController:
         if last is None or account is None:
             return
         status = last.status
+        self._equality.join(account, bot.key, bot.uid, asyncio.get_running_loop().time())
         member = Member(
             bot.key, bot.uid, (bot.created, bot.uid), status.base_claim,
             None if bot.suspended else status.quote_claim, last.received,

@@ -86,16 +86,6 @@ class Mark:
         return Mark(self.with_flows(view.books, 1), views, self.gaps | {view.key})
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The rest now, how it differs from what it should be (below 0: something lacks), and what is known of why."""
-
-    rest: Amounts
-    difference: Amounts
-    all_told: bool
-    """A bot listened all the time, and nobody but the bots traded: nothing that is known makes a difference."""
-
-
 def rest_of(views: Iterable[View]) -> dict[str, Decimal] | None:
     """What of each asset is no bot's; None while the bots do not agree on what is there. Pure."""
     held: dict[str, Decimal] = {}
@@ -115,34 +105,39 @@ def rest_of(views: Iterable[View]) -> dict[str, Decimal] | None:
         }
 
 
-def compare(mark: Mark, views: Mapping[str, View]) -> Comparison | None:
-    """The account now with the account at the mark; None while the bots do not agree on what is there. Pure."""
-    rest = rest_of(views.values())
-    if rest is None:
-        return None
-    witnesses = [
-        (then, now)
-        for uid, now in views.items()
-        if (then := mark.views.get(uid)) is not None and then.listening is not None and then.listening == now.listening
-    ]
-    differences = [_difference(mark, rest, then.books.moved, now.books.moved) for then, now in witnesses]
-    known = {view.key for view in views.values()} - mark.gaps
-    return Comparison(
-        rest,
-        min(differences or [_difference(mark, rest, {}, {})], key=len),
-        bool(witnesses) and not any(_others_traded(then.books, now.books, known) for then, now in witnesses),
-    )
+def difference_of(mark: Mark, rest: Amounts, views: Mapping[str, View]) -> dict[str, Decimal]:
+    """How the rest differs from what it should be since the mark (below 0: something lacks). Pure.
 
-
-def _difference(mark: Mark, rest: Amounts, then: Amounts, now: Amounts) -> dict[str, Decimal]:
-    zero = Decimal(0)
+    Of what several bots heard to come or go that counts which explains most: one of them may have missed some of it.
+    """
     with localcontext(DIGITS):
-        found = {
-            asset: amount - mark.rest[asset] - now.get(asset, zero) + then.get(asset, zero)
-            for asset, amount in rest.items()
-            if asset in mark.rest
+        changed = {asset: rest[asset] - before for asset, before in mark.rest.items() if asset in rest}
+        told = {
+            frozenset(_sum(now.books.moved, {asset: -amount for asset, amount in then.books.moved.items()}).items())
+            for then, now in _witnesses(mark, views)
         }
-    return {asset: amount for asset, amount in found.items() if amount}
+        found = [
+            {asset: amount for asset, total in changed.items() if (amount := total - moved.get(asset, Decimal(0)))}
+            for moved in map(dict, told or {frozenset()})
+        ]
+    return min(found, key=len)
+
+
+def all_told(mark: Mark, views: Mapping[str, View]) -> bool:
+    """Whether a bot heard all since the mark, and nobody but the bots traded: nothing known changes the rest. Pure."""
+    witnesses = _witnesses(mark, views)
+    known = {view.key for view in views.values()} - mark.gaps
+    return bool(witnesses) and not any(_others_traded(then.books, now.books, known) for then, now in witnesses)
+
+
+def _witnesses(mark: Mark, views: Mapping[str, View]) -> list[tuple[View, View]]:
+    """Bots that heard all that the exchange told since the mark, as they were then and as they are."""
+    pairs = ((mark.views.get(uid), now) for uid, now in views.items())
+    return [
+        (then, now)
+        for then, now in pairs
+        if then is not None and then.listening is not None and then.listening == now.listening
+    ]
 
 
 def _others_traded(then: AccountBooks, now: AccountBooks, known: set[str]) -> bool:
@@ -230,6 +225,12 @@ class Account:
         last = self.views.pop(uid, None)
         if self.mark is not None and last is not None and uid in self.mark.views:
             self.mark = self.mark.left(last)
+            self._explain(self.unexplained, {asset for view in self.views.values() for asset in view.books.held})
+
+    def _explain(self, unexplained: Amounts, assets: Iterable[str]) -> None:
+        """Keep what is unexplained of the assets that are still compared."""
+        self.unexplained = {asset: unexplained[asset] for asset in assets if asset in unexplained}
+        self.differs = self.differs and bool(self.unexplained)
 
     def take_as_it_is(self) -> None:
         """What is there is right."""
@@ -275,23 +276,22 @@ class Account:
         self.differs = bool(found) and any(kept.differs for kept in self.kept.values())
 
     def _compare(self, mark: Mark, now: float) -> None:
-        found = compare(mark, self.views)
-        if found is None:
+        rest = rest_of(self.views.values())
+        if rest is None:
             return
-        unexplained = _sum(self.unexplained, found.difference)
-        if found.difference and unexplained:
+        difference = difference_of(mark, rest, self.views)
+        unexplained = _sum(self.unexplained, difference)
+        if difference and unexplained:
             doubt = self._doubt
-            if doubt is None or doubt.difference != found.difference or doubt.read.keys() != self.views.keys():
-                read = {uid: view.books.compared_time for uid, view in self.views.items()}
-                self._doubt = _Doubt(found.difference, read)
+            if doubt is None or doubt.difference != difference or doubt.read.keys() != self.views.keys():
+                self._doubt = _Doubt(difference, {uid: view.books.compared_time for uid, view in self.views.items()})
                 return
             if not doubt.stood(self.views):
                 return
             # More than there should be is no harm, as with what others have of a bot's base.
-            self.differs |= found.all_told and min(found.difference.values()) < 0
-        self.mark, self._equal, self._doubt = Mark(found.rest, dict(self.views)), now, None
-        self.unexplained = unexplained
-        self.differs = self.differs and bool(unexplained)
+            self.differs |= min(difference.values()) < 0 and all_told(mark, self.views)
+        self.mark, self._equal, self._doubt = Mark(rest, dict(self.views)), now, None
+        self._explain(unexplained, rest)
 
     def rest(self, uid: str) -> dict[str, Decimal] | None:
         """What should be no bot's of the assets of a bot; None where that is not known."""
@@ -315,7 +315,7 @@ class Account:
             for view in self.views.values() if view.uid != uid
         )  # fmt: skip
         if self.unexplained:
-            return Standing(False, self.differs, self._message(self.mark), self.unexplained, shared)
+            return Standing(False, self.differs, self._message(), self.unexplained, shared)
         if now - self._equal <= EQUAL_LIFE_SECONDS:
             return Standing(True, others_hold_base=shared)
         away = [str(key) for bot, key in self.bots.items() if bot not in self.views
@@ -331,10 +331,10 @@ class Account:
         equal = kept is not None and kept.equal and now - self._begun <= EQUAL_LIFE_SECONDS
         return Standing(True, others_hold_base=True) if equal else None
 
-    def _message(self, mark: Mark) -> str:
+    def _message(self) -> str:
         parts = []
         for asset, amount in self.unexplained.items():
-            found = next(view.books.held[asset] for view in mark.views.values() if asset in view.books.held)
+            found = next(view.books.held[asset] for view in self.views.values() if asset in view.books.held)
             with localcontext(DIGITS):
                 parts.append(f"it has {canonical(found)} {asset}, expected {canonical(found - amount)}")
         return f"the account is not what the fills of its bots made of it: {', '.join(parts)}{self.differs * ADVICE}"
@@ -350,6 +350,10 @@ class Equality:
     def expect(self, account: object, bot: BotKey, uid: str, kept: Kept, now: float) -> None:
         """A bot is of the account, though it has not told anything yet; `kept` is what its status tells."""
         self._join(account, bot, uid, now).kept[uid] = kept
+
+    def join(self, account: object, bot: BotKey, uid: str, now: float) -> None:
+        """A bot is of the account, whether it tells of it or, as older ones, does not."""
+        self._join(account, bot, uid, now)
 
     def hear(self, account: object, bot: BotKey, view: View, now: float) -> list[BotKey]:
         """A bot told of its account; the bots for which something changed."""

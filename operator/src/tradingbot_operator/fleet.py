@@ -187,6 +187,8 @@ class Memory:
     phase: Phase | None = None
     unacknowledged: bool = False
     """spec.safeMode is true and was not acknowledged, by the last status."""
+    took_word: bool = False
+    """A human's wish to take the account's word was followed: it stands until the bot has it too."""
     unexplained: Mapping[str, Decimal] = field(default_factory=dict)
     """What its account lacks, or has too much, though nobody told of it; by the last status."""
 
