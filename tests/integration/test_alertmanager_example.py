@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from monitoring import running_alertmanager
 
-from support.alertmanager import running_alertmanager
 from support.chart import CHART, ROOT
 from support.waiting import until
 
@@ -77,11 +77,9 @@ class Alertmanager:
 @pytest.fixture
 async def alertmanager(tmp_path: Path) -> AsyncIterator[Alertmanager]:
     """Alertmanager with the example."""
-    async with (
-        running_alertmanager(CONFIG, tmp_path) as address,
-        aiohttp.ClientSession(address) as session,
-    ):
-        yield Alertmanager(session)
+    with running_alertmanager(CONFIG, tmp_path) as address:
+        async with aiohttp.ClientSession(address) as session:
+            yield Alertmanager(session)
 
 
 def of(pod: str, alert: str, severity: str = "warning", **labels: str) -> dict[str, str]:

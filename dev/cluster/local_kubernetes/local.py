@@ -41,6 +41,15 @@ class Process:
     first: bool
 
 
+@dataclass(frozen=True)
+class Network:
+    """Where a program is beside the pods: the network namespace of `pid`; both ends of the link to the machine."""
+
+    pid: int
+    inside: str
+    outside: str
+
+
 class LocalCluster:
     """One cluster; many may run side by side, each on the standard ports of its own network."""
 
@@ -126,6 +135,12 @@ class LocalCluster:
         """The path of the kubeconfig; raises ClusterError NOT_RUNNING."""
         self._require_first()
         return self._path
+
+    def network(self) -> Network:
+        """The way to pods, whose addresses only the cluster's network knows; raises ClusterError NOT_RUNNING."""
+        first, stored = self._require_first(), self._stored()
+        link = machine.Link(stored["link_index"] if stored else 0)
+        return Network(first.pid, link.inside, link.outside)
 
     def load(self, archives: Sequence[Path]) -> None:
         """Import images into the node's containerd, each unless it is there already."""
