@@ -10,16 +10,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "dev/cluster"))
+
+from local_kubernetes.local import LocalCluster  # noqa: E402 - the path comes first
+from monitoring import QUICK, Monitoring, MonitoringError, dashboard_queries, monitoring  # noqa: E402
+
 CLUSTER = ROOT / "dev/cluster/cluster"
 OPERATOR_NAMESPACE = "tradingbot-system"
 BOTS = ("btcusdt", "ethusdt", "bnbusdt")
 FAULT_SECONDS = 12
+BAN_SECONDS = 12
+QUICK_ALERTS = (
+    "--set", "prometheusRule.configMap=true",
+    "--set", "prometheusRule.thresholds.circuitBreakerOpenFor=3s",
+    "--set", "prometheusRule.thresholds.exchangeBanFor=1s",
+    "--set", "prometheusRule.thresholds.keepFiringFor=5s",
+)  # fmt: skip
+"""The rules of the chart, with alerts sooner than anybody would want them."""
 PROXY_PORT = 8001
 # A calm recording crosses its averages seldom.
 POSITION_SECONDS = 360
@@ -101,6 +115,8 @@ class Demo:
         self.bots = BOTS if market.startswith("synthetic") else ("btcusdt",)
         self.report: dict[str, Any] = {"market": market.split(":", 1)[0], "bots": list(self.bots), "seconds": {}}
         self.begun = time.monotonic()
+        self.watched: Monitoring | None = None
+        self.failed_since = 0.0
 
     def step(self, title: str) -> None:
         """Prints the heading of a step with the time since the start."""
@@ -161,13 +177,13 @@ class Demo:
         self.step("Images into the node")
         self.shell.stream("dev/images/build", "--load")
 
-    def install(self) -> None:
-        """The operator by its Helm chart."""
+    def install(self, *settings: str) -> None:
+        """The operator by its Helm chart, with these options of helm."""
         self.step("Install the operator")
         again = bool(self.shell.quiet("helm", "list", "--namespace", OPERATOR_NAMESPACE, "--short"))
         self.shell.show(
             "helm", "upgrade", "--install", "tradingbot-operator", "charts/tradingbot-operator",
-            "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s",
+            "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s", *settings,
         )  # fmt: skip
         if again:
             # The tag of the images does not change with their content.
@@ -247,6 +263,55 @@ class Demo:
             self.shell.quiet("kubectl", "cp", f"{folder}/{file}", f"{pod}:/capture/{file}", "-c", "wait-for-capture")
         self.shell.quiet("kubectl", "exec", pod, "-c", "wait-for-capture", "--", "touch", "/capture/.complete")
 
+    @contextmanager
+    def monitoring(self) -> Iterator[None]:
+        """Prometheus and Alertmanager run meanwhile; where they cannot reach pods it says so."""
+        self.step("Prometheus and Alertmanager, by the files of examples/monitoring")
+        if self.shell.environment.get("CLUSTER", "local") != "local":
+            print("(not shown: from here they reach the pods of a local cluster only)", flush=True)
+            yield
+            return
+        self.shell.show("kubectl", "apply", "-f", "examples/monitoring/prometheus-rights.yaml")
+        wanted = (
+            "kubectl", "get", "configmap", "tradingbot-operator-rules", "--namespace", OPERATOR_NAMESPACE,
+            "-o", r"jsonpath={.data.tradingbot\.rules\.yaml}",
+        )  # fmt: skip
+        print(
+            f"\n$ {shlex.join(wanted)} > tradingbot.rules.yaml"
+            f"\n\nalerts come sooner here than by the files: {', '.join(f'{k} {v}' for k, v in QUICK.items())}"
+        )
+        rules = self.shell.quiet(*wanted)
+        cluster = LocalCluster(self.shell.environment.get("CLUSTER_NAME", "tradingbot"))
+        with monitoring(cluster, rules, QUICK) as self.watched:
+            print(f"Prometheus runs until the end of this demo: {self.watched.prometheus.address}", flush=True)
+            yield
+        self.watched = None
+
+    def of_bot(self, alert: str) -> dict[str, str]:
+        """Labels by which an alert about the first bot is known."""
+        return {"alertname": alert, "namespace": self.namespace, "pod": self.bots[0]}
+
+    def told(self, status: str, since: float, seconds: float, **labels: str) -> None:
+        """Waits for what a receiver is told about an alert, shows it, and notes its time."""
+        if self.watched is None:
+            return
+        webhook = self.watched.webhook
+        message = until(
+            f"{labels} {status} at the webhook",
+            lambda: webhook.first(status, since, **labels),
+            seconds,
+            lambda: str([(message.status, message.labels) for message in webhook.messages]),
+        )
+        took = round(message.at - since, 1)
+        print(
+            f"\nwebhook, {took} s: {status.upper()} {labels['alertname']} to `{message.receiver}`: "
+            f"{message.annotations['summary']}\n  runbook: {message.annotations['runbook_url']}",
+            flush=True,
+        )
+        self.report.setdefault("alerts", {}).setdefault(labels["alertname"], {"receiver": message.receiver}).update(
+            {status: took, "labels": message.labels}
+        )
+
     def start(self) -> None:
         """TradingBots come up and trade."""
         self.step(f"Apply {len(self.bots)} TradingBot(s)")
@@ -288,16 +353,23 @@ class Demo:
         self.shell.show("kubectl", "patch", "tradingbot", bot, "--type", "merge", "-p", '{"spec":{"safeMode":null}}')
         self.shell.show("kubectl", "wait", "tradingbot", bot, "--for=condition=TradingAllowed", "--timeout=60s")
 
+    def fault(self, fault: dict[str, Any]) -> float:
+        """Puts a fault in force on the exchange; the moment."""
+        begun = time.monotonic()
+        address = f"{self.exchange_control}/control/faults"
+        self.shell.show("kubectl", "create", "--raw", address, "-f", "-", stdin=json.dumps(fault))
+        return begun
+
     def breaker(self) -> None:
         """The exchange fails until the breaker opens; it closes again by itself."""
         bot = self.bots[0]
         self.step(f"The exchange answers 503 for {FAULT_SECONDS} s")
-        fault = json.dumps({"kind": "rest_status", "status": 503, "seconds": FAULT_SECONDS})
-        begun = time.monotonic()
-        self.shell.show("kubectl", "create", "--raw", f"{self.exchange_control}/control/faults", "-f", "-", stdin=fault)
+        begun = self.fault({"kind": "rest_status", "status": 503, "seconds": FAULT_SECONDS})
         self.shell.show("kubectl", "wait", "tradingbot", bot, "--for=condition=CircuitClosed=False", "--timeout=40s")
         self.report["seconds"]["fault to circuit open"] = round(time.monotonic() - begun, 1)
         self.shell.show("kubectl", "get", "tradingbots")
+        self.failed_since = begun
+        self.told("firing", begun, 60, **self.of_bot("CircuitBreakerOpen"))
         self.shell.show("kubectl", "wait", "tradingbot", *self.bots, "--for=condition=CircuitClosed", "--timeout=90s")
         self.report["seconds"]["fault to circuit closed"] = round(time.monotonic() - begun, 1)
         self.shell.show("kubectl", "get", "tradingbots")
@@ -343,6 +415,32 @@ class Demo:
             return False
         conditions = {c["type"]: c["status"] for c in self.status(bot).get("conditions", [])}
         return conditions.get("TradingAllowed") == "True" and conditions.get("PodReady") == "True"
+
+    def breaker_over(self) -> None:
+        """Somebody was told that it closed: the alert goes on for a while, in which other steps are shown."""
+        self.told("resolved", self.failed_since, 60, **self.of_bot("CircuitBreakerOpen"))
+
+    def ban(self) -> None:
+        """The exchange bans the bots for a while: a page, and its resolve."""
+        if self.watched is None:
+            return
+        self.step(f"The exchange bans its clients for {BAN_SECONDS} s: a page")
+        begun = self.fault({"kind": "banned", "for": BAN_SECONDS})
+        for status in ("firing", "resolved"):
+            self.told(status, begun, 60, **self.of_bot("ExchangeBan"))
+
+    def dashboards(self) -> None:
+        """Every query of the dashboards shows something of this run."""
+        if self.watched is None:
+            return
+        self.step("Every query of the three Grafana dashboards, on this run")
+        seconds = time.monotonic() - self.begun
+        queries = dashboard_queries(self.namespace, self.bots[0])
+        empty = [f"{panel}: {expr}" for panel, expr in queries if not self.watched.prometheus.has_values(expr, seconds)]
+        self.report["dashboards"] = {"queries": len(queries), "empty": empty}
+        print(f"{len(queries)} queries, {len(empty)} show nothing", flush=True)
+        if empty:
+            raise DemoError("panels without a value:\n" + "\n".join(empty))
 
     def delete(self) -> None:
         """A TradingBot is deleted: no entry stays; its position is closed or still protected, by policy."""
@@ -394,13 +492,18 @@ class Demo:
     def run(self) -> None:
         """All steps."""
         self.cluster()
-        self.install()
+        self.install(*QUICK_ALERTS)
         self.exchange()
-        self.start()
-        self.safe_mode()
-        self.breaker()
-        self.kill_in_position()
-        self.delete()
+        with self.monitoring():
+            self.start()
+            self.safe_mode()
+            self.breaker()
+            self.kill_in_position()
+            self.breaker_over()
+            # Last of the faults: it opens the circuits, too, and its alert mutes theirs.
+            self.ban()
+            self.dashboards()
+            self.delete()
         self.next()
 
 
@@ -413,7 +516,7 @@ def main() -> int:
     demo = Demo(Shell(dict(os.environ)), options.market)
     try:
         demo.run()
-    except DemoError as error:
+    except (DemoError, MonitoringError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     finally:

@@ -34,12 +34,26 @@ def run_demo(market: str, report: Path, environment: dict[str, str]) -> dict[str
     return figures
 
 
+def told_of_alerts(figures: dict[str, Any]) -> None:
+    """Two faults were told to who should know, with the bot's name, and told as over; no panel was empty."""
+    for name, receiver in (("ExchangeBan", "page"), ("CircuitBreakerOpen", "ticket")):
+        alert = figures["alerts"][name]
+        assert alert["receiver"] == receiver
+        assert alert["labels"]["pod"] == "btcusdt"
+        assert alert["labels"]["namespace"] == "trading"
+        assert alert["labels"]["symbol"] == "BTCUSDT"
+        assert 0 < alert["firing"] < alert["resolved"]
+    assert figures["dashboards"]["queries"] > 60
+    assert figures["dashboards"]["empty"] == []
+
+
 def test_the_whole_path_on_a_synthetic_market(tmp_path: Path, cluster_environment: dict[str, str]) -> None:
     figures = run_demo("synthetic", tmp_path / "report.json", cluster_environment)
     assert figures["bots"] == ["btcusdt", "ethusdt", "bnbusdt"]
     assert {"safe mode acknowledged", "fault to circuit closed", "pod killed to trading allowed", "deleted"} <= set(
         figures["seconds"]
     )
+    told_of_alerts(figures)
 
 
 def test_btcusdt_on_a_recorded_market(tmp_path: Path, cluster_environment: dict[str, str]) -> None:
@@ -48,3 +62,4 @@ def test_btcusdt_on_a_recorded_market(tmp_path: Path, cluster_environment: dict[
         pytest.skip("TRADINGBOT_TEST_DATA has no recorded market")
     figures = run_demo(f"capture:{data}/market", tmp_path / "report.json", cluster_environment)
     assert figures["bots"] == ["btcusdt"]
+    told_of_alerts(figures)
