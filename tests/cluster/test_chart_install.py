@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from local_kubernetes.basics import Progress
@@ -17,6 +19,7 @@ from support import chart
 
 # What is the whole cluster's can be of one release only, and tests run side by side.
 INSTALL = ("upgrade", "--install", "operator", str(chart.CHART), "--set", "people.enabled=false")
+APPLY = ("apply", "--server-side", "--force-conflicts")
 
 
 @dataclass(frozen=True)
@@ -88,37 +91,94 @@ def test_service_account_has_the_least_rights(release: Release) -> None:
         assert not release.may(verb, resource), (verb, resource)
 
 
+# All that is optional, but for the roles of people, which are the whole cluster's.
+OPTIONAL = (
+    "prometheusRule.enabled=true", "prometheusRule.configMap=true", "podMonitor.enabled=true",
+    "dashboards.enabled=true", "networkPolicy.enabled=true", "paperExchange.enabled=true",
+    "allowedImages.enabled=true", "allowedImages.prefixes={tradingbot/}",
+)  # fmt: skip
+
+
+def monitoring_kind(kind: str) -> dict[str, Any]:
+    """A kind of the Prometheus Operator, to be stored as it comes."""
+    group, plural = "monitoring.coreos.com", f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    spec = {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural}, "versions": [version]}
+    metadata = {"name": f"{plural}.{group}"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
 @pytest.fixture
 def running(cluster: LocalCluster, namespace: str) -> Iterator[Release]:
-    """Two operators at work, for one namespace."""
-    (image,) = build(("operator",), os.environ, Progress.begin("images"))
-    cluster.load([image.archive])
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(chart.CHART / "crds"))
+    """Two operators at work, for one namespace, with all that is optional."""
+    built = build(("operator", "paper-exchange"), os.environ, Progress.begin("images"))
+    cluster.load([image.archive for image in built])
+    cluster.kubectl(*APPLY, "-f", str(chart.CHART / "crds"))
+    kinds = [monitoring_kind(kind) for kind in ("PodMonitor", "PrometheusRule")]
+    cluster.kubectl(*APPLY, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": kinds}))
+    cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{kind['metadata']['name']}" for kind in kinds))
     made = Release(cluster, namespace)
-    made.helm(*INSTALL, "--set", f"watchNamespaces={{{namespace}}}", "--wait", "--timeout", "90s")
+    options = [part for option in (f"watchNamespaces={{{namespace}}}", *OPTIONAL) for part in ("--set", option)]
+    made.helm(*INSTALL, *options, "--wait", "--timeout", "90s")
     yield made
     cluster.kubectl("delete", "tradingbots", "--all", "--namespace", namespace, "--wait=false")
     cluster.kubectl("wait", "tradingbots", "--all", "--for=delete", "--namespace", namespace, "--timeout=60s")
     made.helm("uninstall", "operator", "--ignore-not-found", "--no-hooks")
 
 
-def test_uninstalling_is_refused_while_a_tradingbot_exists_and_says_what_would_be_left(running: Release) -> None:
+def test_all_that_is_optional_is_installed_tried_upgraded_rolled_back_and_removed_beside_a_bot(
+    running: Release,
+) -> None:
     kubectl, here = running.cluster.kubectl, ("--namespace", running.namespace)
-    ready = kubectl("get", "deployment", *here, "-o", "jsonpath={.items[*].status.readyReplicas}")
-    assert ready == "2"
-    kubectl("apply", *here, "-f", str(chart.ROOT / "examples/btcusdt.yaml"))
-    kubectl("wait", "tradingbot/btcusdt", *here, "--for=jsonpath={.metadata.finalizers}", "--timeout=30s")
+
+    def operators() -> str:
+        path = "jsonpath={.status.readyReplicas} {.spec.template.spec.containers[0].args}"
+        return kubectl("get", "deployment/operator-tradingbot-operator", *here, "-o", path)
+
+    def pod() -> str:
+        return kubectl("get", "pod/btcusdt", *here, "-o", "jsonpath={.metadata.uid}")
+
+    tested = running.tries("test", "operator", "--timeout", "100s")
+    assert tested.returncode == 0, tested.stderr
+    assert "the operator works" in tested.stdout + tested.stderr
+    example = (chart.ROOT / "examples/btcusdt.yaml").read_text(encoding="utf-8")
+    kubectl("apply", *here, "-f", "-", stdin=example)
+    kubectl("wait", "pod/btcusdt", *here, "--for=create", "--timeout=30s")
+    before = pod()
+
+    # As docs/upgrade.md says.
+    kubectl(*APPLY, "-f", str(chart.CHART / "crds"))
+    upgrade = ("upgrade", "operator", str(chart.CHART), "--reset-then-reuse-values")
+    running.helm(*upgrade, "--set", "logLevel=DEBUG", "--wait", "--timeout", "90s")
+    assert operators().startswith("2 ")
+    assert "--log-level=DEBUG" in operators()
+
     refused = running.tries("uninstall", "operator")
     assert refused.returncode != 0
     said = refused.stdout + refused.stderr
     assert "1 TradingBot would be left without an operator" in said
     assert f"{running.namespace}/btcusdt" in said
     # The operator was not touched, and the release can be used further as it is told.
-    assert kubectl("get", "deployment", *here, "-o", "jsonpath={.items[*].status.readyReplicas}") == "2"
+    assert operators().startswith("2 ")
     hint = next(line for line in said.replace("\\n", "\n").splitlines() if line.startswith("To go on"))
     running.helm(*hint.strip('"').split("helm ")[1].split())
-    running.helm(*INSTALL, "--reuse-values", "--set", "logLevel=DEBUG")
+    running.helm("rollback", "operator", "1", "--wait", "--timeout", "90s")
+    assert operators().startswith("2 ")
+    assert "--log-level=INFO" in operators()
+    assert pod() == before, "neither upgrade nor rollback disturbs a bot"
+
     kubectl("delete", "tradingbot/btcusdt", *here, "--timeout=60s")
     running.helm("uninstall", "operator")
     assert "tradingbots.tradingbot.dev" in kubectl("get", "crd", "-o", "name")
     assert kubectl("get", "jobs", *here, "-o", "name") == ""
+    left = ("deployments,services,configmaps,networkpolicies,roles,podmonitors,prometheusrules",)
+    managed = ("--selector", "app.kubernetes.io/managed-by=Helm", "-o", "name")
+    assert kubectl("get", *left, *here, *managed) == ""
+    policies = kubectl("get", "validatingadmissionpolicies", *managed)
+    assert running.namespace not in policies

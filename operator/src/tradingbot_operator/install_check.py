@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import uvloop
@@ -183,16 +184,9 @@ class _Checks:
         yield "one of them leads", "leader", self.leader
         for namespace in sorted(set(self._options.namespace)) or [self._options.deployment_namespace]:
             for bot, field in samples(namespace, self._options.refused_image):
-                text = (
-                    f"a TradingBot in {namespace} with a wrong {field} is refused"
-                    if field
-                    else (f"a TradingBot in {namespace} is accepted")
-                )
-
-                async def look(bot: Manifest = bot, field: str = field) -> str:
-                    return await self.admission(bot, field)
-
-                yield text, "refused" if field else "accepted", look
+                right, wrong = f"a TradingBot in {namespace}", f" with a wrong {field} is refused"
+                text, kind = (right + wrong, "refused") if field else (f"{right} is accepted", "accepted")
+                yield text, kind, partial(self.admission, bot, field)
 
 
 async def _run(options: argparse.Namespace, kubeconfig: str | None) -> int:
