@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -59,7 +60,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-async def test_a_snapshot_has_what_was_committed_and_changes_no_file(tmp_path: Path) -> None:
+async def test_a_snapshot_has_what_was_committed_and_changes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "bot.db"
     with pytest.raises(StoreFailedError, match=r"cannot read .*bot\.db: unable to open"):
         Store.snapshot(path)
@@ -80,6 +84,22 @@ async def test_a_snapshot_has_what_was_committed_and_changes_no_file(tmp_path: P
     await ended.put("mark", 2)
     await ended.close()
     assert contents(tmp_path) == before
+
+
+async def test_a_snapshot_reads_the_log_of_a_process_that_was_killed_and_leaves_it(tmp_path: Path) -> None:
+    (running := tmp_path / "running").mkdir()
+    (left := tmp_path / "left").mkdir()
+    store = Store.open(running / "bot.db")
+    await store.put("mark", 1)
+    for name in ("bot.db", "bot.db-wal"):
+        shutil.copy(running / name, left)
+    await store.close()
+    before = contents(left)
+
+    snapshot = Store.snapshot(left / "bot.db")
+    assert await snapshot.get("mark") == 1
+    await snapshot.close()
+    assert contents(left).items() >= before.items()
 
 
 async def test_a_snapshot_of_a_former_version_is_brought_up_to_date_and_the_file_is_not(tmp_path: Path) -> None:
