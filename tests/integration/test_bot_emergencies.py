@@ -14,13 +14,15 @@ import pytest
 from paper_exchange.core.symbols import ORDER_TYPES
 from paper_exchange.testing import write_keys
 from support.emergency import DEADLINE_SECONDS, PRICE, SYMBOL, Emergency, run_emergency
+from tradingbot.app import STORE_FILE
 from tradingbot.engine.strategies.base import Signal
 from tradingbot.engine.strategies.ema_cross import EmaCross
 from tradingbot.model import Candle
 from tradingbot.orders.known_orders import FRESH_MS
 from tradingbot.recovery.fence import ClientId, Purpose
 from tradingbot.session import RECONCILE_SECONDS
-from tradingbot.state.store import Store, StoreFailedError
+from tradingbot.state.lock import StateLock
+from tradingbot.state.store import Store, StoreFailedError, set_aside_store
 from tradingbot_api import names
 from tradingbot_api.base import canonical
 
@@ -431,6 +433,35 @@ def test_a_bot_that_connects_anew_while_its_disk_is_silent_looks_after_the_posit
             await world.until("a stop again", world.stops, DEADLINE_SECONDS)
         answer.set_result(None)
         await world.until("the store taken up", lambda: not cast(Store, world.app.desk.store).volatile, 30)
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
+@pytest.mark.parametrize("unanswered", [StateLock.take, set_aside_store], ids=["lock", "damaged-store-renamed"])
+def test_a_start_whose_disk_does_not_answer_looks_after_the_position_without_it(unanswered: Callable[..., Any]) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        await world.stop()
+        damaged = unanswered == set_aside_store
+        if damaged:
+            (world.folder / "state" / STORE_FILE).write_bytes(b"no store" * 100)
+        answer = world.loop.create_future()
+
+        async def ask(work: Callable[..., Any], *about: Any, **more: Any) -> Any:
+            if work == unanswered:
+                await answer
+            return work(*about, **more)
+
+        with patch("tradingbot.app.asyncio.to_thread", ask):
+            world.start()
+            await world.until("a session", lambda: world.app.desk.session is not None, 40)
+            assert "store" in world.causes
+            world.cancel_by_hand(stop)
+            await world.until("a stop again", world.stops, DEADLINE_SECONDS)
+            answer.set_result(None)
+            await world.until("the store taken up", lambda: not cast(Store, world.app.desk.store).volatile, 30)
+        assert world.causes == ({"store-lost"} if damaged else set())
         await world.at_peace()
 
     run_emergency(befall)

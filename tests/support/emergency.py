@@ -220,14 +220,14 @@ class Emergency:
             self.account = await self.exchange.create_account(USDT=DEPOSIT)
             write_keys(self.folder / "keys", self.account.api_key, self.account.secret_key)
             self._changes = changes
-            self.app = self.process()
-            self._running = asyncio.create_task(self.app.run())
-            tasks = [self._running, *(asyncio.create_task(one) for one in (self._move_market(), self._watch()))]
+            self.start()
+            tasks = [asyncio.create_task(one) for one in (self._move_market(), self._watch())]
             try:
                 await befall(self)
             finally:
                 self.app.stop()
-                await asyncio.wait(tasks[:1], timeout=60)
+                await asyncio.wait([self._running], timeout=60)
+                tasks.append(self._running)
                 for task in tasks:
                     task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -255,6 +255,11 @@ class Emergency:
             self._hear,
             Clocks(self.loop.time, self._pod_time, Random("bot")),
         )
+
+    def start(self) -> None:
+        """Run the bot in a new process."""
+        self.app = self.process()
+        self._running = asyncio.create_task(self.app.run())
 
     async def stop(self) -> None:
         """Let the bot's process end in order."""

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from random import Random
 from secrets import randbits
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tradingbot.applied import Applied, choose_at_start
 from tradingbot.clocks import Clocks
@@ -40,13 +40,14 @@ from tradingbot.state.store import Store, StoreCorruptError, StoreError, StoreFa
 from tradingbot_api.bot_http import BotConfig, FieldError
 from tradingbot_api.conditions import ConditionType, Reason
 
+T = TypeVar("T")
 STORE_FILE: Final = "bot.db"
 REFRESH_SECONDS: Final = 0.5
 POLL_SECONDS: Final = 1.0
 STORE_RETRY_SECONDS: Final = 10.0
 """Between two tries of a store that failed."""
 STORE_OPEN_SECONDS: Final = 20.0
-"""For opening the store, in which it is brought up to date and checked; then the bot goes on without it."""
+"""For each answer of its disk: an opened store was brought up to date and checked. Then the bot goes on without it."""
 STORE_LOOK_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 22.0
 """For what is under way and for a missing protection, of the 30 s that a pod has to end."""
@@ -131,7 +132,8 @@ class BotApp:
         self._lags = deque([0.0], maxlen=LAGS_KEPT)
         self._lock: StateLock | None = None
         self._healing: asyncio.Task[None] | None = None
-        self._opening: asyncio.Task[Store] | None = None
+        self._asked: dict[Callable[..., Any], asyncio.Task[Any]] = {}
+        """What the disk did not answer yet."""
         self._store_look_at = 0.0
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self._seed = None if clocks is not None else randbits(64)
@@ -178,7 +180,8 @@ class BotApp:
 
     async def run(self, listening: Callable[[int, int | None], None] | None = None) -> None:
         """Serve, trade and stop; `listening` is told the probe and the control port. StartError."""
-        self._lock_state()
+        with suppress(StoreFailedError):  # asked for again before the store is opened
+            await self._lock_state(STORE_LOOK_SECONDS)
         try:
             await self._run(listening)
         finally:
@@ -191,7 +194,7 @@ class BotApp:
         servers = await self._serve()
         local = AsyncExitStack()
         try:
-            if self._options.local:
+            if self._options.local and not self._asked:  # a socket is made on the same disk
                 try:
                     await local.enter_async_context(serving(self.local, self._options.state_dir))
                 except OSError as missing:  # the volume is read-only or full
@@ -419,11 +422,24 @@ class BotApp:
 
     # --- the store ---
 
-    def _lock_state(self) -> None:
-        """Two processes on one store would each take the other's orders for lost. StartError."""
+    async def _ask_disk(self, work: Callable[..., T], *about: Any, seconds: float = STORE_OPEN_SECONDS) -> T:
+        """What a thread makes of it. A disk that does not answer in time is neither asked twice nor waited for as long
+        again. StoreFailedError."""
+        if work in self._asked:
+            seconds = STORE_LOOK_SECONDS
+        else:
+            self._asked[work] = asyncio.create_task(asyncio.to_thread(work, *about))
+        await asyncio.wait({self._asked[work]}, timeout=seconds)
+        if not self._asked[work].done():
+            raise StoreFailedError(f"{self._options.state_dir}: the disk did not answer within {seconds:g} s")
+        answer: T = self._asked.pop(work).result()
+        return answer
+
+    async def _lock_state(self, seconds: float = STORE_OPEN_SECONDS) -> None:
+        """Two processes on one store would each take the other's orders for lost. StartError, StoreFailedError."""
         if self._lock is None:
             try:
-                self._lock = StateLock.take(self._options.state_dir)
+                self._lock = await self._ask_disk(StateLock.take, self._options.state_dir, seconds=seconds)
             except StateInUseError as error:
                 raise StartError(f"--state-dir: {error}") from error
 
@@ -438,13 +454,14 @@ class BotApp:
                 former = desk.store = None
                 await self._set_aside(path)
                 desk.begin_anew = False
-            self._lock_state()  # the directory may not have been there at the start
+            await self._lock_state()  # the directory may not have been there at the start
             try:
-                store = await self._open(path, STORE_OPEN_SECONDS)
+                store = await self._ask_disk(Store.open, path)
             except StoreCorruptError as error:
+                desk.safe_mode.activate(STORE_LOST, since=desk.clocks.utc())
                 kept = await self._set_aside(path)
                 desk.log.error("the store is damaged and was set aside", error=str(error), kept=kept.name)
-                store = await self._open(path, STORE_OPEN_SECONDS)
+                store = await self._ask_disk(Store.open, path)
                 lost = f"the store was damaged ({error}) and is kept as {kept.name}: {STORE_LOST.clears}"
                 desk.safe_mode.activate(STORE_LOST, since=desk.clocks.utc(), clears=lost)
             await self._take_over(store)
@@ -467,18 +484,8 @@ class BotApp:
             await former.close()
         return store
 
-    async def _open(self, path: Path, seconds: float) -> Store:
-        """The store on the disk; a disk that does not answer in time is not asked twice. StoreError."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(asyncio.to_thread(Store.open, path))
-        await asyncio.wait({self._opening}, timeout=seconds)
-        if not self._opening.done():
-            raise StoreFailedError(f"cannot open {path.name}: the disk did not answer within {seconds:g} s")
-        opening, self._opening = self._opening, None
-        return opening.result()
-
     async def _set_aside(self, path: Path) -> Path:
-        return await asyncio.to_thread(set_aside_store, path, self.desk.clocks.utc())
+        return await self._ask_disk(set_aside_store, path, self.desk.clocks.utc())
 
     async def _take_over(self, store: Store) -> None:
         """Continue with what is in the store. StoreError."""
@@ -506,9 +513,11 @@ class BotApp:
         if store is None or not store.volatile or self.desk.monotonic() < self._store_look_at:
             return False
         self._store_look_at = self.desk.monotonic() + STORE_RETRY_SECONDS
+        if any(work != Store.open and not asked.done() for work, asked in self._asked.items()):
+            return False
         path = self._options.state_dir / STORE_FILE
         try:
-            found = await self._open(path, STORE_LOOK_SECONDS)
+            found = await self._ask_disk(Store.open, path, seconds=STORE_LOOK_SECONDS)
         except StoreError as error:  # a damaged one is set aside once that is possible
             return isinstance(error, StoreCorruptError) and os.access(path.parent, os.W_OK)
         await found.close()
