@@ -357,9 +357,9 @@ def test_what_the_user_stream_tells_besides_own_orders_is_summed_until_it_may_ha
     heard.begin(1_000)
     for amount, locked in (("5", False), ("-2", False), ("7", True)):
         heard.take_change(BalanceChange("USDT", Decimal(amount), locked, 1_001))
-    for client_id in (f"tb-{own}-0000001-000001-en", f"tb-{other}-0000001-000001-en", "by-hand"):
+    for client_id in (f"tb-{own}-0000001-000001-en", f"tb-{other}-0000001-000001-en", "by-hand") * 2:
         heard.take_trade(order_report(client_id), own)
 
-    assert heard == Heard(1_000, {"USDT": Decimal(3)}, 1, {other: 1})
+    assert heard == Heard(1_000, {"USDT": Decimal(3)}, 2, {other: 2})
     heard.begin(2_000)
     assert heard == Heard(2_000)

@@ -380,4 +380,5 @@ def test_a_position_of_exactly_the_least_that_can_be_sold_is_not_flat() -> None:
 
 def test_a_return_is_told_however_little_was_paid() -> None:
     assert Trade(paid=Decimal("0.5"), realized=Decimal("0.1")).rate == Decimal("0.2")
+    assert Trade(paid=Decimal("1e-8"), realized=Decimal(99)).rate == Decimal("9.9e9"), "past 28 digits"
     assert Trade(paid=Decimal(0), realized=Decimal("0.1")).rate == 0
