@@ -30,7 +30,7 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 RESULTS = Path("mutants.json")
-_SQL = re.compile(r'"(?:BEGIN|COMMIT|DELETE|INSERT|ORDER|PRAGMA|ROLLBACK|SELECT|UPDATE|WHERE)\b')
+_SQL = re.compile(r'"(?:BEGIN|COMMIT|DELETE|INSERT|ORDER|PRAGMA|ROLLBACK|SELECT|SET|UPDATE|WHERE)\b')
 _JSON_PATH = re.compile(r"'\$[^']*'")
 _OPTIONS = [
     "-q", "--tb=native", "--capture=sys", "--rootdir=.", "--import-mode=importlib", "-o", "asyncio_mode=auto",
