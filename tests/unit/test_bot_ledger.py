@@ -250,7 +250,8 @@ def test_a_correction_takes_what_is_not_there_out_of_the_books_at_its_price() ->
     books = corrected(fill(1, Side.BUY, "2", "100"), quantity="0.5", after=1)
 
     assert (books.quantity, books.cost, books.gross_realized) == (Decimal("1.5"), 150, 25)
-    assert (books.fills, books.last_trade_id) == (1, 1)
+    assert (books.fills, books.last_trade_id, books.corrections) == (1, 1, 1)
+    assert (books.fees, books.unvalued_fees) == ({}, 0), "nobody was paid for it"
     books = extend(books, [book(fill(2, Side.SELL, "1.5", "110"), "BTC", "USDT")])
     assert (books.round_trips.total, books.realized) == (1, 40)
 

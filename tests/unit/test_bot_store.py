@@ -116,7 +116,7 @@ async def test_a_snapshot_of_a_former_version_is_brought_up_to_date_and_the_file
 async def test_old_orders_that_are_done_are_left_in_the_file(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "bot.db")
     tracker = OrderTracker()
-    _, done = tracker.absorb(order_report("done", order_id=9, status=OrderStatus.FILLED, time_ms=5), "sl")
+    _, done = tracker.absorb(order_report("the-done", order_id=9, status=OrderStatus.FILLED, time_ms=5), "sl")
     _, working = tracker.absorb(order_report("open", order_id=8, time_ms=5), "sl")
     await store.record([done, working])
 
