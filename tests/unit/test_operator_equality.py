@@ -28,7 +28,7 @@ MARKETS = {"btc": ("BTC", "USDT"), "eth": ("ETH", "USDT"), "bnb": ("BNB", "USDT"
 
 @dataclass
 class Bot:
-    """A bot as it sees its account; `heard` is what the user stream told it and it has not taken yet."""
+    """A bot as it sees its account: what is in `waiting` it takes with its next reading of it, or a heartbeat later."""
 
     name: str
     held: dict[str, Decimal]
@@ -41,6 +41,8 @@ class Bot:
     read: int = 0
     deaf: bool = False
     late: bool = False
+    """Balances come a heartbeat after what changed them."""
+    settled: bool = True
     away: bool = False
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
@@ -48,8 +50,8 @@ class Bot:
     def key(self) -> str:
         return names.bot_key("1001", self.name)
 
-    def told(self, take: Callable[[], None]) -> None:
-        if self.late:
+    def told(self, take: Callable[[], None], *, balances: bool = False) -> None:
+        if balances and self.late:
             self.waiting.append(take)
         elif not self.deaf:
             take()
@@ -60,6 +62,7 @@ class Bot:
             held={asset: self.held[asset] for asset in (base, quote)},
             flows=dict(self.flows),
             fills=self.fills,
+            settled=self.settled,
             compared_time=NOW + timedelta(seconds=self.read),
             listening_since=None if self.deaf else self.since,
             moved=dict(self.moved),
@@ -83,8 +86,12 @@ class World:
         for asset, amount in amounts.items():
             self.account[asset] += amount
         present = dict(self.account)
+
+        def take(bot: Bot) -> None:
+            bot.held.update({asset: present[asset] for asset in amounts})
+
         for bot in self.bots.values():
-            bot.told(lambda bot=bot: bot.held.update({asset: present[asset] for asset in amounts}))  # type: ignore[misc]
+            bot.told(lambda bot=bot: take(bot), balances=True)  # type: ignore[misc]
 
     def fill(self, name: str, quantity: int, fee: str) -> None:
         """A bot buys (or, below 0, sells) at 3, the fee paid in an asset."""
@@ -100,8 +107,8 @@ class World:
         for other in self.bots.values():
             if other is not bot:
                 other.told(lambda o=other: o.by_bots.update({bot.key: o.by_bots.get(bot.key, 0) + 1}))  # type: ignore[misc]
-        if bot.deaf:
-            bot.waiting.append(book)  # read by REST once it is connected again
+        if bot.deaf or not bot.settled:
+            bot.waiting.append(book)  # read by REST once it can be
         else:
             bot.told(book)
         self.change(flows)
@@ -278,6 +285,44 @@ def test_a_loss_that_has_a_likely_reason_is_told_and_is_no_alarm(happens: Callab
     assert (found.equal, found.differs, list(found.unexplained.values())) == (False, False, [Decimal(-7)])
 
 
+def test_what_came_is_not_taken_apart_from_why_it_came() -> None:
+    world = World("btc")
+    world.beat(20)
+    world.bots["btc"].late = True
+    world.by_hand("USDT", -7)
+    world.beat(5 * ROUND)
+    assert (world.standing().differs, world.standing().unexplained) == (False, {"USDT": Decimal(-7)})
+
+
+def test_each_difference_is_looked_at_again_for_two_minutes() -> None:
+    world = World("btc", "eth")
+    world.beat(20)
+    world.hide("USDT", -7)
+    world.beat(150)
+    world.hide("USDT", -3)
+    world.beat(120)
+    assert world.standing().unexplained == {}
+    world.beat(120)
+    assert world.standing().unexplained == {"USDT": Decimal(-10)}
+
+
+def test_a_bot_that_does_not_tell_keeps_its_account_from_being_called_equal() -> None:
+    world = World("btc", "eth")
+    world.beat(20)
+    world.bots["eth"].away = True
+    world.beat(5 * ROUND)
+    assert not world.standing().equal
+
+
+def test_the_next_operator_counts_a_bot_that_the_former_one_did_not() -> None:
+    world = World("btc", "eth")
+    world.fill("btc", 3, "USDT")
+    world.equality.expect("account", BotKey("a", "eth"), "eth", Kept({"USDT": world.account["USDT"]}), world.now)
+    world.beat(20)
+    assert world.standing() == Standing(True)
+    assert (world.equality.rest("eth") or {})["USDT"] == 1000
+
+
 def one_hears(world: World) -> None:
     for bot in list(world.bots.values())[1:]:
         bot.deaf = True
@@ -293,7 +338,8 @@ def comes_back(world: World) -> None:
     world.beat(20)
     bot = world.bots.pop("btcbnb")
     world.equality.forget(bot.name)
-    world.beat(20)
+    world.beat(5 * ROUND)
+    assert world.standing().equal
     world.bots["btcbnb"] = bot
     world.connect(bot)
 
@@ -315,6 +361,35 @@ def test_what_one_bot_heard_and_bots_that_come_and_go_leave_the_account_equal(
     world = World(*MARKETS)
     world.beat(20)
     happens(world)
+    world.beat(5 * ROUND)
+    assert world.standing().equal
+
+
+def test_a_bot_that_was_away_from_the_account_while_its_order_was_filled_is_no_loss() -> None:
+    world = World(*MARKETS)
+    world.beat(20)
+    bot = world.bots["btcbnb"]
+    world.equality.forget(bot.name)
+    bot.away = True
+    world.fill(bot.name, 3, "BNB")
+    world.beat(20)
+    bot.away = False
+    world.beat(5 * ROUND)
+    assert not world.standing().differs
+
+
+def test_a_bot_whose_fill_cannot_be_read_is_waited_for() -> None:
+    world = World("btc", "eth")
+    world.beat(20)
+    bot = world.bots["btc"]
+    bot.settled = False
+    world.fill("btc", 3, "USDT")
+    for _ in range(5 * ROUND // BEAT):
+        bot.read = world.now - 2 * BEAT  # the account it can read
+        world.beat()
+        assert not world.standing().unexplained
+    bot.settled = True
+    world.read(bot)
     world.beat(ROUND)
     assert world.standing().equal
 

@@ -68,7 +68,7 @@ class Mark:
     rest: Amounts
     views: Mapping[str, View]
     gaps: frozenset[str] = frozenset()
-    """Keys of bots that joined or left since: whose fills are whose is not known of them."""
+    """Keys of bots that joined since with fills: some of these may be younger than the mark."""
 
     def with_flows(self, books: AccountBooks, sign: int) -> dict[str, Decimal]:
         """The rest where what those fills changed counts as no bot's, or (-1) no longer does."""
@@ -83,7 +83,7 @@ class Mark:
     def left(self, view: View) -> Mark:
         """Without a bot: what its fills changed is no bot's from now on."""
         views = {uid: other for uid, other in self.views.items() if uid != view.uid}
-        return Mark(self.with_flows(view.books, 1), views, self.gaps | {view.key})
+        return Mark(self.with_flows(view.books, 1), views, self.gaps)
 
 
 def rest_of(views: Iterable[View]) -> dict[str, Decimal] | None:
