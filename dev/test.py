@@ -23,7 +23,7 @@ PYTEST = ("pytest", "-q", "--durations=5", "--durations-min=5")
 TIERS = {
     tier.name: tier
     for tier in (
-        Tier("check", 2, (("make", "lint"),)),
+        Tier("check", 2, (("make", "lint"), ("make", "scan"))),
         Tier("unit", 1, ((*PYTEST, "-n", "2", "tests/unit"),)),
         Tier("integration", 8, ((*PYTEST, "-n", "3", "tests/integration"),)),
         Tier("cluster", 12, ((*PYTEST, "-n", "3", "tests/cluster"),)),

@@ -286,7 +286,7 @@ def test_dashboards_are_installed_under_the_label_that_grafana_looks_for(objects
 def test_bots_may_reach_the_exchange_and_be_reached_by_operator_and_prometheus_and_nothing_else() -> None:
     options = ("networkPolicy.enabled=true", "watchNamespaces={a,b}")
     objects = chart.render(*(part for option in options for part in ("--set", option)))
-    first, second = (o for o in objects if o["kind"] == "NetworkPolicy")
+    first, second = (o for o in objects if o["kind"] == "NetworkPolicy" and o["metadata"]["name"].endswith("-bots"))
     assert (first["metadata"]["namespace"], second["metadata"]["namespace"]) == ("a", "b")
     policy = first["spec"]
     assert policy == second["spec"]
@@ -307,10 +307,33 @@ def test_bots_may_reach_the_exchange_and_be_reached_by_operator_and_prometheus_a
     assert {port["port"] for port in of_exchange["ports"]} == asked
 
 
+def test_the_operator_may_reach_bots_and_the_api_server_and_be_reached_by_prometheus_and_nothing_else() -> None:
+    options = ("networkPolicy.enabled=true", "watchNamespaces={a}", "networkPolicy.apiServerPorts={16443}")
+    objects = chart.render(*(part for option in options for part in ("--set", option)))
+    policy = chart.one(objects, "NetworkPolicy", chart.RELEASE)["spec"]
+    deployment = chart.one(objects, "Deployment")
+    for workload in (deployment, chart.one(objects, "Job")):
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert names.BOT_LABEL not in labels
+    of_bots = {"matchExpressions": [{"key": names.BOT_LABEL, "operator": "Exists"}]}
+    assert policy["podSelector"]["matchExpressions"] == [{"key": names.BOT_LABEL, "operator": "DoesNotExist"}]
+    (of_prometheus,) = policy["ingress"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert of_prometheus["ports"] == [{"protocol": "TCP", "port": ports["metrics"]}]
+    _, to_bots, to_api_server = policy["egress"]
+    assert to_bots == {
+        "to": [{"namespaceSelector": {}, "podSelector": of_bots}],
+        "ports": [{"protocol": "TCP", "port": names.CONTROL_PORT}],
+    }
+    assert to_api_server == {"ports": [{"protocol": "TCP", "port": 16443}]}
+
+
 def test_the_paper_exchange_is_reached_where_a_value_says_so() -> None:
     options = ("networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true")
     objects = chart.render(*(part for option in options for part in ("--set", option)))
-    *_, of_paper = chart.one(objects, "NetworkPolicy")["spec"]["egress"]
+    *_, of_paper = chart.one(objects, "NetworkPolicy", f"{chart.RELEASE}-bots")["spec"]["egress"]
     (example,) = (
         document
         for document in yaml.safe_load_all((chart.ROOT / "examples/paper-exchange.yaml").read_text(encoding="utf-8"))

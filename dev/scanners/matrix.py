@@ -1,0 +1,83 @@
+"""What is scanned: the chart by a matrix of values, what the operator makes of the example bots, and the examples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tradingbot_api.v1alpha1 import TradingBotSpec
+from tradingbot_operator import desired
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CHART: Final = ROOT / "charts/tradingbot-operator"
+NAMESPACES: Final = ("trading", "trading-too")
+"""Of bots: the first bot is in the second."""
+VALUES: Final[dict[str, dict[str, Any]]] = {
+    "defaults": {},
+    "all-parts": {
+        "networkPolicy": {"enabled": True, "namespaces": list(NAMESPACES), "paperExchange": True},
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "configMap": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True},
+        "priorityClassName": "system-cluster-critical",
+        "imagePullSecrets": [{"name": "registry"}],
+        "serviceAccount": {"annotations": {"example.com/role": "operator"}},
+    },
+    "roles-only": {
+        "watchNamespaces": list(NAMESPACES),
+        "claimsNamespace": "claims",
+        "people": {"enabled": False},
+        "networkPolicy": {"enabled": True},
+    },
+    "one-replica": {"replicas": 1, "uninstallGuard": {"enabled": False}, "caSecretName": "mine"},
+    "prometheus-operator": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+    "plain-prometheus": {"prometheusRule": {"configMap": True}},
+}
+"""Values by the name of the case."""
+WITH_PROMETHEUS_OPERATOR: Final = {"all-parts", "prometheus-operator"}
+"""Cases of a cluster that has its CRDs."""
+
+
+def write(helm: Path, folder: Path) -> list[Path]:
+    """A file of manifests each case in a folder; with each case of the chart the objects of the bots that it serves.
+
+    Raises CalledProcessError where Helm refuses; it has said why.
+    """
+    examples = sorted((ROOT / "examples").glob("*.yaml"))
+    bots = [bot for path in examples for bot in documents(path) if bot["kind"] == "TradingBot"]
+    made = [one for number, bot in enumerate(bots) for one in _of_bot(bot, NAMESPACES[number == 0])]
+    files = []
+    for case, values in VALUES.items():
+        found = ["--api-versions=monitoring.coreos.com/v1"] if case in WITH_PROMETHEUS_OPERATOR else []
+        rendered = subprocess.run(
+            [helm, "template", "tradingbot-operator", CHART, "--namespace=tradingbot-system", "--values=-", *found],
+            input=json.dumps(values), stdout=subprocess.PIPE, text=True, check=True,
+        ).stdout  # fmt: skip
+        files.append(folder / f"{case}.yaml")
+        files[-1].write_text(f"{rendered}\n---\n{yaml.safe_dump_all(made)}", encoding="utf-8")
+    for path in examples:
+        files.append(folder / f"example-{path.name}")
+        files[-1].write_bytes(path.read_bytes())
+    return files
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file."""
+    return [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+
+
+def _of_bot(bot: dict[str, Any], namespace: str) -> list[dict[str, Any]]:
+    """What the operator makes of a TradingBot, but for its certificate."""
+    spec = TradingBotSpec.model_validate(bot["spec"])
+    identity = desired.Identity(namespace, bot["metadata"]["name"], "5d1e0e6c-0000-4000-8000-000000000000")
+    configuration = desired.bot_config(identity, desired.settings_of(spec), 1)
+    volume = desired.volume_claim(identity, spec)
+    return [
+        desired.config_map(identity, configuration),
+        desired.pod(identity, spec, "tradingbot/bot:dev", "IfNotPresent"),
+        *([volume] if volume else ()),
+    ]
