@@ -14,11 +14,17 @@ from tradingbot_operator import desired
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "charts/tradingbot-operator"
+RELEASE: Final = "tradingbot-operator"
 NAMESPACES: Final = ("trading", "trading-too")
 """Of bots: the first bot is in the second."""
+DIGEST: Final = "sha256:" + "0" * 64
 VALUES: Final[dict[str, dict[str, Any]]] = {
     "defaults": {},
     "all-parts": {
+        "image": {"digest": DIGEST},
+        "botImage": {"digest": DIGEST},
+        "allowedImages": {"enabled": True, "prefixes": ["tradingbot/bot"], "digest": True, "allPodsIn": ["desk"]},
+        "paperExchange": {"enabled": True, "namespace": NAMESPACES[0], "image": {"digest": DIGEST}},
         "networkPolicy": {"enabled": True, "namespaces": list(NAMESPACES), "paperExchange": True},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "configMap": True, "labels": {"release": "prometheus"}},
@@ -33,7 +39,13 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "people": {"enabled": False},
         "networkPolicy": {"enabled": True},
     },
-    "one-replica": {"replicas": 1, "uninstallGuard": {"enabled": False}, "caSecretName": "mine"},
+    "one-replica": {
+        "replicas": 1,
+        "uninstallGuard": {"enabled": False},
+        "installCheck": {"enabled": False},
+        "scrapeAnnotations": {"enabled": False},
+        "caSecretName": "mine",
+    },
     "prometheus-operator": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
     "plain-prometheus": {"prometheusRule": {"configMap": True}},
 }
@@ -49,15 +61,15 @@ def write(helm: Path, folder: Path) -> list[Path]:
     """
     examples = sorted((ROOT / "examples").glob("*.yaml"))
     bots = [bot for path in examples for bot in documents(path) if bot["kind"] == "TradingBot"]
-    made = [one for number, bot in enumerate(bots) for one in _of_bot(bot, NAMESPACES[number == 0])]
     files = []
     for case, values in VALUES.items():
         found = ["--api-versions=monitoring.coreos.com/v1"] if case in WITH_PROMETHEUS_OPERATOR else []
         rendered = subprocess.run(
-            [helm, "template", "tradingbot-operator", CHART, "--namespace=tradingbot-system", "--values=-", *found],
+            [helm, "template", RELEASE, CHART, "--namespace=tradingbot-system", "--values=-", *found],
             input=json.dumps(values), stdout=subprocess.PIPE, text=True, check=True,
         ).stdout  # fmt: skip
         files.append(folder / f"{case}.yaml")
+        made = _of_bots(bots, rendered)
         files[-1].write_text(f"{rendered}\n---\n{yaml.safe_dump_all(made)}", encoding="utf-8")
     for path in examples:
         files.append(folder / f"example-{path.name}")
@@ -70,14 +82,25 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
 
 
-def _of_bot(bot: dict[str, Any], namespace: str) -> list[dict[str, Any]]:
-    """What the operator makes of a TradingBot, but for its certificate."""
-    spec = TradingBotSpec.model_validate(bot["spec"])
-    identity = desired.Identity(namespace, bot["metadata"]["name"], "5d1e0e6c-0000-4000-8000-000000000000")
-    configuration = desired.bot_config(identity, desired.settings_of(spec), 1)
-    volume = desired.volume_claim(identity, spec)
-    return [
-        desired.config_map(identity, configuration),
-        desired.pod(identity, spec, "tradingbot/bot:dev", "IfNotPresent"),
-        *([volume] if volume else ()),
-    ]
+def _of_bots(bots: list[dict[str, Any]], rendered: str) -> list[dict[str, Any]]:
+    """What the operator of a rendered chart makes of TradingBots, but for their certificates."""
+    (deployment,) = (
+        one
+        for one in yaml.safe_load_all(rendered)
+        if one and one["kind"] == "Deployment" and one["metadata"]["name"] == RELEASE
+    )
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (image,) = (word.removeprefix("--bot-image=") for word in container["args"] if word.startswith("--bot-image="))
+    scraped = "--scrape-annotations" in container["args"]
+    made = []
+    for number, bot in enumerate(bots):
+        spec = TradingBotSpec.model_validate(bot["spec"])
+        place = NAMESPACES[number == 0]
+        identity = desired.Identity(place, bot["metadata"]["name"], "5d1e0e6c-0000-4000-8000-000000000000")
+        made += [
+            desired.config_map(identity, desired.bot_config(identity, desired.settings_of(spec), 1)),
+            desired.pod(identity, spec, image, "IfNotPresent", scraped=scraped),
+        ]
+        if volume := desired.volume_claim(identity, spec):
+            made.append(volume)
+    return made

@@ -48,7 +48,10 @@ def helm_lint(tool: tools.Tools, _: list[Path]) -> list[f.Finding]:
         lines = [line for line in done.stdout.splitlines() if line.startswith(("[WARNING]", "[ERROR]"))]
         if done.returncode and not lines:
             raise ScanError(f"helm lint, {case}: {done.stderr}{done.stdout}")
-        found += [f.Finding("helm lint", line.split()[1].rstrip(":"), f"{case}/Chart/{matrix.CHART.name}", line) for line in lines]
+        found += [
+            f.Finding("helm lint", line.split()[1].rstrip(":"), f"{case}/Chart/{matrix.CHART.name}", line)
+            for line in lines
+        ]
     return found
 
 
@@ -158,7 +161,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = matrix.write(tool.helm, Path(folder))
         objects = sum(len(matrix.documents(path)) for path in files)
-        print(f"{objects} objects in {len(files)} files\n\nscanner      check                                                 found  judged")
+        print(f"{objects} objects in {len(files)} files\n\n{'scanner':<12} {'check':<52}  found  judged")
         for name in only:
             begun = time.monotonic()
             told = set(SCANNERS[name](tool, files))
@@ -166,7 +169,10 @@ def main() -> int:
             right = Counter(one.check for one in told if any(reason.covers(one) for reason in judged))
             for check, count in sorted(counts.items()):
                 print(f"{name:<12} {check:<52} {count:>6} {right[check]:>7}")
-            print(f"{name:<12} {'in all':<52} {len(told):>6} {right.total():>7}   {time.monotonic() - begun:.1f} s", flush=True)
+            print(
+                f"{name:<12} {'in all':<52} {len(told):>6} {right.total():>7}   {time.monotonic() - begun:.1f} s",
+                flush=True,
+            )
             found |= told
     wrong = f.complaints(found, judged)
     for line in wrong:

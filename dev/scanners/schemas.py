@@ -21,11 +21,14 @@ def of_published(published: Schema, kind: str) -> Schema:
     Fields that the document does not name are refused. KeyError where it has no such kind.
     """
     schemas = published["components"]["schemas"]
-    for root, schema in schemas.items():
-        if any(known["kind"] == kind for known in schema.get("x-kubernetes-group-version-kind", ())):
-            break
-    else:
+    roots = [
+        name
+        for name, schema in schemas.items()
+        if any(known["kind"] == kind for known in schema.get("x-kubernetes-group-version-kind", ()))
+    ]
+    if not roots:
         raise KeyError(kind)
+    root = roots[0]
     taken: Schema = {}
     open_ends = [root]
     while open_ends:

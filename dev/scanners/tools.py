@@ -22,8 +22,10 @@ GO_TOOLS: Final = {
 
 @dataclass(frozen=True)
 class Tools:
-    """The commands; checkov is a module of an interpreter of its own, `openapi` the folder of what the API server of the
-    local Kubernetes publishes, a file each API version."""
+    """The commands; checkov is a module of an interpreter of its own.
+
+    `openapi`: the folder of what the API server of the local Kubernetes publishes, a file each API version.
+    """
 
     helm: Path
     kubeconform: Path
@@ -48,17 +50,16 @@ def ensure(progress: Progress) -> Tools:
         if not (python / "complete").is_file():
             progress.say("installing checkov, once")
             _run(["uv", "venv", "--quiet", "--clear", str(python)])
-            _run(["uv", "pip", "install", "--quiet", "--compile-bytecode", f"--python={python}", "-r", "checkov.txt"])
+            _run(["uv", "pip", "install", "--quiet", f"--python={python}", "-r", "checkov.txt"])
             (python / "complete").touch()
     return Tools(helm, *built, python / "bin/python", _openapi())
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
     environment = {**os.environ, "GOWORK": "off", **(environment or {})}
-    # What the command says on its way belongs to the person who waits.
-    return subprocess.run(
-        command, cwd=FOLDER, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
+    # Its errors go to the person who waits.
+    done = subprocess.run(command, cwd=FOLDER, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
 
 
 def _openapi() -> Path:

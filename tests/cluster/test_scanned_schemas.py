@@ -14,7 +14,9 @@ from local_kubernetes.basics import Progress
 from local_kubernetes.local import LocalCluster
 
 
-def test_all_manifests_have_the_schemas_that_the_api_server_serves(served_cluster: LocalCluster, tmp_path: Path) -> None:
+def test_all_manifests_have_the_schemas_that_the_api_server_serves(
+    served_cluster: LocalCluster, tmp_path: Path
+) -> None:
     tool = tools.ensure(Progress.begin("scan"))
     files = matrix.write(tool.helm, tmp_path)
     versions = {one["apiVersion"] for path in files for one in matrix.documents(path)}

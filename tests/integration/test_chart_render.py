@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -369,33 +368,6 @@ def test_the_paper_exchange_of_the_chart_is_that_of_the_examples_and_only_bots_r
 def test_policies_without_a_namespace_are_refused() -> None:
     with pytest.raises(chart.ChartError, match=r"networkPolicy\.namespaces"):
         chart.render("--set", "networkPolicy.enabled=true")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param((), id="defaults"),
-        pytest.param(("replicas=1", "watchNamespaces={a,b}", "people.enabled=false"), id="one-replica-two-namespaces"),
-        pytest.param(
-            (
-                "prometheusRule.enabled=true", "prometheusRule.configMap=true", "podMonitor.enabled=true",
-                "networkPolicy.enabled=true", "networkPolicy.namespaces={a}", "networkPolicy.paperExchange=true",
-                "dashboards.enabled=true", "priorityClassName=system-cluster-critical", "caSecretName=mine",
-                "uninstallGuard.enabled=false", "allowedImages.enabled=true", "allowedImages.prefixes={tradingbot/bot}",
-                "allowedImages.allPodsIn={a}", "installCheck.enabled=false", "scrapeAnnotations.enabled=false",
-                "paperExchange.enabled=true", "paperExchange.namespace=a",
-            ),
-            id="all-that-is-optional",
-        ),
-    ],
-)  # fmt: skip
-def test_helm_finds_nothing_to_complain_about(options: tuple[str, ...]) -> None:
-    command = [chart.tool("helm"), "lint", "--strict", str(chart.CHART)]
-    for option in options:
-        command += ["--set", option]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "[WARNING]" not in done.stdout
 
 
 def test_only_one_release_of_a_cluster_makes_what_is_the_whole_clusters() -> None:
