@@ -59,13 +59,14 @@ def write(helm: Path, folder: Path) -> list[Path]:
 
     Raises CalledProcessError where Helm refuses; it has said why.
     """
-    examples = sorted((ROOT / "examples").glob("*.yaml"))
+    found = sorted((ROOT / "examples").rglob("*.yaml"))
+    examples = [path for path in found if all("kind" in one for one in documents(path))]  # not what Prometheus reads
     bots = [bot for path in examples for bot in documents(path) if bot["kind"] == "TradingBot"]
     files = []
     for case, values in VALUES.items():
-        found = ["--api-versions=monitoring.coreos.com/v1"] if case in WITH_PROMETHEUS_OPERATOR else []
+        crds = ["--api-versions=monitoring.coreos.com/v1"] if case in WITH_PROMETHEUS_OPERATOR else []
         rendered = subprocess.run(
-            [helm, "template", RELEASE, CHART, "--namespace=tradingbot-system", "--values=-", *found],
+            [helm, "template", RELEASE, CHART, "--namespace=tradingbot-system", "--values=-", *crds],
             input=json.dumps(values), stdout=subprocess.PIPE, text=True, check=True,
         ).stdout  # fmt: skip
         files.append(folder / f"{case}.yaml")
