@@ -225,5 +225,5 @@ def check(arguments: Sequence[str]) -> int:
     """Prints what works and what does not; the exit code. SettingsError where the cluster cannot be reached as told."""
     options = parser().parse_args(arguments)
     failed = uvloop.run(_run(options, kubeconfig_of(options.kubeconfig)))
-    sys.stdout.write(f"{failed} checks failed\n" if failed else "the operator works\n")
+    sys.stdout.write(f"{failed} check{'s' * (failed != 1)} failed\n" if failed else "the operator works\n")
     return int(failed > 0)
