@@ -152,7 +152,7 @@ class Runner:
             try:
                 limit = math.ceil(1 + 10 * seconds)
                 resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-                signal.alarm(60 * limit)  # of a test that waits for ever; a busy machine is slow
+                signal.alarm(60 + 5 * limit)  # of a test that waits for ever; a busy machine is slow
                 set_mutant_under_test(name)
                 code = int(not all(_passes(test) for test in tests))
             finally:

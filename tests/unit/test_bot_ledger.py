@@ -146,6 +146,7 @@ def test_the_books_of_an_open_and_of_a_closed_trade_to_the_last_figure() -> None
     assert (ended.quantity, ended.cost, ended.flat, ended.average_price) == (0, 0, True, 0)
 
     # A second one, that loses.
+    assert extend(ended, [book(fill(7, Side.BUY, "1", "100"), "BTC", "USDT")]).last_trade == closed
     lost = extend(
         ended, [book(one, "BTC", "USDT") for one in (fill(7, Side.BUY, "1", "100"), fill(9, Side.SELL, "1", "90"))]
     )
@@ -253,7 +254,7 @@ def test_a_correction_takes_what_is_not_there_out_of_the_books_at_its_price() ->
     assert (books.fills, books.last_trade_id, books.corrections) == (1, 1, 1)
     assert (books.fees, books.unvalued_fees) == ({}, 0), "nobody was paid for it"
     books = extend(books, [book(fill(2, Side.SELL, "1.5", "110"), "BTC", "USDT")])
-    assert (books.round_trips.total, books.realized) == (1, 40)
+    assert (books.round_trips.total, books.realized, books.corrections) == (1, 40, 1)
 
 
 def test_a_correction_settles_what_was_oversold_until_then() -> None:

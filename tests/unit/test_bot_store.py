@@ -441,7 +441,8 @@ async def test_a_silent_disk_has_failed_until_it_answers_and_nothing_waits_for_i
     with silent_disk(store):
         monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
         with pytest.raises(StoreFailedError, match=r"the disk did not answer within 0\.01 s"):
-            await store.put("mark", 1)
+            async with asyncio.timeout(10):
+                await store.put("mark", 1)
         assert store.silent
         monkeypatch.setattr("tradingbot.state.store.ANSWER_SECONDS", 3600)
         for ask in (store.put("mark", 2), store.record([order]), store.get("mark"), store.retry()):
@@ -468,7 +469,8 @@ async def test_a_late_answer_is_told_if_it_says_that_the_commit_failed(
     store._db.execute(f"PRAGMA query_only={int(fails)}")
     with capture_logs() as lines:
         with silent_disk(store), pytest.raises(StoreFailedError):
-            await store.put("mark", 1)
+            async with asyncio.timeout(10):
+                await store.put("mark", 1)
         await until("an answer", lambda: not store.silent, 10)
     silent = "the disk did not answer within 0.01 s"
     assert lines == [{"event": "the disk answered late", "error": silent, "log_level": "warning"}] * fails
