@@ -272,6 +272,20 @@ def test_annotations_of_ones_own_win() -> None:
     assert (annotations["prometheus.io/scrape"], annotations["a"]) == ("false", "b")
 
 
+def test_alerts_can_be_left_out_by_name_and_carry_labels_of_ones_own() -> None:
+    def alerts(*options: str) -> dict[str, dict[str, str]]:
+        rules = chart.one(chart.render("--set", "prometheusRule.enabled=true", *options), "PrometheusRule")
+        found = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+        return {rule["alert"]: rule["labels"] for rule in found if "alert" in rule}
+
+    own = ("--set", "prometheusRule.exclude={DailyLossNear}", "--set", "prometheusRule.alertLabels.team=desk")
+    plain, changed = alerts(), alerts(*own, "--set", "prometheusRule.alertLabels.severity=none")
+    assert set(plain) - set(changed) == {"DailyLossNear"}
+    assert changed == {name: {**plain[name], "team": "desk"} for name in changed}
+    with pytest.raises(chart.ChartError, match=r"prometheusRule\.exclude: .*found DailyLoss"):
+        alerts("--set", "prometheusRule.exclude={DailyLoss}")
+
+
 def test_dashboards_are_installed_under_the_label_that_grafana_looks_for(objects: list[dict[str, Any]]) -> None:
     def found(rendered: list[dict[str, Any]]) -> dict[str, str]:
         maps = [o for o in rendered if o["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]

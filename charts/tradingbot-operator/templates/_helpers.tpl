@@ -113,6 +113,7 @@ has({{ $pod }}.metadata.labels) && 'tradingbot.dev/bot' in {{ $pod }}.metadata.l
 {{/* The rules of rules/ with the values in their <<places>>. */}}
 {{- define "operator.alerting" -}}
 {{- $groups := list }}
+{{- $alerts := list }}
 {{- range $path, $_ := .Files.Glob "rules/*.yaml" }}
 {{- $text := $.Files.Get $path | replace "<<runbooks>>" (trimSuffix "/" $.Values.prometheusRule.runbookBaseURL) }}
 {{- range $name, $value := $.Values.prometheusRule.thresholds }}
@@ -121,7 +122,22 @@ has({{ $pod }}.metadata.labels) && 'tradingbot.dev/bot' in {{ $pod }}.metadata.l
 {{- if contains "<<" $text }}
 {{- fail (printf "prometheusRule.thresholds lacks a value of %s: expected all of values.yaml" $path) }}
 {{- end }}
-{{- $groups = concat $groups (fromYaml $text).groups }}
+{{- range $group := (fromYaml $text).groups }}
+{{- $rules := list }}
+{{- range $rule := $group.rules }}
+{{- if $rule.alert }}
+{{- $alerts = append $alerts $rule.alert }}
+{{- $_ := set $rule "labels" (merge (dict) ($rule.labels | default dict) $.Values.prometheusRule.alertLabels) }}
+{{- end }}
+{{- if not (has $rule.alert $.Values.prometheusRule.exclude) }}{{ $rules = append $rules $rule }}{{ end }}
+{{- end }}
+{{- $groups = append $groups (set $group "rules" $rules) }}
+{{- end }}
+{{- end }}
+{{- range $.Values.prometheusRule.exclude }}
+{{- if not (has . $alerts) }}
+{{- fail (printf "prometheusRule.exclude: expected names of %s, found %s" (join ", " $alerts) .) }}
+{{- end }}
 {{- end }}
 {{- toYaml (dict "groups" $groups) }}
 {{- end }}
