@@ -27,7 +27,12 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "paperExchange": {"enabled": True, "namespace": NAMESPACES[0], "image": {"digest": DIGEST}},
         "networkPolicy": {"enabled": True, "namespaces": list(NAMESPACES), "paperExchange": True},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": True, "configMap": True, "exclude": ["DailyLossNear"], "alertLabels": {"team": "a"}},
+        "prometheusRule": {
+            "enabled": True,
+            "configMap": True,
+            "exclude": ["DailyLossNear"],
+            "alertLabels": {"team": "a"},
+        },
         "dashboards": {"enabled": True},
         "priorityClassName": "system-cluster-critical",
         "imagePullSecrets": [{"name": "registry"}],
