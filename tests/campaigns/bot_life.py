@@ -107,6 +107,7 @@ class Life(Cycle):
         self._disturbed: list[tuple[float, float]] = []
         """From when to when faults lasted, with what they kept waiting."""
         self._wrong_for = self._quietly_naked_for = 0.0
+        self._wrong_excused = False
 
     def beside(self) -> list[Coroutine[Any, Any, None]]:
         return [*super().beside(), self._disturb(), self._disrupt(), self._change_mind()]
@@ -300,12 +301,15 @@ class Life(Cycle):
         self._quietly_naked_for = self._quietly_naked_for + WATCH_SECONDS if self.naked() and not disturbed else 0.0
         outcome.quietly = max(outcome.quietly, self._quietly_naked_for)
         self._look_at_entries()
-        self._wrong_for = self._wrong_for + WATCH_SECONDS if self._wrong() else 0.0
-        outcome.wrong = max(outcome.wrong, self._wrong_for)
         if self.former is not None and self.former.alive:
             self._another_until = self.loop.time() + MISSED_SECONDS
         missed = disturbed or self.loop.time() < self._another_until
-        if self._wrong_for > (MISSED_SECONDS if missed else WRONG_SECONDS) and not self._wrong_said:
+        wrong = self._wrong()
+        # What was missed is looked for no sooner because the faults are over.
+        self._wrong_excused = wrong and (missed or self._wrong_excused)
+        self._wrong_for = self._wrong_for + WATCH_SECONDS if wrong else 0.0
+        outcome.wrong = max(outcome.wrong, self._wrong_for)
+        if self._wrong_for > (MISSED_SECONDS if self._wrong_excused else WRONG_SECONDS) and not self._wrong_said:
             self._wrong_said = True
             outcome.violations.append(f"at {self.loop.time():.1f} the books were wrong for {self._wrong_for:.1f} s")
 
