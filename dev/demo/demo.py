@@ -380,8 +380,14 @@ class Demo:
         self.step("Kill a bot's pod while it is in position")
         for attempt in range(1, 6):
             bot = self.first_in_position(durable)
-            held = self.position(bot)
             fills = self.fills(bot)
+            # The status may not know yet of a fill that closed the position; counted before, it is seen below.
+            held = until(
+                "the status to tell what the exchange has",
+                lambda bot=bot: held if (held := self.position(bot)) == self.holding(bot) else None,
+                90,
+                lambda bot=bot: f"status {self.position(bot)}, exchange {self.holding(bot)}",
+            )
             uid = self.shell.quiet("kubectl", "get", "pod", bot, "-o", "jsonpath={.metadata.uid}")
             self.shell.show("kubectl", "get", "tradingbot", bot)
             begun = time.monotonic()
@@ -407,6 +413,11 @@ class Demo:
     def fills(self, bot: str) -> int:
         """How many trades of the bot's symbol the exchange has for the account."""
         return sum(1 for trade in self.account()["trades"] if trade["symbol"] == bot.upper())
+
+    def holding(self, bot: str) -> Decimal:
+        """How much of the bot's base asset the account has, as the exchange tells it."""
+        balance = self.account()["balances"].get(bot.upper().removesuffix("USDT"), {"free": "0", "locked": "0"})
+        return Decimal(balance["free"]) + Decimal(balance["locked"])
 
     def replaced(self, bot: str, old_uid: str) -> bool:
         """Whether another pod of the bot runs and the status, written about it, allows trading."""
@@ -456,9 +467,7 @@ class Demo:
         self.report["seconds"]["deleted"] = round(time.monotonic() - begun, 1)
         orders = self.open_orders(symbol)
         entries = [order for order in orders if order["side"] == "BUY"]
-        base = symbol.removesuffix("USDT")
-        balance = self.account()["balances"].get(base, {"free": "0", "locked": "0"})
-        left = Decimal(balance["free"]) + Decimal(balance["locked"])
+        base, left = symbol.removesuffix("USDT"), self.holding(bot)
         protected = sum((Decimal(order["origQty"]) for order in orders if order["side"] == "SELL"), Decimal(0))
         print(
             f"\non the exchange: {len(entries)} entries, {len(orders)} open orders of {symbol}, {left:f} {base} held",
