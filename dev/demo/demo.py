@@ -502,8 +502,8 @@ class Demo:
         """All steps."""
         self.cluster()
         self.install(*QUICK_ALERTS)
-        self.exchange()
         with self.monitoring():
+            self.exchange()
             self.start()
             self.safe_mode()
             self.breaker()
