@@ -229,9 +229,11 @@ def _discovery(cluster: LocalCluster, host: str, inside: str) -> Iterator[str]:
 
     Debian builds Prometheus without its discovery by the Kubernetes API; it asks this in its place.
     """
-    account = "--namespace=monitoring"
-    token = cluster.kubectl("create", "token", "prometheus", account)
-    authority = cluster.kubectl("get", "configmap", "kube-root-ca.crt", account, r"-o=jsonpath={.data.ca\.crt}")
+    token = cluster.kubectl("create", "token", "prometheus", "--namespace=monitoring")
+    # A namespace that was just made may not have it yet.
+    authority = cluster.kubectl(
+        "get", "configmap", "kube-root-ca.crt", "--namespace=default", r"-o=jsonpath={.data.ca\.crt}"
+    )
     api = urllib.request.build_opener(
         urllib.request.ProxyHandler({}),
         urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=authority)),
