@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 
@@ -13,7 +15,16 @@ from support.bot_orders import bot_settings
 from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway.filters import FilterCode, FilterRefusal
 from tradingbot.gateway.port import NewOrder, NewProtection
-from tradingbot.model import LotFilter, OrderType, PercentPriceFilter, PriceFilter, Side, SymbolRules, TimeInForce
+from tradingbot.model import (
+    BookTicker,
+    LotFilter,
+    OrderType,
+    PercentPriceFilter,
+    PriceFilter,
+    Side,
+    SymbolRules,
+    TimeInForce,
+)
 from tradingbot.orders.planning import (
     EntryPlan,
     ProtectionPlan,
@@ -26,7 +37,10 @@ from tradingbot.orders.planning import (
     stop_limit,
     stop_order,
 )
+from tradingbot.orders.sizing import size_entry
 from tradingbot.recovery.fence import ClientIds
+from tradingbot.risk.risk_manager import Funds, Refusal, Refused, RiskManager, Size
+from tradingbot.state.ledger import LedgerState, Lot
 
 RULES = btcusdt_rules()
 NO_MARKET_STOPS = replace(RULES, order_types=RULES.order_types - {OrderType.STOP_LOSS})
@@ -120,6 +134,26 @@ def test_the_smallest_purchase_leaves_enough_to_sell_at_the_stop_and_two_steps(
 ) -> None:
     quantity = smallest_quantity(replace(RULES, **changes), SETTINGS, Decimal(price), Decimal(taker))
     assert quantity == Decimal(smallest)
+
+
+@pytest.mark.parametrize("used_up", [False, True])
+def test_an_entry_is_sized_by_what_books_and_account_have_and_a_limit_that_is_used_up_is_noted(used_up: bool) -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    dust = LedgerState(
+        "BTC", "USDT", Decimal("0.001"), lots=(Lot(Decimal("0.0005"), Decimal(80)),), gross_realized=Decimal(-3)
+    )
+    size = Refused(Refusal.DAILY_LOSS_AT_STOP, "") if used_up else Size(Decimal(2), "")
+    risk = Mock(spec_set=RiskManager)
+    risk.calculate_position_size.return_value = size
+    one = Decimal(1)
+    book = BookTicker("BTCUSDT", Decimal(100), one, Decimal(101), one, 0.0)
+    assert size is size_entry(
+        risk, RULES, dust, capital=Decimal(1000), quote_free=Decimal(7), book=book, taker_rate=TAKER, now=now
+    )
+    equity = Decimal(1000) - 3 + Decimal("0.01") - Decimal("0.00005")
+    funds = Funds(Decimal(7), Decimal("0.04"), equity, Decimal("0.04995"), TAKER)
+    told = [call.update_equity(equity, now), call.calculate_position_size(RULES, Decimal(101), funds)]
+    assert risk.mock_calls == told + [call.record_used_up("DailyLossAtStop", now)] * used_up
 
 
 def test_a_purchase_is_limited_to_its_collar() -> None:
