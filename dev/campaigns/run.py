@@ -9,6 +9,7 @@ make test-exhaustive CAMPAIGN=sims
 make test-exhaustive CAMPAIGN=crashes SHARD=1/2
 make test-exhaustive CAMPAIGN=crashes CASES=request:31:sent+delay
 make test-exhaustive CAMPAIGN=mutation CASES=recovery,state
+make test-exhaustive CAMPAIGN=pages CASES=BotDown,OperatorDown
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 import crashes  # noqa: E402
 import fuzz  # noqa: E402
 import mutation  # noqa: E402
+import pages  # noqa: E402
 import sims  # noqa: E402
 import specs  # noqa: E402
 import walks  # noqa: E402
@@ -135,7 +137,9 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "mutation"])
+    parser.add_argument(
+        "campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "mutation", "pages"]
+    )
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
     parser.add_argument("--minutes", type=float, default=30, help="at most so long (default %(default)s)")
@@ -144,6 +148,7 @@ def main() -> int:
     options = parser.parse_args()
     alone = {
         "walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign, "mutation": mutation.campaign,
+        "pages": pages.campaign,
     }.get(options.campaign)  # fmt: skip
     if alone is not None:
         return alone(options)
