@@ -23,7 +23,7 @@ from seeds import Row, run_cases, show_failed
 
 sys.path.append(str(ROOT / "dev/demo"))
 
-from demo import OPERATOR_NAMESPACE, Demo, Shell
+from demo import OPERATOR_NAMESPACE, READ_RULES, Demo, Shell
 from local_kubernetes.local import LocalCluster
 from monitoring import Message, Monitoring, monitoring
 
@@ -125,7 +125,7 @@ def _processes(bot: str) -> set[int]:
     return found
 
 
-def _always(_: Stage, __: str) -> None:
+def _nothing(_: Stage, __: str) -> None:
     """Nothing more."""
 
 
@@ -139,7 +139,7 @@ class Case:
     fault: str
     begin: Callable[[Stage, str], bool]
     end: Callable[[Stage, str], None] = Stage.heal
-    again: Callable[[Stage, str], object] = _always
+    again: Callable[[Stage, str], object] = _nothing
     spec: dict[str, Any] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     resolves: bool = True
@@ -307,10 +307,7 @@ def _run(cluster: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
     demo.install(*RULES)
     demo.exchange()
     demo.shell.show("kubectl", "apply", "-f", "examples/monitoring/prometheus-rights.yaml")
-    rules = demo.shell.quiet(
-        "kubectl", "get", "configmap", "tradingbot-operator-rules", "--namespace", OPERATOR_NAMESPACE,
-        "-o", r"jsonpath={.data.tradingbot\.rules\.yaml}",
-    )  # fmt: skip
+    rules = demo.shell.quiet(*READ_RULES)
     chosen = [case for case in CASES if case.alert in names]
     with monitoring(LocalCluster(cluster), rules, {}) as watched:
         stage = Stage(demo, watched)

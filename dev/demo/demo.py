@@ -34,6 +34,10 @@ QUICK_ALERTS = (
     "--set", "prometheusRule.thresholds.keepFiringFor=5s",
 )  # fmt: skip
 """The rules of the chart, with alerts sooner than anybody would want them."""
+READ_RULES = (
+    "kubectl", "get", "configmap", "tradingbot-operator-rules", "--namespace", OPERATOR_NAMESPACE,
+    "-o", r"jsonpath={.data.tradingbot\.rules\.yaml}",
+)  # fmt: skip
 PROXY_PORT = 8001
 # A calm recording crosses its averages seldom.
 POSITION_SECONDS = 360
@@ -272,15 +276,11 @@ class Demo:
             yield
             return
         self.shell.show("kubectl", "apply", "-f", "examples/monitoring/prometheus-rights.yaml")
-        wanted = (
-            "kubectl", "get", "configmap", "tradingbot-operator-rules", "--namespace", OPERATOR_NAMESPACE,
-            "-o", r"jsonpath={.data.tradingbot\.rules\.yaml}",
-        )  # fmt: skip
         print(
-            f"\n$ {shlex.join(wanted)} > tradingbot.rules.yaml"
+            f"\n$ {shlex.join(READ_RULES)} > tradingbot.rules.yaml"
             f"\n\nalerts come sooner here than by the files: {', '.join(f'{k} {v}' for k, v in QUICK.items())}"
         )
-        rules = self.shell.quiet(*wanted)
+        rules = self.shell.quiet(*READ_RULES)
         cluster = LocalCluster(self.shell.environment.get("CLUSTER_NAME", "tradingbot"))
         with monitoring(cluster, rules, QUICK) as self.watched:
             print(f"Prometheus runs until the end of this demo: {self.watched.prometheus.address}", flush=True)

@@ -28,7 +28,7 @@ from tradingbot_operator.coverage import Coverage, Member
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.egress import EgressWaits, same_group
-from tradingbot_operator.equality import Equality, View
+from tradingbot_operator.equality import UNTRUSTED_BOOKS, Equality, View
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -43,8 +43,6 @@ FOREIGN_RETRY_SECONDS: Final = 10.0
 PASSING_RETRY_SECONDS: Final = 1.0
 STALLED_AFTER: Final = 5
 """Steps that failed in a row: with the queue's back-off, some six seconds."""
-UNTRUSTED_BOOKS: Final = "untrusted-books"
-"""Cleared by a human who takes the account's word."""
 
 log = structlog.get_logger(__name__)
 

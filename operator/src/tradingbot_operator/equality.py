@@ -27,9 +27,11 @@ EQUAL_LIFE_SECONDS: Final = 180.0
 """An account counts as compared for three rounds of its bots."""
 JUDGE_SECONDS: Final = 1.0
 """An account is looked at so often at most."""
+UNTRUSTED_BOOKS: Final = "untrusted-books"
+"""Cleared by a human who takes the account's word."""
 ADVICE: Final = (
     "; put it back, or, once you know where it went, take the account's word: annotate one of its TradingBots "
-    f"{names.CLEAR_ANNOTATION}=untrusted-books"
+    f"{names.CLEAR_ANNOTATION}={UNTRUSTED_BOOKS}"
 )
 DIGITS: Final = Context(prec=60)
 
