@@ -200,11 +200,6 @@ class Session:
         """What the exchange last said of the symbol."""
         return self.manager.rules
 
-    @property
-    def stopping(self) -> bool:
-        """Whether no entry and no sale is begun any more."""
-        return self.manager.ending
-
     async def finish(self, seconds: float) -> None:
         """Begin nothing any more, and let a sale that is under way end: it has taken the protection off."""
         self.manager.ending = True
@@ -244,7 +239,7 @@ class Session:
         return None if problem is None else Hindrance(problem.reason.value, problem.message)
 
     def _may_announce(self) -> str | None:
-        return "Stopping" if self.stopping else self._parts.forbidden()
+        return "Stopping" if self.manager.ending else self._parts.forbidden()
 
     def trading_problem(self) -> Problem | None:
         """What but safe mode keeps entries from being sent."""
