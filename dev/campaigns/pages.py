@@ -28,6 +28,7 @@ from local_kubernetes.local import LocalCluster
 from monitoring import Message, Monitoring, monitoring
 
 from support.demo_bots import apply, manifest, patch
+from tradingbot_api import names
 
 NAMESPACE: Final = "pages"
 RULES: Final = ("--set", "prometheusRule.configMap=true")
@@ -36,6 +37,7 @@ TOLD_SECONDS: Final = 900.0
 RESOLVED_SECONDS: Final = 1800.0
 """And that it is over, after the fault ended: refused orders count for a quarter of an hour."""
 OPERATOR: Final = ("deployment/tradingbot-operator", "--namespace", OPERATOR_NAMESPACE)
+SECOND_MANIFEST: Final = f"{names.STATE_DIR}/second.yaml"
 SPEND_WEIGHT: Final = """
 import time, urllib.request
 while True:
@@ -57,15 +59,9 @@ class Stage:
         """Bots whose fault is there."""
         self._stopped: dict[str, set[int]] = {}
 
-    def control(self, verb: str, path: str, body: Any = None) -> Any:
-        """Asks the control port of the paper exchange; `verb` is kubectl's."""
-        words = ["kubectl", verb, "--raw", f"{self.demo.exchange_control}/control/{path}"]
-        told = self.demo.shell.quiet(*words, *(("-f", "-") if body is not None else ()), stdin=json.dumps(body))
-        return json.loads(told or "null")
-
     def add_bot(self, name: str, spec: dict[str, Any]) -> None:
         """A bot with its account and keys."""
-        made = self.control("create", "accounts", {"deposits": {"USDT": "10000"}})
+        made = self.demo.control("create", "accounts", {"deposits": {"USDT": "10000"}})
         self.uids[name] = made["uid"]
         secret = {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"keys-{name}"},
@@ -78,13 +74,13 @@ class Stage:
 
     def fault(self, bot: str, **fields: Any) -> None:
         """A fault of this bot's account alone, until `heal`."""
-        made = self.control("create", "faults", {"accounts": [self.uids[bot]], **fields})
+        made = self.demo.control("create", "faults", {"accounts": [self.uids[bot]], **fields})
         self.faults.setdefault(bot, []).append(made["id"])
 
     def heal(self, bot: str) -> None:
         """The bot's faults end, what runs beside it too, and its process goes on."""
         for ident in self.faults.pop(bot, []):
-            self.control("delete", f"faults/{ident}")
+            self.demo.control("delete", f"faults/{ident}")
         if (process := self.processes.pop(bot, None)) is not None:
             process.kill()
             process.wait()
@@ -135,7 +131,7 @@ class Case:
 
     alert: str
     bot: str
-    """Empty: the fault is of the operator, and no other fault is there meanwhile."""
+    """Empty: the fault is of the operator."""
     fault: str
     begin: Callable[[Stage, str], bool]
     end: Callable[[Stage, str], None] = Stage.heal
@@ -144,6 +140,8 @@ class Case:
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     resolves: bool = True
     """Whether somebody is told that it is over."""
+    alone: bool = False
+    """It meets every bot, so that no other fault is there meanwhile."""
 
     def wanted(self) -> dict[str, str]:
         """Labels of what must be told."""
@@ -190,14 +188,14 @@ def _spend_weight(stage: Stage, bot: str) -> bool:
 def _lose_quote_unheard(stage: Stage, bot: str) -> bool:
     for event in ("balanceUpdate", "outboundAccountPosition"):
         stage.fault(bot, kind="drop_events", events=[event], count=1)
-    stage.control("create", f"accounts/{stage.uids[bot]}/withdrawals", {"withdrawals": {"USDT": "100"}})
+    stage.demo.control("create", f"accounts/{stage.uids[bot]}/withdrawals", {"withdrawals": {"USDT": "100"}})
     return True
 
 
 def _put_back(stage: Stage, bot: str) -> None:
     if stage.faults.get(bot):
         stage.heal(bot)
-        stage.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "100"}})
+        stage.demo.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "100"}})
 
 
 def _with_the_other(stage: Stage, bot: str) -> bool:
@@ -205,19 +203,19 @@ def _with_the_other(stage: Stage, bot: str) -> bool:
 
 
 def _lack_capital(stage: Stage, bot: str) -> bool:
-    stage.control("create", f"accounts/{stage.uids[bot]}/withdrawals", {"withdrawals": {"USDT": "9000"}})
+    stage.demo.control("create", f"accounts/{stage.uids[bot]}/withdrawals", {"withdrawals": {"USDT": "9000"}})
     return True
 
 
 def _have_capital(stage: Stage, bot: str) -> None:
-    stage.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "9000"}})
+    stage.demo.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "9000"}})
 
 
 def _fall_through_the_stop(stage: Stage, bot: str) -> bool:
     if not stage.in_position(bot):
         return False
     steps = [{"at": 0, "market": {"symbol": "BNBUSDT", "gap": "-8%"}}]
-    stage.control("create", "scenario", {"description": "The price falls through the stop.", "steps": steps})
+    stage.demo.control("create", "scenario", {"description": "The price falls through the stop.", "steps": steps})
     return True
 
 
@@ -228,7 +226,9 @@ def _lose_protection(stage: Stage, bot: str) -> bool:
         stage.fault(bot, kind=kind)
     # A take-profit that is filled in part takes the stop with it.
     fill = {"symbol": "ETHUSDT", "fill": {"side": "SELL", "share": "0.4"}}
-    stage.control("create", "scenario", {"description": "Protection is lost.", "steps": [{"at": 0, "market": fill}]})
+    stage.demo.control(
+        "create", "scenario", {"description": "Protection is lost.", "steps": [{"at": 0, "market": fill}]}
+    )
     return True
 
 
@@ -239,8 +239,28 @@ def _restore_operator(stage: Stage, _: str) -> None:
 
 def _skew(stage: Stage, bot: str) -> bool:
     # Nobody signs the question for the time: it meets every bot.
-    stage.faults["every"] = [stage.control("create", "faults", {"kind": "clock_skew", "milliseconds": 3000})["id"]]
+    stage.faults["every"] = [stage.demo.control("create", "faults", {"kind": "clock_skew", "milliseconds": 3000})["id"]]
     return True
+
+
+def _trade_beside(stage: Stage, bot: str) -> bool:
+    """A `tradingbot run` with the bot's keys, as on somebody's machine."""
+    spec = stage.demo.bot(bot)["spec"]
+    write = f"import sys; open({SECOND_MANIFEST!r}, 'w').write(sys.stdin.read())"
+    second = json.dumps(manifest(bot, **spec))
+    stage.demo.shell.quiet("kubectl", "exec", "-i", bot, "--", "python", "-c", write, stdin=second)
+    command = (
+        "kubectl", "exec", bot, "--", "tradingbot", "run", SECOND_MANIFEST,
+        "--credentials-dir", names.CREDENTIALS_DIR, "--state-dir", f"{names.STATE_DIR}/second",
+    )  # fmt: skip
+    stage.processes[bot] = subprocess.Popen(command, env=stage.demo.shell.environment, stdout=subprocess.DEVNULL)
+    return True
+
+
+def _begin_anew(stage: Stage, bot: str) -> None:
+    """As the runbook says: the other process is stopped (here it ends with the pod), and this one begins anew."""
+    stage.demo.shell.show("kubectl", "delete", "pod", bot)
+    stage.heal(bot)
 
 
 HELD: Final = {"protection": {"stopLossRatio": "0.02", "takeProfitRatio": "0.04"}}
@@ -274,13 +294,17 @@ CASES: Final = (
     Case("GrantExpired", "robbed", "the same as of BalanceDrift: no grants while something lacks", _with_the_other,
          _put_back),
     Case("OperatorDown", "", "both operators scaled away",
-         _kubectl("scale", *OPERATOR, "--replicas=0"), _restore_operator),
+         _kubectl("scale", *OPERATOR, "--replicas=0"), _restore_operator, alone=True),
     Case("LeaderMissing", "", "the right to Leases taken away",
          _kubectl("delete", "rolebinding", "tradingbot-operator-claims", "--namespace", OPERATOR_NAMESPACE),
-         _restore_operator),
+         _restore_operator, alone=True),
     Case("ReconcileErrors", "", "the right to write statuses taken away",
-         _kubectl("delete", "clusterrolebinding", f"{OPERATOR_NAMESPACE}-tradingbot-operator"), _restore_operator),
-    Case("ClockSkew", "safe", "the exchange's clock 3 s ahead", _skew, lambda stage, _: stage.heal("every")),
+         _kubectl("delete", "clusterrolebinding", f"{OPERATOR_NAMESPACE}-tradingbot-operator"),
+         _restore_operator, alone=True),
+    Case("ClockSkew", "safe", "the exchange's clock 3 s ahead", _skew, lambda stage, _: stage.heal("every"),
+         alone=True),
+    Case("TwoTraders", "doubled", "a second process on its account and symbol", _trade_beside, _begin_anew,
+         labels={"severity": "critical"}),
 )  # fmt: skip
 
 
@@ -291,7 +315,7 @@ def campaign(options: argparse.Namespace) -> int:
         Book.open("pages"),
         "alerts",
         [case.alert for case in CASES],
-        lambda names: _run(options.cluster, names),
+        lambda alerts: _run(options.cluster, alerts),
     )
     print("| Alert | Fault | Told | First page after | Told that it is over after |\n|---|---|---|---|---|")
     for row in rows:
@@ -299,8 +323,8 @@ def campaign(options: argparse.Namespace) -> int:
     return show_failed(rows)
 
 
-def _run(cluster: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
-    if not names:
+def _run(cluster: str, alerts: Sequence[str]) -> Iterator[tuple[str, Row]]:
+    if not alerts:
         return
     demo = Demo(Shell({**os.environ, "CLUSTER_NAME": cluster}), "synthetic", NAMESPACE)
     demo.cluster()
@@ -308,7 +332,7 @@ def _run(cluster: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
     demo.exchange()
     demo.shell.show("kubectl", "apply", "-f", "examples/monitoring/prometheus-rights.yaml")
     rules = demo.shell.quiet(*READ_RULES)
-    chosen = [case for case in CASES if case.alert in names]
+    chosen = [case for case in CASES if case.alert in alerts]
     with monitoring(LocalCluster(cluster), rules, {}) as watched:
         stage = Stage(demo, watched)
         for case in CASES:
@@ -317,69 +341,77 @@ def _run(cluster: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
         demo.shell.show(
             "kubectl", "wait", "tradingbot", *stage.uids, "--for=condition=TradingAllowed", "--timeout=180s"
         )
-        alone = [case for case in chosen if not case.bot or case.alert == "ClockSkew"]
-        told = [
-            one
-            for together in ([case for case in chosen if case not in alone], *([case] for case in alone))
-            for one in _phase(stage, together)
-        ]
-        for one in told:
-            yield one.case.alert, _row(stage, one)
+        yield from ((one.case.alert, one.row(stage)) for one in _go_through(stage, chosen))
 
 
-@dataclasses.dataclass(frozen=True)
-class Told:
-    """How a case went; moments by the monotonic clock, None where it did not come to that."""
+@dataclasses.dataclass
+class Course:
+    """How far a case is; moments by the monotonic clock, None until it came to that."""
 
     case: Case
-    begun: float | None
-    fired: Message | None
-    ended: float
+    waiting_since: float | None = None
+    begun: float | None = None
+    fired: Message | None = None
+    ended: float | None = None
+    over: Message | None = None
 
-
-def _phase(stage: Stage, cases: Sequence[Case]) -> list[Told]:
-    """The faults of these cases at once, until each was told or its time is over; then they end."""
-    begun: dict[str, float] = {}
-    fired: dict[str, Message] = {}
-    ended: dict[str, float] = {}
-    started = time.monotonic()
-    while len(ended) < len(cases):
-        for case in cases:
-            if case.alert in ended:
-                continue
-            if case.alert not in begun:
-                if case.begin(stage, case.bot):
-                    begun[case.alert] = time.monotonic()
-                    stage.begun.add(case.bot)
-            elif (message := stage.watched.webhook.first("firing", begun[case.alert], **case.wanted())) is not None:
-                if case.alert not in fired:
-                    print(f"{case.alert}: told {message.at - begun[case.alert]:.0f} s after its fault", flush=True)
-                fired[case.alert] = message
+    def look(self, stage: Stage, others: Sequence[Course]) -> bool:
+        """Goes on by what happened; whether it is at its end. `others` are those of the same bot."""
+        case, now = self.case, time.monotonic()
+        if self.ended is not None:
+            return self._resolved(stage, self.ended)
+        if self.waiting_since is None:
+            self.waiting_since = now
+        if self.begun is None:
+            if case.begin(stage, case.bot):
+                self.begun = time.monotonic()
+                stage.begun.add(case.bot)
+        elif self.fired is None:
+            self.fired = stage.watched.webhook.first("firing", self.begun, **case.wanted())
+            if self.fired is not None:
+                print(f"{case.alert}: told {self.fired.at - self.begun:.0f} s after its fault", flush=True)
             else:
                 case.again(stage, case.bot)
-            late = time.monotonic() - begun.get(case.alert, started) > TOLD_SECONDS
-            others = [one for one in cases if case.bot and one.bot == case.bot and one.alert not in fired]
-            if late or (case.alert in fired and not others):
-                case.end(stage, case.bot)
-                ended[case.alert] = time.monotonic()
-        time.sleep(1)
-    return [Told(case, begun.get(case.alert), fired.get(case.alert), ended[case.alert]) for case in cases]
+        late = now - (self.begun or self.waiting_since) > TOLD_SECONDS
+        if late or (self.fired is not None and all(one.fired is not None for one in others)):
+            case.end(stage, case.bot)
+            self.ended = time.monotonic()
+        return self.ended is not None and self.fired is None
+
+    def _resolved(self, stage: Stage, ended: float) -> bool:
+        if self.fired is None or not self.case.resolves:
+            return True
+        self.over = stage.watched.webhook.first("resolved", ended, **self.case.wanted())
+        if self.over is not None:
+            print(f"{self.case.alert}: told as over {self.over.at - ended:.0f} s after its fault", flush=True)
+        return self.over is not None or time.monotonic() - ended > RESOLVED_SECONDS
+
+    def row(self, stage: Stage) -> Row:
+        """What came of it."""
+        row: Row = {"fault": self.case.fault, "receiver": "", "fired": "", "resolved": "", "broken": []}
+        wanted = self.case.wanted()
+        if self.begun is None:
+            row["broken"] = ["its fault could not be made"]
+        elif self.fired is None:
+            firing = (message for message in stage.watched.webhook.messages if message.status == "firing")
+            row["broken"] = [f"{wanted} was not told; told: {sorted({str(message.labels) for message in firing})}"]
+        else:
+            fired = f"{self.fired.at - self.begun:.0f} s"
+            row |= {"receiver": self.fired.receiver, "fired": fired, "labels": self.fired.labels}
+            if self.over is not None and self.ended is not None:
+                row["resolved"] = f"{self.over.at - self.ended:.0f} s"
+            elif self.case.resolves:
+                row["broken"] = [f"{wanted} was not told as over"]
+        return row
 
 
-def _row(stage: Stage, told: Told) -> Row:
-    case, begun, fired, webhook = told.case, told.begun, told.fired, stage.watched.webhook
-    row: Row = {"fault": case.fault, "receiver": "", "fired": "", "resolved": "", "broken": []}
-    if begun is None or fired is None:
-        seen = sorted({str(message.labels) for message in webhook.messages if message.status == "firing"})
-        row["broken"] = [f"{case.wanted()} was not told; told: {seen}" if begun else "its fault could not be made"]
-        return row
-    row |= {"receiver": fired.receiver, "fired": f"{fired.at - begun:.0f} s", "labels": fired.labels}
-    if not case.resolves:
-        return row
-    while (over := webhook.first("resolved", told.ended, **case.wanted())) is None:
-        if time.monotonic() - told.ended > RESOLVED_SECONDS:
-            row["broken"] = [f"{case.wanted()} was not told as over"]
-            return row
+def _go_through(stage: Stage, cases: Sequence[Case]) -> Iterator[Course]:
+    """The faults at once, then those that must be alone, one after another; each as it is at its end."""
+    left = [Course(case) for case in sorted(cases, key=lambda case: case.alone)]
+    while left:
+        for one in [course for course in left if not course.case.alone] or left[:1]:
+            same_bot = [other for other in left if other.case.bot == one.case.bot]
+            if one.look(stage, same_bot):
+                left.remove(one)
+                yield one
         time.sleep(1)
-    print(f"{case.alert}: told as over {over.at - told.ended:.0f} s after its fault", flush=True)
-    return row | {"resolved": f"{over.at - told.ended:.0f} s"}

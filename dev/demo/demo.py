@@ -114,8 +114,8 @@ class Demo:
         self.shell = shell
         self.market = market
         self.namespace = namespace
-        self.exchange_control = f"/api/v1/namespaces/{namespace}/services/paper-exchange:control/proxy"
-        self.page = f"http://127.0.0.1:{PROXY_PORT}{self.exchange_control}/"
+        self._control = f"/api/v1/namespaces/{namespace}/services/paper-exchange:control/proxy"
+        self.page = f"http://127.0.0.1:{PROXY_PORT}{self._control}/"
         self.bots = BOTS if market.startswith("synthetic") else ("btcusdt",)
         self.report: dict[str, Any] = {"market": market.split(":", 1)[0], "bots": list(self.bots), "seconds": {}}
         self.begun = time.monotonic()
@@ -156,11 +156,13 @@ class Demo:
 
     def account(self) -> dict[str, Any]:
         """The account as the exchange itself tells it."""
-        return dict(
-            json.loads(
-                self.shell.quiet("kubectl", "get", "--raw", f"{self.exchange_control}/control/accounts/{self.uid}")
-            )
-        )
+        return dict(self.control("get", f"accounts/{self.uid}"))
+
+    def control(self, verb: str, path: str, body: Any = None, *, shown: bool = False) -> Any:
+        """Asks the control port of the paper exchange; `verb` is kubectl's, the path that below /control."""
+        words = ("kubectl", verb, "--raw", f"{self._control}/control/{path}")
+        run = self.shell.show if shown else self.shell.quiet
+        return json.loads(run(*words, *(("-f", "-") if body is not None else ()), stdin=json.dumps(body)) or "null")
 
     def open_orders(self, symbol: str) -> list[dict[str, Any]]:
         """The open orders of a symbol as the exchange itself tells them."""
@@ -356,8 +358,7 @@ class Demo:
     def fault(self, fault: dict[str, Any]) -> float:
         """Puts a fault in force on the exchange; the moment."""
         begun = time.monotonic()
-        address = f"{self.exchange_control}/control/faults"
-        self.shell.show("kubectl", "create", "--raw", address, "-f", "-", stdin=json.dumps(fault))
+        self.control("create", "faults", fault, shown=True)
         return begun
 
     def breaker(self) -> None:

@@ -22,6 +22,7 @@ from support.bot_process import (
     config,
     enter,
     flat,
+    hold,
     long,
     make,
     metric,
@@ -266,8 +267,7 @@ async def test_sigterm_between_two_sessions_leaves_nothing_without_protection(
     folder = make(tmp_path, exchange, account)
     other = await exchange.create_key(account.uid)
     async with bot_process(folder) as bot, by_hand(exchange, other) as hand:
-        await enter(bot)
-        await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, strategy=CALM), 2))
+        await hold(bot, folder, exchange)
         await exchange.delete_key(account)
         await cancel_protection(hand)
         await bot.until_condition("BalanceSynced", "False", "CredentialsRejected")
@@ -317,12 +317,13 @@ async def test_a_drain_leaves_what_its_policy_says(
 async def test_a_drain_waits_for_the_protection_of_what_it_leaves(
     tmp_path: Path, exchange: PaperExchange, account: TestAccount
 ) -> None:
-    async with bot_process(make(tmp_path, exchange, account)) as bot, by_hand(exchange, account) as hand:
-        status = await enter(bot)
+    folder = make(tmp_path, exchange, account)
+    async with bot_process(folder) as bot, by_hand(exchange, account) as hand:
+        held = await hold(bot, folder, exchange)
+        status = bot.status
         assert status.position is not None
-        await bot.call("PUT", "/v1/config", config(settings(exchange.base_url, strategy=CALM), 2))
         await cancel_protection(hand)
-        lot = status.position.quantity.quantize(Decimal("0.00001"), ROUND_DOWN)
+        lot = held.quantize(Decimal("0.00001"), ROUND_DOWN)
         far = status.position.average_price.quantize(Decimal(1)) * 2
         lock = NewOrder("BTCUSDT", "hand-2", Side.SELL, OrderType.LIMIT_MAKER, lot, price=far)
         await hand.place_order(lock, hand.stamp())  # nothing is free: the bot cannot protect its position
