@@ -10,7 +10,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tradingbot
 export PATH := $(PATH):$(CACHE)/uv/bin:$(CACHE)/prometheus/usr/bin
 UV := uv
 RUN := $(UV) run --frozen --no-sync
-GENERATED := crds/tradingbots.yaml charts/tradingbot-operator/crds/tradingbots.yaml docs/api.md
+KINDS := tradingbots killswitches clusterkillswitches
+GENERATED := $(foreach kind,$(KINDS),crds/$(kind).yaml charts/tradingbot-operator/crds/$(kind).yaml) docs/api.md
 SOURCES := crds/src operator/src bot/src paper-exchange/src
 
 include $(wildcard dev/*/*.mk)
@@ -40,7 +41,7 @@ test-cluster: ## [Test] What needs a Kubernetes API server
 test-e2e: ## [Test] The demo as a test, on a whole cluster
 
 .PHONY: generate
-generate: setup ## [Develop] Write the CRD, the tables of docs/ (api, metrics, values) and the dashboards from the code
+generate: setup ## [Develop] Write the CRDs, the tables of docs/ (api, metrics, values) and the dashboards from the code
 	@$(RUN) python -m tradingbot_api.crd $(GENERATED)
 	@$(RUN) python dev/reference/metrics_page.py docs/metrics.md
 	@$(RUN) python dev/reference/values_page.py docs/values.md

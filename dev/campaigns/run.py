@@ -90,7 +90,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     cluster = LocalCluster(options.cluster)
     cluster.up(node=False)
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/tradingbots.yaml"))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
     book = Book.open("faults")
     begun = time.monotonic()

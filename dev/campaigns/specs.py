@@ -42,7 +42,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> int:
     """Runs what is asked for and not done yet; the exit code."""
     cluster = LocalCluster(options.cluster)
     cluster.up(node=False)
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/tradingbots.yaml"))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
     book = Book.open("specs")
     # A walk that was begun takes up to two minutes more.

@@ -39,10 +39,10 @@ def api_cluster() -> LocalCluster:
 
 @pytest.fixture(scope="session")
 def served_cluster(api_cluster: LocalCluster) -> LocalCluster:
-    """`api_cluster` with the CRD."""
-    crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
-    api_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crd))
-    api_cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+    """`api_cluster` with the CRDs."""
+    crds = Path(__file__).resolve().parents[2] / "crds"
+    api_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
+    api_cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
     return api_cluster
 
 

@@ -27,9 +27,9 @@ def kubectl(api_cluster: LocalCluster) -> Kubectl:
         command: list[str | Path] = [program, "--kubeconfig", config, *words]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
 
-    applied = run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/tradingbots.yaml"))
+    applied = run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     assert applied.returncode == 0, applied.stderr
-    established = run("wait", "crd/tradingbots.tradingbot.dev", "--for=condition=Established", "--timeout=30s")
+    established = run("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
     assert established.returncode == 0, established.stderr
     return run
 

@@ -13,7 +13,7 @@ import yaml
 
 from support import chart
 from tradingbot.gateway.binance import endpoints
-from tradingbot_api import crd, names
+from tradingbot_api import names
 from tradingbot_api.v1alpha1 import Exchange
 from tradingbot_operator import cluster, install_check, leader, settings, uninstall
 from tradingbot_operator.certificates import CertificateAuthority
@@ -387,10 +387,6 @@ def test_policies_without_a_namespace_are_refused() -> None:
 def test_only_one_release_of_a_cluster_makes_what_is_the_whole_clusters() -> None:
     named_alike = chart.render("--set", "watchNamespaces={a}", "--set", "people.enabled=false")
     assert {o["kind"] for o in named_alike if "namespace" not in o["metadata"]} == set()
-
-
-def test_the_crd_is_the_one_of_the_models() -> None:
-    assert (chart.CHART / "crds/tradingbots.yaml").read_text(encoding="utf-8") == crd.render()
 
 
 @pytest.mark.parametrize(

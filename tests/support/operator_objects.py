@@ -9,7 +9,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, GrantStatus
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import Condition, SafeModeCause, SafeModeStatus
-from tradingbot_operator.inventory import SeenBot, SeenPod
+from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod, SeenResource, Watched
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 UID = "0a1b2c3d-0000-4000-8000-000000000001"
@@ -25,6 +25,15 @@ SPEC: dict[str, Any] = {
     "protection": {"stopLossRatio": "0.02", "takeProfitRatio": "0.04"},
     "risk": {"maxPositionValue": "500", "maxDailyLoss": "50"},
 }
+
+
+def watched(inventory: Inventory[Any], of: type[SeenResource] | type[SeenPod]) -> Watched[Any]:
+    """A kind whose objects are taken into an inventory, and no more."""
+    plural = of.resource.plural if issubclass(of, SeenResource) else "pods"
+    return Watched(
+        "", plural, inventory, of.of, lambda raw: inventory.see(of.of(raw)) and None,
+        lambda seen: inventory.gone(seen.key, seen.uid) and None,
+    )  # fmt: skip
 
 
 def seen_bot(*, status: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None, **spec: Any) -> SeenBot:

@@ -18,9 +18,8 @@ def own_cluster(purpose: str, *manager_flags: str) -> Iterator[LocalCluster]:
     started = LocalCluster(f"{purpose}-{os.getpid()}", manager_flags=manager_flags)
     started.up(node=False)
     try:
-        crd = Path(__file__).resolve().parents[2] / "crds/tradingbots.yaml"
-        started.kubectl("apply", "--server-side", "-f", str(crd))
-        started.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+        started.kubectl("apply", "--server-side", "-f", str(Path(__file__).resolve().parents[2] / "crds"))
+        started.kubectl("wait", "--for=condition=Established", "crd", "--all")
         started.kubectl("create", "namespace", NAMESPACE)
         yield started
     finally:

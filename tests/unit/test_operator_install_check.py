@@ -22,7 +22,7 @@ from tradingbot_operator.install_check import (
 
 def published() -> dict[str, Any]:
     """What an API server publishes of this operator's CRD."""
-    (version,) = crd.custom_resource_definition()["spec"]["versions"]
+    (version,) = crd.custom_resource_definition(crd.KINDS[0])["spec"]["versions"]
     kind = {"group": names.GROUP, "version": names.VERSION, "kind": names.KIND}
     schema = {**copy.deepcopy(version["schema"]["openAPIV3Schema"]), "x-kubernetes-group-version-kind": [kind]}
     return {"components": {"schemas": {"list": {}, "bot": schema}}}

@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from support.operator_objects import SPEC, UID
+from support.operator_objects import SPEC, UID, watched
 from tradingbot_api import names
 from tradingbot_operator.cluster import Cluster
-from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.resync import Resync, WentBackError
 
@@ -47,34 +47,13 @@ class Store:
         return bot(self.stored)
 
 
-class Witness:
-    """Takes in what is seen."""
-
-    def __init__(self, bots: Inventory[SeenBot]) -> None:
-        self._bots = bots
-
-    def bot(self, raw: Manifest) -> None:
-        """A TradingBot was seen."""
-        self._bots.see(SeenBot.of(raw))
-
-    def bot_gone(self, seen: SeenBot) -> None:
-        """A TradingBot is gone."""
-        self._bots.gone(seen.key, seen.uid)
-
-    def pod(self, raw: Manifest) -> None:
-        """None comes."""
-
-    def pod_gone(self, pod: SeenPod) -> None:
-        """None goes."""
-
-
 def parts(stored: int) -> tuple[Store, Inventory[SeenBot], Resync]:
     """A resync that saw all there is."""
     bots: Inventory[SeenBot] = Inventory()
     store = Store(stored, bots)
     return store, bots, Resync(
-        cast(Cluster, store), (), bots=bots, pods=Inventory(), watcher=Witness(bots), now=lambda: datetime.now(UTC),
-        metrics=Metrics(), settle=0.0,
+        cast(Cluster, store), (), [watched(bots, SeenBot)], now=lambda: datetime.now(UTC), metrics=Metrics(),
+        settle=0.0,
     )  # fmt: skip
 
 

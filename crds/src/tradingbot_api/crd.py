@@ -1,4 +1,4 @@
-"""Generates the CustomResourceDefinition (FILE.yaml) and its reference (FILE.md) from the models.
+"""Generates the CustomResourceDefinitions (PLURAL.yaml) and the reference of all kinds (FILE.md) from the models.
 
 `python -m tradingbot_api.crd [--check] FILE...`
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,12 @@ import yaml
 from pydantic import BaseModel
 
 from tradingbot_api import names
+from tradingbot_api.kill_switch import KillSwitchSpec, KillSwitchStatus
 from tradingbot_api.v1alpha1 import LONGEST_NAME, TradingBotSpec, TradingBotStatus
 
-HEADER: Final = "# Generated from tradingbot_api.v1alpha1 by `make generate`. Do not edit.\n"
-REFERENCE_HEADER: Final = """<!-- Generated from tradingbot_api.v1alpha1 by `make generate`. Do not edit. -->
-# TradingBot: all fields
+HEADER: Final = "# Generated from tradingbot_api by `make generate`. Do not edit.\n"
+REFERENCE_HEADER: Final = """<!-- Generated from tradingbot_api by `make generate`. Do not edit. -->
+# All fields of all kinds
 
 `kubectl explain tradingbot.spec` shows the same beside the cluster. Money and ratios are decimal strings.
 """
@@ -30,8 +32,25 @@ KEPT: Final = frozenset(
         "minProperties", "maxProperties",
     }
 )  # fmt: skip
-COLUMNS: Final = (
-    # name, type, path, priority, description
+Column = tuple[str, str, str, int, str]
+"""Name, type, path, priority, description."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind, and what its CustomResourceDefinition is made of."""
+
+    resource: names.Resource
+    short_name: str
+    description: str
+    columns: tuple[Column, ...]
+    spec: type[BaseModel]
+    status: type[BaseModel]
+    longest_name: int = 63
+
+
+_AGE: Final[Column] = ("Age", "date", ".metadata.creationTimestamp", 0, "Age")
+_BOT_COLUMNS: Final[tuple[Column, ...]] = (
     ("Symbol", "string", ".spec.symbol", 0, "Trading pair"),
     ("Phase", "string", ".status.phase", 0, "Summary of the conditions"),
     ("Safe", "string", ".status.safeMode.level", 0, "Safe-mode level"),
@@ -45,7 +64,7 @@ COLUMNS: Final = (
     ),
     ("Position", "string", ".status.position.quantity", 0, "Base asset held"),
     ("PnL", "string", ".status.pnl.total", 0, "Profit and loss in the quote asset"),
-    ("Age", "date", ".metadata.creationTimestamp", 0, "Age"),
+    _AGE,
     ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", 1, "Condition Ready"),
     (
         "Protected",
@@ -58,6 +77,45 @@ COLUMNS: Final = (
     ("Trades", "integer", ".status.trades.total", 1, "Closed round trips"),
     ("Risk", "string", ".status.risk.level", 1, "Risk level"),
     ("Environment", "string", ".spec.exchange.environment", 1, "Exchange environment"),
+)
+_SWITCH_COLUMNS: Final[tuple[Column, ...]] = (
+    ("Policy", "string", ".spec.policy", 0, "What happens to open positions"),
+    ("Phase", "string", ".status.phase", 0, "Summary of the conditions"),
+    ("Bots", "integer", ".status.bots", 0, "TradingBots that it is in force for"),
+    ("Acknowledged", "integer", ".status.acknowledged", 0, "Bots that have no entry on the exchange"),
+    ("Pending", "integer", ".status.unacknowledged", 0, "Bots that have not acknowledged"),
+    ("Holding", "integer", ".status.holding", 0, "Bots that have a position"),
+    ("Reason", "string", ".spec.reason", 0, "Why"),
+    _AGE,
+    # As text: a date is shown as how long ago it was.
+    ("Expires", "string", ".spec.expiryTime", 1, "When it ends by itself"),
+)
+KINDS: Final = (
+    Kind(
+        names.TRADING_BOT,
+        "tb",
+        "A Binance Spot trading bot: one pod that trades one symbol.",
+        _BOT_COLUMNS,
+        TradingBotSpec,
+        TradingBotStatus,
+        LONGEST_NAME,
+    ),
+    Kind(
+        names.KILL_SWITCH,
+        "ks",
+        "Keeps the TradingBots of its namespace that it selects in safe mode.",
+        _SWITCH_COLUMNS,
+        KillSwitchSpec,
+        KillSwitchStatus,
+    ),
+    Kind(
+        names.CLUSTER_KILL_SWITCH,
+        "cks",
+        "Keeps the TradingBots of all namespaces that it selects in safe mode.",
+        _SWITCH_COLUMNS,
+        KillSwitchSpec,
+        KillSwitchStatus,
+    ),
 )
 
 
@@ -94,36 +152,37 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return structural(schema, schema.get("$defs", {}))
 
 
-def custom_resource_definition() -> dict[str, Any]:
-    """The CRD of TradingBot as a JSON object."""
+def custom_resource_definition(kind: Kind) -> dict[str, Any]:
+    """The CRD of a kind as a JSON object."""
+    resource = kind.resource
     columns = [
         {
             "name": name,
-            "type": kind,
+            "type": type_,
             "jsonPath": path,
             "description": text,
             **({"priority": 1} if priority else {}),
         }
-        for name, kind, path, priority, text in COLUMNS
+        for name, type_, path, priority, text in kind.columns
     ]
     name_schema = {
         "type": "string",
-        "maxLength": LONGEST_NAME,
+        "maxLength": kind.longest_name,
         "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
+        "metadata": {"name": f"{resource.plural}.{names.GROUP}"},
         "spec": {
             "group": names.GROUP,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
             "names": {
-                "kind": names.KIND,
-                "listKind": f"{names.KIND}List",
-                "plural": names.PLURAL,
-                "singular": names.KIND.lower(),
-                "shortNames": ["tb"],
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
+                "plural": resource.plural,
+                "singular": resource.kind.lower(),
+                "shortNames": [kind.short_name],
                 "categories": ["trading"],
             },
             "versions": [
@@ -136,14 +195,14 @@ def custom_resource_definition() -> dict[str, Any]:
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
-                            "description": "A Binance Spot trading bot: one pod that trades one symbol.",
+                            "description": kind.description,
                             "required": ["spec"],
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object", "properties": {"name": name_schema}},
-                                "spec": schema_of(TradingBotSpec),
-                                "status": schema_of(TradingBotStatus),
+                                "spec": schema_of(kind.spec),
+                                "status": schema_of(kind.status),
                             },
                         }
                     },
@@ -153,9 +212,10 @@ def custom_resource_definition() -> dict[str, Any]:
     }
 
 
-def render() -> str:
-    """The CRD as the YAML text that is checked in."""
-    return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=110, allow_unicode=True)
+def render(kind: Kind) -> str:
+    """The CRD of a kind as the YAML text that is checked in."""
+    definition = custom_resource_definition(kind)
+    return HEADER + yaml.safe_dump(definition, sort_keys=False, width=110, allow_unicode=True)
 
 
 def _rules(schema: dict[str, Any], *, required: bool) -> str:
@@ -184,12 +244,25 @@ def _rows(schema: dict[str, Any], path: str) -> Iterator[str]:
 def render_reference() -> str:
     """The Markdown page of all fields."""
     lines = [REFERENCE_HEADER]
-    for title, model in (("spec", TradingBotSpec), ("status", TradingBotStatus)):
-        schema = schema_of(model)
-        lines += [f"## {title}", ""]
-        lines += [f"- {rule['message']}" for rule in schema.get("x-kubernetes-validations", ())]
-        lines += ["", "| Field | Type | Meaning | Rules |", "|---|---|---|---|", *_rows(schema, ""), ""]
+    for kind in KINDS:
+        lines += [f"## {kind.resource.kind}", "", kind.description, ""]
+        for title, model in (("spec", kind.spec), ("status", kind.status)):
+            schema = schema_of(model)
+            lines += [f"### {kind.resource.kind}: {title}", ""]
+            rules = [f"- {rule['message']}" for rule in schema.get("x-kubernetes-validations", ())]
+            lines += [*rules, ""] if rules else []
+            lines += ["| Field | Type | Meaning | Rules |", "|---|---|---|---|", *_rows(schema, ""), ""]
     return "\n".join(lines)
+
+
+def generated(file: Path) -> str:
+    """What a file of that name holds; ValueError where no kind has its plural."""
+    if file.suffix == ".md":
+        return render_reference()
+    for kind in KINDS:
+        if kind.resource.plural == file.stem:
+            return render(kind)
+    raise ValueError(f"{file}: expected a file named {', '.join(f'{kind.resource.plural}.yaml' for kind in KINDS)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     stale = []
     for file in options.files:
-        text = render_reference() if file.suffix == ".md" else render()
+        text = generated(file)
         if options.check:
             if not file.exists() or file.read_text() != text:
                 stale.append(str(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 GROUP: Final = "tradingbot.dev"
@@ -13,7 +13,22 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "TradingBot"
 PLURAL: Final = "tradingbots"
 
+
+class Resource(NamedTuple):
+    """A kind of the group."""
+
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+
+TRADING_BOT: Final = Resource(KIND, PLURAL)
+KILL_SWITCH: Final = Resource("KillSwitch", "killswitches")
+CLUSTER_KILL_SWITCH: Final = Resource("ClusterKillSwitch", "clusterkillswitches", namespaced=False)
+
 FINALIZER: Final = f"{GROUP}/drain"
+RELEASE_FINALIZER: Final = f"{GROUP}/release"
+"""On a kill switch: it goes when it was released and no bot has it any more."""
 FIELD_MANAGER: Final = "tradingbot-operator"
 CLEAR_ANNOTATION: Final = f"{GROUP}/clear"
 CONFIRM_STOPPED_ANNOTATION: Final = f"{GROUP}/confirm-stopped"

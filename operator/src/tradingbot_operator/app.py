@@ -86,7 +86,7 @@ async def run(settings: Settings) -> None:
             background = [group.create_task(coroutine) for coroutine in (operator.resync.run(), operator.gauges())]
             watching = group.create_task(
                 watch(
-                    lambda: handlers.register(operator.watcher, access, metrics),
+                    lambda: handlers.register(operator.kinds, access, metrics),
                     lambda: handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
                     settings.namespaces,
                     ready=ready,
@@ -216,9 +216,10 @@ class _Operator:
             enqueue=lambda key: enqueue(key, True),
         )  # fmt: skip
         stack.push_async_callback(lane.close)
-        self.watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
+        watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
+        self.kinds = watcher.watched()
         self.resync = Resync(
-            cluster, settings.namespaces, bots=bots, pods=pods, watcher=self.watcher, now=utc_now, metrics=metrics,
+            cluster, settings.namespaces, self.kinds, now=utc_now, metrics=metrics,
             also=look_around, period=settings.resync_seconds,
         )  # fmt: skip
         metrics.fleet = self._figures

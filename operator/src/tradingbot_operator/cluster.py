@@ -34,7 +34,7 @@ import structlog
 from kubernetes.aio import client, config
 
 from tradingbot_api import names
-from tradingbot_operator.inventory import Manifest, SeenBot
+from tradingbot_operator.inventory import Manifest, SeenBot, SeenResource
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.settings import SettingsError
 from tradingbot_operator.status import Notice
@@ -359,11 +359,12 @@ class Cluster:
     async def list_all(
         self, resource: str, namespaces: tuple[str, ...], *, metadata_only: bool = False
     ) -> list[Manifest]:
-        """All TradingBots (`tradingbots`), or our objects of another kind, in the namespaces; none named means all."""
+        """All objects of a kind of ours, or those of another kind that are made for TradingBots, in the namespaces;
+        none named means all."""
         items: list[Manifest] = []
-        for namespace in namespaces or (None,):
+        for namespace in ("",) if resource in CLUSTER_SCOPED else namespaces or ("",):
             params = {"limit": str(LIST_CHUNK)}
-            if resource != names.PLURAL:
+            if resource not in OURS:
                 params["labelSelector"] = MANAGED
             while True:
                 page = await self._call(
@@ -435,7 +436,7 @@ class Cluster:
         metadata = manifest["metadata"]
         return await self._call(
             "patch",
-            _path(resource, metadata["namespace"], metadata["name"], subresource),
+            _path(resource, metadata.get("namespace", ""), metadata["name"], subresource),
             manifest,
             params={"fieldManager": names.FIELD_MANAGER, "force": "true"},
             content=APPLY,
@@ -450,15 +451,15 @@ class Cluster:
         except NotFoundError:
             return
 
-    async def set_finalizer(self, bot: SeenBot, *, present: bool) -> Manifest:
-        """Puts our finalizer on a TradingBot or takes it off; others' stay.
+    async def set_finalizer(self, seen: SeenResource, *, present: bool) -> Manifest:
+        """Puts our finalizer on an object or takes it off; others' stay.
 
         ConflictError where it changed since it was seen: the answer would hide the change from the watch.
         """
-        manifest = _header(bot)
+        manifest = _header(seen)
         if present:
-            manifest["metadata"] |= {"finalizers": [names.FINALIZER], "resourceVersion": bot.resource_version}
-        return await self.apply(names.PLURAL, manifest)
+            manifest["metadata"] |= {"finalizers": [seen.finalizer], "resourceVersion": seen.resource_version}
+        return await self.apply(seen.resource.plural, manifest)
 
     async def remove_annotation(self, bot: SeenBot, annotation: str) -> None:
         """Takes an annotation off a TradingBot whoever set it; ConflictError where it changed since it was seen."""
@@ -467,15 +468,15 @@ class Cluster:
         params = {"fieldManager": names.FIELD_MANAGER}
         await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
 
-    async def apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
-        """Writes the whole status of a TradingBot as it was seen; ConflictError where it changed since.
+    async def apply_status(self, seen: SeenResource, status: Manifest) -> Manifest:
+        """Writes the whole status of an object as it was seen; ConflictError where it changed since.
 
         Fields that the CRD of a former release does not have are left out: server-side apply refuses them, and with
         them all others.
         """
         while True:
             try:
-                return await self._apply_status(bot, status)
+                return await self._apply_status(seen, status)
             except ApiError as error:
                 # One at a time: the API server names no more.
                 unknown = undeclared_fields(error.message) - self.undeclared
@@ -485,10 +486,10 @@ class Cluster:
                 self._undeclared_until = asyncio.get_running_loop().time() + UNDECLARED_SECONDS
                 log.warning("the CRD is older than this operator: apply the present one", left_out=sorted(unknown))
 
-    async def _apply_status(self, bot: SeenBot, status: Manifest) -> Manifest:
-        manifest = _header(bot) | {"status": self.declared(status)}
-        manifest["metadata"]["resourceVersion"] = bot.resource_version
-        return await self.apply(names.PLURAL, manifest, "status")
+    async def _apply_status(self, seen: SeenResource, status: Manifest) -> Manifest:
+        manifest = _header(seen) | {"status": self.declared(status)}
+        manifest["metadata"]["resourceVersion"] = seen.resource_version
+        return await self.apply(seen.resource.plural, manifest, "status")
 
     def declared(self, status: Manifest) -> Manifest:
         """A status without the `undeclared` fields."""
@@ -500,23 +501,24 @@ class Cluster:
         return self._undeclared if asyncio.get_running_loop().time() < self._undeclared_until else frozenset()
 
     async def create_event(
-        self, bot: SeenBot, event_name: str, notice: Notice, *, now: datetime, reporter: str
+        self, seen: SeenResource, event_name: str, notice: Notice, *, now: datetime, reporter: str
     ) -> None:
-        """Posts an event on a TradingBot."""
+        """Posts an event on an object; one without a namespace has them in `default`."""
+        namespace = seen.key.namespace
         time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         await self.create(
             "events",
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"namespace": bot.key.namespace, "name": event_name},
+                "metadata": {"namespace": namespace or "default", "name": event_name},
                 "involvedObject": {
                     "apiVersion": names.API_VERSION,
-                    "kind": names.KIND,
-                    "namespace": bot.key.namespace,
-                    "name": bot.key.name,
-                    "uid": bot.uid,
-                    "resourceVersion": bot.resource_version,
+                    "kind": seen.resource.kind,
+                    **({"namespace": namespace} if namespace else {}),
+                    "name": seen.key.name,
+                    "uid": seen.uid,
+                    "resourceVersion": seen.resource_version,
                 },
                 "type": "Warning" if notice.warning else "Normal",
                 "reason": notice.reason,
@@ -531,16 +533,19 @@ class Cluster:
         )
 
 
+KINDS: Final = (names.TRADING_BOT, names.KILL_SWITCH, names.CLUSTER_KILL_SWITCH)
+OURS: Final = frozenset(kind.plural for kind in KINDS)
+CLUSTER_SCOPED: Final = frozenset(kind.plural for kind in KINDS if not kind.namespaced)
 _PREFIX: Final = {
-    names.PLURAL: f"/apis/{names.API_VERSION}",
+    **dict.fromkeys(OURS, f"/apis/{names.API_VERSION}"),
     "deployments": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
 }
 
 
-def _path(resource: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
+def _path(resource: str, namespace: str, name: str = "", subresource: str = "") -> str:
     parts = [_PREFIX.get(resource, "/api/v1")]
-    if namespace is not None:
+    if namespace:
         parts += ["namespaces", quote(namespace, safe="")]
     parts.append(resource)
     parts += [quote(part, safe="") for part in (name, subresource) if part]
@@ -553,12 +558,13 @@ def _resource(path: str) -> str:
     if "namespaces" in parts:
         rest = parts[parts.index("namespaces") + 2 :]
         return "/".join(rest[:1] + rest[2:3])
+    for plural in CLUSTER_SCOPED.intersection(parts):
+        return "/".join([plural, *parts[parts.index(plural) + 2 :]])
     return parts[-1]
 
 
-def _header(bot: SeenBot) -> Manifest:
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"namespace": bot.key.namespace, "name": bot.key.name, "uid": bot.uid},
-    }
+def _header(seen: SeenResource) -> Manifest:
+    metadata = {"name": seen.key.name, "uid": seen.uid}
+    if seen.key.namespace:
+        metadata["namespace"] = seen.key.namespace
+    return {"apiVersion": names.API_VERSION, "kind": seen.resource.kind, "metadata": metadata}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import kopf
 from tradingbot_api import names
 from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.cluster import MANAGED, Access
-from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod, Watched
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.safe_mode import SafeModeLane
 
@@ -36,6 +36,14 @@ class Watcher:
         self._controller = controller
         self._lane = lane
         self._enqueue = enqueue
+
+    def watched(self) -> tuple[Watched[Any], ...]:
+        """The kinds, in the order in which they are listed: a TradingBot whose pod is not known yet would get another
+        one."""
+        return (
+            Watched("", "pods", self._pods, SeenPod.of, self.pod, self.pod_gone),
+            Watched(names.GROUP, names.PLURAL, self._bots, SeenBot.of, self.bot, self.bot_gone),
+        )
 
     def bot(self, raw: Manifest) -> None:
         """A TradingBot was seen."""
@@ -103,7 +111,7 @@ def settings(random: Random, *, inactivity_seconds: float) -> kopf.OperatorSetti
     return result
 
 
-def register(watcher: Watcher, access: Access, metrics: Metrics) -> kopf.OperatorRegistry:
+def register(kinds: Sequence[Watched[Any]], access: Access, metrics: Metrics) -> kopf.OperatorRegistry:
     """The registry of this operator."""
     registry = kopf.OperatorRegistry()
     logging.getLogger("kopf").setLevel(logging.WARNING)
@@ -112,20 +120,18 @@ def register(watcher: Watcher, access: Access, metrics: Metrics) -> kopf.Operato
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await access.for_kopf()
 
-    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
-    async def tradingbot(event: Any, **_: Any) -> None:
-        metrics.last_watch_event.labels(names.PLURAL).set_to_current_time()
-        if event["type"] == "DELETED":
-            watcher.bot_gone(SeenBot.of(event["object"]))
-        else:
-            watcher.bot(event["object"])
-
-    @kopf.on.event("", "v1", "pods", registry=registry)
-    async def pod(event: Any, **_: Any) -> None:
-        metrics.last_watch_event.labels("pods").set_to_current_time()
-        if event["type"] == "DELETED":
-            watcher.pod_gone(SeenPod.of(event["object"]))
-        else:
-            watcher.pod(event["object"])
-
+    for kind in kinds:
+        _watch(kind, registry, metrics)
     return registry
+
+
+def _watch(kind: Watched[Any], registry: kopf.OperatorRegistry, metrics: Metrics) -> None:
+    version = names.VERSION if kind.group == names.GROUP else "v1"
+
+    @kopf.on.event(kind.group, version, kind.plural, id=kind.plural, registry=registry)
+    async def seen(event: Any, **_: Any) -> None:
+        metrics.last_watch_event.labels(kind.plural).set_to_current_time()
+        if event["type"] == "DELETED":
+            kind.gone(kind.of(event["object"]))
+        else:
+            kind.see(event["object"])

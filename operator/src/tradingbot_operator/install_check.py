@@ -79,7 +79,7 @@ def _short(value: Any) -> str:
 
 def schema_trouble(published: Manifest) -> str:
     """What the served TradingBot lacks of this operator's, from the API server's OpenAPI document; pure."""
-    (version,) = crd.custom_resource_definition()["spec"]["versions"]
+    (version,) = crd.custom_resource_definition(crd.KINDS[0])["spec"]["versions"]
     expected = dict(version["schema"]["openAPIV3Schema"]["properties"])
     schemas = published.get("components", {}).get("schemas", {}).values()
     kind = {"group": names.GROUP, "version": names.VERSION, "kind": names.KIND}

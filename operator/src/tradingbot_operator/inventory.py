@@ -1,11 +1,11 @@
-"""What was last seen of TradingBots and their pods: typed views of watch events, in memory."""
+"""What was last seen of our kinds and of pods: typed views of watch events, in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from tradingbot_api import names
 
@@ -14,18 +14,27 @@ Manifest = dict[str, Any]
 
 
 class BotKey(NamedTuple):
-    """A TradingBot, and its pod, by namespace and name."""
+    """A TradingBot, and its pod, or another object, by namespace (empty where its kind has none) and name."""
 
     namespace: str
     name: str
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        return f"{self.namespace}/{self.name}".removeprefix("/")
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """From the JSON of an object."""
+        return cls(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
 
 
 @dataclass(frozen=True)
-class SeenBot:
-    """A TradingBot as the API server last showed it."""
+class SeenResource:
+    """An object of one of our kinds as the API server last showed it."""
+
+    resource: ClassVar[names.Resource]
+    finalizer: ClassVar[str]
+    """Ours, of that kind."""
 
     key: BotKey
     uid: str
@@ -34,22 +43,24 @@ class SeenBot:
     created: datetime
     deleted: datetime | None
     finalizers: frozenset[str]
+    labels: Mapping[str, str]
     annotations: Mapping[str, str]
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> SeenBot:
-        """From the JSON of a TradingBot."""
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """From the JSON of the object."""
         metadata = raw["metadata"]
         return cls(
-            key=BotKey(metadata["namespace"], metadata["name"]),
+            key=BotKey.of(raw),
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
             generation=metadata["generation"],
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
             deleted=datetime.fromisoformat(deleted) if (deleted := metadata.get("deletionTimestamp")) else None,
             finalizers=frozenset(metadata.get("finalizers", ())),
+            labels=dict(metadata.get("labels", {})),
             annotations=dict(metadata.get("annotations", {})),
             spec=dict(raw.get("spec", {})),
             status=dict(raw.get("status", {})),
@@ -58,7 +69,14 @@ class SeenBot:
     @property
     def finalizing(self) -> bool:
         """Our finalizer is on it."""
-        return names.FINALIZER in self.finalizers
+        return self.finalizer in self.finalizers
+
+
+class SeenBot(SeenResource):
+    """A TradingBot as the API server last showed it."""
+
+    resource = names.TRADING_BOT
+    finalizer = names.FINALIZER
 
     @property
     def safe_mode(self) -> bool:
@@ -184,7 +202,23 @@ class SeenPod:
         return self.node is None
 
 
-T = TypeVar("T", SeenBot, SeenPod)
+class Seen(Protocol):
+    """What an inventory needs to know of an object."""
+
+    @property
+    def key(self) -> BotKey:
+        """Its name."""
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+
+    @property
+    def resource_version(self) -> str:
+        """Its version."""
+
+
+T = TypeVar("T", bound=Seen)
 
 
 def newer(version: str, than: str) -> bool:
@@ -223,3 +257,19 @@ class Inventory(Generic[T]):
             return False
         del self._objects[key]
         return True
+
+
+@dataclass(frozen=True)
+class Watched(Generic[T]):
+    """A kind that is watched and listed, and who takes in what is seen of it; the same for watch events and lists."""
+
+    group: str
+    plural: str
+    inventory: Inventory[T]
+    of: Callable[[Manifest], T]
+    see: Callable[[Manifest], None]
+    """An object was seen."""
+    gone: Callable[[T], None]
+    """An object is gone; the last that was known of it."""
+    optional: bool = False
+    """A CRD of a former release may lack it."""

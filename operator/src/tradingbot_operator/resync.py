@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final
 
 import structlog
 
-from tradingbot_api import names
-from tradingbot_operator.cluster import ApiError, Cluster
-from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod, newer
+from tradingbot_operator.cluster import ApiError, Cluster, NotFoundError
+from tradingbot_operator.inventory import BotKey, Manifest, Watched, newer
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.settings import RESYNC_SECONDS
 
 SETTLE_SECONDS: Final = 3.0
 MISSES_IN_A_ROW: Final = 3
 LATE_SECONDS: Final = 180.0
-
-AnyInventory = Inventory[SeenBot] | Inventory[SeenPod]
 
 log = structlog.get_logger(__name__)
 
@@ -34,22 +31,6 @@ class WentBackError(Exception):
     code = "StoreWentBack"
 
 
-class Witness(Protocol):
-    """Who takes in what is seen; the same for watch events."""
-
-    def bot(self, raw: Manifest) -> None:
-        """A TradingBot was seen."""
-
-    def bot_gone(self, bot: SeenBot) -> None:
-        """A TradingBot is gone."""
-
-    def pod(self, raw: Manifest) -> None:
-        """A pod was seen."""
-
-    def pod_gone(self, pod: SeenPod) -> None:
-        """A pod is gone."""
-
-
 class Resync:
     """Compares the API server's lists with what was seen; misses in several rounds mean that a watch is dead."""
 
@@ -57,10 +38,8 @@ class Resync:
         self,
         cluster: Cluster,
         namespaces: tuple[str, ...],
+        kinds: Sequence[Watched[Any]],
         *,
-        bots: Inventory[SeenBot],
-        pods: Inventory[SeenPod],
-        watcher: Witness,
         now: Callable[[], datetime],
         metrics: Metrics,
         also: Callable[[], Awaitable[None]] | None = None,
@@ -73,9 +52,7 @@ class Resync:
         self._settle = settle
         self._cluster = cluster
         self._namespaces = namespaces
-        self._bots = bots
-        self._pods = pods
-        self._watcher = watcher
+        self._kinds = kinds
         self._now = now
         self._metrics = metrics
         self._also = also
@@ -92,23 +69,23 @@ class Resync:
         return f"no list of the cluster for {late:.0f} s" if late > LATE_SECONDS else None
 
     async def take_in(self) -> None:
-        """Takes everything in, at the start and before a standby works: its watches may hang.
+        """Takes everything in, kind by kind, at the start and before a standby works: its watches may hang.
 
-        Pods first: a TradingBot whose pod is not known yet would get another. WentBackError.
+        WentBackError.
         """
-        await self._take_in("pods", self._pods, self._watcher.pod)
-        await self._take_in(names.PLURAL, self._bots, self._watcher.bot)
+        for kind in self._kinds:
+            await self._take_in(kind)
         self._done()
 
-    async def _take_in(self, resource: str, inventory: AnyInventory, see: Callable[[Manifest], None]) -> None:
-        listed, older = await self._list(resource, inventory)
-        _refuse(resource, older)
+    async def _take_in(self, kind: Watched[Any]) -> None:
+        listed, older = await self._list(kind)
+        _refuse(kind.plural, older)
         for raw in listed:
-            see(raw)
-        there = {_key(raw) for raw in listed}
-        for known in inventory:
+            kind.see(raw)
+        there = {BotKey.of(raw) for raw in listed}
+        for known in kind.inventory:
             if known.key not in there:
-                await self._mend(resource, known.key)
+                await self._mend(kind, known.key)
 
     async def run(self) -> None:
         """One round a minute, without end; WentBackError."""
@@ -133,17 +110,17 @@ class Resync:
     async def round(self) -> int:
         """Compares once and mends; how many were missed. WentBackError."""
         missed = 0
-        for resource, inventory in ((names.PLURAL, self._bots), ("pods", self._pods)):
-            suspects, older = await self._differing(resource, inventory)
+        for kind in reversed(self._kinds):
+            suspects, older = await self._differing(kind)
             if suspects or older:
                 # An event may be on its way: only what still differs then was missed.
                 await asyncio.sleep(self._settle)
-                still, still_older = await self._differing(resource, inventory)
+                still, still_older = await self._differing(kind)
                 suspects &= still
-                _refuse(resource, older & still_older)
+                _refuse(kind.plural, older & still_older)
             for key in suspects:
-                await self._mend(resource, key)
-                self._metrics.resync_misses.labels(resource).inc()
+                await self._mend(kind, key)
+                self._metrics.resync_misses.labels(kind.plural).inc()
             missed += len(suspects)
         if self._also is not None:
             await self._also()
@@ -153,38 +130,35 @@ class Resync:
         self._done()
         return missed
 
-    async def _list(
-        self, resource: str, inventory: AnyInventory, *, metadata_only: bool = False
-    ) -> tuple[list[Manifest], set[BotKey]]:
+    async def _list(self, kind: Watched[Any], *, metadata_only: bool = False) -> tuple[list[Manifest], set[BotKey]]:
         """All objects, and those that are older than what was known before the API server was asked."""
-        before = {known.key: known.resource_version for known in inventory}
-        listed = await self._cluster.list_all(resource, self._namespaces, metadata_only=metadata_only)
-        versions = {_key(raw): raw["metadata"]["resourceVersion"] for raw in listed}
+        before = {known.key: known.resource_version for known in kind.inventory}
+        try:
+            listed = await self._cluster.list_all(kind.plural, self._namespaces, metadata_only=metadata_only)
+        except NotFoundError:
+            if not kind.optional:
+                raise
+            listed = []
+        versions = {BotKey.of(raw): raw["metadata"]["resourceVersion"] for raw in listed}
         return listed, {key for key in versions.keys() & before if newer(before[key], versions[key])}
 
-    async def _differing(self, resource: str, inventory: AnyInventory) -> tuple[set[BotKey], set[BotKey]]:
+    async def _differing(self, kind: Watched[Any]) -> tuple[set[BotKey], set[BotKey]]:
         """What was missed, and what went back."""
-        found, older = await self._list(resource, inventory, metadata_only=True)
-        listed = {_key(raw): (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) for raw in found}
+        found, older = await self._list(kind, metadata_only=True)
+        listed = {BotKey.of(raw): (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) for raw in found}
         differing = set()
         for key, (uid, version) in listed.items():
-            known = inventory.get(key)
+            known = kind.inventory.get(key)
             if known is None or known.uid != uid or newer(version, known.resource_version):
                 differing.add(key)
-        return differing | {known.key for known in inventory if known.key not in listed}, older
+        return differing | {known.key for known in kind.inventory if known.key not in listed}, older
 
-    async def _mend(self, resource: str, key: BotKey) -> None:
-        raw = await self._cluster.get(resource, key.namespace, key.name)
-        if resource == "pods":
-            pod = self._pods.get(key)
-            if raw is not None:
-                self._watcher.pod(raw)
-            elif pod is not None:
-                self._watcher.pod_gone(pod)
-        elif raw is not None:
-            self._watcher.bot(raw)
-        elif (bot := self._bots.get(key)) is not None:
-            self._watcher.bot_gone(bot)
+    async def _mend(self, kind: Watched[Any], key: BotKey) -> None:
+        raw = await self._cluster.get(kind.plural, key.namespace, key.name)
+        if raw is not None:
+            kind.see(raw)
+        elif (known := kind.inventory.get(key)) is not None:
+            kind.gone(known)
 
 
 def _refuse(resource: str, older: set[BotKey]) -> None:
@@ -193,7 +167,3 @@ def _refuse(resource: str, older: set[BotKey]) -> None:
         raise WentBackError(
             f"{len(older)} {resource} are older than what was seen of them ({some}): was a backup restored?"
         )
-
-
-def _key(raw: Manifest) -> BotKey:
-    return BotKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
