@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from paper_exchange.testing import PaperExchange
 from support.bot_process import UID, BotFolder, BotProcess, bot_process, config, settings
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainRequest, ExchangeWait, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
@@ -64,10 +64,23 @@ async def test_a_bot_begins_in_safe_mode_and_a_grant_releases_it_for_its_time_on
     assert bot.condition("TradingAllowed") == ("False", "AwaitingGrant")
 
 
-async def test_a_wait_that_another_bot_of_the_address_was_told_stops_every_call_and_is_not_told_on(
+async def test_a_wait_that_another_bot_of_the_address_was_told_stops_every_call_until_its_turn_and_is_told_on(
     bot: BotProcess,
 ) -> None:
-    assert (await bot.grant(exchange_wait_seconds=4))[0] == 200
+    assert (await bot.grant())[0] == 200
+    wait = ExchangeWait(
+        bot_uid=UID,
+        boot_id=bot.status.boot_id,
+        epoch=1,
+        until_time=datetime.now(UTC) + timedelta(seconds=3),
+        seconds=3,
+        turn_seconds=1,
+    )
+    for wrong, code in ({"boot_id": "x"}, "IdentityMismatch"), ({"epoch": 0}, ""), ({"epoch": -1}, "EpochPast"):
+        status, answer = await bot.call("PUT", "/v1/wait", wait.model_copy(update={**wrong, "seconds": 0}))
+        assert (status, answer.get("code", "")) == (409 if code else 200, code)
+    begun = time.monotonic()
+    assert (await bot.call("PUT", "/v1/wait", wait))[0] == 200
     await bot.until_condition("CircuitClosed", "False", "CircuitOpen", seconds=2)
     assert bot.status.api is not None
     calls = bot.status.api.calls
@@ -75,7 +88,8 @@ async def test_a_wait_that_another_bot_of_the_address_was_told_stops_every_call_
     told = [status.api for status in bot.statuses if status.api is not None]
     # It pings the exchange each 2 s: one may have been under way, one may be the first after the wait.
     assert told[-1].calls <= calls + 2
-    assert all(api.wait_until_time is None for api in told)
+    assert time.monotonic() - begun >= 4
+    assert {api.wait_until_time for api in told} == {None, wait.until_time}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tradingbot_api import names
 from tradingbot_api.v1alpha1 import Exchange
 from tradingbot_operator import cluster, install_check, leader, settings, uninstall
 from tradingbot_operator.certificates import CertificateAuthority
+from tradingbot_operator.egress import EgressGroup
 
 OPERATOR_ROLE = f"{chart.NAMESPACE}-{chart.RELEASE}"
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
@@ -80,7 +82,12 @@ def test_named_namespaces_give_rights_there_and_nowhere_else() -> None:
 def test_the_operator_understands_the_arguments_that_the_chart_gives(tmp_path: Path) -> None:
     for name in (settings.CA_CERTIFICATE, settings.CA_KEY):
         (tmp_path / name).write_text("-", encoding="utf-8")
-    objects = chart.render("--set", "watchNamespaces={a,b}", "--set", "botImage.tag=v7", "--set", "logLevel=DEBUG")
+    labels = {"topology.kubernetes.io/zone": "eu-1", "pool": "bots"}
+    objects = chart.render(
+        "--set", "watchNamespaces={a,b}", "--set", "botImage.tag=v7", "--set", "logLevel=DEBUG",
+        "--set-json", f"egressGroups={json.dumps([{'name': 'nat-1', 'nodeSelector': labels}])}",
+        "--set", "exchangeWeightPerMinute=1200",
+    )  # fmt: skip
     (container,) = chart.one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     ca_dir = next(a.removeprefix("--ca-dir=") for a in container["args"] if a.startswith("--ca-dir="))
@@ -90,6 +97,8 @@ def test_the_operator_understands_the_arguments_that_the_chart_gives(tmp_path: P
     assert loaded.claims_namespace == chart.NAMESPACE
     assert loaded.bot_image == "tradingbot/bot:v7"
     assert loaded.log_level == "debug"
+    assert loaded.egress_groups == (EgressGroup("nat-1", labels),)
+    assert loaded.exchange_weight == 1200
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"probes": loaded.probe_port, "metrics": loaded.metrics_port}
 
@@ -401,6 +410,7 @@ def test_only_one_release_of_a_cluster_makes_what_is_the_whole_clusters() -> Non
         pytest.param("scrapeAnnotations.enabled=1", "scrapeAnnotations", id="no-boolean-for-annotations"),
         pytest.param("allowedImages.prefixes={a b}", "prefixes", id="no-image"),
         pytest.param("botImage.digest=latest", "digest", id="no-digest"),
+        pytest.param("egressGroups[0].name=nat-1", "nodeSelector", id="no-labels-of-a-group"),
         pytest.param("people.enabled=1", "people", id="no-boolean-for-people"),
         pytest.param("prometheusRule.enabled=1", "prometheusRule", id="no-boolean"),
         pytest.param("prometheusRule.thresholds.dailyLossRatio=1.5", "dailyLossRatio", id="ratio-over-1"),

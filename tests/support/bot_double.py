@@ -24,6 +24,7 @@ from tradingbot_api.bot_http import (
     DrainPhase,
     DrainRequest,
     DrainStatus,
+    ExchangeWait,
     FieldError,
     Grant,
     GrantReply,
@@ -33,6 +34,7 @@ from tradingbot_api.bot_http import (
 )
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import (
+    APIStatus,
     BalanceStatus,
     CircuitBreakerStatus,
     Condition,
@@ -66,6 +68,9 @@ class BotDouble:
     told_by_standbys: list[BotConfig] = field(default_factory=list)
     drain_requests: list[DrainRequest] = field(default_factory=list)
     cpu: int = 0
+    waits: list[tuple[float, ExchangeWait]] = field(default_factory=list)
+    """With the time, on the monotonic clock, at which each came."""
+    banned_until: datetime | None = None
 
     def __post_init__(self) -> None:
         self.engaged = self.config.settings.safe_mode is True
@@ -140,6 +145,10 @@ class BotDouble:
         self.incarnation = max(self.incarnation, request.minimum)
         self.wake()
 
+    async def put_wait(self, wait: ExchangeWait) -> None:
+        """Take it."""
+        self.waits.append((time.monotonic(), wait))
+
     async def drain(self, request: DrainRequest) -> DrainStatus:
         """Drained at once, or never."""
         self.drain_requests.append(request)
@@ -205,6 +214,7 @@ class BotDouble:
             position=self._position() if self.account_uid else None,
             pnl=PnLStatus(realized=Decimal(0), unrealized=self.unrealized, total=self.unrealized),
             open_orders=list(self.open_orders),
+            api=APIStatus(wait_until_time=self.banned_until),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),
         )
 

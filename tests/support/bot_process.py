@@ -184,7 +184,7 @@ class BotProcess:
         ) as answer:
             return answer.status, await answer.json()
 
-    async def grant(self, ttl_seconds: int = 60, exchange_wait_seconds: float = 0) -> tuple[int, Any]:
+    async def grant(self, ttl_seconds: int = 60) -> tuple[int, Any]:
         """Grant for what the bot last told."""
         status = self.status
         assert status.incarnation is not None
@@ -199,7 +199,6 @@ class BotProcess:
                 status_sequence=status.sequence,
                 epoch=1,
                 ttl_seconds=ttl_seconds,
-                exchange_wait_seconds=exchange_wait_seconds,
             ),
         )
 

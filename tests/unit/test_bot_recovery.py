@@ -355,20 +355,49 @@ def test_bots_of_one_address_come_back_from_a_ban_at_different_times() -> None:
     assert len(waits) > 20
 
 
-async def test_a_wait_of_ones_own_is_told_on_and_that_of_others_is_only_kept() -> None:
+async def test_a_wait_of_ones_own_and_that_of_others_are_told_on_as_they_were_told() -> None:
     clock = Clock()
     panel = BreakerPanel(clock.monotonic, clock.wall)
-    panel.wait_with_others(30)
-    assert panel.own_wait_ends is None
+    told = START + timedelta(seconds=300)  # by a clock that is far from ours
+    panel.wait_with_others(told, 30)
+    assert (panel.demanded_until, panel.wait_seconds()) == (told, 30)
     with pytest.raises(CircuitOpenError):
         await panel.call(EndpointClass.REDUCE, answers)
     clock.seconds = 30
     with pytest.raises(RateLimitedError):
-        await panel.call(EndpointClass.MARKET, failing(RateLimitedError("429", retry_after=7)))
-    assert panel.own_wait_ends == START + timedelta(seconds=37)
-    panel.wait_with_others(60)
-    assert panel.own_wait_ends == START + timedelta(seconds=37)
-    assert panel.wait_seconds() == 60
+        await panel.call(EndpointClass.MARKET, failing(RateLimitedError("429", retry_after=400)))
+    assert panel.demanded_until == START + timedelta(seconds=430)
+    panel.wait_with_others(told, 20)
+    assert (panel.demanded_until, panel.wait_seconds()) == (START + timedelta(seconds=430), 400), (
+        "the longer one stands"
+    )
+
+
+async def test_after_a_wait_of_the_address_what_reduces_risk_goes_at_once_and_the_rest_in_its_turn() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    panel.wait_with_others(START + timedelta(seconds=30), 30, 12.5)
+    clock.seconds = 29
+    with pytest.raises(CircuitOpenError):
+        await panel.call(EndpointClass.REDUCE, answers)
+    clock.seconds = 30
+    assert await panel.call(EndpointClass.REDUCE, answers) == "ok"
+    for kind in (EndpointClass.MARKET, EndpointClass.ACCOUNT, EndpointClass.ORDER):
+        with pytest.raises(CircuitOpenError):
+            await panel.call(kind, answers)
+    clock.seconds = 42.5
+    assert await panel.call(EndpointClass.MARKET, answers) == "ok"
+
+
+def test_the_next_process_keeps_the_wait_and_its_turn() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    panel.wait_with_others(START + timedelta(seconds=30), 30, 12.5)
+    clock.seconds = 10
+    again = BreakerPanel(clock.monotonic, clock.wall)
+    again.restore(panel.to_json())
+    assert again.wait_seconds() == 20 + 13
+    assert again.demanded_until == START + timedelta(seconds=30)
 
 
 def test_the_panel_shows_its_worst_circuit_and_a_demanded_wait_before_it() -> None:
@@ -395,7 +424,7 @@ def test_the_panel_shows_its_worst_circuit_and_a_demanded_wait_before_it() -> No
     market.record_success()
     account.restore({"failures": 3})
     account.restore(CircuitBreaker("x", monotonic=clock.monotonic, wall=clock.wall).to_json())
-    panel.wait_with_others(20)
+    panel.wait_with_others(START, 20)
     shown = panel.snapshot()
     assert shown.state is BreakerState.OPEN
     assert shown.next_probe == START + timedelta(seconds=321)
@@ -432,11 +461,11 @@ def test_of_two_demanded_waits_the_one_that_ends_later_stands() -> None:
     panel.demand(30)
     clock.seconds = 5
     panel.demand(7)
-    assert (panel.wait_seconds(), panel.own_wait_ends) == (25, START + timedelta(seconds=30))
-    assert panel.to_json()["retry-after"] == {"until": (START + timedelta(seconds=30)).isoformat()}
+    assert (panel.wait_seconds(), panel.demanded_until) == (25, START + timedelta(seconds=30))
+    assert panel.to_json()["retry-after"] == {"until": (START + timedelta(seconds=30)).isoformat(), "turn": 0}
     panel.demand(60)
-    assert (panel.wait_seconds(), panel.own_wait_ends) == (60, START + timedelta(seconds=65))
-    assert panel.to_json()["retry-after"] == {"until": (START + timedelta(seconds=65)).isoformat()}
+    assert (panel.wait_seconds(), panel.demanded_until) == (60, START + timedelta(seconds=65))
+    assert panel.to_json()["retry-after"] == {"until": (START + timedelta(seconds=65)).isoformat(), "turn": 0}
 
 
 async def test_settings_that_change_hold_for_all_circuits_and_open_none() -> None:

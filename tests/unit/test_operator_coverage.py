@@ -14,7 +14,6 @@ from tradingbot_api.bot_http import AssetClaim, Grant
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
-from tradingbot_operator.egress import EgressWaits
 from tradingbot_operator.equality import Equality, Kept
 from tradingbot_operator.fleet import Ledger, Memory
 from tradingbot_operator.inventory import BotKey
@@ -131,7 +130,7 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
     talk = BotTalk(
         cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage, equality=equality,
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
-        now=lambda: NOW, random=Random(1), metrics=unused, waits=EgressWaits(),
+        now=lambda: NOW, random=Random(1), metrics=unused,
     )  # fmt: skip
     bot, status = seen_bot(), word(causes=(Reason.AWAITING_GRANT,))
     memory = Memory(UID, bot.key, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"))

@@ -26,6 +26,7 @@ from tradingbot_api.bot_http import (
     DrainPhase,
     DrainRequest,
     DrainStatus,
+    ExchangeWait,
     Grant,
     GrantReply,
     RaiseIncarnation,
@@ -118,10 +119,17 @@ class Control:
             )
         except GrantRefusedError as error:
             raise ControlError(409, error.code, str(error)) from error
-        self._desk.panel.wait_with_others(grant.exchange_wait_seconds)
         if self._desk.refresh():
             self._desk.wake()
         return GrantReply(expires_in_seconds=seconds)
+
+    async def put_wait(self, wait: ExchangeWait) -> None:
+        """The exchange told another bot of this address to send nothing."""
+        self._check_process(wait.bot_uid, wait.boot_id)
+        self._meet(wait.epoch)
+        self._desk.panel.wait_with_others(wait.until_time, wait.seconds, wait.turn_seconds)
+        self._desk.refresh()
+        self._desk.wake()
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Take a greater incarnation before the first order."""

@@ -7,6 +7,7 @@ mTLS on port 8443, JSON bodies in the models below:
     PUT  /v1/config          BotConfig -> ConfigReply (200), ErrorReply (409 stale or foreign, 422 invalid)
     PUT  /v1/grant           Grant -> GrantReply (200), ErrorReply (409 mismatch)
     PUT  /v1/incarnation  RaiseIncarnation -> 200, ErrorReply (409 after the first order of this boot)
+    PUT  /v1/wait            ExchangeWait -> 200, ErrorReply (409 mismatch)
     POST /v1/drain           DrainRequest -> DrainStatus (202), ErrorReply (409)
 
 and plain HTTP on port 8080: GET /healthz, /readyz, /metrics.
@@ -96,8 +97,7 @@ class Grant(WireModel):
 
     The time counts on the bot's monotonic clock from when it sent the status of `status_sequence`, so that no
     delay between operator and bot lengthens it. `epoch` is the transition count of the operator's Lease: a bot
-    refuses a smaller one than it has seen. `exchange_wait_seconds`: the exchange demanded of a bot of the same egress
-    group to send nothing for so long from now.
+    refuses a smaller one than it has seen.
     """
 
     bot_uid: str
@@ -107,13 +107,27 @@ class Grant(WireModel):
     status_sequence: int
     epoch: int
     ttl_seconds: int = GRANT_TTL_SECONDS
-    exchange_wait_seconds: float = Field(default=0.0, ge=0)
 
 
 class GrantReply(WireModel):
     """The grant is held; seconds left of it."""
 
     expires_in_seconds: float
+
+
+class ExchangeWait(WireModel):
+    """The exchange demanded of a bot of the same address to send nothing (429, 418): PUT /v1/wait.
+
+    `until_time` is told on as it is, so that a new leader hears of it from any bot; `seconds` is how long that is from
+    now, whatever clock the bot has. What does not reduce risk waits `turn_seconds` longer: not all come back at once.
+    """
+
+    bot_uid: str
+    boot_id: str
+    epoch: int
+    until_time: datetime
+    seconds: float = Field(ge=0)
+    turn_seconds: float = Field(default=0.0, ge=0)
 
 
 class RaiseIncarnation(WireModel):

@@ -162,12 +162,6 @@ class Exchange(Model):
         "bots behind one address about 10. A fifth of it is kept for cancels, protection and exits, which never wait.",
     )
 
-    egress_group: ObjectName | None = Field(
-        default=None,
-        description="A name that bots share which reach the exchange from one address. Where the exchange makes one of "
-        "them wait (429, 418), all of them send nothing until then.",
-    )
-
     @model_validator(mode="after")
     def _base_url_belongs_to_paper(self) -> Self:
         if (self.environment is Environment.PAPER) != (self.base_url is not None):
@@ -666,9 +660,11 @@ class APIStatus(WireModel):
     calls: int = Field(default=0, description="Requests sent.")
     errors: int = Field(default=0, description="Requests that failed.")
     last_error: str | None = Field(default=None, description="The last failure, without secrets.")
-    egress_group: str | None = Field(default=None, description="The group of bots that share its address.")
+    egress_group: str | None = Field(
+        default=None, description="The group of bots that share its address, as the operator was told (--egress-group)."
+    )
     wait_until_time: datetime | None = Field(
-        default=None, description="Until then the exchange told this bot to send nothing (429, 418)."
+        default=None, description="Until then the exchange told a bot of the group to send nothing (429, 418)."
     )
 
 

@@ -211,6 +211,7 @@ class _Operator:
             random=self.random,
             metrics=metrics,
         )
+        stack.push_async_callback(self._controller.close)
         lane = SafeModeLane(
             fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, tls=tls, session=session, metrics=metrics,
             enqueue=lambda key: enqueue(key, True),

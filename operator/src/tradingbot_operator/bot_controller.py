@@ -27,7 +27,6 @@ from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.coverage import Coverage, Member
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
-from tradingbot_operator.egress import EgressWaits, same_group
 from tradingbot_operator.equality import UNTRUSTED_BOOKS, Equality, View
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
@@ -37,6 +36,7 @@ from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.restarts import Restarts
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Change, Finding
+from tradingbot_operator.wait_lane import WaitLane
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
 FOREIGN_RETRY_SECONDS: Final = 10.0
@@ -110,13 +110,15 @@ class BotController:
         self._fleet = fleet
         self._claims = claims
         self._enqueue = enqueue
-        self._waits = EgressWaits()
+        self._waits = WaitLane(
+            settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, fleet=fleet, leader=leader, now=now
+        )
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
-            cluster, bots, certainty, coverage, equality, identity=settings.identity, now=now, random=random,
-            metrics=metrics,
+            cluster, bots, certainty, coverage, equality, groups=settings.egress_groups, identity=settings.identity,
+            now=now, random=random, metrics=metrics,
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
@@ -125,7 +127,7 @@ class BotController:
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
             leader=leader, tls=tls, session=session, heard=self.heard, enqueue=enqueue, now=now, random=random,
-            metrics=metrics, waits=self._waits,
+            metrics=metrics,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
@@ -134,6 +136,10 @@ class BotController:
             cluster=cluster, claims=claims, certainty=certainty, objects=self._objects, talk=self._talk,
             reporter=self._reporter, now=now, metrics=metrics,
         )  # fmt: skip
+
+    async def close(self) -> None:
+        """Ends what is under way beside the steps."""
+        await self._waits.close()
 
     # --- what comes in from outside a step; nothing here waits ---
 
@@ -157,9 +163,7 @@ class BotController:
         bot = self._bots.get(key)
         if bot is not None and bot.uid == memory.uid:
             self._hear_books(bot, memory, after)
-        if bot is not None and after.api is not None and self._waits.tell(bot, after.api.wait_until_time):
-            for other in same_group(self._bots, bot):
-                self._enqueue(other.key, True)
+            self._waits.heard(bot, memory, after)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
         elif news(before) != news(after):

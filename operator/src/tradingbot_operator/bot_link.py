@@ -20,6 +20,7 @@ from tradingbot_api.bot_http import (
     BotStatus,
     DrainRequest,
     ErrorReply,
+    ExchangeWait,
     Grant,
     RaiseIncarnation,
 )
@@ -146,6 +147,10 @@ class BotCalls:
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Asks for a greater incarnation before the first order of this boot."""
         await self._call("PUT", "incarnation", _whole(request))
+
+    async def put_wait(self, wait: ExchangeWait) -> None:
+        """Tells it to send the exchange nothing for a while."""
+        await self._call("PUT", "wait", _whole(wait))
 
     async def drain(self, request: DrainRequest) -> None:
         """Asks to end trading; progress comes over the stream."""

@@ -31,7 +31,6 @@ from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claimant, Claims, Standing
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.coverage import Coverage
-from tradingbot_operator.egress import EgressWaits
 from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
@@ -81,7 +80,6 @@ class BotTalk:
         now: Callable[[], datetime],
         random: Random,
         metrics: Metrics,
-        waits: EgressWaits,
     ) -> None:
         self._cluster = cluster
         self._bots = bots
@@ -97,7 +95,6 @@ class BotTalk:
         self._now = now
         self._random = random
         self._metrics = metrics
-        self._waits = waits
         self._loop = asyncio.get_running_loop()
 
     def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
@@ -281,10 +278,8 @@ class BotTalk:
         )
         if not allowed or ledger is None or status.incarnation is None:
             return
-        now, wall = self._loop.time(), self._now()
-        until = self._waits.until(bot, wall)
-        told = memory.wait_told == (status.boot_id, until)
-        if memory.last_grant is not None and memory.granted_boot == status.boot_id and (told or until is None):
+        now = self._loop.time()
+        if memory.last_grant is not None and memory.granted_boot == status.boot_id:
             due = memory.last_grant + (GRANT_RENEWAL_SECONDS if status.grant.held else REGRANT_SECONDS)
             if now < due:
                 again.append(due - now)
@@ -300,10 +295,8 @@ class BotTalk:
                 revision=ledger.revision,
                 status_sequence=status.sequence,
                 epoch=self._leader.epoch,
-                exchange_wait_seconds=0 if until is None else (until - wall).total_seconds(),
             )
         )
-        memory.wait_told = (status.boot_id, until)
         again[-1] = GRANT_RENEWAL_SECONDS
 
     async def drain(self, bot: SeenBot, memory: Memory, policy: PositionPolicy, *, seconds_left: float) -> None:

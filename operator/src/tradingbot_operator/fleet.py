@@ -136,7 +136,7 @@ class Memory:
     last_grant: float | None = None
     granted_boot: str = ""
     wait_told: tuple[str, datetime | None] = ("", None)
-    """Boot and end of the wait that its egress group was demanded, as the last grant told."""
+    """The boot that was told of a wait that its address was demanded, and the end of that."""
     refusal: tuple[int, str, Finding] | None = None
     handed: tuple[int, str, float] | None = None
     """Revision, boot and time of the last configuration that went out; its effect comes over the stream."""

@@ -137,6 +137,7 @@ class SeenPod:
     """Why the control plane ended it, where that was not asked for."""
     ip: str | None
     node: str | None
+    node_selector: Mapping[str, str]
     ready: bool
     unschedulable: str
     container: SeenContainer
@@ -178,6 +179,7 @@ class SeenPod:
             disruption=disruption,
             ip=status.get("podIP"),
             node=node,
+            node_selector=raw.get("spec", {}).get("nodeSelector", {}),
             ready=conditions.get("Ready", {}).get("status") == "True",
             unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
             container=SeenContainer.of(containers[0]) if containers else SeenContainer(),

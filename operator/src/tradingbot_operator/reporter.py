@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from random import Random
 from typing import Final
@@ -18,6 +18,7 @@ from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.coverage import Coverage
+from tradingbot_operator.egress import EgressGroup, address_of
 from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
@@ -48,6 +49,7 @@ class Reporter:
         coverage: Coverage,
         equality: Equality,
         *,
+        groups: Sequence[EgressGroup],
         identity: str,
         now: Callable[[], datetime],
         random: Random,
@@ -59,6 +61,7 @@ class Reporter:
         self._certainty = certainty
         self._coverage = coverage
         self._equality = equality
+        self._groups = groups
         self._identity = identity
         self._now = now
         self._random = random
@@ -98,6 +101,7 @@ class Reporter:
                 drained=memory.drained,
                 vanished_pod=memory.vanished_pod,
                 gone=gone,
+                egress_group=address_of(bot, pod, self._groups).group,
             )
         )
         self.count_phase(memory, fresh)

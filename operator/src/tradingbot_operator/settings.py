@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from tradingbot_api import names
+from tradingbot_operator.egress import EgressGroup
 
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH_INACTIVITY_SECONDS: Final = 70.0
 RESYNC_SECONDS: Final = 60.0
+USUAL_WEIGHT: Final = 6_000
+"""Binance's limit of an address in a minute."""
 CA_CERTIFICATE: Final = "ca.crt"
 CA_KEY: Final = "ca.key"
 
@@ -54,6 +57,16 @@ class Settings:
     resync_seconds: float
     """How often the cluster is listed for what no watch told."""
     log_level: str
+    egress_groups: tuple[EgressGroup, ...] = ()
+    exchange_weight: int = USUAL_WEIGHT
+    """What all bots of an address may use of its request weight in a minute; 0: they are not held to a sum."""
+
+
+def _egress_group(text: str) -> EgressGroup:
+    try:
+        return EgressGroup.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +94,15 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--resync-seconds", type=float, default=RESYNC_SECONDS, metavar="SECONDS",
         help="how often the cluster is listed for what no watch told",
+    )  # fmt: skip
+    add(
+        "--egress-group", action="append", default=[], type=_egress_group, metavar="NAME=KEY=VALUE[,KEY=VALUE]",
+        help="bots whose pod's nodeSelector contains these labels reach the exchange from one address; repeatable; "
+        "all others are of one group, default",
+    )  # fmt: skip
+    add(
+        "--exchange-weight-per-minute", type=int, default=USUAL_WEIGHT, metavar="WEIGHT",
+        help="request weight that the exchange allows an address in a minute; 0 does not hold bots to it together",
     )  # fmt: skip
     add("--log-level", default="info", type=str.lower, choices=["debug", "info", "warning", "error"])
     return result
@@ -113,6 +135,10 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
             )
     if options.workers < 1:
         raise SettingsError(f"--workers: expected 1 or more, got {options.workers}")
+    if options.exchange_weight_per_minute < 0:
+        raise SettingsError(
+            f"--exchange-weight-per-minute: expected 0 or more, got {options.exchange_weight_per_minute}"
+        )
     host = socket.gethostname()
     return Settings(
         namespaces=tuple(sorted(set(options.namespace))),
@@ -131,4 +157,6 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         watch_inactivity_seconds=options.watch_inactivity_seconds,
         resync_seconds=options.resync_seconds,
         log_level=options.log_level,
+        egress_groups=tuple(options.egress_group),
+        exchange_weight=options.exchange_weight_per_minute,
     )

@@ -135,6 +135,7 @@ class Observed:
     """Whether its account is what the fills of all its bots made of it."""
     account_rest: Mapping[str, Decimal] | None = None
     """What of it should be no bot's."""
+    egress_group: str | None = None
     acknowledged_after: float | None = None
     """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
 
@@ -432,7 +433,7 @@ def compose(seen: Observed) -> TradingBotStatus:
         risk=word.risk if word is not None else None,
         orders=word.orders if word is not None else None,
         trades=word.trades if word is not None else None,
-        api=word.api if word is not None else None,
+        api=word.api.model_copy(update={"egress_group": seen.egress_group}) if word is not None and word.api else None,
         usage=word.usage if word is not None else None,
         drained=drained_mark(seen.drained) if seen.drained is not None and (bot.deleted or bot.suspended) else None,
     )

@@ -19,6 +19,7 @@ from tradingbot_api.bot_http import (
     DrainRequest,
     DrainStatus,
     ErrorReply,
+    ExchangeWait,
     FieldError,
     Grant,
     GrantReply,
@@ -60,6 +61,9 @@ class Controls(Protocol):
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Take a greater incarnation."""
+
+    async def put_wait(self, wait: ExchangeWait) -> None:
+        """Send the exchange nothing for a while."""
 
     async def drain(self, request: DrainRequest) -> DrainStatus:
         """Begin to drain."""
@@ -163,6 +167,10 @@ def control_app(controls: Controls) -> web.Application:
         await controls.raise_incarnation(await _body(request, RaiseIncarnation))
         return web.json_response({})
 
+    async def wait(request: web.Request) -> web.Response:
+        await controls.put_wait(await _body(request, ExchangeWait))
+        return web.json_response({})
+
     async def drain(request: web.Request) -> web.Response:
         return _json(await controls.drain(await _body(request, DrainRequest)), status=202)
 
@@ -171,6 +179,7 @@ def control_app(controls: Controls) -> web.Application:
     app.router.add_put("/v1/config", config)
     app.router.add_put("/v1/grant", grant)
     app.router.add_put("/v1/incarnation", incarnation)
+    app.router.add_put("/v1/wait", wait)
     app.router.add_post("/v1/drain", drain)
     return app
 

@@ -52,12 +52,11 @@ def breaker_status(snapshot: BreakerSnapshot) -> CircuitBreakerStatus:
 
 def api_status(desk: Desk, counts: CallCounts) -> APIStatus:
     """Calls to the exchange."""
-    ends = desk.panel.own_wait_ends
+    ends = desk.panel.demanded_until
     return APIStatus(
         calls=counts.calls,
         errors=counts.errors,
         last_error=counts.last_error,
-        egress_group=desk.settings.exchange.egress_group,
         wait_until_time=ends if ends is not None and ends > desk.clocks.utc() else None,
     )
 

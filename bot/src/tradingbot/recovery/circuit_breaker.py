@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -189,11 +190,11 @@ class BreakerPanel:
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], datetime]) -> None:
         self._monotonic = monotonic
         self._wall = wall
-        self._wait_until: float | None = None
-        self._wait_ends: datetime | None = None
-        """The same as wall time: a call of the next process within a ban would lengthen it."""
-        self.own_wait_ends: datetime | None = None
-        """Until when the exchange told this very bot to wait: what others were told is not told on as one's own."""
+        self._wait_until = self._turn_at = float("-inf")
+        """The end of the demanded wait, and this bot's turn after it."""
+        self.demanded_until: datetime | None = None
+        """Until when the exchange told this bot or another of its address to wait, as it is told on: unchanged, so
+        that it does not grow as it goes round. A call of the next process within a ban would lengthen it."""
         self.pace = Pace.TRADING
         self.breakers = {kind: CircuitBreaker(kind.value, monotonic=monotonic, wall=wall) for kind in _MARKET_CALLS}
 
@@ -205,9 +206,9 @@ class BreakerPanel:
 
     async def call(self, endpoint: EndpointClass, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call` inside the circuit of its class; raises CircuitOpenError where it was not sent."""
-        if (left := self.wait_seconds()) > 0:
-            raise CircuitOpenError(_RETRY_AFTER, left)
         reduce = endpoint is EndpointClass.REDUCE
+        if (left := self._demanded_seconds() if reduce else self.wait_seconds()) > 0:
+            raise CircuitOpenError(_RETRY_AFTER, left)
         breaker = self.breakers[EndpointClass.ORDER if reduce else endpoint]
         try:
             if self.pace is Pace.PROTECTING:
@@ -219,20 +220,20 @@ class BreakerPanel:
 
     def demand(self, seconds: float) -> None:
         """The exchange told us by a 429 or 418 to send nothing for so long; a longer wait of before stands."""
-        ends = self._wall() + timedelta(seconds=seconds)
-        self.own_wait_ends = max(ends, self.own_wait_ends or ends)
-        self.wait_with_others(seconds)
+        self.wait_with_others(self._wall() + timedelta(seconds=seconds), seconds)
 
-    def wait_with_others(self, seconds: float) -> None:
-        """It told another bot of our address."""
-        if seconds > self.wait_seconds():
-            self._wait_until = self._monotonic() + seconds
-            self._wait_ends = self._wall() + timedelta(seconds=seconds)
+    def wait_with_others(self, until: datetime, seconds: float, turn: float = 0.0) -> None:
+        """It told a bot of our address to wait until `until`, `seconds` from now; our turn is so much later."""
+        self.demanded_until = max(until, self.demanded_until or until)
+        ends = self._monotonic() + seconds
+        self._wait_until = max(self._wait_until, ends)
+        self._turn_at = max(self._turn_at, ends + turn)
 
     def wait_seconds(self) -> float:
-        """Seconds for which the exchange told us to send nothing."""
-        if self._wait_until is None:
-            return 0.0
+        """Seconds until it is our turn after what the exchange demanded; what reduces risk need not wait for that."""
+        return max(0.0, self._turn_at - self._monotonic())
+
+    def _demanded_seconds(self) -> float:
         return max(0.0, self._wait_until - self._monotonic())
 
     def is_open(self) -> bool:
@@ -257,14 +258,17 @@ class BreakerPanel:
     def to_json(self) -> dict[str, dict[str, str | int | None]]:
         """What survives a restart: by class, and the demanded wait."""
         saved = {kind.value: breaker.to_json() for kind, breaker in self.breakers.items()}
-        return saved | {_RETRY_AFTER: {"until": self._wait_ends.isoformat()}} if self._wait_ends else saved
+        if self.demanded_until is None:
+            return saved
+        turn = math.ceil(self._turn_at - self._wait_until)
+        return saved | {_RETRY_AFTER: {"until": self.demanded_until.isoformat(), "turn": turn}}
 
     def restore(self, data: Mapping[str, Mapping[str, str | int | None]]) -> None:
         """The inverse of to_json."""
         for kind, breaker in self.breakers.items():
             if kind.value in data:
                 breaker.restore(data[kind.value])
-        until = data.get(_RETRY_AFTER, {}).get("until")
-        if isinstance(until, str):
-            self._wait_ends = datetime.fromisoformat(until)
-            self._wait_until = self._monotonic() + (self._wait_ends - self._wall()).total_seconds()
+        wait = data.get(_RETRY_AFTER, {})
+        if isinstance(until := wait.get("until"), str):
+            ends = datetime.fromisoformat(until)
+            self.wait_with_others(ends, (ends - self._wall()).total_seconds(), float(wait.get("turn") or 0))

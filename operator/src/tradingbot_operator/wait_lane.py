@@ -1,0 +1,139 @@
+"""The fast lane of a demanded wait: what the exchange tells one bot goes to all of its address at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from tradingbot_api.bot_http import BotStatus, ExchangeWait
+from tradingbot_operator.bot_link import BotCallError, BotRefusedError
+from tradingbot_operator.egress import Address, EgressGroup, ExchangeWaits, address_of, turns
+from tradingbot_operator.fleet import Fleet, Memory
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
+from tradingbot_operator.leader import Leader, LeaseLostError
+
+AT_ONCE: Final = 64
+"""Calls under way at the same time: more only take the loop's time from one another."""
+RETRY_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class WaitLane:
+    """A task for each bot that has to be told, past the work queue; each is told until it answers or is gone.
+
+    What is told is level-based: whoever connects or restarts within the wait is told with its first word.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[EgressGroup],
+        weight_per_minute: int,
+        *,
+        bots: Inventory[SeenBot],
+        pods: Inventory[SeenPod],
+        fleet: Fleet,
+        leader: Leader,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._groups = groups
+        self._weight_per_minute = weight_per_minute
+        self._bots = bots
+        self._pods = pods
+        self._fleet = fleet
+        self._leader = leader
+        self._now = now
+        self._waits = ExchangeWaits()
+        self._turns: dict[Address, dict[BotKey, float]] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._tasks: dict[BotKey, asyncio.Task[None]] = {}
+
+    def heard(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:
+        """A bot said something. Never waits."""
+        address, now = address_of(bot, self._pods.get(bot.key), self._groups), self._now()
+        told = status.api.wait_until_time if status.api is not None else None
+        if told is not None:
+            # A bot whose clock is ahead would make the others wait for longer than it has to itself.
+            told = min(told, now + max(timedelta(), told - status.time))
+            if self._waits.tell(address, told, now):
+                self._spread(address, told)
+        until = self._waits.until(address, now)
+        if until is not None and memory.wait_told != (status.boot_id, until):
+            self._begin(bot.key)
+
+    def _spread(self, address: Address, until: datetime) -> None:
+        members = [
+            (bot.key, _holds(self._fleet.known(bot.key)))
+            for bot in self._bots
+            if address_of(bot, self._pods.get(bot.key), self._groups) == address
+        ]
+        log.warning("the exchange makes an address wait", address=" ".join(address), until=until.isoformat())
+        self._turns[address] = turns(members, until, self._weight_per_minute)
+        # Those that hold a position are told first too.
+        for key, _ in sorted(members, key=lambda member: not member[1]):
+            self._begin(key)
+
+    def _begin(self, key: BotKey) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._carry(key), name=f"wait {key}")
+
+    async def _carry(self, key: BotKey) -> None:
+        try:
+            with suppress(LeaseLostError):
+                while True:
+                    if not await self._owes(key):
+                        return
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._tasks.pop(key, None)
+
+    async def _owes(self, key: BotKey) -> bool:
+        """Tells a bot; whether it has to be told again."""
+        async with self._slots:
+            bot, memory = self._bots.get(key), self._fleet.known(key)
+            word = memory.word() if memory is not None else None
+            if bot is None or memory is None or memory.link is None or word is None or bot.uid != memory.uid:
+                return False  # its next word begins anew
+            address, now, boot = address_of(bot, self._pods.get(key), self._groups), self._now(), word.status.boot_id
+            until = self._waits.until(address, now)
+            if until is None or memory.wait_told == (boot, until):
+                return False
+            wait = ExchangeWait(
+                bot_uid=bot.uid,
+                boot_id=boot,
+                epoch=self._leader.epoch,
+                until_time=until,
+                seconds=(until - now).total_seconds(),
+                turn_seconds=_turn(self._turns.get(address, {}), key),
+            )
+            try:
+                await memory.link.put_wait(wait)
+            except BotRefusedError as error:
+                log.warning("a bot refused to be told of a wait", bot=str(key), error=str(error))
+            except BotCallError as error:
+                log.info("a bot is not told of a wait yet", bot=str(key), error=str(error))
+                return True
+            memory.wait_told = (boot, until)
+            return self._waits.until(address, now) != until
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _turn(turns: Mapping[BotKey, float], key: BotKey) -> float:
+    """Of a bot that came since the wait began, the last one."""
+    return turns.get(key, max(turns.values(), default=0.0))
+
+
+def _holds(memory: Memory | None) -> bool:
+    position = memory.last.status.position if memory is not None and memory.last is not None else None
+    return position is not None and position.quantity != 0
