@@ -10,7 +10,12 @@ demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
 	@dev/cluster/cluster down
 
 .PHONY: bench
-bench: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes
+bench: setup ## [Test] Figures of the operator with up to 1,000 TradingBots beside StatefulSets (COUNTS="100 500" REPEAT=3)
+	@PYTHONPATH=tests:dev/cluster $(RUN) python tests/performance/measure_scale.py \
+	  $(if $(COUNTS),--counts $(COUNTS)) $(if $(REPEAT),--repeat $(REPEAT))
+
+.PHONY: bench-demo
+bench-demo: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes
 	@$(RUN) python tests/performance/measure_cluster.py
 
 .PHONY: bench-paper-exchange

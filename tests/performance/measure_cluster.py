@@ -1,4 +1,4 @@
-"""Measures a running demo: safe-mode times, restart time, memory, image sizes and writes; `make bench`."""
+"""Measures a running demo: safe-mode times, restart time, memory, image sizes and writes; `make bench-demo`."""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -32,6 +34,7 @@ class Kube:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=access.tls),
             timeout=aiohttp.ClientTimeout(total=20),
+            read_bufsize=2**20,  # a watch event is one line
             headers={} if user is None else {"Impersonate-User": user},
         )
 
@@ -70,6 +73,26 @@ class Kube:
     async def items(self, path: str) -> list[Json]:
         """The items of a list."""
         return list((await self.call("GET", path))["items"])
+
+    async def follow(self, path: str, **query: str) -> AsyncIterator[tuple[str, Json]]:
+        """What is there, as ADDED, then each watch event without end; KubeError where events were missed."""
+        listed = await self.call("GET", f"{path}?{urlencode(query)}")
+        for item in listed["items"]:
+            yield "ADDED", item
+        version = listed["metadata"]["resourceVersion"]
+        while True:
+            async with self._session.get(
+                self._server + path,
+                params={**query, "watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version},
+                timeout=aiohttp.ClientTimeout(total=None),
+            ) as stream:
+                async for line in stream.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise KubeError(event["object"]["code"], line.decode())
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield event["type"], event["object"]
 
 
 async def register_node(kube: Kube, name: str) -> None:

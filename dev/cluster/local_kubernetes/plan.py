@@ -18,6 +18,8 @@ DNS_READY_PORT = 8181
 STORAGE_CLASS = "standard"
 VOLUMES = 64
 FAKE_NODE = "kwok.x-k8s.io/node"
+# Loopback addresses: what plays the process of such a pod listens there, on the machine or in the cluster.
+FAKE_PODS = "127.64.0.1/16"
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,7 @@ def _kwok(pki: Path, binaries: Path) -> Component:
             f"--manage-nodes-with-annotation-selector={FAKE_NODE}=fake",
             f"--config={binaries}/{STAGE_FILE}",
             "--node-lease-duration-seconds=40",
+            f"--cidr={FAKE_PODS}",
         ),
         after=READY,
     )

@@ -1,0 +1,172 @@
+"""Measures the operator with up to 1,000 TradingBots beside StatefulSets under kube-controller-manager; `make bench`.
+
+Real control plane, kwok nodes, real operator processes; one process plays the bots over mTLS (scale/light_bots.py).
+Every load has an empty cluster of its own; loads of one size take turns. All of it runs on the machine's own cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from performance.scale.lab import (
+    Requests,
+    cpu_seconds,
+    fresh_cluster,
+    lab,
+    memory_mib,
+    pid_of,
+    requests,
+)
+from performance.scale.loads import Burst, burst_of_bots, burst_of_statefulsets
+from performance.scale.tables import percentile, spread, table
+from support.kube import Kube
+
+MANAGER = "kube-controller-manager"
+TUNED = ("--kube-api-qps=1000", "--kube-api-burst=2000", "--concurrent-statefulset-syncs=20")
+LOADS = {
+    "TradingBots": (),
+    "StatefulSets, tuned manager": TUNED,
+    "StatefulSets, default manager": (),
+}
+"""Loads and the flags of kube-controller-manager. The scheduler is tuned in all of them."""
+MOST_BY_DEFAULT_MANAGER = 500
+"""More take it minutes, at the same rate."""
+SETTLE_SECONDS = 6.0
+"""After the last Ready: a bot is granted, and the status that says so is written."""
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    sys.stderr.write(f"[bench {time.monotonic() - BEGUN:6.0f} s] {text}\n")
+    sys.stderr.flush()
+
+
+BEGUN = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One load once. CPU in seconds and memory in MiB are of the operator, or of kube-controller-manager."""
+
+    burst: Burst
+    cpu: float
+    memory: float
+    asked: Requests | None = None
+
+
+async def run_bots(count: int, options: tuple[str, ...]) -> Run:
+    """TradingBots under one operator."""
+    with fresh_cluster(*LOADS["TradingBots"]) as cluster, tempfile.TemporaryDirectory() as folder:
+        async with lab(cluster, Path(folder), options) as made:
+            operator = await made.start_operator("first")
+            pid = operator.process.pid
+            before = cpu_seconds(pid)
+            burst = await burst_of_bots(made.kube, made.tradingbots, range(count))
+            await made.all_trade(count, 120)
+            await asyncio.sleep(SETTLE_SECONDS)
+            run = Run(burst, cpu_seconds(pid) - before, memory_mib(pid), requests(cluster))
+            if complaints := operator.complaints():
+                raise AssertionError(f"the operator complained: {complaints[:3]}")
+            return run
+
+
+async def run_statefulsets(count: int, flags: tuple[str, ...]) -> Run:
+    """StatefulSets under a kube-controller-manager with these flags."""
+    with fresh_cluster(*flags) as cluster:
+        kube = await Kube.of(cluster.kubeconfig())
+        try:
+            before = cpu_seconds(pid_of(cluster, MANAGER))
+            burst = await burst_of_statefulsets(kube, count)
+            pid = pid_of(cluster, MANAGER)
+            return Run(burst, cpu_seconds(pid) - before, memory_mib(pid))
+        finally:
+            await kube.close()
+
+
+async def throughput(counts: Iterable[int], repeat: int, options: tuple[str, ...]) -> dict[tuple[int, str], list[Run]]:
+    """All loads of all sizes, in turns whose order changes with each round."""
+    runs: dict[tuple[int, str], list[Run]] = defaultdict(list)
+    for turn in range(repeat):
+        for count in counts:
+            names = list(LOADS)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                if name.endswith("default manager") and count > MOST_BY_DEFAULT_MANAGER:
+                    continue
+                if name == "TradingBots":
+                    run = await run_bots(count, options)
+                else:
+                    run = await run_statefulsets(count, LOADS[name])
+                runs[count, name].append(run)
+                say(f"{count} {name}: {run.burst.rate:.1f}/s, CPU {run.cpu:.1f} s, {run.memory:.0f} MiB")
+    return runs
+
+
+def throughput_table(runs: dict[tuple[int, str], list[Run]]) -> str:
+    """A row for each load and size."""
+    head = ("n", "Load", "Ready a second", "p50 s", "p99 s", "CPU ms each", "memory MiB")
+    rows = []
+    for (count, name), found in runs.items():
+        bursts = [run.burst for run in found]
+        rows.append(
+            (
+                str(count),
+                name,
+                spread([burst.rate for burst in bursts]),
+                spread([percentile(burst.latencies, 0.5) for burst in bursts]),
+                spread([percentile(burst.latencies, 0.99) for burst in bursts]),
+                spread([1000 * run.cpu / count for run in found]),
+                spread([run.memory for run in found], 0),
+            )
+        )
+    return table(head, rows)
+
+
+def requests_table(runs: dict[tuple[int, str], list[Run]]) -> str:
+    """Writes and reads for each new TradingBot, by verb and resource."""
+    rows = []
+    for (count, _), found in runs.items():
+        for asked in (run.asked for run in found[-1:] if run.asked is not None):
+            each = sum(asked.writes.values()) / count
+            writes = ", ".join(f"{what} {number / count:.2f}" for what, number in asked.writes.most_common())
+            reads = ", ".join(f"{what} {number}" for what, number in asked.reads.most_common(8))
+            rows.append((str(count), f"{each:.2f}", writes, f"{asked.events / count:.2f}", reads))
+    return table(("n", "Writes each", "of these", "Events each", "Reads in all"), rows)
+
+
+def machine() -> str:
+    """What it ran on."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, load {load}"
+
+
+async def main() -> int:
+    """Runs it and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counts", type=int, nargs="+", default=[100, 500, 1000], help="sizes of the loads")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    options = parser.parse_args()
+    # What is begun is ended also where somebody asks for the end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
+    before = machine()
+    runs = await throughput(options.counts, options.repeat, ())
+    print(f"Machine before the run: {before}.\n")
+    print(throughput_table(runs), end="\n\n")
+    print(requests_table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main()))
