@@ -4,6 +4,7 @@ make test-exhaustive CAMPAIGN=faults SHARD=1/4
 make test-exhaustive CAMPAIGN=faults CASES=kill-after:3,reset:2@delete
 make test-exhaustive CAMPAIGN=specs SHARD=1/8
 make test-exhaustive CAMPAIGN=walks
+make test-exhaustive CAMPAIGN=fleet
 make test-exhaustive CAMPAIGN=fuzz
 make test-exhaustive CAMPAIGN=sims
 make test-exhaustive CAMPAIGN=crashes SHARD=1/2
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
 import crashes  # noqa: E402
+import fleet  # noqa: E402
 import fuzz  # noqa: E402
 import mutation  # noqa: E402
 import pages  # noqa: E402
@@ -138,7 +140,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "mutation", "pages"]
+        "campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "fleet", "mutation", "pages"]
     )
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
@@ -147,6 +149,7 @@ def main() -> int:
     parser.add_argument("--cluster", default="campaign", help="local cluster; left running (default %(default)s)")
     options = parser.parse_args()
     alone = {
+        "fleet": fleet.campaign,
         "walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign, "mutation": mutation.campaign,
         "pages": pages.campaign,
     }.get(options.campaign)  # fmt: skip

@@ -12,7 +12,16 @@ from pydantic import BaseModel
 from support.operator_objects import word
 from tradingbot_api import bot_http, v1alpha1
 from tradingbot_api.base import WireModel
-from tradingbot_api.bot_http import AccountBooks, AssetClaim, BotConfig, BotStatus, Grant, OpenOrder, ProtectionPair
+from tradingbot_api.bot_http import (
+    AccountBooks,
+    AssetClaim,
+    BotConfig,
+    BotStatus,
+    FleetReport,
+    Grant,
+    OpenOrder,
+    ProtectionPair,
+)
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -62,6 +71,7 @@ def full_status() -> BotStatus:
         base_claim=AssetClaim(asset="BTC", claimed="1", held="1"),
         quote_claim=AssetClaim(asset="USDT", claimed="1000", held="2000"),
         account_books=AccountBooks(held={"BTC": "1"}, flows={"BTC": "1"}, moved={"BTC": "1"}, trades_by_bots={"k": 1}),
+        fleet=FleetReport(clock=1, exposure="1", in_position=True, epoch=1, number=1, reserved="1"),
     )
 
 

@@ -142,7 +142,7 @@ def test_an_entry_is_sized_by_what_books_and_account_have_and_a_limit_that_is_us
     dust = LedgerState(
         "BTC", "USDT", Decimal("0.001"), lots=(Lot(Decimal("0.0005"), Decimal(80)),), gross_realized=Decimal(-3)
     )
-    size = Refused(Refusal.DAILY_LOSS_AT_STOP, "") if used_up else Size(Decimal(2), "")
+    size = Refused(Refusal.DAILY_LOSS_AT_STOP, "") if used_up else Size(Decimal(2), Decimal(101), "")
     risk = Mock(spec_set=RiskManager)
     risk.calculate_position_size.return_value = size
     one = Decimal(1)

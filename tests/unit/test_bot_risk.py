@@ -121,6 +121,7 @@ def test_an_entry_never_exceeds_capital_position_value_or_free_quote(
     [
         pytest.param(funds(cost=Decimal(1000)), Refusal.CAPITAL_EXHAUSTED, id="capital"),
         pytest.param(funds(free=Decimal(3)), Refusal.QUOTE_NOT_FREE, id="free-quote"),
+        pytest.param(replace(funds(), fleet_room=Decimal(3)), Refusal.FLEET_LIMIT, id="fleet"),
         pytest.param(funds(cost=Decimal(498)), FilterCode.NOTIONAL, id="notional"),
         pytest.param(funds(cost=Decimal(500)), FilterCode.LOT_SIZE, id="lot-size"),
         pytest.param(replace(funds(), equity=Decimal(950)), Refusal.DAILY_LOSS_AT_STOP, id="daily-loss"),

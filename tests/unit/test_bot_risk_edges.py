@@ -123,6 +123,7 @@ def test_an_entry_counts_for_sixty_seconds() -> None:
         pytest.param(
             {"maxDailyLoss": "500"}, {"at_risk": 140}, {}, "0.30514", "maxDrawdownRatio", id="drawdown-by-what-is-held"
         ),
+        pytest.param({}, {"fleet_room": 50}, {}, "0.04995", "fleetLimit", id="fleet"),
         pytest.param(
             {}, {}, {"lot": LotFilter(Decimal("0.00001"), Decimal("0.2"), Decimal("0.00001"))}, "0.2", "LOT_SIZE",
             id="largest-lot",
@@ -152,7 +153,7 @@ def test_the_smallest_bound_makes_the_size_and_is_told(
     paid = replace(FUNDS, **{name: Decimal(value) for name, value in funds.items()})
     size = sized.calculate_position_size(replace(RULES, **rules), Decimal(1000), paid)
     detail = f"quantity={quantity} bound={bound} price=1001.000 stop=980.00 factor=1"
-    assert size == Size(Decimal(quantity), detail)
+    assert size == Size(Decimal(quantity), Decimal(1001), detail)
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,7 @@ class BotApp:
             panel=self.desk.panel,
             budget=self.desk.budget,
             risk=self.desk.risk,
+            reservations=self.desk.reservations,
             recorder=self._recorder,
             unprotected=self.desk.unprotected,
             metrics=self.metrics,

@@ -30,6 +30,8 @@ from tradingbot_api.bot_http import (
     Grant,
     GrantReply,
     RaiseIncarnation,
+    Reservation,
+    ReservationReply,
 )
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -130,6 +132,14 @@ class Control:
         self._desk.panel.wait_with_others(wait.until_time, wait.seconds, wait.turn_seconds)
         self._desk.refresh()
         self._desk.wake()
+
+    async def put_reservation(self, reservation: Reservation) -> ReservationReply:
+        """See how much exposure the fleet's limits leave this bot."""
+        self._check_process(reservation.bot_uid, reservation.boot_id)
+        self._meet(reservation.epoch)
+        seconds = self._desk.reservations.take(reservation)
+        self._desk.wake()
+        return ReservationReply(expires_in_seconds=seconds)
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Take a greater incarnation before the first order."""

@@ -22,6 +22,7 @@ from tradingbot.monitoring.health import Facts, Problem
 from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.recovery.circuit_breaker import BreakerPanel
 from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
+from tradingbot.recovery.reservation import ReservationKeeper
 from tradingbot.recovery.safe_mode import (
     ANNOTATION,
     ANNOTATION_STANDS,
@@ -100,6 +101,7 @@ class Desk:
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
         self.budget = WeightBudget()
         self.grants = GrantKeeper(operated, self.monotonic)
+        self.reservations = ReservationKeeper(lambda: self.applied.committed.fleet_limited, self.monotonic)
         self.unprotected = UnprotectedTime(self.monotonic())
         self.risk = RiskManager(config.settings, DrawdownTracker(), VolatilityTracker())
 

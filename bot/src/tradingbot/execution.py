@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from decimal import Decimal
-from typing import NamedTuple
+from decimal import ROUND_UP, Decimal
+from typing import Final, NamedTuple
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -21,8 +21,12 @@ from tradingbot.orders.sizing import size_entry
 from tradingbot.orders.types import EntryOutcome, EntryRequest, ExitOutcome, Trace
 from tradingbot.parts import Parts
 from tradingbot.recovery.safe_mode import Level
-from tradingbot.risk.risk_manager import Refused
+from tradingbot.risk.risk_manager import Refusal, Refused, Size
 from tradingbot_api.base import canonical
+
+RESERVATION_WAIT_SECONDS: Final = 2.0
+"""A signal waits for the operator's answer at most so long: its price gets old."""
+RESERVED_STEP: Final = Decimal("1e-8")
 
 
 class Hindrance(NamedTuple):
@@ -96,24 +100,23 @@ class Execution:
         if hindrance is not None or book is None:
             self._refuse(hindrance or Hindrance("NoMarket"), signal_id, figures)
             return
-        size = size_entry(
-            parts.risk,
-            self._manager.rules,
-            self._manager.books,
-            capital=settings.capital,
-            quote_free=self._balance(self._manager.rules.quote_asset).free,
-            book=book,
-            taker_rate=self._manager.taker_rate,
-            now=from_ms(self._exchange.exchange_ms()),
-        )
+        size = self._size(book, settings.capital)
+        if isinstance(size, Size) and parts.reservations.required:
+            book, size = await self._reserve(size, book, settings.capital, figures)
         if isinstance(size, Refused):
+            parts.reservations.give_back()
             self._refuse(Hindrance(size.code.value, size.detail), signal_id, figures)
+            parts.changed()
             return
         figures["size"] = size.detail
-        async with self._acting:
-            result = await self._manager.enter(
-                EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received, signal_id, figures)
-            )
+        try:
+            async with self._acting:
+                result = await self._manager.enter(
+                    EntryRequest(size.quantity, book.ask, decision.reason, settings, book.received, signal_id, figures)
+                )
+        finally:
+            parts.reservations.give_back()
+            parts.changed()
         age = (self._exchange.exchange_ms() - seen.at_ms) / 1000
         parts.metrics.entry(result.outcome.value, age)
         if result.outcome is EntryOutcome.REFUSED:
@@ -123,6 +126,43 @@ class Execution:
             parts.risk.record_entry(parts.monotonic())
             self._log.info("entry", outcome=result.outcome.value, code=result.code, size=size.detail)
         parts.changed()
+
+    def _size(self, book: BookTicker, capital: Decimal, fleet_room: Decimal | None = None) -> Size | Refused:
+        return size_entry(
+            self._parts.risk,
+            self._manager.rules,
+            self._manager.books,
+            capital=capital,
+            quote_free=self._balance(self._manager.rules.quote_asset).free,
+            book=book,
+            taker_rate=self._manager.taker_rate,
+            now=from_ms(self._exchange.exchange_ms()),
+            fleet_room=fleet_room,
+        )
+
+    async def _reserve(
+        self, size: Size, book: BookTicker, capital: Decimal, figures: dict[str, str]
+    ) -> tuple[BookTicker, Size | Refused]:
+        """Ask the operator for the room that an entry of this size needs, and size it anew by what is granted and by
+        the best ask of then."""
+        exposure = self._manager.exposure
+        if exposure is None:
+            return book, Refused(Refusal.FLEET_LIMIT, "exposure=unknown: a former process may still buy")
+        asked = (exposure.value + size.quantity * size.price).quantize(RESERVED_STEP, ROUND_UP)
+        figures["reservation_asked"] = canonical(asked)
+        self._parts.reservations.ask(asked)
+        self._parts.changed()
+        room = await self._parts.reservations.answer(RESERVATION_WAIT_SECONDS)
+        if room is None:
+            detail = f"asked={canonical(asked)}: the operator did not answer within {RESERVATION_WAIT_SECONDS:g} s"
+            return book, Refused(Refusal.FLEET_LIMIT, detail)
+        figures["reservation"] = canonical(room.exposure)
+        self._log.info("reservation", asked=canonical(asked), granted=canonical(room.exposure), message=room.message)
+        left = room.exposure - exposure.value
+        book = self._streams.book or book
+        if left <= 0:
+            return book, Refused(Refusal.FLEET_LIMIT, f"asked={canonical(asked)} granted=0: {room.message}")
+        return book, self._size(book, capital, left)
 
     def _figures(self, book: BookTicker | None) -> dict[str, str]:
         """What an entry is decided by, for the audit log."""

@@ -12,6 +12,7 @@ from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.metrics import Metrics
 from tradingbot.orders.protection import UnprotectedTime
 from tradingbot.recovery.circuit_breaker import BreakerPanel
+from tradingbot.recovery.reservation import ReservationKeeper
 from tradingbot.recovery.safe_mode import SafeMode
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.state.store import Store
@@ -27,6 +28,7 @@ class Parts:
     panel: BreakerPanel
     budget: WeightBudget
     risk: RiskManager
+    reservations: ReservationKeeper
     recorder: FlightRecorder | None
     unprotected: UnprotectedTime
     metrics: Metrics

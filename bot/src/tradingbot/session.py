@@ -36,6 +36,7 @@ from tradingbot.orders.types import OrdersEvent, OrdersEventKind
 from tradingbot.parts import Parts
 from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level
+from tradingbot.risk.risk_manager import Refusal
 from tradingbot.state.balance_reconciler import Verdict
 from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError, StoreFailedError
@@ -228,9 +229,14 @@ class Session:
     # --- what others ask ---
 
     def may_enter(self) -> str | None:
-        """Why no entry may be sent now, or None; asked by the order manager right before the send."""
-        hindrance = self._hindrance()
-        return None if hindrance is None else hindrance.code
+        """Why no entry may be sent now, or None; asked by the order manager right before the send, when what the entry
+        may cost is exposure already."""
+        if (hindrance := self._hindrance()) is not None:
+            return hindrance.code
+        exposure = self.manager.exposure
+        if not self._parts.reservations.covers(None if exposure is None else exposure.value):
+            return Refusal.FLEET_LIMIT.value
+        return None
 
     def _hindrance(self) -> Hindrance | None:
         if (code := self._may_announce()) is not None:

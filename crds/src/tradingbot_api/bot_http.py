@@ -6,6 +6,7 @@ mTLS on port 8443, JSON bodies in the models below:
     GET  /v1/info            BotInfo
     PUT  /v1/config          BotConfig -> ConfigReply (200), ErrorReply (409 stale or foreign, 422 invalid)
     PUT  /v1/grant           Grant -> GrantReply (200), ErrorReply (409 mismatch)
+    PUT  /v1/reservation  Reservation -> ReservationReply (200), ErrorReply (409 mismatch or past)
     PUT  /v1/incarnation  RaiseIncarnation -> 200, ErrorReply (409 after the first order of this boot)
     PUT  /v1/wait            ExchangeWait -> 200, ErrorReply (409 mismatch)
     POST /v1/drain           DrainRequest -> DrainStatus (202), ErrorReply (409)
@@ -42,6 +43,7 @@ from tradingbot_api.v1alpha1 import (
 PROTOCOL_VERSION: Final = 1
 GRANT_TTL_SECONDS: Final = 60
 GRANT_RENEWAL_SECONDS: Final = 20
+RESERVATION_TTL_SECONDS: Final = 15
 HEARTBEAT_SECONDS: Final = 5
 STALE_AFTER_SECONDS: Final = 15
 STALE_REVISION: Final = "StaleRevision"
@@ -65,13 +67,14 @@ class BotConfig(WireModel):
 
     `cleared_causes` are ids of latched safe-mode causes that a human cleared; each is cleared once, when the revision
     is first applied. `epoch` is the transition count of the operator's Lease; a bot refuses a smaller one than it has
-    seen (0: not told).
+    seen (0: not told). `fleet_limited`: limits hold over several bots, so that an entry needs a Reservation.
     """
 
     revision: int = Field(ge=1)
     bot: BotIdentity
     settings: BotSettings
     cleared_causes: list[str] = Field(default_factory=list)
+    fleet_limited: bool = False
     epoch: int = 0
 
     def sparse(self) -> dict[str, Any]:
@@ -111,6 +114,42 @@ class Grant(WireModel):
 
 class GrantReply(WireModel):
     """The grant is held; seconds left of it."""
+
+    expires_in_seconds: float
+
+
+class ReservationRequest(WireModel):
+    """An entry waits for room in the limits of the fleet; `id` counts the requests of this boot."""
+
+    id: int
+    exposure: SignedDecimal
+    """What the bot's exposure would be with the entry, in quote."""
+
+
+class Reservation(WireModel):
+    """How much exposure a bot may have, in all, in quote; no entry of a bot of a limited fleet is sent beyond it.
+
+    It lasts for `ttl_seconds` from `clock`, the bot's own clock as its status told, so that no delay lengthens it; what
+    was bought meanwhile stays the bot's exposure. `number` counts the reservations of one bot in an `epoch`, which is
+    the transition count of the operator's Lease: a bot takes no reservation twice, and none that is older than one that
+    it has seen. `request` is the one that is answered, else None: then nothing is reserved, and the bot learns of the
+    epoch alone.
+    """
+
+    bot_uid: str
+    boot_id: str
+    epoch: int
+    number: int
+    request: int | None
+    exposure: SignedDecimal
+    clock: float
+    ttl_seconds: int = RESERVATION_TTL_SECONDS
+    message: str = ""
+    """Why there is no more room, for people."""
+
+
+class ReservationReply(WireModel):
+    """The reservation was seen; seconds left of it, 0 where it is of no use any more."""
 
     expires_in_seconds: float
 
@@ -257,6 +296,28 @@ class AccountBooks(WireModel):
     """Executions of orders of other bots, by the key in their client ids (names.bot_key)."""
 
 
+class FleetReport(WireModel):
+    """What a bot of a limited fleet tells of its exposure. All of it is as of `clock`, the bot's monotonic clock.
+
+    `exposure` is what its position cost and what its entries that work, are in flight or of unknown outcome may cost,
+    in quote; None where that is not known yet. `epoch` and `number` are of the newest reservation that it has seen,
+    `reserved` what that one still allows; nothing older is of any use.
+    """
+
+    clock: float
+    exposure: SignedDecimal | None
+    in_position: bool
+    epoch: int
+    number: int
+    reserved: SignedDecimal
+    request: ReservationRequest | None = None
+    quote_asset: str | None = None
+    day: str | None = None
+    """The day of `daily_pnl`, by exchange time in UTC."""
+    daily_pnl: SignedDecimal | None = Field(default=None, alias="dailyPnL")
+    """Change of the equity since 00:00 UTC; None where it is not known."""
+
+
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
@@ -301,6 +362,8 @@ class BotStatus(WireModel):
     quote_claim: AssetClaim | None = None
     """Its capital less what was lost and what the position cost."""
     account_books: AccountBooks | None = None
+    fleet: FleetReport | None = None
+    """Of a bot that knows that it belongs to a limited fleet: None with versions that know of none."""
 
 
 class BotInfo(WireModel):

@@ -24,6 +24,8 @@ from tradingbot_api.bot_http import (
     Grant,
     GrantReply,
     RaiseIncarnation,
+    Reservation,
+    ReservationReply,
 )
 
 MAX_BODY: Final = 256 * 1024
@@ -58,6 +60,9 @@ class Controls(Protocol):
 
     async def put_grant(self, grant: Grant) -> GrantReply:
         """Take the right to add exposure."""
+
+    async def put_reservation(self, reservation: Reservation) -> ReservationReply:
+        """See how much exposure the fleet's limits leave this bot."""
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Take a greater incarnation."""
@@ -163,6 +168,9 @@ def control_app(controls: Controls) -> web.Application:
     async def grant(request: web.Request) -> web.Response:
         return _json(await controls.put_grant(await _body(request, Grant)))
 
+    async def reservation(request: web.Request) -> web.Response:
+        return _json(await controls.put_reservation(await _body(request, Reservation)))
+
     async def incarnation(request: web.Request) -> web.Response:
         await controls.raise_incarnation(await _body(request, RaiseIncarnation))
         return web.json_response({})
@@ -178,6 +186,7 @@ def control_app(controls: Controls) -> web.Application:
     app.router.add_get("/v1/status/stream", stream)
     app.router.add_put("/v1/config", config)
     app.router.add_put("/v1/grant", grant)
+    app.router.add_put("/v1/reservation", reservation)
     app.router.add_put("/v1/incarnation", incarnation)
     app.router.add_put("/v1/wait", wait)
     app.router.add_post("/v1/drain", drain)

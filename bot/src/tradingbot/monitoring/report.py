@@ -26,7 +26,15 @@ from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot.state.ledger import LedgerState
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import AccountBooks, AssetClaim, BotStatus, GrantStatus, OpenOrder, ProtectionPair
+from tradingbot_api.bot_http import (
+    AccountBooks,
+    AssetClaim,
+    BotStatus,
+    FleetReport,
+    GrantStatus,
+    OpenOrder,
+    ProtectionPair,
+)
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -241,6 +249,29 @@ def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskSta
     )
 
 
+def fleet_report(desk: Desk) -> FleetReport | None:
+    """What the operator needs to keep the limits of the fleet; None without any."""
+    keeper, session = desk.reservations, desk.session
+    if not keeper.required:
+        return None
+    exposure = session.manager.exposure if session is not None else None
+    marks, equity = desk.risk.drawdown.marks, desk.risk.drawdown.equity
+    known = marks is not None and equity is not None and marks.day_seen
+    epoch, number = keeper.seen
+    return FleetReport(
+        clock=desk.monotonic(),
+        exposure=exposure.value if exposure is not None else None,
+        in_position=exposure is not None and exposure.in_position,
+        epoch=epoch,
+        number=number,
+        reserved=keeper.exposure,
+        request=keeper.request,
+        quote_asset=session.rules.quote_asset if session is not None else None,
+        day=marks.day if known and marks is not None else None,
+        daily_pnl=equity - marks.day_start if known and marks is not None and equity is not None else None,
+    )
+
+
 def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
     """The whole status as it is now; `clock` remembers since when conditions are as they are."""
     desk.refresh()
@@ -280,6 +311,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         base_claim=known.base_claim if known else None,
         quote_claim=known.quote_claim if known else None,
         account_books=known.account_books if known else None,
+        fleet=fleet_report(desk),
     )
 
 
@@ -327,6 +359,7 @@ def extra_figures(desk: Desk, loop_lag: float) -> Extra:
 def state_of(status: BotStatus) -> Hashable:
     """What of a status is state: a change of it is sent at once; the rest are figures."""
     safe, breaker, orders, trades = status.safe_mode, status.circuit_breaker, status.orders, status.trades
+    fleet = status.fleet
     return (
         status.ready,
         status.account_uid,
@@ -340,6 +373,7 @@ def state_of(status: BotStatus) -> Hashable:
         (safe.level, safe.engaged, safe.acknowledged, tuple(cause.id for cause in safe.causes)),
         status.position and (status.position.side, status.position.quantity, status.position.validated),
         orders and (orders.active, orders.oco, orders.foreign),
+        fleet and (fleet.exposure, fleet.in_position, fleet.epoch, fleet.number, fleet.reserved, fleet.request),
         trades and trades.total,
         tuple((order.client_order_id, order.status) for order in status.open_orders),
     )

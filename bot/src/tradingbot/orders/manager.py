@@ -18,6 +18,7 @@ from tradingbot.orders.cleanup import StaleOrder, entry_of, stale_orders
 from tradingbot.orders.context import OrderContext
 from tradingbot.orders.entries import ANNOUNCED_SECONDS, Entries
 from tradingbot.orders.exits import SALE_WEIGHT, Exits
+from tradingbot.orders.exposure import Exposure, measure_exposure
 from tradingbot.orders.intents import SETTLE_MS, IntentKind, IntentState
 from tradingbot.orders.known_orders import KnownOrders
 from tradingbot.orders.oco_monitor import OcoVerdict
@@ -230,6 +231,19 @@ class OrderManager:
     def settled(self) -> bool:
         """No outcome is awaited, and all that own orders executed is in the books."""
         return not self._sender.intents and not self._fills.missing()
+
+    @property
+    def exposure(self) -> Exposure | None:
+        """What was bought or may be being bought; None while a former process, whose store is lost, may still buy."""
+        if self._known.former_ms > 0:
+            return None
+        orders = {order.client_order_id: order for order in (*self._tracker.active_orders, *self._fills.missing())}
+        return measure_exposure(
+            self.books,
+            self._sender.intents.values(),
+            (order.client_order_id for order in self._tracker),
+            ((order, self._fills.booked(order)) for order in orders.values()),
+        )
 
     @property
     def protection(self) -> ProtectionStatus:

@@ -20,13 +20,15 @@ def size_entry(
     book: BookTicker,
     taker_rate: Decimal,
     now: datetime,
+    fleet_room: Decimal | None = None,
 ) -> Size | Refused:
     """What to buy at the ask while nothing but dust is held, or why nothing; `risk` is told of the equity first."""
     equity = books.equity(capital, book.bid, taker_rate)
     risk.update_equity(equity, now)
     # No stop protects dust.
     dust = at_risk(books.quantity, book.bid, None, taker_rate)
-    size = risk.calculate_position_size(rules, book.ask, Funds(quote_free, books.cost, equity, dust, taker_rate))
+    funds = Funds(quote_free, books.cost, equity, dust, taker_rate, fleet_room)
+    size = risk.calculate_position_size(rules, book.ask, funds)
     if isinstance(size, Refused):
         risk.record_used_up(size.code.value, now)
     return size

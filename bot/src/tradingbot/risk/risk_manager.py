@@ -47,6 +47,7 @@ class Refusal(StrEnum):
     DRAWDOWN_AT_STOP = "DrawdownAtStop"
     CAPITAL_EXHAUSTED = "CapitalExhausted"
     QUOTE_NOT_FREE = "QuoteNotFree"
+    FLEET_LIMIT = "FleetLimit"
 
 
 class RiskLevel(StrEnum):
@@ -67,9 +68,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """An entry's quantity and the figures it was made of."""
+    """An entry's quantity, the worst price that its limit allows, and the figures it was made of."""
 
     quantity: Decimal
+    price: Decimal
     detail: str
 
 
@@ -85,6 +87,8 @@ class Funds:
     """What of the equity is lost if the stop of what is held is hit, in the worst case."""
     taker_rate: Decimal
     """A ratio."""
+    fleet_room: Decimal | None = None
+    """What the limits of the fleet leave for this entry; None: none are in force, or it was not asked for yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +247,10 @@ class RiskManager(Recorded):
         """Quantity of an entry at the worst price that its limit allows, in whole steps.
 
         The smallest of: what loses `riskPerTradeRatio` of the capital at the stop, fees included, scaled by the
-        volatility; maxPositionValue; the capital that is left; the free quote; what keeps the day's loss and the
-        drawdown within their limits in the worst case, if this stop and that of what is held are hit; the exchange's
-        largest order. Refused where the exit at the stop would be too small for the exchange.
+        volatility; maxPositionValue; the capital that is left; the free quote; the room in the limits of the fleet;
+        what keeps the day's loss and the drawdown within their limits in the worst case, if this stop and that of what
+        is held are hit; the exchange's largest order. Refused where the exit at the stop would be too small for the
+        exchange.
         """
         settings, risk, marks = self.config, self.config.risk, self.drawdown.marks
         left = settings.capital - funds.position_cost
@@ -271,6 +276,8 @@ class RiskManager(Recorded):
             "maxDailyLoss": daily_room / worst,
             "maxDrawdownRatio": fall_room / worst,
         }
+        if funds.fleet_room is not None:
+            bounds["fleetLimit"] = funds.fleet_room / price
         if rules.lot.max_quantity > 0:
             bounds[FilterCode.LOT_SIZE] = rules.lot.max_quantity
         if rules.notional.max_notional > 0:
@@ -284,7 +291,7 @@ class RiskManager(Recorded):
             return Refused(
                 _USED_UP.get(bound) or refusal.code, f"{detail} filter={refusal.code.value}: {refusal.message}"
             )
-        return Size(quantity, detail)
+        return Size(quantity, price, detail)
 
     def level(self, position_value: Decimal) -> RiskLevel:
         """LOW, MEDIUM or HIGH: how much of the limits is used, and the volatility."""
@@ -325,6 +332,7 @@ class RiskManager(Recorded):
 
 
 _USED_UP: Final = {
+    "fleetLimit": Refusal.FLEET_LIMIT,
     "freeQuote": Refusal.QUOTE_NOT_FREE,
     "maxDailyLoss": Refusal.DAILY_LOSS_AT_STOP,
     "maxDrawdownRatio": Refusal.DRAWDOWN_AT_STOP,

@@ -1,0 +1,291 @@
+"""The book of a fleet: what limits over several bots leave each of them, though all act at the same moment; pure.
+
+A bot of the fleet asks before each entry, and is answered with how much exposure it may have in all: a reservation,
+which ends by the bot's own clock. The book counts for a bot the most of what it told to have, and of what is reserved
+for it and may still be used, so that lost, repeated and late messages in either direction only make it count too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from tradingbot_api.base import canonical
+from tradingbot_api.bot_http import RESERVATION_TTL_SECONDS, FleetReport, Reservation
+
+NOTHING: Final = Decimal(0)
+LOSS_HOLD_SECONDS: Final = 3.0
+"""A loss counts as reached only when it was for this long, as in a bot: one bad quote must not stop a fleet."""
+
+
+class Full(StrEnum):
+    """Why nothing more is granted."""
+
+    POSITION_VALUE = "PositionValue"
+    BOTS_IN_POSITION = "BotsInPosition"
+    DAILY_LOSS = "DailyLoss"
+    QUOTE_ASSETS = "QuoteAssetsDiffer"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What all bots of a fleet may have together; None: no limit. Amounts in the quote asset."""
+
+    max_position_value: Decimal | None = None
+    max_daily_loss: Decimal | None = None
+    max_bots_in_position: int | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most that a bot may have by its own spec. It is counted until the bot tells what it has; `blank`: it has
+    never been the trader of its account and symbol, so that it can have nothing."""
+
+    value: Decimal
+    blank: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a process start said, as far as the book needs it."""
+
+    bot_uid: str
+    boot_id: str
+    incarnation: int | None
+    report: FleetReport
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a fleet, in the quote asset. `reserved` is beyond what the bots told to have."""
+
+    position_value: Decimal
+    reserved: Decimal
+    bots_in_position: int
+    daily_pnl: Decimal
+    unheard: int
+    """Bots that did not tell what they have: the most that they may have is among `reserved`."""
+    full: Full | None
+
+
+@dataclass
+class _Member:
+    """What is known of one bot by this leader."""
+
+    bound: Bound
+    boot: str = ""
+    incarnation: int = 0
+    told: FleetReport | None = None
+    outstanding: dict[int, Reservation] = field(default_factory=dict)
+    """Those that the bot may hold or still get, by number."""
+    asked: int = 0
+    """The last request that was answered."""
+
+    @property
+    def reserved(self) -> Decimal:
+        return max((one.exposure for one in self.outstanding.values()), default=NOTHING)
+
+    @property
+    def value(self) -> Decimal:
+        """The most that it may have, as far as is known."""
+        if self.told is None or self.told.exposure is None:
+            return NOTHING if self.bound.blank else self.bound.value
+        return max(self.told.exposure, self.reserved)
+
+    @property
+    def in_position(self) -> bool:
+        if self.told is None:
+            return not self.bound.blank
+        return self.told.in_position or self.reserved > 0
+
+
+class FleetBook:
+    """Of one fleet and one leader, whose `epoch` is the transition count of its Lease. A new leader begins with an
+    empty one: who has not told yet what it has counts with the most that it may have."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._limits = Limits()
+        self._members: dict[str, _Member] = {}
+        self._numbers = 0
+        self._lost_day = ""
+        self._losing_since: float | None = None
+
+    def configure(self, limits: Limits, bounds: Mapping[str, Bound]) -> None:
+        """The fleet has these limits and these bots, by UID. Who is not among them any more counts no longer: it is
+        certainly gone, or never entered under these limits."""
+        self._limits = limits
+        for uid in self._members.keys() - bounds.keys():
+            del self._members[uid]
+        for uid, bound in bounds.items():
+            self._members.setdefault(uid, _Member(bound)).bound = bound
+
+    def hear(self, told: Told, now: float) -> Reservation | None:
+        """Take what a bot tells, `now` on a monotonic clock; the reservation that is to be sent to it, if any.
+
+        Late words of a former process, or of before another word, change nothing.
+        """
+        member, report = self._members.get(told.bot_uid), told.report
+        if member is None or told.incarnation is None or report.exposure is None or report.epoch > self._epoch:
+            return None
+        if report.epoch < self._epoch:
+            # It would still take what a former leader sent it: once it knows of this one, its word counts.
+            return self._reservation(told, None, NOTHING)
+        if told.boot_id != member.boot:
+            if told.incarnation <= member.incarnation:
+                return None
+            # The former process is gone: what it sent last is in what this one tells, and nobody holds what it held.
+            member.boot, member.outstanding, member.asked, member.told = told.boot_id, {}, 0, None
+        elif member.told is not None and report.clock < member.told.clock:
+            return None
+        member.incarnation, member.told = told.incarnation, report
+        member.outstanding = {
+            number: one
+            for number, one in member.outstanding.items()
+            if report.clock < one.clock + one.ttl_seconds
+            and (number > report.number or (number == report.number and report.reserved > 0))
+        }
+        self._judge_loss(now)
+        return self._answer(member, told)
+
+    def _answer(self, member: _Member, told: Told) -> Reservation | None:
+        request = told.report.request
+        if request is None or request.id < member.asked:
+            return None
+        if request.id == member.asked:  # the answer was lost, or is on its way
+            return next((one for one in member.outstanding.values() if one.request == request.id), None)
+        member.asked = request.id
+        full = self._full(member)
+        exposure = min(request.exposure, member.bound.value, self._room(member)) if full is None else NOTHING
+        if full is None and exposure <= (told.report.exposure or NOTHING):
+            full, exposure = Full.POSITION_VALUE, NOTHING
+        reservation = self._reservation(told, request.id, exposure, self._explain(full))
+        if exposure > 0:
+            member.outstanding[reservation.number] = reservation
+        return reservation
+
+    def _reservation(self, told: Told, request: int | None, exposure: Decimal, message: str = "") -> Reservation:
+        self._numbers += 1
+        return Reservation(
+            bot_uid=told.bot_uid,
+            boot_id=told.boot_id,
+            epoch=self._epoch,
+            number=self._numbers,
+            request=request,
+            exposure=exposure,
+            clock=told.report.clock,
+            ttl_seconds=RESERVATION_TTL_SECONDS,
+            message=message,
+        )
+
+    def _room(self, member: _Member) -> Decimal:
+        """What the limit on the value leaves to one bot, in all."""
+        limit = self._limits.max_position_value
+        if limit is None:
+            return member.bound.value
+        return limit - sum((one.value for one in self._members.values() if one is not member), NOTHING)
+
+    def _full(self, member: _Member) -> Full | None:
+        most = self._limits.max_bots_in_position
+        others = sum(one.in_position for one in self._members.values() if one is not member)
+        if self.daily_loss_reached or self._loses:
+            return Full.DAILY_LOSS
+        if self._amounts_matter and len(self._quotes) > 1:
+            return Full.QUOTE_ASSETS
+        return Full.BOTS_IN_POSITION if most is not None and others >= most else None
+
+    @property
+    def _amounts_matter(self) -> bool:
+        return self._limits.max_position_value is not None or self._limits.max_daily_loss is not None
+
+    @property
+    def _quotes(self) -> set[str]:
+        told = (member.told for member in self._members.values())
+        return {report.quote_asset for report in told if report is not None and report.quote_asset is not None}
+
+    # --- the day ---
+
+    @property
+    def day(self) -> str:
+        """The day by exchange time, as the bots told."""
+        told = (member.told for member in self._members.values())
+        return max((report.day for report in told if report is not None and report.day is not None), default="")
+
+    @property
+    def daily_pnl(self) -> Decimal:
+        """Of the day; of a bot that does not answer any more what it told last."""
+        told = (member.told for member in self._members.values())
+        of_day = (report.daily_pnl for report in told if report is not None and report.day == self.day)
+        return sum((pnl for pnl in of_day if pnl is not None), NOTHING)
+
+    @property
+    def _loses(self) -> bool:
+        limit = self._limits.max_daily_loss
+        return limit is not None and -self.daily_pnl >= limit
+
+    def _judge_loss(self, now: float) -> None:
+        if not self._loses:
+            self._losing_since = None
+            return
+        self._losing_since = now if self._losing_since is None else self._losing_since
+        if now - self._losing_since >= LOSS_HOLD_SECONDS:
+            self._lost_day = self.day
+
+    @property
+    def daily_loss_reached(self) -> bool:
+        """The limit was reached today: it stays so until 00:00 UTC, even if the price comes back."""
+        return self._lost_day != "" and self._lost_day == self.day
+
+    @property
+    def lost_day(self) -> str:
+        """The last day on which it was reached; empty: none."""
+        return self._lost_day
+
+    def recall_loss(self, day: str) -> None:
+        """A former leader saw it reached on that day."""
+        self._lost_day = max(self._lost_day, day)
+
+    # --- what people are told ---
+
+    @property
+    def figures(self) -> Figures:
+        """As far as the bots told."""
+        members = list(self._members.values())
+        told = sum((m.told.exposure for m in members if m.told is not None and m.told.exposure is not None), NOTHING)
+        limits, full = self._limits, None
+        counted, slots = sum((m.value for m in members), NOTHING), sum(m.in_position for m in members)
+        if self.daily_loss_reached or self._loses:
+            full = Full.DAILY_LOSS
+        elif self._amounts_matter and len(self._quotes) > 1:
+            full = Full.QUOTE_ASSETS
+        elif limits.max_bots_in_position is not None and slots >= limits.max_bots_in_position:
+            full = Full.BOTS_IN_POSITION
+        elif limits.max_position_value is not None and counted >= limits.max_position_value:
+            full = Full.POSITION_VALUE
+        return Figures(
+            position_value=told,
+            reserved=counted - told,
+            bots_in_position=sum(m.told is not None and m.told.in_position for m in members),
+            daily_pnl=self.daily_pnl,
+            unheard=sum(m.told is None for m in members),
+            full=full,
+        )
+
+    def _explain(self, full: Full | None) -> str:
+        if full is None:
+            return ""
+        limits, figures = self._limits, self.figures
+        if full is Full.BOTS_IN_POSITION:
+            slots = sum(member.in_position for member in self._members.values())
+            return f"maxBotsInPosition={limits.max_bots_in_position} counted={slots}"
+        if full is Full.DAILY_LOSS:
+            return f"maxDailyLoss={limits.max_daily_loss} dailyPnL={canonical(figures.daily_pnl)} until 00:00 UTC"
+        if full is Full.QUOTE_ASSETS:
+            return f"the bots trade against {', '.join(sorted(self._quotes))}: limits hold in one quote asset"
+        return (
+            f"maxPositionValue={limits.max_position_value} positions={canonical(figures.position_value)} "
+            f"reserved={canonical(figures.reserved)}"
+        )
