@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tradingbot
 export PATH := $(PATH):$(CACHE)/uv/bin:$(CACHE)/prometheus/usr/bin
 UV := uv
 RUN := $(UV) run --frozen --no-sync
-KINDS := tradingbots killswitches clusterkillswitches
+KINDS := tradingbots tradingbotsets killswitches clusterkillswitches
 GENERATED := $(foreach kind,$(KINDS),crds/$(kind).yaml charts/tradingbot-operator/crds/$(kind).yaml) docs/api.md
 SOURCES := crds/src operator/src bot/src paper-exchange/src
 

@@ -17,6 +17,7 @@ from local_kubernetes.local import LocalCluster
 from support import chart
 from support.kube import Json
 from support.kubelet_double import KubeletDouble
+from support.operator_objects import SPEC
 from support.operator_process import OperatorProcess
 from support.operator_scene import Scene, gone, more, operator_scene
 from support.own_cluster import NAMESPACE, own_cluster
@@ -138,7 +139,7 @@ async def operator_of_the_chart(
     policy: list[Json] = []
     try:
         watched = () if everywhere else ("--set", f"watchNamespaces={{{namespace}}}")
-        alone = ("--set", "uninstallGuard.enabled=false,installCheck.enabled=false")
+        alone = ("--set", "uninstallGuard.enabled=false,installCheck.enabled=false,sets.enabled=true")
         objects = chart.render("--namespace", claims, *watched, *alone)
         access = [o for o in objects if o["kind"] in RBAC and not _of_people(o)]
         # What holds on-call back must not hold the operator back.
@@ -215,6 +216,7 @@ async def live(served: Served) -> None:
     bot = scene.path("tradingbots", "btcusdt")
     await scene.create(storage={"size": "1Gi", "reclaimPolicy": "Retain"})
     await scene.reaches("Trading")
+    await live_as_a_set(scene)
     # Safe mode both ways, then a cause that a human clears.
     await scene.kube.merge(bot, {"spec": {"safeMode": True}})
     await scene.is_("SafeModeAcknowledged", "True", "OK")
@@ -251,6 +253,26 @@ async def live(served: Served) -> None:
     await scene.reaches("Trading", seconds=40)
     await scene.kube.call("DELETE", bot)
     await until("the TradingBot to go", lambda: gone(scene, "tradingbots", "btcusdt"), seconds=30)
+
+
+async def live_as_a_set(scene: Scene) -> None:
+    """A set whose one bot is made, changed, and taken out."""
+    of_set = scene.path("tradingbotsets", "x")
+    template = {"spec": {**{key: SPEC[key] for key in SPEC if key != "symbol"}, "pod": scene.kubelet.shape()}}
+    spec = {"template": template, "bots": [{"symbol": "BNBUSDT"}]}
+    resource = names.TRADING_BOT_SET
+    body = {"apiVersion": names.API_VERSION, "kind": resource.kind, "metadata": {"name": "x"}, "spec": spec}
+    await scene.kube.call("POST", scene.path("tradingbotsets"), body)
+    await scene.reaches("Trading", "x-bnbusdt", seconds=30)
+    await scene.kube.merge(of_set, {"spec": {"template": {"spec": {"capital": "900", "safeMode": True}}}})
+    await scene.reaches("SafeMode", "x-bnbusdt", seconds=30)
+
+    async def changed() -> bool:
+        return bool((await scene.bot("x-bnbusdt"))["spec"]["capital"] == "900")
+
+    await until("the change to come to it", changed, seconds=30)
+    await scene.kube.merge(of_set, {"spec": {"bots": []}})
+    await until("the bot to go", lambda: gone(scene, "tradingbots", "x-bnbusdt"), seconds=30)
 
 
 async def replaced(scene: Scene, first: Json) -> bool:

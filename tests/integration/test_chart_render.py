@@ -21,6 +21,7 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.egress import EgressGroup
 
 OPERATOR_ROLE = f"{chart.NAMESPACE}-{chart.RELEASE}"
+_PERMISSION = re.compile(r"^    ([a-z/]+)(?: \(core\))? {2,}([a-z ]+?)(?: {2,}.*)?$", re.M)
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -34,25 +35,37 @@ def granted(role: dict[str, Any]) -> dict[str, set[str]]:
     """Verbs by resource; the API group of each is checked on the way."""
     groups = {"leases": "coordination.k8s.io", **dict.fromkeys(("configmaps", "events", "persistentvolumeclaims"), "")}
     groups |= dict.fromkeys(("pods", "secrets"), "")
-    result = {}
+    result: dict[str, set[str]] = {}
     for rule in role["rules"]:
         for resource in rule["resources"]:
             assert rule["apiGroups"] == [groups.get(resource, names.GROUP)], resource
-            result[resource] = set(rule["verbs"])
+            result[resource] = result.get(resource, set()) | set(rule["verbs"])
     return result
 
 
-def needed(*, leases: bool) -> dict[str, set[str]]:
+def needed(*, leases: bool, sets: bool = False) -> dict[str, set[str]]:
     """The permissions that the operator's own code lists."""
     assert cluster.__doc__
-    lines = re.findall(r"^    ([a-z/]+)(?: \(core\))? {2,}([a-z ]+?)(?: {2,}.*)?$", cluster.__doc__, re.M)
-    return {resource: set(verbs.split()) for resource, verbs in lines if (resource == "leases") == leases}
+    always, of_sets = cluster.__doc__.split("enables TradingBotSets")
+    lines = [_PERMISSION.findall(part) for part in (always, of_sets)]
+    result = {resource: set(verbs.split()) for resource, verbs in lines[0] if (resource == "leases") == leases}
+    for resource, verbs in lines[1] if sets else ():
+        result[resource] |= set(verbs.split())
+    return result
 
 
 def test_rights_are_exactly_those_that_the_operator_lists(objects: list[dict[str, Any]]) -> None:
     assert "tradingbots" in needed(leases=False)
     assert granted(chart.one(objects, "ClusterRole", OPERATOR_ROLE)) == needed(leases=False)
     assert granted(chart.one(objects, "Role", f"{chart.RELEASE}-claims")) == needed(leases=True)
+
+
+@pytest.mark.parametrize("watched", [(), ("--set", "watchNamespaces={a}")], ids=["everywhere", "one namespace"])
+def test_only_where_sets_are_enabled_the_operator_may_make_and_delete_tradingbots(watched: tuple[str, ...]) -> None:
+    kind, name = ("Role", f"{chart.RELEASE}-bots") if watched else ("ClusterRole", OPERATOR_ROLE)
+    assert not granted(chart.one(chart.render(*watched), kind, name))["tradingbots"] & {"create", "delete"}
+    role = chart.one(chart.render(*watched, "--set", "sets.enabled=true"), kind, name)
+    assert granted(role) == needed(leases=False, sets=True)
 
 
 def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import (
     EPOCH_NOT_LEADER,
     EPOCH_PAST,
+    AssetClaim,
     BotConfig,
     BotInfo,
     BotStatus,
@@ -40,6 +41,7 @@ from tradingbot_api.v1alpha1 import (
     Condition,
     PnLStatus,
     PositionStatus,
+    RiskStatus,
     SafeModeCause,
     SafeModeStatus,
     UsageStatus,
@@ -57,6 +59,11 @@ class BotDouble:
     balance_synced: tuple[str, str] = ("True", Reason.EXACT)
     quantity: Decimal = Decimal(0)
     unrealized: Decimal = Decimal(0)
+    value: Decimal = Decimal(0)
+    """Of the position."""
+    drawdown: Decimal = Decimal(0)
+    quote_asset: str | None = None
+    """None: it does not tell."""
     acknowledges: bool = True
     drains: bool = True
     remaining: tuple[str, ...] = ()
@@ -171,7 +178,9 @@ class BotDouble:
 
     def _position(self) -> PositionStatus:
         side, nothing = "Long" if self.quantity else "Flat", Decimal(0)
-        return PositionStatus(side=side, quantity=self.quantity, average_price=nothing, value=nothing, validated=True)
+        return PositionStatus(
+            side=side, quantity=self.quantity, average_price=nothing, value=self.value, validated=True
+        )
 
     def status(self, sequence: int) -> BotStatus:
         """All of it."""
@@ -213,6 +222,10 @@ class BotDouble:
             ),
             position=self._position() if self.account_uid else None,
             pnl=PnLStatus(realized=Decimal(0), unrealized=self.unrealized, total=self.unrealized),
+            risk=RiskStatus(level="LOW", drawdown=self.drawdown),
+            quote_claim=AssetClaim(asset=self.quote_asset, claimed=Decimal(0), held=Decimal(10000))
+            if self.quote_asset is not None
+            else None,
             open_orders=list(self.open_orders),
             api=APIStatus(wait_until_time=self.banned_until),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),

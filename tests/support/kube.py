@@ -15,6 +15,7 @@ from tradingbot_operator.cluster import Access
 
 Json = dict[str, Any]
 BOTS = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}"
+SETS = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.TRADING_BOT_SET.plural}"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from local_kubernetes.local import LocalCluster
 
 from support.bot_double import BotDouble
-from support.kube import BOTS, LEASES, Json, Kube
+from support.kube import BOTS, LEASES, SETS, Json, Kube
 from support.kubelet_double import KubeletDouble
 from support.operator_objects import SPEC
 from support.operator_process import OperatorProcess, make_authority
@@ -40,6 +40,7 @@ class Scene:
         """Of an object in the namespace."""
         prefix = {
             "tradingbots": BOTS.format(self.namespace),
+            "tradingbotsets": SETS.format(self.namespace),
             "leases": LEASES.format(self.namespace),
         }.get(resource, f"/api/v1/namespaces/{self.namespace}/{resource}")
         return f"{prefix}/{name}" if name else prefix

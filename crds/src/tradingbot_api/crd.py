@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from tradingbot_api import names
 from tradingbot_api.kill_switch import KillSwitchSpec, KillSwitchStatus
+from tradingbot_api.sets import TradingBotSetSpec, TradingBotSetStatus
 from tradingbot_api.v1alpha1 import LONGEST_NAME, TradingBotSpec, TradingBotStatus
 
 HEADER: Final = "# Generated from tradingbot_api by `make generate`. Do not edit.\n"
@@ -78,6 +79,22 @@ _BOT_COLUMNS: Final[tuple[Column, ...]] = (
     ("Risk", "string", ".status.risk.level", 1, "Risk level"),
     ("Environment", "string", ".spec.exchange.environment", 1, "Exchange environment"),
 )
+_SET_COLUMNS: Final[tuple[Column, ...]] = (
+    ("Bots", "integer", ".status.bots", 0, "TradingBots that the spec names"),
+    ("Ready", "integer", ".status.ready", 0, "Of these, Ready"),
+    ("Updated", "integer", ".status.updated", 0, "Of these, at the present template and running with it"),
+    ("Safe", "integer", ".status.inSafeMode", 0, "Of these, in safe mode"),
+    ("Position", "integer", ".status.inPosition", 0, "Of these, with a position"),
+    ("Known", "string", ".status.known", 0, "Of how many the figures are known"),
+    ("PnL", "string", ".status.totals[*].pnl.total", 0, "Profit and loss in each quote asset"),
+    ("Exposure", "string", ".status.totals[*].exposure", 0, "Value of the positions in each quote asset"),
+    _AGE,
+    ("Assets", "string", ".status.totals[*].asset", 1, "The quote assets of PNL and EXPOSURE"),
+    ("Drawdown", "string", ".status.worstDrawdown.ratio", 1, "Worst present drawdown of a bot"),
+    ("Worst", "string", ".status.worstDrawdown.bot", 1, "That bot"),
+    ("Accepted", "string", ".status.conditions[?(@.type=='Accepted')].reason", 1, "Whether all bots can be made"),
+    ("Rollout", "string", ".status.conditions[?(@.type=='UpToDate')].reason", 1, "Where a change of the template is"),
+)
 _SWITCH_COLUMNS: Final[tuple[Column, ...]] = (
     ("Policy", "string", ".spec.policy", 0, "What happens to open positions"),
     ("Phase", "string", ".status.phase", 0, "Summary of the conditions"),
@@ -98,6 +115,15 @@ KINDS: Final = (
         _BOT_COLUMNS,
         TradingBotSpec,
         TradingBotStatus,
+        LONGEST_NAME,
+    ),
+    Kind(
+        names.TRADING_BOT_SET,
+        "tbs",
+        "TradingBots of many symbols with one template: made, changed a few at a time, and summed up.",
+        _SET_COLUMNS,
+        TradingBotSetSpec,
+        TradingBotSetStatus,
         LONGEST_NAME,
     ),
     Kind(

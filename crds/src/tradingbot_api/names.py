@@ -23,6 +23,7 @@ class Resource(NamedTuple):
 
 
 TRADING_BOT: Final = Resource(KIND, PLURAL)
+TRADING_BOT_SET: Final = Resource("TradingBotSet", "tradingbotsets")
 KILL_SWITCH: Final = Resource("KillSwitch", "killswitches")
 CLUSTER_KILL_SWITCH: Final = Resource("ClusterKillSwitch", "clusterkillswitches", namespaced=False)
 
@@ -30,6 +31,10 @@ FINALIZER: Final = f"{GROUP}/drain"
 RELEASE_FINALIZER: Final = f"{GROUP}/release"
 """On a kill switch: it goes when it was released and no bot has it any more."""
 FIELD_MANAGER: Final = "tradingbot-operator"
+SET_FIELD_MANAGER: Final = "tradingbot-set"
+"""Owns the fields of a TradingBot that its set names."""
+SET_STOPS_FIELD_MANAGER: Final = "tradingbot-set-stops"
+"""Owns safeMode and suspend of a TradingBot where its set names them."""
 CLEAR_ANNOTATION: Final = f"{GROUP}/clear"
 CONFIRM_STOPPED_ANNOTATION: Final = f"{GROUP}/confirm-stopped"
 ADOPT_VOLUME_ANNOTATION: Final = f"{GROUP}/adopt-volume"
@@ -39,6 +44,12 @@ SAFE_MODE_ANNOTATION: Final = f"{GROUP}/safe-mode"
 POD_TEMPLATE_ANNOTATION: Final = f"{GROUP}/pod-template"
 BOT_LABEL: Final = f"{GROUP}/bot"
 BOT_UID_LABEL: Final = f"{GROUP}/bot-uid"
+SET_LABEL: Final = f"{GROUP}/set"
+"""On a TradingBot: the name of the TradingBotSet that made it."""
+SET_TEMPLATE_ANNOTATION: Final = f"{GROUP}/set-template"
+"""On a TradingBot: a digest of what its set last applied to it."""
+SET_STOPS_ANNOTATION: Final = f"{GROUP}/set-stops"
+"""On a TradingBot: which of safeMode and suspend its set holds."""
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 
 CONFIG_KEY: Final = "config.json"

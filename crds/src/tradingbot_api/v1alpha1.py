@@ -715,6 +715,9 @@ class TradingBotStatus(WireModel):
     )
     incarnation: int | None = Field(default=None, description="Number of the present process start; only grows.")
     account_uid: str | None = Field(default=None, alias="accountUID", description="The exchange account's uid.")
+    quote_asset: str | None = Field(
+        default=None, description="The quote asset of its symbol, in which its figures are; as the bot last told."
+    )
     account_rest: dict[str, SignedDecimal] | None = Field(
         default=None,
         description="What of the account should be no bot's, of the bot's base and quote asset: what it has less what "

@@ -22,11 +22,12 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenSet, SetKey
 from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name
 from tradingbot_operator.metrics import BotFigures, Metrics, Servers
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane
+from tradingbot_operator.set_controller import SetController
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.watching import watch
 from tradingbot_operator.work_queue import WorkQueue
@@ -175,7 +176,7 @@ class _Operator:
         self.random: Random = SystemRandom()
         self._settings = settings
         self._metrics = metrics
-        self._queue: WorkQueue[BotKey] = WorkQueue(self.random)
+        self._queue: WorkQueue[BotKey | SetKey] = WorkQueue(self.random)
         self._fleet = Fleet()
         bots: Inventory[SeenBot] = Inventory()
         pods: Inventory[SeenPod] = Inventory()
@@ -186,10 +187,14 @@ class _Operator:
         stack.push_async_callback(session.close)
         tls = authority.client_context(utc_now())
 
-        def enqueue(key: BotKey, urgent: bool) -> None:
+        def enqueue(key: BotKey | SetKey, urgent: bool) -> None:
             # A standby has no use for a queue: whoever takes over looks at every bot.
             if self._leading:
                 self._queue.add(key, urgent=urgent)
+
+        def enqueue_after(key: SetKey, seconds: float) -> None:
+            if self._leading:
+                self._queue.add_after(key, seconds)
 
         async def look_around() -> None:
             if self._leading:
@@ -218,7 +223,13 @@ class _Operator:
         )  # fmt: skip
         stack.push_async_callback(lane.close)
         watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
-        self.kinds = watcher.watched()
+        self._sets: Inventory[SeenSet] = Inventory()
+        self._set_controller = SetController(
+            cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot, enqueue=enqueue, enqueue_after=enqueue_after,
+            identity=settings.identity, now=utc_now, random=self.random,
+        )  # fmt: skip
+        bots.follower = self._set_controller.bot_changed
+        self.kinds = (*watcher.watched(), self._set_controller.watched())
         self.resync = Resync(
             cluster, settings.namespaces, self.kinds, now=utc_now, metrics=metrics,
             also=look_around, period=settings.resync_seconds,
@@ -253,6 +264,8 @@ class _Operator:
                 for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
                     # Safe mode may have been set while nobody worked.
                     self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and bot.safe_mode)
+                for seen in self._sets:
+                    self._queue.add(SetKey(*seen.key))
                 self.resync.hurry()
                 for _ in range(self._settings.workers):
                     group.create_task(self._work())
@@ -276,15 +289,17 @@ class _Operator:
             key = await self._queue.take()
             begun, again, failed = loop.time(), None, True
             try:
-                again = await self._controller.step(key)
+                again = await (
+                    self._set_controller.step(key) if isinstance(key, SetKey) else self._controller.step(key)
+                )
                 failed = False
             except ApiError as error:
-                log.warning("a step failed", bot=str(key), error=str(error))
+                log.warning("a step failed", key=str(key), error=str(error))
             except LeaseLostError:
                 raise
             except Exception:
                 # One bot's trouble must not end the others' operator.
-                log.exception("a step failed", bot=str(key))
+                log.exception("a step failed", key=str(key))
             finally:
                 self._metrics.reconciles.labels("failed" if failed else "done").inc()
                 self._metrics.reconcile_seconds.observe(loop.time() - begun)

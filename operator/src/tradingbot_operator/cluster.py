@@ -9,10 +9,16 @@ Permissions, in the namespaces that are served:
     secrets                           create
     tradingbots                       get list patch watch      (patch: the finalizer, tradingbot.dev/clear)
     tradingbots/status                patch
+    tradingbotsets                    get list watch
+    tradingbotsets/status             patch
 
 and in the namespace of the claims:
 
     leases                            create delete get list update
+
+and, where the chart enables TradingBotSets, in the namespaces that are served:
+
+    tradingbots                       create delete
 """
 
 from __future__ import annotations
@@ -428,17 +434,20 @@ class Cluster:
             params={"fieldManager": names.FIELD_MANAGER},
         )
 
-    async def apply(self, resource: str, manifest: Manifest, subresource: str = "") -> Manifest:
-        """Server-side apply of the fields that are ours.
+    async def apply(
+        self, resource: str, manifest: Manifest, subresource: str = "", *, manager: str = names.FIELD_MANAGER
+    ) -> Manifest:
+        """Server-side apply of the fields that are ours, or another of our field managers'.
 
-        The manifest carries the UID: applying to a name that is gone would make a new object otherwise.
+        The manifest carries the UID: applying to a name that is gone would make a new object otherwise. One that is to
+        make an object carries a version that none has.
         """
         metadata = manifest["metadata"]
         return await self._call(
             "patch",
             _path(resource, metadata.get("namespace", ""), metadata["name"], subresource),
             manifest,
-            params={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            params={"fieldManager": manager, "force": "true"},
             content=APPLY,
         )
 
@@ -533,7 +542,7 @@ class Cluster:
         )
 
 
-KINDS: Final = (names.TRADING_BOT, names.KILL_SWITCH, names.CLUSTER_KILL_SWITCH)
+KINDS: Final = (names.TRADING_BOT, names.TRADING_BOT_SET, names.KILL_SWITCH, names.CLUSTER_KILL_SWITCH)
 OURS: Final = frozenset(kind.plural for kind in KINDS)
 CLUSTER_SCOPED: Final = frozenset(kind.plural for kind in KINDS if not kind.namespaced)
 _PREFIX: Final = {

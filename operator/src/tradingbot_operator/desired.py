@@ -120,6 +120,16 @@ def formerly_owned(raw: Manifest, identity: Identity) -> bool:
     )
 
 
+def needs_other_pod(bot: SeenBot, spec: TradingBotSpec) -> bool:
+    """Whether a TradingBot's pod must be made anew for another spec."""
+    try:
+        present = parse_spec(bot)
+    except SpecError:
+        return True
+    identity = Identity.of(bot)
+    return pod(identity, present, "", "") != pod(identity, spec, "", "")
+
+
 # --- configuration ---
 
 

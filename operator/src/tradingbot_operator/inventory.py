@@ -28,6 +28,14 @@ class BotKey(NamedTuple):
         return cls(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
 
 
+class Controller(NamedTuple):
+    """The object that a TradingBot was made by and belongs to."""
+
+    kind: str
+    name: str
+    uid: str
+
+
 @dataclass(frozen=True)
 class SeenResource:
     """An object of one of our kinds as the API server last showed it."""
@@ -45,6 +53,7 @@ class SeenResource:
     finalizers: frozenset[str]
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    controller: Controller | None
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
 
@@ -62,6 +71,14 @@ class SeenResource:
             finalizers=frozenset(metadata.get("finalizers", ())),
             labels=dict(metadata.get("labels", {})),
             annotations=dict(metadata.get("annotations", {})),
+            controller=next(
+                (
+                    Controller(owner["kind"], owner["name"], owner["uid"])
+                    for owner in metadata.get("ownerReferences", ())
+                    if owner.get("controller")
+                ),
+                None,
+            ),
             spec=dict(raw.get("spec", {})),
             status=dict(raw.get("status", {})),
         )
@@ -87,6 +104,24 @@ class SeenBot(SeenResource):
     def suspended(self) -> bool:
         """spec.suspend; absent means false."""
         return self.spec.get("suspend") is True
+
+
+class SeenSet(SeenResource):
+    """A TradingBotSet as the API server last showed it."""
+
+    resource = names.TRADING_BOT_SET
+    finalizer = names.FINALIZER
+
+
+class SetKey(NamedTuple):
+    """A TradingBotSet by namespace and name; not equal to the key of a TradingBot of that name."""
+
+    namespace: str
+    name: str
+    kind: str = names.TRADING_BOT_SET.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -233,6 +268,8 @@ class Inventory(Generic[T]):
 
     def __init__(self) -> None:
         self._objects: dict[BotKey, T] = {}
+        self.follower: Callable[[T | None, T | None], None] | None = None
+        """Is told of each change, with what was known before and what is known now."""
 
     def get(self, key: BotKey) -> T | None:
         """The object, or None where none is known."""
@@ -250,6 +287,8 @@ class Inventory(Generic[T]):
         if known is not None and not newer(seen.resource_version, known.resource_version):
             return False
         self._objects[seen.key] = seen
+        if self.follower is not None:
+            self.follower(known, seen)
         return True
 
     def gone(self, key: BotKey, uid: str) -> bool:
@@ -258,6 +297,8 @@ class Inventory(Generic[T]):
         if known is None or known.uid != uid:
             return False
         del self._objects[key]
+        if self.follower is not None:
+            self.follower(known, None)
         return True
 
 

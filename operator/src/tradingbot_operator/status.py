@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -92,6 +92,8 @@ class Finding:
         """True."""
         return self.status == TRUE
 
+
+ConditionKind = TypeVar("ConditionKind", bound=StrEnum)
 
 NO_POD: Final = Finding.open(Reason.POD_MISSING, "There is no pod.")
 
@@ -417,13 +419,14 @@ def compose(seen: Observed) -> TradingBotStatus:
     return TradingBotStatus(
         observed_generation=bot.generation,
         phase=phase(bot.deleted is not None, found, suspended=bot.suspended),
-        conditions=_dated(found, before, seen.now, bot.generation),
+        conditions=dated(found, before.conditions, seen.now, bot.generation),
         # A former operator wrote no podUID: the name alone must tell the next one that a pod vanished.
         pod_name=seen.pod.key.name if seen.pod is not None else lost,
         pod_uid=seen.pod.uid if seen.pod is not None else (seen.vanished_pod or None),
         # Facts that outlive a silence: the claim stands on them.
         incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
         account_uid=before.account_uid or (word.account_uid if word is not None else None),
+        quote_asset=word.quote_claim.asset if word is not None and word.quote_claim is not None else before.quote_asset,
         account_rest=dict(seen.account_rest) if seen.account_rest is not None else before.account_rest,
         circuit_breaker=word.circuit_breaker if word is not None else None,
         safe_mode=word.safe_mode if word is not None else None,
@@ -466,8 +469,11 @@ def encode(status: TradingBotStatus) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _dated(found: Mapping[Type, Finding], before: TradingBotStatus, now: datetime, generation: int) -> list[Condition]:
-    earlier = {condition.type: condition for condition in before.conditions}
+def dated(
+    found: Mapping[ConditionKind, Finding], before: Iterable[Condition], now: datetime, generation: int
+) -> list[Condition]:
+    """The conditions of what was found, with the time since which each status stands, by those `before`."""
+    earlier = {condition.type: condition for condition in before}
     return [
         Condition(
             type=kind,
