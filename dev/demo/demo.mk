@@ -10,9 +10,10 @@ demo-down: setup ## [Start] Remove the demo's cluster and all that ran in it
 	@dev/cluster/cluster down
 
 .PHONY: bench
-bench: setup ## [Test] Figures of the operator with up to 1,000 TradingBots beside StatefulSets (COUNTS="100 500" REPEAT=3)
+bench: setup ## [Test] The operator with 1,000 TradingBots beside StatefulSets, 25 minutes (SHORT=1: 8), or ONLY=loads|fleet COUNTS="100 500" REPEAT=1
 	@PYTHONPATH=tests:dev/cluster $(RUN) python tests/performance/measure_scale.py \
-	  $(if $(COUNTS),--counts $(COUNTS)) $(if $(REPEAT),--repeat $(REPEAT))
+	  $(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY)) $(if $(COUNTS),--counts $(COUNTS)) $(if $(REPEAT),--repeat $(REPEAT)) \
+	  $(if $(SHORT)$(ONLY)$(COUNTS)$(REPEAT),,--write docs/scale-figures.md)
 
 .PHONY: bench-demo
 bench-demo: setup ## [Test] Figures of the running demo: safe-mode times, memory, writes

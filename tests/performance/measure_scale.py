@@ -30,6 +30,7 @@ from performance.scale.lab import (
     pid_of,
     requests,
 )
+from performance.scale.life import Life, live
 from performance.scale.loads import Burst, burst_of_bots, burst_of_statefulsets
 from performance.scale.tables import percentile, spread, table
 from support.kube import Kube
@@ -146,6 +147,47 @@ def requests_table(runs: dict[tuple[int, str], list[Run]]) -> str:
     return table(("n", "Writes each", "of these", "Events each", "Reads in all"), rows)
 
 
+def safe_mode_table(life: Life) -> str:
+    """A row for each occasion."""
+    head = ("spec.safeMode", "n", "engaged p50 s", "p99 s", "max s", "since it was sent p99 s",
+            "acknowledged p50 s", "p99 s", "event loop late p99 s", "max s")  # fmt: skip
+    rows = []
+    for occasion, tries in life.tries.items():
+        late = life.lateness[occasion]
+        told = [
+            *(percentile(tries.engaged, share) for share in (0.5, 0.99, 1)),
+            percentile(tries.engaged_after_sending, 0.99),
+            *(percentile(tries.acknowledged, share) for share in (0.5, 0.99)),
+        ]
+        bounds = [f"<= {late.within(share):g}" for share in (0.99, 1)]
+        rows.append((occasion, str(len(tries.engaged)), *(f"{value:.3f}" for value in told), *bounds))
+    return table(head, rows)
+
+
+def fleet_table(life: Life) -> str:
+    """What else the fleet showed."""
+    rows = [("from the start of one replica to a grant for each bot, s", f"{life.consistent:.1f}")]
+    if life.memory:
+        rows += [
+            ("writes in an idle minute", str(life.idle_writes)),
+            ("CPU of the idle leader, of one core", f"{100 * life.idle_cpu:.0f} %"),
+            ("memory of the leader, MiB", f"{life.memory:.0f}"),
+            ("its most until then, MiB", f"{life.most_memory:.0f}"),
+        ]
+    return table((f"With {life.fleet} TradingBots", ""), rows)
+
+
+def aims_table(runs: dict[tuple[int, str], list[Run]]) -> str:
+    """How many times as fast as StatefulSets, in each round of their own."""
+    rows = []
+    for (count, name), found in runs.items():
+        bots = runs.get((count, "TradingBots"), [])
+        if name != "TradingBots" and bots:
+            ratios = [ours.burst.rate / theirs.burst.rate for ours, theirs in zip(bots, found, strict=False)]
+            rows.append((str(count), name, spread(ratios, 2)))
+    return table(("n", "TradingBots a second per", "times"), rows)
+
+
 def machine() -> str:
     """What it ran on."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -153,18 +195,37 @@ def machine() -> str:
 
 
 async def main() -> int:
-    """Runs it and prints the tables."""
+    """Runs it, and prints or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 500, 1000], help="sizes of the loads")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of the loads")
+    parser.add_argument("--tries", type=int, default=200, help="tries of safe mode on each occasion")
+    parser.add_argument("--fleet", type=int, default=1000, help="TradingBots of the fleet on which safe mode is tried")
+    parser.add_argument("--short", action="store_true", help="500 of each, one round, a fleet of 500")
+    parser.add_argument("--only", choices=["loads", "fleet"], help="one part")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, too")
     options = parser.parse_args()
+    if options.short:
+        options.counts, options.repeat, options.tries, options.fleet = [500], 1, 100, 500
     # What is begun is ended also where somebody asks for the end.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
-    before = machine()
-    runs = await throughput(options.counts, options.repeat, ())
-    print(f"Machine before the run: {before}.\n")
-    print(throughput_table(runs), end="\n\n")
-    print(requests_table(runs))
+    # The file is where it is read, and no part of what was measured.
+    words = [word for word in sys.argv[1:] if word not in {"--write", str(options.write)}]
+    parts = [f"`{' '.join(['measure_scale.py', *words])}` on a machine of {machine()} before it began."]
+    if options.only != "fleet":
+        runs = await throughput(options.counts, options.repeat, ())
+        parts += [throughput_table(runs), aims_table(runs), requests_table(runs)]
+    if options.only != "loads":
+        burst = min(500, options.fleet - options.tries)
+        life = await live(options.fleet, options.tries, burst, idle=not options.short, options=(), say=say)
+        parts += [safe_mode_table(life), fleet_table(life)]
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    if options.write is not None:
+        options.write.write_text(
+            f"# Figures of a thousand TradingBots\n\nWhat they mean: [scale.md](scale.md).\n\n{text}"
+        )
+    say("done")
     return 0
 
 

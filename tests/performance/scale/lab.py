@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 from local_kubernetes.basics import wait_for
 from local_kubernetes.local import LocalCluster
 
@@ -31,6 +33,25 @@ FAKE_SHAPE: Json = {
 """What a pod must say to come to a kwok node."""
 TICK = os.sysconf("SC_CLK_TCK")
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+LAG = re.compile(r'^tradingbot_operator_event_loop_lag_seconds_bucket\{le="(.+)"\} (.+)$', re.M)
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How many looks at an event loop came at most so many seconds late."""
+
+    looks: Mapping[float, float]
+
+    def since(self, before: Lateness) -> Lateness:
+        """Of the time since an earlier one."""
+        return Lateness({bound: count - before.looks[bound] for bound, count in self.looks.items()})
+
+    def within(self, share: float) -> float:
+        """The bound within which so large a share came."""
+        total = max(self.looks.values())
+        return min(bound for bound, count in self.looks.items() if count >= share * total)
 
 
 @contextmanager
@@ -170,6 +191,19 @@ class Lab:
         )
         self.operators.append(operator)
         return operator
+
+    async def ready(self, operator: OperatorProcess) -> bool:
+        """Whether it watches."""
+        url = f"http://127.0.0.1:{operator.ports['probe']}/readyz"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status == 200
+
+    async def lateness(self, operator: OperatorProcess) -> Lateness:
+        """How late its event loop came round so far."""
+        url = f"http://127.0.0.1:{operator.ports['metrics']}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            found = LAG.findall(await response.text())
+        return Lateness({float(bound): float(count) for bound, count in found})
 
     async def all_trade(self, count: int, seconds: float) -> None:
         """Until so many TradingBots are in phase Trading."""

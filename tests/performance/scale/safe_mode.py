@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from performance.scale.lab import NAMESPACE, Lab
 from performance.scale.loads import at_once
+from performance.scale.tables import percentile
 from support.kube import BOTS
 from support.waiting import until
 
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 240
 LOOK_SECONDS = 0.005
 
 
@@ -26,6 +27,11 @@ class Tries:
     engaged_after_sending: list[float] = field(default_factory=list)
     acknowledged: list[float] = field(default_factory=list)
     """From the patch's answer to SafeModeAcknowledged."""
+
+    def summary(self) -> str:
+        """For people who wait."""
+        parts = {"engaged": self.engaged, "acknowledged": self.acknowledged}
+        return ", ".join(f"{what} p99 {percentile(values, 0.99):.3f} s" for what, values in parts.items())
 
 
 async def _wish(lab: Lab, name: str, safe: bool | None) -> None:
