@@ -37,6 +37,8 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "priorityClassName": "system-cluster-critical",
         "imagePullSecrets": [{"name": "registry"}],
         "serviceAccount": {"annotations": {"example.com/role": "operator"}},
+        "extraArgs": ["--workers=16"],
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
     },
     "roles-only": {
         "watchNamespaces": list(NAMESPACES),
@@ -50,6 +52,8 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "installCheck": {"enabled": False},
         "scrapeAnnotations": {"enabled": False},
         "caSecretName": "mine",
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False, "name": "mine"},
     },
     "prometheus-operator": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
     "plain-prometheus": {"prometheusRule": {"configMap": True}},
