@@ -31,7 +31,12 @@ from support.demo_bots import apply, manifest, patch
 from tradingbot_api import names
 
 NAMESPACE: Final = "pages"
-RULES: Final = ("--set", "prometheusRule.configMap=true")
+ALONE_AT_ITS_ADDRESS: Final = {"kubernetes.io/hostname": "node1"}
+"""Node selector of the bot whose address is banned: the others would keep its wait."""
+VALUES: Final = (
+    "--set", "prometheusRule.configMap=true",
+    "--set-json", "egressGroups=" + json.dumps([{"name": "banned", "nodeSelector": ALONE_AT_ITS_ADDRESS}]),
+)  # fmt: skip
 TOLD_SECONDS: Final = 900.0
 """The longest until somebody is told that it fires, after the fault began."""
 RESOLVED_SECONDS: Final = 1800.0
@@ -233,7 +238,7 @@ def _lose_protection(stage: Stage, bot: str) -> bool:
 
 
 def _restore_operator(stage: Stage, _: str) -> None:
-    stage.demo.install(*RULES)
+    stage.demo.install(*VALUES)
     stage.demo.shell.show("kubectl", "rollout", "status", *OPERATOR, "--timeout=120s")
 
 
@@ -276,7 +281,8 @@ CASES: Final = (
          labels={"severity": "critical"}),
     Case("CircuitBreakerOpen", "failing", "every call of the account answered with 500",
          _calls(kind="error", status=500)),
-    Case("ExchangeBan", "banned", "418 with Retry-After 600", _calls(kind="banned", retryAfter=600)),
+    Case("ExchangeBan", "banned", "418 with Retry-After 600", _calls(kind="banned", retryAfter=600),
+         spec={"pod": {"nodeSelector": ALONE_AT_ITS_ADDRESS}}),
     Case("ApiErrorRate", "flaky", "three of ten calls answered with 500",
          _calls(kind="error", status=500, probability=0.3),
          spec={"circuitBreaker": {"failureThreshold": 100, "recoveryTimeoutSeconds": 10}}),
@@ -328,7 +334,7 @@ def _run(cluster: str, alerts: Sequence[str]) -> Iterator[tuple[str, Row]]:
         return
     demo = Demo(Shell({**os.environ, "CLUSTER_NAME": cluster}), "synthetic", NAMESPACE)
     demo.cluster()
-    demo.install(*RULES)
+    demo.install(*VALUES)
     demo.exchange()
     demo.shell.show("kubectl", "apply", "-f", "examples/monitoring/prometheus-rights.yaml")
     rules = demo.shell.quiet(*READ_RULES)
