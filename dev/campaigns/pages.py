@@ -44,10 +44,13 @@ RESOLVED_SECONDS: Final = 1800.0
 OPERATOR: Final = ("deployment/tradingbot-operator", "--namespace", OPERATOR_NAMESPACE)
 SECOND_MANIFEST: Final = f"{names.STATE_DIR}/second.yaml"
 SPEND_WEIGHT: Final = """
-import time, urllib.request
+import contextlib, time, urllib.request
+next_call = time.monotonic()
 while True:
-    urllib.request.urlopen("http://paper-exchange:8080/api/v3/depth?symbol=BTCUSDT&limit=5000", timeout=5).read()
-    time.sleep(3)
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen("http://paper-exchange:8080/api/v3/depth?symbol=BTCUSDT&limit=5000", timeout=5).read()
+    next_call += 3
+    time.sleep(max(0, next_call - time.monotonic()))
 """
 
 
@@ -78,9 +81,10 @@ class Stage:
         apply(self.demo, bot)
 
     def fault(self, bot: str, **fields: Any) -> None:
-        """A fault of this bot's account alone, until `heal`."""
+        """A fault of this bot's account alone, until `heal`; one with a `count` ends by itself."""
         made = self.demo.control("create", "faults", {"accounts": [self.uids[bot]], **fields})
-        self.faults.setdefault(bot, []).append(made["id"])
+        if "count" not in fields:
+            self.faults.setdefault(bot, []).append(made["id"])
 
     def heal(self, bot: str) -> None:
         """The bot's faults end, what runs beside it too, and its process goes on."""
@@ -198,8 +202,8 @@ def _lose_quote_unheard(stage: Stage, bot: str) -> bool:
 
 
 def _put_back(stage: Stage, bot: str) -> None:
-    if stage.faults.get(bot):
-        stage.heal(bot)
+    if bot in stage.begun:
+        stage.begun.remove(bot)
         stage.demo.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "100"}})
 
 
