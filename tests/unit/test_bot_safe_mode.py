@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from tradingbot.applied import Applied, choose_at_start
-from tradingbot.config import parse_pod_config
+from tradingbot.config import parse_pod_config, safe_mode_wish
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.monitoring.http_api import ControlError
@@ -37,7 +37,7 @@ from tradingbot.recovery.safe_mode import (
 )
 from tradingbot.session import Session
 from tradingbot.state.store import Store
-from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION, BotStatus
+from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION, BotConfig, BotStatus, ImposedCause
 from tradingbot_api.conditions import Reason
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -149,7 +149,7 @@ def test_the_status_tells_of_every_cause_what_it_is_since_when_and_what_ends_it(
     assert [cause.model_dump() for cause in status.causes] == [
         {
             "id": kind.id, "source": kind.source, "reason": kind.reason, "level": level, "since_time": since,
-            "clears": clears,
+            "clears": clears, "message": None,
         }
         for kind, level, since, clears in (
             (TWO_TRADERS, "ReduceOnly", NOW, TWO_TRADERS.clears),
@@ -257,17 +257,38 @@ def settings(**changes: Any) -> dict[str, Any]:
     return {**spec, **changes}
 
 
-def config(revision: int, *, uid: str = "u-1", cleared: tuple[str, ...] = (), epoch: int = 0, **changes: Any) -> bytes:
-    """A configuration as the operator sends it."""
-    return json.dumps(
-        {
-            "revision": revision,
-            "bot": {"namespace": "test", "name": "btcusdt", "uid": uid},
-            "settings": settings(**changes),
-            "clearedCauses": cleared,
-            "epoch": epoch,
+def config(
+    revision: int,
+    *,
+    uid: str = "u-1",
+    cleared: tuple[str, ...] = (),
+    epoch: int = 0,
+    imposed: tuple[ImposedCause, ...] = (),
+    **changes: Any,
+) -> bytes:
+    """A configuration as the operator sends it; with `imposed` causes as it is encoded for all versions."""
+    body = {
+        "revision": revision,
+        "bot": {"namespace": "test", "name": "btcusdt", "uid": uid},
+        "settings": settings(**changes),
+        "clearedCauses": cleared,
+        "epoch": epoch,
+    }
+    if imposed:
+        body |= {
+            "imposed": [cause.model_dump(mode="json") for cause in imposed],
+            "settingsSafeMode": None,
+            "settings": settings(**{**changes, "safeMode": True}),
         }
-    ).encode()
+    return json.dumps(body).encode()
+
+
+def switch(name: str = "all", level: str = "NoNewEntries") -> ImposedCause:
+    """What a kill switch imposes."""
+    return ImposedCause(
+        id=f"kill-switch/{name}", source="KillSwitch", reason="KillSwitch", level=level, message="exchange incident",
+        clears="release it",
+    )  # fmt: skip
 
 
 @dataclass
@@ -345,35 +366,39 @@ async def test_clearing_has_no_effect_while_the_annotation_stands(store: Store) 
     assert bot.causes == set()
 
 
+WISHES: dict[str, dict[str, Any]] = {"spec": {"safeMode": True}, "kill-switch/all": {"imposed": (switch(),)}}
 TIGHTENING = [
-    pytest.param(config(5, epoch=6, safeMode=True), EPOCH_PAST, id="former-leader"),
-    pytest.param(config(6, epoch=EPOCH_NOT_LEADER, safeMode=True), EPOCH_PAST, id="no-leader"),
-    pytest.param(config(3, epoch=7, safeMode=True), STALE_REVISION, id="stale-revision"),
-    pytest.param(config(5, epoch=7, safeMode=True), STALE_REVISION, id="other-content-of-that-revision"),
-    pytest.param(config(6, epoch=7, safeMode=True, capital="x"), "Invalid", id="invalid-field"),
-    pytest.param(config(6, epoch=7, safeMode=True, hedge={}), Reason.CONFIG_INVALID, id="unknown-field"),
-    pytest.param(config(6, epoch=7, safeMode=True, strategy={"name": "nope", "interval": "1m"}), "UnknownStrategy",
-                 id="refused"),
-]  # fmt: skip
+    pytest.param(cause, config(revision, epoch=epoch, **{**wish, **changes}), code, id=f"{cause}-{name}")
+    for cause, wish in WISHES.items()
+    for name, revision, epoch, code, changes in (
+        ("former-leader", 5, 6, EPOCH_PAST, {}),
+        ("no-leader", 6, EPOCH_NOT_LEADER, EPOCH_PAST, {}),
+        ("stale-revision", 3, 7, STALE_REVISION, {}),
+        ("other-content-of-that-revision", 5, 7, STALE_REVISION, {}),
+        ("invalid-field", 6, 7, "Invalid", {"capital": "x"}),
+        ("unknown-field", 6, 7, Reason.CONFIG_INVALID, {"hedge": {}}),
+        ("refused", 6, 7, "UnknownStrategy", {"strategy": {"name": "nope", "interval": "1m"}}),
+    )
+]
 
 
-@pytest.mark.parametrize(("tightening", "code"), TIGHTENING)
+@pytest.mark.parametrize(("cause", "tightening", "code"), TIGHTENING)
 async def test_a_tightening_is_always_taken_and_only_a_greater_revision_releases_it(
-    store: Store, tightening: bytes, code: str
+    store: Store, cause: str, tightening: bytes, code: str
 ) -> None:
     bot = await Bot.start(store, config(5, epoch=7))
     assert bot.causes == set()
     assert await bot.put(tightening) == code
-    assert bot.causes == {"spec"}
+    assert bot.causes == {cause}
     # The leader repeats what it said before: no word on what came since.
     assert await bot.put(config(5, epoch=7)) == "OK"
-    assert bot.causes == {"spec"}
+    assert bot.causes == {cause}
     # A release by somebody who may not.
     assert await bot.put(config(9, epoch=6)) == EPOCH_PAST
     assert await bot.put(config(9, epoch=EPOCH_NOT_LEADER)) == EPOCH_PAST
-    assert bot.causes == {"spec"}
+    assert bot.causes == {cause}
     again = await Bot.start(store, config(5, epoch=7))
-    assert again.causes == {"spec"}
+    assert again.causes == {cause}
     assert await again.put(config(7, epoch=7)) == "OK"
     assert again.causes == set()
     assert (await Bot.start(store, config(7, epoch=7))).causes == set()
@@ -399,13 +424,61 @@ async def test_a_new_leader_whose_first_configuration_is_refused_is_heard_all_th
     assert bot.causes == set()
 
 
-@pytest.mark.parametrize(("tightening", "code"), TIGHTENING)
-async def test_a_tightening_is_on_the_disk_before_it_is_answered(store: Store, tightening: bytes, code: str) -> None:
+@pytest.mark.parametrize(("cause", "tightening", "code"), TIGHTENING)
+async def test_a_tightening_is_on_the_disk_before_it_is_answered(
+    store: Store, cause: str, tightening: bytes, code: str
+) -> None:
     bot = await Bot.start(store, config(5, epoch=7))
     with pytest.raises(ControlError) as refused:
         await bot.control.put_config(tightening)
     assert refused.value.code == code
-    assert (await Bot.start(store, config(5, epoch=7))).causes == {"spec"}
+    assert (await Bot.start(store, config(5, epoch=7))).causes == {cause}
+
+
+async def test_the_strictest_of_spec_and_imposed_causes_is_in_force_and_each_ends_by_itself(store: Store) -> None:
+    bot = await Bot.start(store, config(1, imposed=(switch(),)))
+    assert bot.causes == {"kill-switch/all"}
+    (cause,) = (one for one in bot.desk.safe_mode.get_safe_mode_status(True).causes if one.source == "KillSwitch")
+    assert (cause.reason, cause.level, cause.message) == ("KillSwitch", "NoNewEntries", "exchange incident")
+    assert await bot.put(config(2, imposed=(switch(), switch("b", "ReduceOnly")))) == "OK"
+    assert (bot.causes, bot.desk.safe_mode.level) == ({"kill-switch/all", "kill-switch/b"}, Level.REDUCE_ONLY)
+    assert await bot.put(config(3, imposed=(switch(), switch("b", "NoNewEntries")))) == "OK"
+    assert (bot.causes, bot.desk.safe_mode.level) == ({"kill-switch/all", "kill-switch/b"}, Level.NO_NEW_ENTRIES)
+    assert await bot.put(config(4, safeMode=True, safeModePolicy="ClosePosition")) == "OK"
+    assert (bot.causes, bot.desk.safe_mode.level) == ({"spec"}, Level.REDUCE_ONLY)
+    assert await bot.put(config(5, safeMode=True)) == "OK"
+    assert (bot.causes, bot.desk.safe_mode.level) == ({"spec"}, Level.NO_NEW_ENTRIES)
+    assert await bot.put(config(6)) == "OK"
+    assert bot.causes == set()
+
+
+async def test_a_level_that_this_version_does_not_know_forbids_entries_and_sells_nothing(store: Store) -> None:
+    bot = await Bot.start(store, config(1, imposed=(switch(level="SomethingNew"),)))
+    assert (bot.causes, bot.desk.safe_mode.level) == ({"kill-switch/all"}, Level.NO_NEW_ENTRIES)
+
+
+async def test_a_looser_limit_does_not_get_in_force_by_an_imposed_cause(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    assert await bot.put(config(2, imposed=(switch(),))) == "OK"
+    assert await bot.put(config(3, imposed=(switch(),), capital="2000")) == "OK"
+    assert (bot.desk.settings.capital, bot.desk.applied.loosened) == (1000, ("spec.capital",))
+    again = await Bot.start(store, config(3, imposed=(switch(),), capital="2000"))
+    assert (again.desk.settings.capital, again.causes) == (1000, {"kill-switch/all"})
+    assert await again.put(config(4, safeMode=True, capital="2000")) == "OK"
+    assert again.desk.settings.capital == 2000
+
+
+@pytest.mark.parametrize("safe", [None, False, True])
+def test_a_configuration_with_imposed_causes_reads_back_as_it_was_and_asks_an_older_bot_for_safe_mode(
+    safe: bool | None,
+) -> None:
+    whole = BotConfig.model_validate_json(config(7, safeMode=safe)).model_copy(update={"imposed": [switch()]})
+    sent = json.loads(json.dumps(whole.sparse()))
+    assert BotConfig.model_validate(sent) == whole
+    assert sent["settings"]["safeMode"] is True
+    wish = safe_mode_wish(json.dumps(sent), "u-1")
+    assert wish is not None
+    assert (wish.spec, wish.imposed) == (bool(safe), (switch(),))
 
 
 async def test_an_edit_under_way_does_not_release_what_was_asked_for_at_its_revision(store: Store) -> None:

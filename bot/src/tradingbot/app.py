@@ -592,10 +592,10 @@ class BotApp:
             stat = path.stat()
             mark = (stat.st_mtime_ns, stat.st_ino)
             if mark != seen:
-                revision = safe_mode_wish(path.read_bytes(), self.desk.identity.uid)
+                wish = safe_mode_wish(path.read_bytes(), self.desk.identity.uid)
                 # Edited by hand it has the number of before.
-                if revision is not None and revision >= self.desk.applied.committed.revision:
-                    self.desk.tighten(revision)
+                if wish is not None and wish.revision >= self.desk.applied.committed.revision:
+                    self.desk.tighten(wish)
             return mark
         return seen
 

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 from tradingbot.engine.strategies import field_errors
 from tradingbot_api import names
 from tradingbot_api.base import WireModel
-from tradingbot_api.bot_http import BotConfig, BotIdentity, FieldError
-from tradingbot_api.v1alpha1 import BotSettings, Symbol, TradingBotSpec
+from tradingbot_api.bot_http import BotConfig, BotIdentity, FieldError, ImposedCause
+from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy, Symbol, TradingBotSpec
 
 
 class ConfigError(Exception):
@@ -44,14 +44,40 @@ class Received:
     """Not even that could be read: the settings are none of the user's, and `unknown` says why."""
 
 
-class _SafeModeWish(WireModel):
+@dataclass(frozen=True, slots=True)
+class SafeModeWish:
+    """What a configuration asks for of safe mode."""
+
+    revision: int
+    spec: bool = False
+    """By spec.safeMode."""
+    closes: bool = False
+    """spec.safeMode sells the position."""
+    imposed: tuple[ImposedCause, ...] = ()
+
+    @classmethod
+    def of(cls, config: BotConfig) -> SafeModeWish:
+        """Of a configuration that could be read."""
+        settings = config.settings
+        closes = settings.safe_mode_policy is PositionPolicy.CLOSE_POSITION
+        return cls(config.revision, bool(settings.safe_mode), bool(settings.safe_mode) and closes, (*config.imposed,))
+
+    def __bool__(self) -> bool:
+        """Whether it asks for any."""
+        return self.spec or bool(self.imposed)
+
+
+class _RawSafeMode(WireModel):
     safe_mode: bool | None = None
+    safe_mode_policy: Any = None
 
 
-class _Wish(WireModel):
+class _RawConfig(WireModel):
     revision: int
     bot: BotIdentity
-    settings: _SafeModeWish
+    settings: _RawSafeMode
+    imposed: list[ImposedCause] = Field(default_factory=list)
+    settings_safe_mode: bool | None = None
 
 
 class _NamedSettings(WireModel):
@@ -64,13 +90,17 @@ class _Named(WireModel):
     settings: _NamedSettings
 
 
-def safe_mode_wish(text: str | bytes, bot_uid: str) -> int | None:
-    """The revision of a configuration for that bot which asks for safe mode, however wrong the rest is; else None."""
+def safe_mode_wish(text: str | bytes, bot_uid: str) -> SafeModeWish | None:
+    """What a configuration for that bot asks for of safe mode, however wrong the rest is; None: of nothing."""
     try:
-        wish = _Wish.model_validate_json(text)
+        raw = _RawConfig.model_validate_json(text)
     except ValidationError:
         return None
-    return wish.revision if wish.bot.uid == bot_uid and wish.settings.safe_mode else None
+    # Where the operator set it for the sake of older versions it is not the spec's.
+    spec = bool(raw.settings.safe_mode) and "settings_safe_mode" not in raw.model_fields_set
+    closes = spec and raw.settings.safe_mode_policy == PositionPolicy.CLOSE_POSITION
+    wish = SafeModeWish(raw.revision, spec, closes, (*raw.imposed,))
+    return wish if wish and raw.bot.uid == bot_uid else None
 
 
 _NOBODYS: Final[Mapping[str, object]] = {
@@ -98,9 +128,13 @@ def _stand_in(text: str, error: ConfigError) -> Received:
         named = _Named.model_validate_json(text)
     except ValidationError:
         raise error from None
-    safe = True if safe_mode_wish(text, named.bot.uid) is not None else None
-    settings = BotSettings.model_validate({**_NOBODYS, "symbol": named.settings.symbol, "safeMode": safe})
-    return Received(BotConfig(revision=named.revision, bot=named.bot, settings=settings), tuple(error.fields), True)
+    wish = safe_mode_wish(text, named.bot.uid) or SafeModeWish(named.revision)
+    policy = PositionPolicy.CLOSE_POSITION if wish.closes else None
+    settings = BotSettings.model_validate(
+        {**_NOBODYS, "symbol": named.settings.symbol, "safeMode": wish.spec or None, "safeModePolicy": policy}
+    )
+    config = BotConfig(revision=named.revision, bot=named.bot, settings=settings, imposed=[*wish.imposed])
+    return Received(config, tuple(error.fields), True)
 
 
 def parse_pod_config(text: str | bytes, source: str) -> Received:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 import structlog
 from typing_extensions import TypedDict
 
 from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
+from tradingbot.config import SafeModeWish
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.monitoring.health import Facts, Problem
@@ -49,7 +51,7 @@ from tradingbot.session import Session
 from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus
+from tradingbot_api.bot_http import BotConfig, DrainPhase, DrainStatus, ImposedCause
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, Environment
 
@@ -64,11 +66,22 @@ DELETE_LIVE: Final = "delete this TradingBot and its volume, and create it again
 """What ends a reset that the exchange for real money should never have."""
 
 
+class KeptWish(TypedDict):
+    """A SafeModeWish in the store."""
+
+    revision: int
+    spec: bool
+    closes: bool
+    imposed: list[dict[str, str]]
+
+
 class Tightened(TypedDict):
-    """Safe mode that was asked for: the uid of the TradingBot and the revision."""
+    """Safe mode that was asked for: the uid of the TradingBot, the greatest revision, and what was asked for at which;
+    a former version wrote no more than the revision of spec.safeMode."""
 
     bot: str
     revision: int
+    wishes: NotRequired[list[KeptWish]]
 
 
 class Desk:
@@ -92,8 +105,8 @@ class Desk:
         self.revision = 0
         """The revision that is applied; 0 before any is."""
         self.config_problem: Problem | None = Problem(Reason.CONFIG_PENDING, "the bot is starting")
-        self.tightened: int | None = None
-        """Safe mode was asked for by a configuration, be it refused: only one of a greater revision ends it."""
+        self.wishes: list[SafeModeWish] = []
+        """Safe mode that configurations asked for, be they refused: only one of a greater revision ends it."""
         self.pod_wish = False
         """The pod's annotation asks for safe mode."""
 
@@ -157,7 +170,11 @@ class Desk:
         now, safe, session = self.clocks.utc(), self.safe_mode, self.session
         before = [(cause.id, cause.level) for cause in safe.causes]
         pauses = {pause.code: pause for pause in self.risk.should_pause_trading(self.exchange_time, self.monotonic())}
-        safe.set(self.tightened is not None or bool(self.settings.safe_mode), SPEC, since=now)
+        wishes = [SafeModeWish.of(self.applied.committed), *self.wishes]
+        closes = any(wish.closes for wish in wishes)
+        level = Level.REDUCE_ONLY if closes else Level.NO_NEW_ENTRIES
+        safe.set(any(wish.spec for wish in wishes), SPEC, since=now, level=level)
+        safe.impose([cause for wish in wishes for cause in wish.imposed], since=now)
         if self.pod_wish or safe.has(ANNOTATION.id):
             safe.activate(ANNOTATION, since=now, clears=ANNOTATION_STANDS if self.pod_wish else "")
         # What an unknown process start left on the exchange may be the position of whoever holds the claim.
@@ -191,6 +208,7 @@ class Desk:
             return False
         # Without an operator the log is where people see it.
         limits = {code.value: pause.detail for code, pause in pauses.items()}
+        limits |= {cause.reason.value: cause.message for cause in safe.causes if cause.message}
         reasons = {cause.id: cause.reason.value for cause in safe.causes}
         self.log.info("safe mode", level=safe.level.word, causes=reasons, limits=limits)
         told = ", ".join(f"{word} ({limits[word]})" if word in limits else word for word in reasons.values())
@@ -221,17 +239,17 @@ class Desk:
             clears = f"another process trades this account and symbol ({lost}): {TWO_TRADERS.clears}"
             safe.activate(TWO_TRADERS, since=now, clears=clears)
 
-    def tighten(self, revision: int) -> None:
-        """Engage safe mode by a configuration of that revision, whatever becomes of the rest of it."""
-        self.tightened = max(revision, self.applied.committed.revision, self.tightened or 0)
+    def tighten(self, wish: SafeModeWish) -> None:
+        """Engage safe mode as a configuration asks for it, whatever becomes of the rest of it."""
+        revision = max(wish.revision, self.applied.committed.revision)
+        self.wishes = _with(self.wishes, dataclasses.replace(wish, revision=revision))
         if self.refresh():
             self.wake()
         self.look_now.set()
 
     def relax(self, revision: int) -> None:
-        """A configuration of that revision is taken: what was tightened up to a smaller one is past."""
-        if self.tightened is not None and revision > self.tightened:
-            self.tightened = None
+        """A configuration of that revision is taken: what was asked for at a smaller one is past."""
+        self.wishes = [wish for wish in self.wishes if wish.revision >= revision]
 
     def flatten(self) -> None:
         """A person closes the position: it is sold, and none is opened before a human clears the cause."""
@@ -327,17 +345,18 @@ class Desk:
 
     def _take_over_safe_mode(self, committed: BotConfig, stored: Tightened | None) -> None:
         """The newer word counts, as the mounted file lags by up to the kubelet's refresh; edited by hand it is new."""
-        file, taken = self.applied.committed, committed.revision
-        wishes = []
-        if self.tightened is not None:  # asked for since this process started
-            wishes.append(max(self.tightened, taken))
+        file, taken = SafeModeWish.of(self.applied.committed), committed.revision
+        # Those that were asked for since this process started.
+        wishes = [dataclasses.replace(wish, revision=max(wish.revision, taken)) for wish in self.wishes]
         # Revisions of a former TradingBot, whose volume this one took over, are counted otherwise.
-        if stored is not None and stored["bot"] == self.identity.uid and stored["revision"] >= taken:
-            wishes.append(stored["revision"])
-        edited = file.revision == taken and not committed.settings.safe_mode
-        if file.settings.safe_mode and (file.revision > taken or edited):
-            wishes.append(file.revision)
-        self.tightened = max(wishes, default=None)
+        if stored is not None and stored["bot"] == self.identity.uid:
+            wishes += [wish for wish in _kept(stored) if wish.revision >= taken]
+        edited = file.revision == taken and file != SafeModeWish.of(committed)
+        if file and (file.revision > taken or edited):
+            wishes.append(file)
+        self.wishes = []
+        for wish in wishes:
+            self.wishes = _with(self.wishes, wish)
 
     async def commit(self, applied: Applied, *, newer: bool) -> None:
         """Commit a configuration; a newer one together with the causes that a human cleared with it. StoreError."""
@@ -372,7 +391,36 @@ class Desk:
         }
 
     def _tightened_fact(self) -> Tightened | None:
-        return None if self.tightened is None else {"bot": self.identity.uid, "revision": self.tightened}
+        if not self.wishes:
+            return None
+        wishes: list[KeptWish] = [
+            {
+                "revision": wish.revision,
+                "spec": wish.spec,
+                "closes": wish.closes,
+                "imposed": [cause.model_dump(mode="json") for cause in wish.imposed],
+            }
+            for wish in self.wishes
+        ]
+        return {"bot": self.identity.uid, "revision": max(wish.revision for wish in self.wishes), "wishes": wishes}
+
+
+def _with(wishes: list[SafeModeWish], wish: SafeModeWish) -> list[SafeModeWish]:
+    """The wishes and another one; the same is kept once, at its greatest revision."""
+    same = [other for other in wishes if dataclasses.replace(other, revision=wish.revision) == wish]
+    revision = max(other.revision for other in (*same, wish))
+    return [*(other for other in wishes if other not in same), dataclasses.replace(wish, revision=revision)]
+
+
+def _kept(stored: Tightened) -> list[SafeModeWish]:
+    if "wishes" not in stored:
+        return [SafeModeWish(stored["revision"], spec=True)]
+    return [
+        SafeModeWish(
+            wish["revision"], wish["spec"], wish["closes"], tuple(map(ImposedCause.model_validate, wish["imposed"]))
+        )
+        for wish in stored["wishes"]
+    ]
 
 
 async def _restore(store: Store, name: str, restore: Callable[[Any], None], fact: Any) -> None:

@@ -21,7 +21,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tradingbot_api.base import SignedDecimal, WireModel
 from tradingbot_api.v1alpha1 import (
@@ -62,27 +62,60 @@ class BotIdentity(WireModel):
     uid: str
 
 
+class ImposedCause(WireModel):
+    """A cause of safe mode that the operator imposes from outside the bot's spec."""
+
+    id: str
+    """Stable, such as kill-switch/NAME."""
+    source: str
+    reason: str
+    level: str
+    """NoNewEntries or ReduceOnly."""
+    message: str = ""
+    """What people are told of it."""
+    clears: str = ""
+    """What ends it."""
+
+
+SETTINGS_SAFE_MODE: Final = "settingsSafeMode"
+"""In a BotConfig's JSON: spec.safeMode, where settings.safeMode is true for the sake of imposed causes alone."""
+
+
 class BotConfig(WireModel):
     """A whole configuration. `revision` is the operator's counter; it grows with every change of the content.
 
     `cleared_causes` are ids of latched safe-mode causes that a human cleared; each is cleared once, when the revision
     is first applied. `epoch` is the transition count of the operator's Lease; a bot refuses a smaller one than it has
-    seen (0: not told). `fleet_limited`: limits hold over several bots, so that an entry needs a Reservation.
+    seen (0: not told). `fleet_limited`: limits hold over several bots, so that an entry needs a Reservation. `imposed`
+    causes count beside settings.safeMode, the strictest of all.
     """
 
     revision: int = Field(ge=1)
     bot: BotIdentity
     settings: BotSettings
     cleared_causes: list[str] = Field(default_factory=list)
+    imposed: list[ImposedCause] = Field(default_factory=list)
     fleet_limited: bool = False
     epoch: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_as_in_the_spec(cls, data: Any) -> Any:
+        if isinstance(data, dict) and SETTINGS_SAFE_MODE in data and isinstance(data.get("settings"), dict):
+            return {**data, "settings": {**data["settings"], "safeMode": data[SETTINGS_SAFE_MODE]}}
+        return data
 
     def sparse(self) -> dict[str, Any]:
         """As JSON without what equals its default, so that a new field that nobody uses never reaches an older bot.
 
-        It stands on the rule that a default never changes within a version of the API.
+        It stands on the rule that a default never changes within a version of the API. A bot that does not know
+        imposed causes is told safe mode instead: it sends no entry either, though it sells nothing.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        if self.imposed and not self.settings.safe_mode:
+            data[SETTINGS_SAFE_MODE] = self.settings.safe_mode
+            data["settings"]["safeMode"] = True
+        return data
 
 
 class ConfigReply(WireModel):

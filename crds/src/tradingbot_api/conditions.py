@@ -94,6 +94,7 @@ class Reason(StrEnum):
     ENGAGED = "Engaged"
     NOT_ENGAGED = "NotEngaged"
     SPEC = "Spec"
+    KILL_SWITCH = "KillSwitch"
     POD_ANNOTATION = "PodAnnotation"
     AWAITING_GRANT = "AwaitingGrant"
     DAILY_LOSS = "DailyLoss"

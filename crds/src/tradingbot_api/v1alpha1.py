@@ -476,6 +476,11 @@ class BotSettings(Model):
         description="true: no entry is sent and resting entries are cancelled; an open position stays protected. "
         "Absent means false, and has no default, so that an emergency patch survives a kubectl apply of the manifest.",
     )
+    safe_mode_policy: PositionPolicy | None = Field(
+        default=None,
+        description="What spec.safeMode does with an open position: Hold keeps it, protected, ClosePosition sells it. "
+        "Absent means Hold, and has no default, as safeMode has none.",
+    )
 
     @model_validator(mode="after")
     def _position_fits_capital(self) -> Self:
@@ -564,11 +569,12 @@ class SafeModeCause(WireModel):
     """One reason why entries are forbidden."""
 
     id: str = Field(description="Stable name of the cause.")
-    source: str = Field(description="Spec, Pod, Operator, Bot or Command.")
+    source: str = Field(description="Spec, KillSwitch, ClusterKillSwitch, Pod, Operator, Bot or Command.")
     reason: str = Field(description="CamelCase reason.")
     level: str = Field(description="NoNewEntries, ReduceOnly or Halted.")
     since_time: datetime | None = Field(default=None, description="When it began.")
     clears: str = Field(default="", description="What ends it.")
+    message: str | None = Field(default=None, description="What whoever imposed it from outside the spec says of it.")
 
 
 class SafeModeStatus(WireModel):

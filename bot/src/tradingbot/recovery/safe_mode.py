@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from tradingbot_api import names
+from tradingbot_api.bot_http import ImposedCause
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import SafeModeCause, SafeModeStatus
 
@@ -42,6 +43,8 @@ class Source(StrEnum):
     """Who wants safe mode."""
 
     SPEC = "Spec"
+    KILL_SWITCH = "KillSwitch"
+    CLUSTER_KILL_SWITCH = "ClusterKillSwitch"
     POD = "Pod"
     OPERATOR = "Operator"
     BOT = "Bot"
@@ -67,7 +70,13 @@ def _cleared_by_hand(cause_id: str) -> str:
     return f"kubectl annotate tradingbot NAME {names.CLEAR_ANNOTATION}={cause_id}"
 
 
-SPEC: Final = CauseKind("spec", Source.SPEC, Reason.SPEC, "set spec.safeMode to false or remove it")
+SPEC: Final = CauseKind(
+    "spec",
+    Source.SPEC,
+    Reason.SPEC,
+    "set spec.safeMode to false or remove it",
+    (Level.NO_NEW_ENTRIES, Level.REDUCE_ONLY),
+)
 ANNOTATION: Final = CauseKind(
     "annotation", Source.POD, Reason.POD_ANNOTATION, _cleared_by_hand("annotation"), latched=True
 )
@@ -163,6 +172,23 @@ class Cause:
     since: datetime
     clears: str
     latched: bool = False
+    imposed: bool = False
+    """The operator put it in force, from outside the spec."""
+    message: str = ""
+
+    @classmethod
+    def of_operator(cls, wanted: ImposedCause, since: datetime) -> Cause:
+        """A cause as the operator imposes it; a newer one may use words that this version does not know."""
+        return cls(
+            wanted.id,
+            Source(wanted.source) if wanted.source in list(Source) else Source.OPERATOR,
+            Reason(wanted.reason) if wanted.reason in list(Reason) else Reason.UNKNOWN,
+            level_of(wanted.level),
+            since,
+            wanted.clears,
+            imposed=True,
+            message=wanted.message,
+        )
 
     def to_json(self) -> dict[str, str | int]:
         """For the store."""
@@ -174,6 +200,12 @@ class Cause:
             "since": self.since.isoformat(),
             "clears": self.clears,
         }
+
+
+def level_of(word: str) -> Level:
+    """The level of a cause of the operator's: whatever the word is, no entry is sent, and only one that is known sells
+    a position."""
+    return Level.REDUCE_ONLY if word == Level.REDUCE_ONLY.word else Level.NO_NEW_ENTRIES
 
 
 class SafeMode:
@@ -201,6 +233,17 @@ class SafeMode:
             return False
         self._causes[kind.id] = cause
         return True
+
+    def impose(self, wanted: Iterable[ImposedCause], *, since: datetime) -> None:
+        """Put these causes of the operator in force, of one id the strictest, and end all others of it."""
+        imposed: dict[str, Cause] = {}
+        for item in wanted:
+            present = self._causes.get(item.id)
+            cause = Cause.of_operator(item, present.since if present else since)
+            if (other := imposed.get(cause.id)) is None or other.level < cause.level:
+                imposed[cause.id] = cause
+        others = {cause.id: cause for cause in self._causes.values() if not cause.imposed}
+        self._causes = {**imposed, **others}
 
     def clear(self, cause_id: str) -> bool:
         """A human clears a latched cause; True when it was in force. Others end with what they tell of."""
@@ -251,6 +294,7 @@ class SafeMode:
                     level=cause.level.word,
                     since_time=cause.since,
                     clears=cause.clears,
+                    message=cause.message or None,
                 )
                 for cause in self.causes
             ],
