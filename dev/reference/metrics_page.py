@@ -93,6 +93,7 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     """A bot's and an operator's, with a sample of each metric."""
     of_bot, of_operator = bot.Metrics(STATUS.symbol, lambda: (STATUS, EXTRA)), operator.Metrics()
     of_operator.fleet = lambda: FLEET
+    of_operator.switches = lambda: [operator.SwitchFigures("KillSwitch", "trading", "incident", True, 3, 1)]
     for metrics in (of_bot, of_operator):
         for metric in vars(metrics).values():
             if isinstance(metric, MetricWrapperBase) and not any(family.samples for family in metric.collect()):

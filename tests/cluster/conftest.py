@@ -17,8 +17,8 @@ from local_kubernetes.local import LocalCluster
 
 from support.operator_scene import Scene, operator_scene
 
-WITH_NODE = "test"
-API_ONLY = "test-api"
+WITH_NODE = os.environ.get("CLUSTER_NAME", "test")
+API_ONLY = f"{WITH_NODE}-api"
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from local_kubernetes.local import LocalCluster
 
 from support.fault_proxy import Fault, FaultKind, FaultProxy, WatchFault, WatchFaultKind
 from support.kube import Json
-from support.operator_process import OperatorProcess
+from support.operator_process import OperatorProcess, ready
 from support.operator_scene import Scene, logged, operator_scene
 from support.waiting import until
 from tradingbot_operator.app import utc_now
@@ -84,28 +84,12 @@ async def ended(operator: OperatorProcess) -> int:
     return code
 
 
-async def probe(operator: OperatorProcess, path: str) -> int:
-    """The HTTP status of a probe."""
-    url = f"http://127.0.0.1:{operator.ports['probe']}{path}"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        return response.status
-
-
 async def figure(operator: OperatorProcess, name: str) -> float:
     """A metric without labels."""
     url = f"http://127.0.0.1:{operator.ports['metrics']}/metrics"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         lines = (await response.text()).splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
-
-
-async def ready(operator: OperatorProcess) -> None:
-    """Waits for its /readyz."""
-
-    async def answered() -> bool:
-        return await probe(operator, "/readyz") == 200
-
-    await until("a ready replica", answered)
 
 
 async def granted_anew(scene: Scene, begun: float, seconds: float) -> float:

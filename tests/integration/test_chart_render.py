@@ -43,12 +43,16 @@ def granted(role: dict[str, Any]) -> dict[str, set[str]]:
     return result
 
 
-def needed(*, leases: bool, sets: bool = False) -> dict[str, set[str]]:
-    """The permissions that the operator's own code lists."""
+def needed(*, leases: bool, sets: bool = False, everywhere: bool = False) -> dict[str, set[str]]:
+    """The permissions that the operator's own code lists; with those of an operator that serves all namespaces."""
     assert cluster.__doc__
     always, of_sets = cluster.__doc__.split("enables TradingBotSets")
     lines = [_PERMISSION.findall(part) for part in (always, of_sets)]
-    result = {resource: set(verbs.split()) for resource, verbs in lines[0] if (resource == "leases") == leases}
+    result = {
+        resource: set(verbs.split())
+        for resource, verbs in lines[0]
+        if (resource == "leases") == leases and (everywhere or not resource.startswith("cluster"))
+    }
     for resource, verbs in lines[1] if sets else ():
         result[resource] |= set(verbs.split())
     return result
@@ -56,7 +60,7 @@ def needed(*, leases: bool, sets: bool = False) -> dict[str, set[str]]:
 
 def test_rights_are_exactly_those_that_the_operator_lists(objects: list[dict[str, Any]]) -> None:
     assert "tradingbots" in needed(leases=False)
-    assert granted(chart.one(objects, "ClusterRole", OPERATOR_ROLE)) == needed(leases=False)
+    assert granted(chart.one(objects, "ClusterRole", OPERATOR_ROLE)) == needed(leases=False, everywhere=True)
     assert granted(chart.one(objects, "Role", f"{chart.RELEASE}-claims")) == needed(leases=True)
 
 
@@ -65,7 +69,7 @@ def test_only_where_sets_are_enabled_the_operator_may_make_and_delete_tradingbot
     kind, name = ("Role", f"{chart.RELEASE}-bots") if watched else ("ClusterRole", OPERATOR_ROLE)
     assert not granted(chart.one(chart.render(*watched), kind, name))["tradingbots"] & {"create", "delete"}
     role = chart.one(chart.render(*watched, "--set", "sets.enabled=true"), kind, name)
-    assert granted(role) == needed(leases=False, sets=True)
+    assert granted(role) == needed(leases=False, sets=True, everywhere=True)
 
 
 def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> None:

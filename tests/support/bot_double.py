@@ -81,6 +81,7 @@ class BotDouble:
 
     def __post_init__(self) -> None:
         self.engaged = self.config.settings.safe_mode is True
+        self.imposed = {cause.id: cause for cause in self.config.imposed}
         self._drain = DrainStatus()
         self._granted_until = 0.0
         self.feed = StatusFeed(self.status, self._state, time.monotonic)
@@ -127,10 +128,12 @@ class BotDouble:
         if config.epoch == EPOCH_NOT_LEADER:
             self.told_by_standbys.append(config)
             self.engaged = self.engaged or config.settings.safe_mode is True
+            self.imposed |= {cause.id: cause for cause in config.imposed}
             self.wake()
             raise ControlError(409, EPOCH_PAST, "only the tightening is taken")
         self.configs.append(config)
         self.config, self.engaged = config, config.settings.safe_mode is True
+        self.imposed = {cause.id: cause for cause in config.imposed}
         self.wake()
         return ConfigReply(revision=config.revision, in_force=True)
 
@@ -170,6 +173,7 @@ class BotDouble:
         causes = []
         if self.engaged:
             causes.append(SafeModeCause(id="spec", source="Spec", reason=Reason.SPEC, level="NoNewEntries"))
+        causes += [SafeModeCause(**cause.model_dump()) for cause in self.imposed.values()]
         if not self.granted:
             causes.append(
                 SafeModeCause(id="grant", source="Operator", reason=Reason.AWAITING_GRANT, level="NoNewEntries")
@@ -212,7 +216,7 @@ class BotDouble:
             conditions=[Condition(type=kind, status=status, reason=reason) for kind, (status, reason) in said.items()],
             circuit_breaker=CircuitBreakerStatus(state=self.circuit),
             safe_mode=SafeModeStatus(
-                level="NoNewEntries" if engaged else "Normal",
+                level=max((cause.level for cause in causes), default="Normal"),
                 engaged=engaged,
                 acknowledged=engaged and self.acknowledges,
                 causes=causes,

@@ -11,10 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from support.waiting import until
 
 
 def make_authority(folder: Path) -> None:
@@ -110,3 +113,19 @@ class OperatorProcess:
             code = await self.process.wait()
             await self._reader
         return code
+
+
+async def probe(operator: OperatorProcess, path: str) -> int:
+    """The HTTP status of a probe."""
+    url = f"http://127.0.0.1:{operator.ports['probe']}{path}"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status
+
+
+async def ready(operator: OperatorProcess) -> None:
+    """Waits for its /readyz."""
+
+    async def answered() -> bool:
+        return await probe(operator, "/readyz") == 200
+
+    await until("a ready replica", answered)

@@ -42,15 +42,16 @@ class Scene:
             "tradingbots": BOTS.format(self.namespace),
             "tradingbotsets": SETS.format(self.namespace),
             "leases": LEASES.format(self.namespace),
+            "killswitches": f"/apis/{names.API_VERSION}/namespaces/{self.namespace}/killswitches",
         }.get(resource, f"/api/v1/namespaces/{self.namespace}/{resource}")
         return f"{prefix}/{name}" if name else prefix
 
-    async def create(self, name: str = "btcusdt", **spec: Any) -> Json:
+    async def create(self, name: str = "btcusdt", labels: dict[str, str] | None = None, **spec: Any) -> Json:
         """Applies a TradingBot."""
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": labels or {}},
             "spec": {**SPEC, "pod": self.kubelet.shape(), **spec},
         }
         return await self.kube.call("POST", self.path("tradingbots"), body)

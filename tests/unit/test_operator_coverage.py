@@ -16,6 +16,7 @@ from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
 from tradingbot_operator.equality import Equality, Kept
 from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.status import Finding, Observed, compose
 
@@ -129,6 +130,7 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
     coverage, equality, link, unused = Coverage(), Equality(), Link(), cast(Any, None)
     talk = BotTalk(
         cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage, equality=equality,
+        impositions=NOBODY,
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
         now=lambda: NOW, random=Random(1), metrics=unused,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from support.operator_objects import seen_bot
 from tradingbot_operator.fleet import Fleet
+from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
 from tradingbot_operator.safe_mode import SafeModeLane
 
@@ -40,7 +41,7 @@ async def test_a_wish_that_comes_while_the_lane_ends_is_carried_too() -> None:
 
     lane = Lane(
         None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-        tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
+        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
     )  # type: ignore[arg-type]  # fmt: skip
 
     def off_and_on() -> None:
@@ -65,7 +66,7 @@ async def test_a_bot_whose_wish_cannot_be_carried_is_looked_at_by_a_step() -> No
 
     lane = Lane(
         None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-        tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
+        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
     )  # type: ignore[arg-type]  # fmt: skip
     lane.notice(ON)
     async with asyncio.timeout(5):

@@ -228,6 +228,7 @@ OPERATORS = [
     Row(seen(word=word(safe_mode=UNTOLD)), Type.SAFE_MODE_ENGAGED, T, Reason.ENGAGED, Phase.SAFE_MODE),
     Row(engaged(Reason.AWAITING_GRANT), Type.SAFE_MODE_ENGAGED, T, Reason.AWAITING_GRANT, Phase.STARTING),
     # SafeModeAcknowledged
+    Row(engaged(Reason.KILL_SWITCH), Type.SAFE_MODE_ENGAGED, T, Reason.KILL_SWITCH, Phase.SAFE_MODE),
     Row(engaged(Reason.SPEC, bot=seen_bot(safeMode=True)), Type.SAFE_MODE_ACKNOWLEDGED, T, Reason.OK, Phase.SAFE_MODE),
     Row(seen(), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.NOT_ENGAGED, Phase.TRADING),
     Row(unheard(RUNNING, reachable=SILENT), Type.SAFE_MODE_ACKNOWLEDGED, F, Reason.BOT_UNREACHABLE, Phase.UNREACHABLE),

@@ -29,6 +29,8 @@ class SwitchPhase(StrEnum):
 
     ENGAGING = "Engaging"
     ENGAGED = "Engaged"
+    NO_BOTS = "NoBots"
+    """In force, and it selects none."""
     RELEASING = "Releasing"
     RELEASED = "Released"
     EXPIRED = "Expired"
@@ -94,7 +96,7 @@ class KillSwitchStatus(WireModel):
     """How far it is."""
 
     observed_generation: int | None = Field(default=None, description="Generation of the spec this status speaks of.")
-    phase: str | None = Field(default=None, description="Engaging, Engaged, Releasing, Released or Expired.")
+    phase: str | None = Field(default=None, description="Engaging, Engaged, NoBots, Releasing, Released or Expired.")
     bots: int = Field(default=0, description="TradingBots that it is in force for.")
     engaged: int = Field(default=0, description="Of these, how many send no entry.")
     acknowledged: int = Field(

@@ -22,7 +22,9 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
+from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenSet, SetKey
+from tradingbot_operator.kill_switch import KillSwitches, SeenClusterKillSwitch, SeenKillSwitch, SeenSwitch
 from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name
 from tradingbot_operator.metrics import BotFigures, Metrics, Servers
 from tradingbot_operator.resync import Resync
@@ -180,6 +182,9 @@ class _Operator:
         self._fleet = Fleet()
         bots: Inventory[SeenBot] = Inventory()
         pods: Inventory[SeenPod] = Inventory()
+        switches: dict[type[SeenSwitch], Inventory[SeenSwitch]] = {SeenKillSwitch: Inventory()}
+        if not settings.namespaces:
+            switches[SeenClusterKillSwitch] = Inventory()
         self._leader = leader
         self._bots, self._pods = bots, pods
         self._leading = False
@@ -200,6 +205,11 @@ class _Operator:
             if self._leading:
                 await self._controller.look_around()
 
+        self._switches = KillSwitches(
+            cluster, switches, bots=bots, fleet=self._fleet, enqueue=enqueue, now=utc_now, identity=settings.identity,
+            random=self.random,
+        )  # fmt: skip
+        self._impositions = Impositions(self._switches)
         self._controller = BotController(
             settings,
             cluster=cluster,
@@ -212,17 +222,20 @@ class _Operator:
             session=session,
             enqueue=enqueue,
             leader=leader,
+            impositions=self._impositions,
             now=utc_now,
             random=self.random,
             metrics=metrics,
         )
         stack.push_async_callback(self._controller.close)
         lane = SafeModeLane(
-            fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, tls=tls, session=session, metrics=metrics,
-            enqueue=lambda key: enqueue(key, True),
+            fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, impositions=self._impositions, tls=tls,
+            session=session, metrics=metrics, enqueue=lambda key: enqueue(key, True),
         )  # fmt: skip
         stack.push_async_callback(lane.close)
-        watcher = handlers.Watcher(bots=bots, pods=pods, controller=self._controller, lane=lane, enqueue=enqueue)
+        watcher = handlers.Watcher(
+            bots=bots, pods=pods, controller=self._controller, lane=lane, switches=switches, enqueue=enqueue
+        )
         self._sets: Inventory[SeenSet] = Inventory()
         self._set_controller = SetController(
             cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot, enqueue=enqueue, enqueue_after=enqueue_after,
@@ -235,7 +248,11 @@ class _Operator:
             also=look_around, period=settings.resync_seconds,
         )  # fmt: skip
         metrics.fleet = self._figures
+        metrics.switches = lambda: self._switches.figures() if self._leading else []
         stack.callback(self.close_links)
+
+    def _wanted_safe(self, bot: SeenBot) -> bool:
+        return bot.safe_mode or bool(self._impositions.on(bot))
 
     def close_links(self) -> None:
         """Ends the lines to the bots; nothing is awaited."""
@@ -252,6 +269,7 @@ class _Operator:
         await self._leader.acquire()
         # What was remembered as a standby was not acted upon: it is looked at as after a restart.
         self._fleet.begin_anew()
+        self._switches.begin()
         self._leading = True
         self._metrics.leader.set(1)
         try:
@@ -263,10 +281,11 @@ class _Operator:
                 # A pod whose TradingBot is gone needs a step too.
                 for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
                     # Safe mode may have been set while nobody worked.
-                    self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and bot.safe_mode)
+                    self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and self._wanted_safe(bot))
                 for seen in self._sets:
                     self._queue.add(SetKey(*seen.key))
                 self.resync.hurry()
+                group.create_task(self._switches.run())
                 for _ in range(self._settings.workers):
                     group.create_task(self._work())
         finally:

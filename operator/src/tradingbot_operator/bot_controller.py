@@ -29,6 +29,7 @@ from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.equality import UNTRUSTED_BOOKS, Equality, View
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
+from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
@@ -99,6 +100,7 @@ class BotController:
         session: aiohttp.ClientSession,
         enqueue: Callable[[BotKey, bool], None],
         leader: Leader,
+        impositions: Impositions,
         now: Callable[[], datetime],
         random: Random,
         metrics: Metrics,
@@ -122,12 +124,12 @@ class BotController:
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
-            reporter=self._reporter, now=now, metrics=metrics,
+            reporter=self._reporter, impositions=impositions, now=now, metrics=metrics,
         )  # fmt: skip
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
-            leader=leader, tls=tls, session=session, heard=self.heard, enqueue=enqueue, now=now, random=random,
-            metrics=metrics,
+            leader=leader, impositions=impositions, tls=tls, session=session, heard=self.heard, enqueue=enqueue,
+            now=now, random=random, metrics=metrics,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
@@ -297,7 +299,7 @@ class BotController:
             )
         self._talk.tend_link(bot, memory, pod)
         self._see_claims(bot, memory)
-        if spec is None and bot.safe_mode:
+        if spec is None and (bot.safe_mode or memory.imposed):
             await self._talk.talk(bot, memory, again, readable=False)
         if spec is not None and (accepted.holds or refused is not None):
             await self._talk.talk(bot, memory, again)
@@ -333,12 +335,11 @@ class BotController:
 
     async def _keep_safe(self, bot: SeenBot, memory: Memory) -> list[float]:
         """Writes safe mode of a spec that cannot be read, with the settings that stood before; when to try again."""
-        if not bot.safe_mode:
-            return []
         try:
             await self._objects.ensure_config(bot, memory)
         except SpecError:
-            log.info("safe mode needs a spec that can be read: none ever was", bot=str(bot.key))
+            if bot.safe_mode:
+                log.info("safe mode needs a spec that can be read: none ever was", bot=str(bot.key))
         except ForeignObjectError as error:
             log.warning("safe mode is not written", bot=str(bot.key), error=str(error))
             return [FOREIGN_RETRY_SECONDS]

@@ -138,7 +138,8 @@ class BotCalls:
         One that engages safe mode needs no leadership.
         """
         body = config.model_copy(update={"epoch": self._epoch}).sparse()
-        await self._call("PUT", "config", body, leading=config.settings.safe_mode is not True)
+        tightens = config.settings.safe_mode is True or bool(config.imposed)
+        await self._call("PUT", "config", body, leading=not tightens)
 
     async def put_grant(self, grant: Grant) -> None:
         """Gives the right to add exposure for a while."""

@@ -16,6 +16,7 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.cluster import Cluster, ConflictError, ExistsError, NotFoundError
 from tradingbot_operator.desired import Identity
 from tradingbot_operator.fleet import POD_BEING_MADE, SUSPENDED, ForeignObjectError, Memory
+from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
@@ -56,6 +57,7 @@ class BotObjects:
         authority: CertificateAuthority,
         certainty: Certainty,
         reporter: Reporter,
+        impositions: Impositions,
         now: Callable[[], datetime],
         metrics: Metrics,
     ) -> None:
@@ -66,6 +68,7 @@ class BotObjects:
         self._authority = authority
         self._certainty = certainty
         self._reporter = reporter
+        self._impositions = impositions
         self._now = now
         self._metrics = metrics
         self._volumes = Volumes(cluster, bots)
@@ -77,7 +80,7 @@ class BotObjects:
 
     async def ensure_config(self, bot: SeenBot, memory: Memory) -> None:
         """Writes the ConfigMap where its content is another; SpecError, ForeignObjectError, ApiError."""
-        ledger = await memory.wanted_config(bot, self._bots, self._cluster)
+        ledger = await memory.wanted_config(bot, self._bots, self._cluster, self._impositions)
         revision = ledger.revision
         if ledger.stored_revision == revision:
             return

@@ -21,18 +21,21 @@ from tradingbot_api.bot_http import (
     DrainPhase,
     DrainRequest,
     Grant,
+    ImposedCause,
     RaiseIncarnation,
 )
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import PositionPolicy
+from tradingbot_api.v1alpha1 import PositionPolicy, SafeModeCause
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Peer
 from tradingbot_operator.certainty import Certainty
-from tradingbot_operator.claims import Claimant, Claims, Standing
+from tradingbot_operator.claims import Claimant, Claims
+from tradingbot_operator.claims import Standing as ClaimStanding
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.equality import Equality
-from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Memory
+from tradingbot_operator.fleet import HANDING_SECONDS, NO_ACCOUNT_YET, Ledger, Memory
+from tradingbot_operator.imposed import Impositions, Standing
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
@@ -43,6 +46,8 @@ CLAIM_RETRY_SECONDS: Final = 5.0
 CALL_RETRY_SECONDS: Final = 2.0
 WISH_RETRY_SECONDS: Final = 0.5
 DRAIN_REPEAT_SECONDS: Final = 5.0
+IMPOSERS: Final = frozenset({names.KILL_SWITCH.kind, names.CLUSTER_KILL_SWITCH.kind})
+"""Sources of causes that come from outside the spec."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +78,7 @@ class BotTalk:
         coverage: Coverage,
         equality: Equality,
         leader: Leader,
+        impositions: Impositions,
         tls: ssl.SSLContext,
         session: aiohttp.ClientSession,
         heard: Callable[[BotKey, BotStatus | None, BotStatus | None], None],
@@ -88,6 +94,7 @@ class BotTalk:
         self._coverage = coverage
         self._equality = equality
         self._leader = leader
+        self._impositions = impositions
         self._tls = tls
         self._session = session
         self._heard = heard
@@ -133,6 +140,9 @@ class BotTalk:
         ledger = memory.ledger
         if ledger is None or ledger.settings is None:
             return
+        if await self._releases_unasked(bot, ledger, status):
+            self._enqueue(bot.key, True)
+            return
         if status.applied_revision > ledger.revision:
             if not await self._wish_stands(bot, memory):
                 again.append(WISH_RETRY_SECONDS)
@@ -141,12 +151,15 @@ class BotTalk:
             # The ConfigMap must not stay behind what the bot has.
             self._enqueue(bot.key, False)
             return
-        releases = not ledger.settings.safe_mode and any(cause.source == "Spec" for cause in status.safe_mode.causes)
+        sources = {cause.source for cause in status.safe_mode.causes}
+        # A bot of a former release takes what is imposed on it for the spec's.
+        as_spec = bool(ledger.imposed) and not sources & IMPOSERS
+        releases = not ledger.settings.safe_mode and "Spec" in sources and not as_spec
         if releases and not await self._wish_stands(bot, memory):
             again.append(WISH_RETRY_SECONDS)
             return
         if memory.has_confirmed(status):
-            if releases:
+            if releases or _foreign(ledger, status):
                 # A standby engaged it, and that wish ended since: a newer configuration releases it.
                 ledger.outrun(status.applied_revision)
                 self._enqueue(bot.key, True)
@@ -174,6 +187,23 @@ class BotTalk:
             known = error.reply.code in set(Reason)
             finding = Finding.bad(error.reply.code if known else Reason.CONFIG_INVALID, _explain(error))
             memory.refusal = (revision, status.boot_id, finding)
+
+    async def _releases_unasked(self, bot: SeenBot, ledger: Ledger, status: BotStatus) -> bool:
+        """Whether the bot has a cause that the configuration would end though nobody released it: one that a standby
+        imposed, whose origin this process has not seen. It is taken in, and the configuration is made anew."""
+        for cause in _foreign(ledger, status):
+            if cause.id in ledger.ended:
+                continue
+            standing = await self._impositions.standing(bot, cause.id)
+            # What a former leader ended is ended by the revision that it wrote: the bot has not heard of it yet.
+            heard = status.applied_revision >= ledger.revision
+            if standing is Standing.IN_FORCE or (standing is Standing.GONE and heard):
+                fields = cause.model_dump(include={"id", "source", "reason", "level", "clears"})
+                ledger.adopt(ImposedCause(**fields, message=cause.message or ""))
+                log.warning("a cause that a standby imposed is kept", bot=str(bot.key), cause=cause.id)
+                return True
+            ledger.ended.add(cause.id)
+        return False
 
     async def _wish_stands(self, bot: SeenBot, memory: Memory) -> bool:
         """Whether spec.safeMode still is what was seen: the API server is asked, as a watch may lag or hang. Of a
@@ -246,9 +276,9 @@ class BotTalk:
             log.warning("a claim is refused", bot=str(bot.key), error=str(error))
             again.append(CLAIM_RETRY_SECONDS)
             return
-        if verdict.standing is Standing.HELD:
+        if verdict.standing is ClaimStanding.HELD:
             memory.claim = Finding.good()
-        elif verdict.standing is Standing.RAISE:
+        elif verdict.standing is ClaimStanding.RAISE:
             memory.claim = Finding.open(
                 Reason.STARTING, f"Another start had incarnation {verdict.incarnation}; the bot takes a greater one."
             )
@@ -330,6 +360,12 @@ class BotTalk:
             return None
         claimant = claimant_of(bot, status.account_uid, status.boot_id, status.incarnation)
         return status.incarnation if self._claims.holds(claimant) else None
+
+
+def _foreign(ledger: Ledger, status: BotStatus) -> list[SafeModeCause]:
+    """Causes that the operator imposed on the bot and that its configuration does not have."""
+    own = {cause.id for cause in ledger.imposed}
+    return [cause for cause in status.safe_mode.causes if cause.source in IMPOSERS and cause.id not in own]
 
 
 def claimant_of(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:

@@ -37,13 +37,20 @@ def confirmed_stopped(vanished: str, annotations: Mapping[str, str]) -> bool:
 
 
 def over_in(
-    last: BotStatus | None, *, could_trade: bool, stood: bool, granted_since: bool, wished: bool, gone_for: float
+    last: BotStatus | None,
+    *,
+    could_trade: bool,
+    stood: bool,
+    granted_since: bool,
+    wished: bool,
+    gone_for: float,
+    imposed: bool = False,
 ) -> float | None:
     """Seconds until nothing that a process left on the exchange can add exposure; 0: now; None: that is not known.
 
     The process is certainly gone; `last` is what it said last of the exchange, `granted_since` whether it may have got
-    a grant after that, `wished` whether spec.safeMode stands since then, `stood` whether the status says that it
-    acknowledged safe mode for a reason that stands.
+    a grant after that, `wished` whether spec.safeMode stands since then, `imposed` whether kill switches do, `stood`
+    whether the status says that it acknowledged safe mode for a reason that stands.
 
     - Who never had a claim was never granted anything, and without a grant no entry is sent.
     - Who had acknowledged left nothing, unless it may have entered again: it had a grant, and no cause that only the
@@ -57,7 +64,7 @@ def over_in(
         return 0.0
     if last is None:
         return 0.0 if stood else None
-    lasting = {Reason.DRAINING, Reason.SPEC} if wished else {Reason.DRAINING}
+    lasting = {Reason.DRAINING, *([Reason.SPEC] if wished else []), *([Reason.KILL_SWITCH] if imposed else [])}
     stays = any(cause.reason in lasting for cause in last.safe_mode.causes) or not (last.grant.held or granted_since)
     if last.safe_mode.engaged and last.safe_mode.acknowledged and stays:
         return 0.0
@@ -72,7 +79,7 @@ def granted_after(last: Word, granted: float | None) -> bool:
     return granted is not None and last.received <= granted + (0.0 if last.status.grant.held else GRANT_TTL_SECONDS)
 
 
-def stood(bot: SeenBot) -> bool:
+def stood(bot: SeenBot, *, imposed: bool = False) -> bool:
     """Whether the status says that it acknowledged, for a reason that no bot ends by itself."""
     found = {item.type: item for item in statuses.previous(bot.status).conditions}
     acknowledged, engaged = (
@@ -80,7 +87,11 @@ def stood(bot: SeenBot) -> bool:
     )
     if acknowledged is None or engaged is None or acknowledged.status != statuses.TRUE:
         return False
-    return acknowledged.reason == Reason.PROCESS_GONE or (bot.safe_mode and engaged.reason == Reason.SPEC)
+    return (
+        acknowledged.reason == Reason.PROCESS_GONE
+        or (bot.safe_mode and engaged.reason == Reason.SPEC)
+        or (imposed and engaged.reason == Reason.KILL_SWITCH)
+    )
 
 
 def left_no_entry(drained: DrainStatus | None) -> bool:
@@ -132,13 +143,15 @@ class Certainty:
         if left_no_entry(memory.drained):
             return Gone(0.0)
         last, wished_since = memory.last, memory.wanted_since
+        since = wished_since is None or last is None or last.received >= wished_since
         return Gone(
             over_in(
                 last.status if last is not None else None,
                 could_trade=await self.could_trade(bot, memory),
-                stood=stood(bot),
+                stood=stood(bot, imposed=bool(memory.imposed)),
                 granted_since=last is not None and granted_after(last, memory.last_grant),
-                wished=bot.safe_mode and (wished_since is None or last is None or last.received >= wished_since),
+                wished=bot.safe_mode and since,
+                imposed=bool(memory.imposed) and since,
                 gone_for=now - memory.gone_since,
             )
         )

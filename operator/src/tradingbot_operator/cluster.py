@@ -3,7 +3,11 @@
 Permissions, in the namespaces that are served:
 
     configmaps                        create get list patch
+    clusterkillswitches               get list patch watch      (patch: the finalizer; where all namespaces are served)
+    clusterkillswitches/status        patch
     events (core)                     create
+    killswitches                      get list patch watch      (patch: the finalizer)
+    killswitches/status               patch
     persistentvolumeclaims            create get patch          (patch: label and owner of one that is taken up)
     pods                              create delete get list watch
     secrets                           create

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotConfig, BotIdentity
+from tradingbot_api.bot_http import BotConfig, BotIdentity, ImposedCause
 from tradingbot_api.v1alpha1 import BotSettings, ReclaimPolicy, TradingBotSpec
 from tradingbot_operator.certificates import KeyPair
 from tradingbot_operator.inventory import Manifest, SeenBot
@@ -143,10 +143,16 @@ def cleared_causes(bot: SeenBot) -> tuple[str, ...]:
     return tuple(item.strip() for item in bot.annotations.get(names.CLEAR_ANNOTATION, "").split(",") if item.strip())
 
 
-def bot_config(identity: Identity, settings: BotSettings, revision: int, cleared: tuple[str, ...] = ()) -> BotConfig:
+def bot_config(
+    identity: Identity,
+    settings: BotSettings,
+    revision: int,
+    cleared: tuple[str, ...] = (),
+    imposed: tuple[ImposedCause, ...] = (),
+) -> BotConfig:
     """The whole configuration of a bot."""
     bot = BotIdentity(namespace=identity.namespace, name=identity.name, uid=identity.uid)
-    return BotConfig(revision=revision, bot=bot, settings=settings, cleared_causes=list(cleared))
+    return BotConfig(revision=revision, bot=bot, settings=settings, cleared_causes=[*cleared], imposed=[*imposed])
 
 
 def encode(config: BotConfig) -> str:

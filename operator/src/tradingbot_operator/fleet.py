@@ -10,13 +10,14 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus
+from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus, ImposedCause
 from tradingbot_api.conditions import Phase, Reason
-from tradingbot_api.v1alpha1 import BotSettings
+from tradingbot_api.v1alpha1 import BotSettings, TradingBotStatus
 from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
+from tradingbot_operator.imposed import NOBODY, Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
 from tradingbot_operator.metrics import BotFigures
 from tradingbot_operator.status import NO_POD, Finding
@@ -52,27 +53,37 @@ class Ledger:
         self.revision = stored.revision if stored is not None else 0
         self.settings: BotSettings | None = stored.settings if stored is not None else None
         self.cleared = tuple(stored.cleared_causes) if stored is not None else ()
+        self.imposed = tuple(stored.imposed) if stored is not None else ()
+        self.ended: set[str] = set()
+        """Ids of causes that were imposed and are not any more, as this ledger knows."""
         self.stored_revision = self.revision
         self.uid = uid
         self.version = version
 
-    def want(self, settings: BotSettings, cleared: tuple[str, ...] = ()) -> int:
+    def want(self, settings: BotSettings, cleared: tuple[str, ...] = (), imposed: tuple[ImposedCause, ...] = ()) -> int:
         """The revision of this content; `cleared` are the safe-mode causes that a human clears with it."""
-        if (settings, cleared) != (self.settings, self.cleared):
-            self.settings, self.cleared = settings, cleared
+        if (settings, cleared, imposed) != (self.settings, self.cleared, self.imposed):
+            ids = {cause.id for cause in imposed}
+            self.ended = (self.ended | {cause.id for cause in self.imposed}) - ids
+            self.settings, self.cleared, self.imposed = settings, cleared, imposed
             self.revision += 1
         return self.revision
 
-    def want_spec(self, bot: SeenBot, cleared: tuple[str, ...] = ()) -> int:
+    def want_spec(self, bot: SeenBot, cleared: tuple[str, ...] = (), imposed: tuple[ImposedCause, ...] = ()) -> int:
         """The revision of what the spec wants; SpecError. Where it cannot be read, safe mode counts all the same: it is
         wanted with the settings that stood before."""
         try:
             settings = desired.settings_of(desired.parse_spec(bot))
         except desired.SpecError:
-            if not bot.safe_mode or self.settings is None:
+            if not (bot.safe_mode or imposed) or self.settings is None:
                 raise
-            settings = self.settings.model_copy(update={"safe_mode": True})
-        return self.want(settings, cleared)
+            settings = self.settings.model_copy(update={"safe_mode": True}) if bot.safe_mode else self.settings
+        return self.want(settings, cleared, imposed)
+
+    def adopt(self, cause: ImposedCause) -> None:
+        """The bot has a cause that was imposed on it, as by a standby, and that nobody released."""
+        self.imposed = (*self.imposed, cause)
+        self.revision += 1
 
     def heard(self, applied: int) -> None:
         """The bot says which revision it applied."""
@@ -87,7 +98,7 @@ class Ledger:
         """The configuration that the bot should have."""
         if self.settings is None:
             raise ValueError("no configuration was wanted yet")
-        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision, self.cleared)
+        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision, self.cleared, self.imposed)
 
 
 MARK_SECONDS: Final = 0.2
@@ -186,7 +197,9 @@ class Memory:
     acknowledged_after: float | None = None
     phase: Phase | None = None
     unacknowledged: bool = False
-    """spec.safeMode is true and was not acknowledged, by the last status."""
+    """Safe mode is wanted and was not acknowledged, by the last status."""
+    told: TradingBotStatus | None = None
+    """The status that the last step made, whether or not it was worth a write."""
     took_word: bool = False
     """A human's wish to take the account's word was followed: it stands until the bot has it too."""
     unexplained: Mapping[str, Decimal] = field(default_factory=dict)
@@ -199,6 +212,11 @@ class Memory:
             return True
         told = statuses.previous(bot.status).drained
         return self.drained is not None and told == statuses.drained_mark(self.drained)
+
+    @property
+    def imposed(self) -> tuple[ImposedCause, ...]:
+        """The causes from outside the spec that its configuration has."""
+        return self.ledger.imposed if self.ledger is not None else ()
 
     def word(self) -> Word | None:
         """The bot's last word, while it is fresh."""
@@ -215,7 +233,7 @@ class Memory:
         return refusal[2] if refusal is not None and ledger is not None and refusal[0] == ledger.revision else None
 
     def wish(self, at: float, *, safe: bool) -> None:
-        """spec.safeMode was seen to change: the clock of its acknowledgement starts, or is dropped."""
+        """The wish for safe mode was seen to change: the clock of its acknowledgement starts, or is dropped."""
         self.wanted_since = at if safe else None
         self.engaged_seen = False
         self.acknowledged_after = None
@@ -273,8 +291,10 @@ class Memory:
                 self.ledger.heard(self.counted)
             return self.ledger
 
-    async def wanted_config(self, bot: SeenBot, bots: Inventory[SeenBot], cluster: Cluster) -> Ledger:
-        """The ledger after it heard what the spec wants now; SpecError, ForeignObjectError.
+    async def wanted_config(
+        self, bot: SeenBot, bots: Inventory[SeenBot], cluster: Cluster, impositions: Impositions = NOBODY
+    ) -> Ledger:
+        """The ledger after it heard what the spec wants and what is imposed now; SpecError, ForeignObjectError.
 
         The spec is looked up after the last wait: a step that began before a change of the spec must not
         count the former content as a newer revision.
@@ -282,7 +302,8 @@ class Memory:
         ledger = await self.load_ledger(bot, cluster)
         latest = bots.get(bot.key)
         current = latest if latest is not None and latest.uid == bot.uid else bot
-        ledger.want_spec(current, desired.cleared_causes(current))
+        imposed = impositions.on(current, ledger.imposed)
+        ledger.want_spec(current, desired.cleared_causes(current), imposed)
         return ledger
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from tradingbot_api import names
 from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.cluster import MANAGED, Access
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod, Watched
+from tradingbot_operator.kill_switch import SeenSwitch
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.safe_mode import SafeModeLane
 
@@ -29,19 +31,29 @@ class Watcher:
         pods: Inventory[SeenPod],
         controller: BotController,
         lane: SafeModeLane,
+        switches: Mapping[type[SeenSwitch], Inventory[SeenSwitch]],
         enqueue: Callable[[BotKey, bool], None],
     ) -> None:
         self._bots = bots
         self._pods = pods
         self._controller = controller
         self._lane = lane
+        self._switches = switches
         self._enqueue = enqueue
 
     def watched(self) -> tuple[Watched[Any], ...]:
         """The kinds, in the order in which they are listed: a TradingBot whose pod is not known yet would get another
-        one."""
+        one, and a pod is made with what kill switches impose on it."""
+        switches = [
+            Watched(
+                names.GROUP, kind.resource.plural, inventory, kind.of, partial(self.switch, kind),
+                partial(self.switch_gone, kind), optional=True,
+            )
+            for kind, inventory in self._switches.items()
+        ]  # fmt: skip
         return (
             Watched("", "pods", self._pods, SeenPod.of, self.pod, self.pod_gone),
+            *switches,
             Watched(names.GROUP, names.PLURAL, self._bots, SeenBot.of, self.bot, self.bot_gone),
         )
 
@@ -54,6 +66,8 @@ class Watcher:
         changed = before is not None and before.uid == bot.uid and before.safe_mode != bot.safe_mode
         if changed:
             self._lane.notice(bot)
+        if before is None or before.labels != bot.labels:
+            self._lane.notice_imposed([bot])
         if before is None or before.uid != bot.uid or _wish(before) != _wish(bot):
             self._enqueue(bot.key, changed)
 
@@ -61,6 +75,20 @@ class Watcher:
         """A TradingBot is gone."""
         if self._bots.gone(bot.key, bot.uid):
             self._enqueue(bot.key, False)
+
+    def switch(self, kind: type[SeenSwitch], raw: Manifest) -> None:
+        """A kill switch was seen."""
+        switch, inventory = kind.of(raw), self._switches[kind]
+        before = inventory.get(switch.key)
+        if inventory.see(switch) and (before is None or before.spec != switch.spec):
+            self._lane.notice_imposed(bot for bot in self._bots if switch.selects(bot))
+
+    def switch_gone(self, kind: type[SeenSwitch], switch: SeenSwitch) -> None:
+        """A kill switch is gone: who is held still is told what to do."""
+        if self._switches[kind].gone(switch.key, switch.uid):
+            for bot in self._bots:
+                if switch.covers(bot):
+                    self._enqueue(bot.key, False)
 
     def pod(self, raw: Manifest) -> None:
         """A pod of ours was seen."""
@@ -76,7 +104,7 @@ class Watcher:
 
 def _wish(bot: SeenBot) -> object:
     """What is worth a step. The operator's own status writes are known from their answers: another's is mended."""
-    return bot.generation, bot.deleted, bot.finalizers, bot.annotations, bot.status
+    return bot.generation, bot.deleted, bot.finalizers, bot.labels, bot.annotations, bot.status
 
 
 class EndlessBackoff:

@@ -27,9 +27,21 @@ class BotFigures:
     heartbeat_age: float | None
     """Seconds since the last word of the process that there is."""
     unacknowledged: bool
-    """spec.safeMode is true, and SafeModeAcknowledged is not."""
+    """Safe mode is wanted, and SafeModeAcknowledged is not True."""
     unexplained: Mapping[str, Decimal] = field(default_factory=dict)
     """By asset, while BalanceSynced is False for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFigures:
+    """What the operator tells of one kill switch."""
+
+    kind: str
+    namespace: str
+    name: str
+    active: bool
+    bots: int
+    unacknowledged: int
 
 
 class Metrics:
@@ -42,6 +54,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         self.fleet: Callable[[], Iterable[BotFigures]] = tuple
+        self.switches: Callable[[], Iterable[SwitchFigures]] = tuple
         ProcessCollector(registry=registry)
         registry.register(_FleetCollector(self))
         self.reconciles = Counter(
@@ -85,13 +98,13 @@ class Metrics:
         )
         self.safe_mode_engaged_seconds = Histogram(
             "tradingbot_operator_safe_mode_engaged_seconds",
-            "From seeing spec.safeMode true to the bot's word that it sends no entry.",
+            "From seeing that safe mode is wanted to the bot's word that it sends no entry.",
             buckets=LATENCIES,
             registry=registry,
         )
         self.safe_mode_acknowledged_seconds = Histogram(
             "tradingbot_operator_safe_mode_acknowledged_seconds",
-            "From seeing spec.safeMode true to the bot's word that no entry of it is on the exchange.",
+            "From seeing that safe mode is wanted to the bot's word that no entry of it is on the exchange.",
             buckets=LATENCIES,
             registry=registry,
         )
@@ -108,7 +121,7 @@ class Metrics:
             "tradingbot_operator_resync_misses", "Changes that no watch event told, by kind.", ["kind"],
             registry=registry,
         )  # fmt: skip
-        for kind in (names.PLURAL, "pods"):
+        for kind in (names.PLURAL, "pods", names.KILL_SWITCH.plural, names.CLUSTER_KILL_SWITCH.plural):
             self.resync_misses.labels(kind)
         self.last_watch_event = Gauge(
             "tradingbot_operator_watch_event_timestamp_seconds", "When the last watch event came, by kind.", ["kind"],
@@ -136,7 +149,7 @@ class _FleetCollector(Collector):
         )
         unacknowledged = GaugeMetricFamily(
             "tradingbot_operator_bot_safe_mode_unacknowledged",
-            "1 while spec.safeMode is true and SafeModeAcknowledged is not.",
+            "1 while safe mode is wanted, by the spec or a kill switch, and SafeModeAcknowledged is not True.",
             labels=labels,
         )
         unexplained = GaugeMetricFamily(
@@ -155,6 +168,27 @@ class _FleetCollector(Collector):
             for asset, amount in bot.unexplained.items():
                 unexplained.add_metric([*key, asset], float(amount))
         yield from (phases, ages, unacknowledged, unexplained)
+        yield from self._switches()
+
+    def _switches(self) -> Iterator[Metric]:
+        labels = ["switch_kind", "switch_namespace", "switch"]
+        active = GaugeMetricFamily(
+            "tradingbot_operator_kill_switch_active", "1 while a kill switch holds bots, or would.", labels=labels
+        )
+        bots = GaugeMetricFamily(
+            "tradingbot_operator_kill_switch_bots", "TradingBots that a kill switch holds.", labels=labels
+        )
+        pending = GaugeMetricFamily(
+            "tradingbot_operator_kill_switch_unacknowledged",
+            "TradingBots that a kill switch holds and that have not acknowledged.",
+            labels=labels,
+        )
+        for switch in self._metrics.switches():
+            key = [switch.kind, switch.namespace, switch.name]
+            active.add_metric(key, float(switch.active))
+            bots.add_metric(key, float(switch.bots))
+            pending.add_metric(key, float(switch.unacknowledged))
+        yield from (active, bots, pending)
 
 
 Check = Callable[[], str | None]

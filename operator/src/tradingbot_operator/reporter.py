@@ -102,10 +102,13 @@ class Reporter:
                 vanished_pod=memory.vanished_pod,
                 gone=gone,
                 egress_group=address_of(bot, pod, self._groups).group,
+                imposed=memory.imposed,
             )
         )
+        memory.told = fresh
         self.count_phase(memory, fresh)
-        memory.unacknowledged = bot.safe_mode and not statuses.holds(fresh, ConditionType.SAFE_MODE_ACKNOWLEDGED)
+        wanted = bot.safe_mode or bool(memory.imposed)
+        memory.unacknowledged = wanted and not statuses.holds(fresh, ConditionType.SAFE_MODE_ACKNOWLEDGED)
         if self._cluster.undeclared:
             # What the CRD cannot hold is no difference.
             fresh = statuses.previous(self._cluster.declared(statuses.encode(fresh)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus
+from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, ImposedCause
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import Condition, DrainedStatus, PositionPolicy, SafeModeCause, TradingBotStatus
@@ -20,6 +20,9 @@ from tradingbot_operator.coverage import COVERED, Shortage
 from tradingbot_operator.equality import Kept, Standing
 from tradingbot_operator.inventory import SeenBot, SeenPod
 
+NO_NEW_ENTRIES: Final = "NoNewEntries"
+REDUCE_ONLY: Final = "ReduceOnly"
+_LEVELS: Final = ("Normal", NO_NEW_ENTRIES, REDUCE_ONLY, "Halted")
 TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
@@ -139,7 +142,9 @@ class Observed:
     """What of it should be no bot's."""
     egress_group: str | None = None
     acknowledged_after: float | None = None
-    """Seconds from seeing spec.safeMode true to the bot's acknowledgement, once it came."""
+    """Seconds from seeing the wish for safe mode to the bot's acknowledgement, once it came."""
+    imposed: tuple[ImposedCause, ...] = ()
+    """Causes of safe mode from outside the spec that its configuration has."""
 
 
 # --- single questions ---
@@ -236,6 +241,22 @@ def credentials_mounted(pod: SeenPod | None, bot: SeenBot) -> Finding | None:
     )
 
 
+ON_ITS_WAY: Final = "Safe mode is on its way to the bot."
+
+
+def has_cause(causes: Sequence[SafeModeCause], wanted: ImposedCause) -> bool:
+    """Whether a bot tells a cause at the level that is wanted, or a stricter one."""
+    level = _LEVELS.index(wanted.level)
+    return any(cause.id == wanted.id and cause.level in _LEVELS[level:] for cause in causes)
+
+
+def obeys(causes: Sequence[SafeModeCause], wanted: ImposedCause) -> bool:
+    """Whether a bot that was told a cause obeys it. One of a former release takes it for spec.safeMode: it sends no
+    entry, and sells nothing."""
+    as_spec = wanted.level == NO_NEW_ENTRIES and any(cause.reason == Reason.SPEC for cause in causes)
+    return as_spec or has_cause(causes, wanted)
+
+
 def safe_mode_engaged(word: BotStatus | None, wanted: bool, gone: Gone | None = None) -> Finding:
     """SafeModeEngaged: no entry is sent from now on."""
     if word is None and gone is not None:
@@ -243,10 +264,11 @@ def safe_mode_engaged(word: BotStatus | None, wanted: bool, gone: Gone | None = 
     if word is None:
         return Finding.open(Reason.BOT_UNREACHABLE, "The bot cannot be asked. Its grant ends within a minute.")
     if not word.safe_mode.engaged:
-        return Finding.bad(
-            Reason.NOT_ENGAGED, "spec.safeMode is on its way to the bot." if wanted else "Entries are allowed."
-        )
-    causes = ", ".join(f"{cause.reason} ({cause.clears or cause.source})" for cause in word.safe_mode.causes)
+        return Finding.bad(Reason.NOT_ENGAGED, ON_ITS_WAY if wanted else "Entries are allowed.")
+    causes = ", ".join(
+        f"{cause.reason} ({'; '.join(filter(None, (cause.message, cause.clears or cause.source)))})"
+        for cause in word.safe_mode.causes
+    )
     return Finding.good(f"No entry is sent: {causes or word.safe_mode.level}.", _main_cause(word.safe_mode.causes))
 
 
@@ -259,12 +281,13 @@ def safe_mode_acknowledged(
     *,
     refused: bool = False,
     gone: Gone | None = None,
+    imposed: Sequence[ImposedCause] = (),
 ) -> Finding:
     """SafeModeAcknowledged: engaged, and no entry of ours is working, in flight or unknown on the exchange.
 
-    While spec.safeMode asks for it, only the word of a bot that has that configuration counts: a bot that is
-    engaged for a reason that may end at any moment has not acknowledged anything. Where it `refused` that
-    configuration for another field, it has engaged nevertheless, and says so with the cause Spec.
+    While it is `wanted`, by spec.safeMode or `imposed`, only the word of a bot that has that configuration counts: a
+    bot that is engaged for a reason that may end at any moment has not acknowledged anything. Where it `refused` that
+    configuration for another field, it has engaged nevertheless, and says so with the cause.
 
     A bot whose process is certainly `gone` says nothing any more: what it may have left decides (certainty.over_in).
     """
@@ -274,14 +297,26 @@ def safe_mode_acknowledged(
         return Finding.bad(Reason.BOT_UNREACHABLE, f"The bot has not acknowledged: {reachable.message}")
     if not word.safe_mode.engaged:
         return Finding.bad(Reason.NOT_ENGAGED, "Safe mode is not engaged.")
-    engaged_by_spec = refused and any(cause.reason == Reason.SPEC for cause in word.safe_mode.causes)
-    if wanted and word.applied_revision < revision and not engaged_by_spec:
-        return Finding.bad(Reason.CONFIG_PENDING, "spec.safeMode is on its way to the bot.")
+    causes = word.safe_mode.causes
+    lacking = [cause for cause in imposed if not obeys(causes, cause)]
+    engaged_by_it = refused and not lacking and (imposed or any(cause.reason == Reason.SPEC for cause in causes))
+    if wanted and word.applied_revision < revision and not engaged_by_it:
+        return Finding.bad(Reason.CONFIG_PENDING, ON_ITS_WAY)
+    if lacking:
+        return Finding.bad(
+            Reason.POD_OUTDATED,
+            f"It sends no entry, but does not know {lacking[0].id}: its version is older, and will not sell its "
+            "position. Update its image, or sell by hand.",
+        )
     if not word.safe_mode.acknowledged:
         return Finding.bad(
             Reason.ENTRIES_WORKING, "Engaged; an entry is still working, in flight or unknown on the exchange."
         )
-    took = f" {seconds:.3f} s after spec.safeMode was seen" if wanted and seconds is not None else ""
+    took = (
+        f" {seconds:.3f} s after {'the wish' if imposed else 'spec.safeMode'} was seen"
+        if wanted and seconds is not None
+        else ""
+    )
     return Finding.good(f"No entry of this bot is on the exchange{took}.")
 
 
@@ -303,7 +338,7 @@ def _acknowledged_by_end(gone: Gone) -> Finding:
 
 def _main_cause(causes: list[SafeModeCause]) -> str:
     """The reason that people see first: their own wish, then what the bot found, then a start's."""
-    order = {str(Reason.SPEC): 0, str(Reason.AWAITING_GRANT): 2}
+    order = {str(Reason.SPEC): 0, str(Reason.KILL_SWITCH): 0, str(Reason.AWAITING_GRANT): 2}
     return min((cause.reason for cause in causes), key=lambda reason: order.get(reason, 1), default=Reason.ENGAGED)
 
 
@@ -380,21 +415,23 @@ def phase(deleting: bool, found: Mapping[Type, Finding], *, suspended: bool = Fa
 def compose(seen: Observed) -> TradingBotStatus:
     """The status that should stand. Of a silent bot nothing is kept that only it knows."""
     word, bot = seen.word, seen.bot
+    wanted = bot.safe_mode or bool(seen.imposed)
     found: dict[Type, Finding] = {
         Type.ACCEPTED: seen.accepted,
         Type.CLAIM_HELD: seen.claim,
         Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, seen.now, suspended=bot.suspended),
         Type.BOT_REACHABLE: seen.reachable,
         Type.CONFIG_APPLIED: _config(seen),
-        Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, bot.safe_mode, seen.gone),
+        Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, wanted, seen.gone),
         Type.SAFE_MODE_ACKNOWLEDGED: safe_mode_acknowledged(
             word,
             seen.reachable,
-            bot.safe_mode,
+            wanted,
             seen.revision,
             seen.acknowledged_after,
             refused=seen.refusal is not None,
             gone=seen.gone,
+            imposed=seen.imposed,
         ),
         Type.UP_TO_DATE: seen.up_to_date,
     }
