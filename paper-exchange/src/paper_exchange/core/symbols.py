@@ -260,6 +260,55 @@ def _rules(base: str, quote: str, *, tick: str, step: str, max_price: str, max_q
     )
 
 
+_OTHERS: Final = (
+    ("ADA", "0.0001", "0.1"),
+    ("DOGE", "0.00001", "1"),
+    ("TRX", "0.0001", "0.1"),
+    ("LINK", "0.001", "0.01"),
+    ("LTC", "0.01", "0.001"),
+    ("BCH", "0.1", "0.001"),
+    ("AVAX", "0.01", "0.01"),
+    ("UNI", "0.001", "0.01"),
+    ("ATOM", "0.001", "0.01"),
+    ("DOT", "0.001", "0.01"),
+    ("XLM", "0.0001", "1"),
+    ("ETC", "0.01", "0.01"),
+    ("FIL", "0.001", "0.01"),
+    ("NEAR", "0.001", "0.1"),
+    ("APT", "0.001", "0.01"),
+    ("ARB", "0.0001", "0.1"),
+    ("OP", "0.0001", "0.01"),
+    ("ICP", "0.001", "0.01"),
+    ("AAVE", "0.01", "0.001"),
+    ("ALGO", "0.00001", "1"),
+    ("HBAR", "0.00001", "1"),
+    ("SUI", "0.0001", "0.1"),
+    ("INJ", "0.001", "0.01"),
+    ("GRT", "0.0001", "1"),
+    ("SAND", "0.0001", "1"),
+    ("MANA", "0.0001", "1"),
+    ("AXS", "0.001", "0.01"),
+    ("THETA", "0.0001", "0.1"),
+    ("EGLD", "0.01", "0.01"),
+    ("RUNE", "0.001", "0.1"),
+    ("CRV", "0.0001", "0.1"),
+    ("LDO", "0.0001", "0.01"),
+    ("IMX", "0.0001", "0.01"),
+    ("DYDX", "0.0001", "0.01"),
+    ("SNX", "0.0001", "0.1"),
+    ("COMP", "0.01", "0.001"),
+    ("ZEC", "0.01", "0.001"),
+    ("DASH", "0.01", "0.001"),
+    ("NEO", "0.001", "0.01"),
+    ("QTUM", "0.001", "0.1"),
+    ("KSM", "0.01", "0.001"),
+    ("GALA", "0.00001", "1"),
+    ("FET", "0.0001", "0.1"),
+    ("TIA", "0.0001", "0.01"),
+    ("SEI", "0.0001", "0.1"),
+)
+"""Further bases against USDT, with their tick and step."""
+
 SYMBOLS: Final[dict[str, SymbolRules]] = {
     rules.symbol: rules
     for rules in (
@@ -269,5 +318,9 @@ SYMBOLS: Final[dict[str, SymbolRules]] = {
         _rules("SOL", "USDT", tick="0.01", step="0.001", max_price="10000", max_quantity="90000"),
         _rules("XRP", "USDT", tick="0.0001", step="0.1", max_price="10000", max_quantity="9222449"),
         _rules("BTC", "USDC", tick="0.01", step="0.00001", max_price="1000000", max_quantity="9000"),
+        *(
+            _rules(base, "USDT", tick=tick, step=step, max_price="100000", max_quantity="900000")
+            for base, tick, step in _OTHERS
+        ),
     )
 }
