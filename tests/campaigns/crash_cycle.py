@@ -42,7 +42,7 @@ from paper_exchange.faults.kinds import KINDS
 from paper_exchange.faults.model import Stage
 from paper_exchange.testing import Options as ExchangeOptions
 from paper_exchange.testing import PaperExchange, TestAccount, running_paper_exchange
-from support.exchange_books import DUST, has_no_stop
+from support.exchange_books import Fill, has_no_stop, stored, twice
 from support.forgetful_disk import ForgetfulDisk
 from support.forked_files import take_copies
 from support.still_market import write_still_market
@@ -56,10 +56,8 @@ from tradingbot.monitoring.health import ConditionClock
 from tradingbot.monitoring.http_api import ControlError
 from tradingbot.monitoring.report import build_status
 from tradingbot.monitoring.status_feed import StatusFeed
-from tradingbot.orders.intents import IntentKind, IntentState
 from tradingbot.recovery.fence import Purpose, parse
 from tradingbot.recovery.safe_mode import ANNOTATION, SPEC
-from tradingbot.state.store import _INTENTS, Store
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest, Grant, RaiseIncarnation
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy, UsageStatus
@@ -802,16 +800,16 @@ class Cycle:
         orders = sorted(core.orders.values(), key=lambda order: order.order_id)
         account = await self.exchange.account(self.account.uid)
         history = self.exchange.server.venue.store.history  # the account tells of the newest ones only
-        trades = [_Fill.read(my_trade(one)) for one in history.trades(self.account.uid, SYMBOL, limit=-1)]
+        trades = [Fill.read(my_trade(one)) for one in history.trades(self.account.uid, SYMBOL, limit=-1)]
         entries = [order for order in orders if purpose_of(order) is Purpose.ENTRY]
         outcome.entries, outcome.trades = sum(order.executed > 0 for order in entries), len(trades)
         if outcome.charged > self.deadline + 1:
             wrong.append(f"unprotected for {outcome.charged:.1f} s without an excuse")
         if outcome.unprotected > LONGEST_UNPROTECTED:
             wrong.append(f"unprotected for {outcome.unprotected:.1f} s")
-        wrong += twice(orders, trades) + self.late(orders)
+        wrong += twice(orders, trades, "BTC") + self.late(orders)
         state = self.folder / f"state-{outcome.boots}" / STORE_FILE
-        wrong += await _stored(state, orders, trades)
+        wrong += await stored(state, orders, trades)
         wrong += self._told(account)
         if self.cell is not None and outcome.boots < 2:
             wrong.append(f"the point was not reached: {outcome.boots} processes")
@@ -854,76 +852,9 @@ class Cycle:
         return wrong
 
 
-@dataclass(frozen=True, slots=True)
-class _Fill:
-    """A trade as the exchange tells it."""
-
-    number: int
-    order_id: int
-    buyer: bool
-    price: Decimal
-    quantity: Decimal
-    commission: Decimal
-    asset: str
-
-    @classmethod
-    def read(cls, row: dict[str, Any]) -> _Fill:
-        amounts = (Decimal(row[name]) for name in ("price", "qty", "commission"))
-        return cls(row["id"], row["orderId"], row["isBuyer"], *amounts, row["commissionAsset"])
-
-
 def purpose_of(order: Order) -> Purpose | None:
     client_id = parse(order.client_order_id)
     return client_id.purpose if client_id else None
-
-
-def _incarnation(client_order_id: str) -> int:
-    client_id = parse(client_order_id)
-    return client_id.incarnation if client_id else 0
-
-
-def twice(orders: list[Order], trades: list[_Fill]) -> list[str]:
-    """An id that two orders have, a purchase in a position that another one made, more sold than was bought."""
-    counted = Counter(order.client_order_id for order in orders)
-    wrong = [f"{count} orders are {client_id}" for client_id, count in counted.items() if count > 1]
-    names_of = {order.order_id: order.client_order_id for order in orders}
-    held, buying = Decimal(0), 0
-    for trade in sorted(trades, key=lambda one: one.number):
-        name = names_of[trade.order_id]
-        if trade.buyer and trade.order_id != buying and held * trade.price > DUST:
-            wrong.append(f"{name} bought in a position of {held}")
-        buying = trade.order_id if trade.buyer else buying
-        held += trade.quantity if trade.buyer else -trade.quantity
-        held -= trade.commission if trade.asset == "BTC" else 0
-        if held < 0:
-            wrong.append(f"{name} sold {-held} more than was bought")
-    return wrong
-
-
-async def _stored(path: Path, orders: list[Order], trades: list[_Fill]) -> list[str]:
-    """The store's intents and fills against the exchange's orders and trades; those of other stores are none of it."""
-    store = Store.open(path)
-    try:
-        fills = {booked.fill.trade_id: booked.fill for booked in await store.fills()}
-        intents = await store._load(_INTENTS, "")
-    finally:
-        await store.close()
-    wrong = [f"{intent.client_id} is {intent.state} at the end" for intent in intents if intent.state.is_open]
-    sent = {name: one for one in intents if one.kind is not IntentKind.CANCEL for name in one.client_ids}
-    own = {_incarnation(name) for name in sent}
-    for order in orders:
-        if _incarnation(order.client_order_id) not in own:
-            continue
-        intent = sent.get(order.client_order_id)
-        if intent is None:
-            wrong.append(f"order {order.client_order_id} is of no intent")
-        elif intent.state in {IntentState.REJECTED, IntentState.NOT_FOUND}:
-            wrong.append(f"order {order.client_order_id} is at the exchange, its intent {intent.state}")
-    there = {one.number: (one.price, one.quantity, one.commission, one.asset) for one in trades}
-    here = {n: (fill.price, fill.quantity, fill.commission, fill.commission_asset) for n, fill in fills.items()}
-    if here != there:
-        wrong.append(f"fills in the store {sorted(here)}, at the exchange {sorted(there)}")
-    return wrong
 
 
 def _settings(base_url: str, **changes: Any) -> BotSettings:
