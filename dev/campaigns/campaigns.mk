@@ -11,5 +11,5 @@ coverage: setup ## [Test] Branch coverage of the bot's risk, orders, state and r
 	@$(RUN) coverage report
 
 .PHONY: test-exhaustive
-test-exhaustive: setup ## [Test] A campaign in full (CAMPAIGN=faults, specs, walks, fuzz, sims, crashes, fleet, mutation or pages, SHARD=1/4, or CASES=name,...); at most 30 minutes, resumable
-	@$(RUN) python dev/campaigns/run.py $(CAMPAIGN) --shard $(SHARD) --cases "$(CASES)"
+test-exhaustive: setup ## [Test] A campaign in full (CAMPAIGN=faults, specs, walks, fuzz, sims, crashes, fleet, mutation, pages or chaos, SHARD=1/4, or CASES=name,...); at most MINUTES=30, resumable
+	@$(RUN) python dev/campaigns/run.py $(CAMPAIGN) --shard $(SHARD) --cases "$(CASES)" --minutes $(or $(MINUTES),30)

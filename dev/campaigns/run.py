@@ -11,6 +11,7 @@ make test-exhaustive CAMPAIGN=crashes SHARD=1/2
 make test-exhaustive CAMPAIGN=crashes CASES=request:31:sent+delay
 make test-exhaustive CAMPAIGN=mutation CASES=recovery,state
 make test-exhaustive CAMPAIGN=pages CASES=BotDown,OperatorDown
+make test-exhaustive CAMPAIGN=chaos MINUTES=60
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "dev/cluster")]
 
+import chaos  # noqa: E402
 import crashes  # noqa: E402
 import fleet  # noqa: E402
 import fuzz  # noqa: E402
@@ -140,7 +142,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "campaign", choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "fleet", "mutation", "pages"]
+        "campaign",
+        choices=["faults", "specs", "walks", "fuzz", "sims", "crashes", "fleet", "mutation", "pages", "chaos"],
     )
     parser.add_argument("--shard", default="1/1", help="which part of how many (default %(default)s)")
     parser.add_argument("--cases", default="", help="only these, by name, separated by commas; also those done before")
@@ -151,7 +154,7 @@ def main() -> int:
     alone = {
         "fleet": fleet.campaign,
         "walks": walks.campaign, "sims": sims.campaign, "crashes": crashes.campaign, "mutation": mutation.campaign,
-        "pages": pages.campaign,
+        "pages": pages.campaign, "chaos": chaos.campaign,
     }.get(options.campaign)  # fmt: skip
     if alone is not None:
         return alone(options)

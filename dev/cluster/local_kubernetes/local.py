@@ -142,6 +142,13 @@ class LocalCluster:
         link = machine.Link(stored["link_index"] if stored else 0)
         return Network(first.pid, link.inside, link.outside)
 
+    def program(self, name: str) -> int:
+        """The process id of a program that keeps the cluster running; raises ClusterError NOT_RUNNING."""
+        for pid, program in _children(self._require_first().pid).items():
+            if program == name:
+                return pid
+        raise ClusterError("NOT_RUNNING", f"{name} of cluster {self.name!r} does not run: make cluster-up")
+
     def load(self, archives: Sequence[Path]) -> None:
         """Import images into the node's containerd, each unless it is there already."""
         progress = Progress.begin(self.name)

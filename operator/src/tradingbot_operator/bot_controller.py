@@ -64,6 +64,11 @@ def news(status: BotStatus) -> object:
     )
 
 
+def claims(status: BotStatus) -> object:
+    """What of a bot's word may end a shortage: a balance is told after the fill that changed it."""
+    return status.base_claim, status.quote_claim
+
+
 def alarm(status: BotStatus) -> object:
     """What of a bot's word goes before all other steps."""
     safe, circuit = status.safe_mode, status.circuit_breaker
@@ -168,7 +173,7 @@ class BotController:
             self._waits.heard(bot, memory, after)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
-        elif news(before) != news(after):
+        elif news(before) != news(after) or (claims(before) != claims(after) and self._coverage.lacks(memory.uid)):
             self._enqueue(key, False)
 
     def _hear_books(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:

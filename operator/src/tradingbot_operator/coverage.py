@@ -91,6 +91,10 @@ class Coverage:
         """What a bot lacks, as far as is known."""
         return self._found.get(uid, COVERED)
 
+    def lacks(self, uid: str) -> bool:
+        """Whether any bot of this one's account lacks something."""
+        return any(self._found.get(other) for other in self._accounts.get(self._of.get(uid), {}))
+
     def see(self, account: object, member: Member) -> list[BotKey]:
         """Take what a bot told; the bots of its account for which something changed."""
         if self._of.get(member.uid, account) != account:
