@@ -12,6 +12,7 @@ import pytest
 from support.operator_objects import NOW, UID, seen_bot, word
 from tradingbot_api.bot_http import AssetClaim, Grant
 from tradingbot_api.conditions import ConditionType, Reason
+from tradingbot_operator.bot_controller import claims, news
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
 from tradingbot_operator.equality import Equality, Kept
@@ -98,6 +99,22 @@ def test_who_is_concerned_by_a_change_hears_of_it_and_accounts_are_apart() -> No
     assert coverage.forget("old") == [new.key]
     assert coverage.of("new") == COVERED == coverage.of("old")
     assert coverage.forget("old") == []
+
+
+def test_other_amounts_are_a_reason_to_look_again_while_something_lacks_in_the_account() -> None:
+    # The fill is told a moment before the balance that it changed.
+    early, late = claim("BTC", "0.5", "0"), claim("BTC", "0.5", "0.5")
+    before, after = word(base_claim=early), word(base_claim=late)
+    assert news(before) == news(after)
+    assert claims(before) != claims(after)
+    coverage = Coverage()
+    coverage.see("one", member("a", 1, base=early))
+    coverage.see("one", member("b", 2))
+    assert coverage.lacks("a")
+    assert coverage.lacks("b")
+    coverage.see("one", member("a", 1, base=late, heard=2.0))
+    assert not coverage.lacks("b")
+    assert not coverage.lacks("unknown")
 
 
 @pytest.mark.parametrize(
