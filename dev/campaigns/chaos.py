@@ -7,6 +7,7 @@ balance; besides no position without a stop beyond its deadline, and no order wi
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -33,7 +34,6 @@ sys.path.append(str(ROOT / "dev/demo"))
 
 from chaos_watch import BotLogs, Looker, Processes, Seen, Statuses, now_ms
 from demo import OPERATOR_NAMESPACE, Demo, DemoError, Shell
-from local_kubernetes.basics import ClusterError
 from local_kubernetes.local import LocalCluster
 
 from campaigns.chaos_oracles import Log, Span, bare, charged, figures, overtaken, told_right, unexplained, unsafe
@@ -43,7 +43,7 @@ from paper_exchange.core.symbols import SYMBOLS
 from paper_exchange.history import History
 from performance.measure_bot import slope
 from support.demo_bots import manifest
-from support.exchange_books import Fill, twice
+from support.exchange_books import Fill, stored, twice
 from tradingbot.app import STORE_FILE
 from tradingbot.gateway.binance import ORDER_TIMEOUT
 from tradingbot_api import names
@@ -74,6 +74,9 @@ SAFE_SECONDS: Final = 120.0
 CALM_SECONDS: Final = 5.0
 INFINITY: Final = float("inf")
 LIMITS: Final = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}}
+STORES: Final = 6
+"""Stores that are compared after each step, of these bots and then of others."""
+STORE_ATTEMPTS: Final = 6
 _TELLING: Final = ("Ready", "BalanceSynced", "TradingAllowed")
 LEAK_SECONDS: Final = 1200.0
 """A process that lived for so long tells how its memory grows."""
@@ -104,6 +107,7 @@ class Fleet:
         self._ends: dict[int, Callable[[], None]] = {}
         self._gap: dict[str, float] = {}
         self._wanted: dict[str, int] = {}
+        self._stores: dict[str, Path] = {}
         self.broken: list[str] = []
 
     # -- its start ---------------------------------------------------------------------------------------------
@@ -177,6 +181,12 @@ class Fleet:
     def _volume(self, claim: str) -> Path:
         volume = self.kubectl("get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}").strip()
         return Path(self.kubectl("get", "pv", volume, "-o", "jsonpath={.spec.local.path}").strip())
+
+    def store(self, bot: str) -> Path | None:
+        """Where a bot keeps its orders and fills, where that is a volume."""
+        if bot not in self._stores and (self.bots.index(bot) + 1) % WITHOUT_VOLUME:
+            self._stores[bot] = self._volume(names.volume_claim_name(bot)) / STORE_FILE
+        return self._stores.get(bot)
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Asks until the API server answers."""
@@ -517,12 +527,41 @@ class Judge:
         return found
 
     def _intents(self, bot: str) -> set[str]:
-        with suppress(DemoError, ClusterError, sqlite3.Error):
-            path = self.fleet._volume(names.volume_claim_name(bot)) / STORE_FILE
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
-                rows = db.execute("SELECT body FROM intents").fetchall()
-            return {name for (body,) in rows for name in json.loads(body)["client_ids"]}
-        return set()
+        path = self.fleet.store(bot)
+        if path is None:
+            return set()
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
+            rows = db.execute("SELECT body FROM intents").fetchall()
+        return {name for (body,) in rows for name in json.loads(body)["client_ids"]}
+
+    def stores(self, bots: Sequence[str]) -> list[str]:
+        """What of these bots' stores is not what the exchange has, intents and fills."""
+        wrong = []
+        for bot in bots:
+            path, found = self.fleet.store(bot), [""]
+            if path is None:
+                continue
+            for _ in range(STORE_ATTEMPTS):  # a fill may be on its way
+                if not found:
+                    break
+                found = self._compare_store(bot, path)
+                time.sleep(1 if found else 0)
+            self.counts["stores compared"] += 1
+            wrong += [f"{bot}: in its store {one}" for one in found]
+        return wrong
+
+    def _compare_store(self, bot: str, path: Path) -> list[str]:
+        copy = self.fleet.folder / "store.db"
+        for file in self.fleet.folder.glob("store.db*"):
+            file.unlink()
+        with (
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db,
+            closing(sqlite3.connect(copy)) as to,
+        ):
+            db.backup(to)
+        with closing(sqlite3.connect(f"file:{self.fleet.exchange}?mode=ro", uri=True, timeout=30)) as db:
+            log = self.fleet.log(History(db), bot)
+        return asyncio.run(stored(copy, list(log.orders), [Fill.read(my_trade(one)) for one in log.trades]))
 
 
 def _around(books: Sequence[Any], at: int) -> list[str]:
@@ -580,6 +619,8 @@ def _step(fleet: Fleet, judge: Judge, number: int) -> Row:
     except ChaosError as error:
         broken.append(str(error))
     broken += judge.look()
+    first = (number - 1) * STORES % len(fleet.bots)
+    broken += judge.stores([*fleet.bots, *fleet.bots][first : first + STORES])
     told = ", ".join(str(blow) for blow in planned)
     print(
         f"step {number:<3} {told:<50} harmed {harmed:5.1f} s  back after {recovered:5.1f} s  "
