@@ -166,3 +166,26 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
     await talk._grant(bot, memory, status, cast(Any, link), [])
     assert [grant.boot_id for grant in link.granted] == ["boot-1"]
     assert asyncio.get_running_loop().time() >= (memory.last_grant or 0)
+
+
+def test_what_is_found_bot_by_bot_is_what_all_bots_together_show() -> None:
+    for seed in range(40):
+        random = Random(seed)
+        coverage, members = Coverage(), {}
+        for heard in range(60):
+            name = f"bot-{random.randrange(6)}"
+            if random.random() < 0.15:
+                members.pop(name, None)
+                coverage.forget(name)
+            else:
+                base = claim(random.choice(("BTC", "BNB")), str(random.randint(-1, 3)), str(random.randint(0, 9)), "1")
+                quote = claim(
+                    random.choice(("USDT", "BNB")), str(random.randint(-5, 900)), str(random.randint(0, 2500))
+                )
+                told = member(
+                    name, int(name[-1]), random.choice((base, None)), random.choice((quote, None)), float(heard)
+                )
+                members[name] = told
+                coverage.see("account", told)
+            expected = judge(members.values())
+            assert {name: coverage.of(name) for name in members} == expected, (seed, heard)

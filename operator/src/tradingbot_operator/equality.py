@@ -7,6 +7,7 @@ they are compared only at quiet moments, and a difference counts only once it st
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -62,6 +63,11 @@ class View:
         mine = self.books.model_copy(update={"compared_time": other.books.compared_time})
         return (self.boot_id, mine) == (other.boot_id, other.books)
 
+    @property
+    def assets(self) -> set[str]:
+        """What it holds or has traded."""
+        return {*self.books.held, *self.books.flows}
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -92,19 +98,19 @@ def rest_of(views: Iterable[View]) -> dict[str, Decimal] | None:
     """What of each asset is no bot's; None while the bots do not agree on what is there. Pure."""
     held: dict[str, Decimal] = {}
     rounded: set[str] = set()
-    flows: list[Amounts] = []
+    flows: dict[str, Decimal] = {}
     for view in views:
         rounded.update(view.books.rounded)
-        flows.append(view.books.flows)
+        _add(flows, view.books.flows)
         for asset, amount in view.books.held.items():
             if held.setdefault(asset, amount) != amount:
                 return None
-    with localcontext(DIGITS):
-        return {
-            asset: amount - sum((flow.get(asset, Decimal(0)) for flow in flows), Decimal(0))
-            for asset, amount in held.items()
-            if asset not in rounded
-        }
+    nothing = Decimal(0)
+    return {
+        asset: DIGITS.subtract(amount, flows.get(asset, nothing))
+        for asset, amount in held.items()
+        if asset not in rounded
+    }
 
 
 def difference_of(mark: Mark, rest: Amounts, views: Mapping[str, View]) -> dict[str, Decimal]:
@@ -146,6 +152,11 @@ def _others_traded(then: AccountBooks, now: AccountBooks, known: set[str]) -> bo
     return now.trades_by_hand != then.trades_by_hand or any(
         count != then.trades_by_bots.get(key, 0) for key, count in now.trades_by_bots.items() if key not in known
     )
+
+
+def _add(total: dict[str, Decimal], amounts: Amounts) -> None:
+    for asset, amount in amounts.items():
+        total[asset] = DIGITS.add(total.get(asset, Decimal(0)), amount)
 
 
 def _sum(left: Amounts, right: Amounts) -> dict[str, Decimal]:
@@ -196,19 +207,30 @@ class Account:
         """By UID; all that are known to be of the account."""
         self.views: dict[str, View] = {}
         self.kept: dict[str, Kept] = {}
+        self.differed: dict[str, str] = {}
+        """Why it was not as it should be, of those whose status tells so."""
         self.mark: Mark | None = None
         self.unexplained: Amounts = {}
         """What came to the rest, or went, and nobody told of."""
         self.differs = False
         """Of that something lacks although a bot would have heard of it."""
         self._doubt: _Doubt | None = None
+        self._concerned: Counter[str] = Counter()
+        """How many bots hold or have traded each asset."""
         self._changed = self._equal = self._begun = begun
         self._judged = begun - JUDGE_SECONDS
+
+    def expect(self, uid: str, kept: Kept) -> None:
+        """A bot that has not told anything yet; `kept` is what its status tells."""
+        self.kept[uid] = kept
+        if kept.differs:
+            self.differed[uid] = kept.differs
 
     def tell(self, view: View) -> None:
         """A bot told."""
         former = self.views.get(view.uid)
         self.views[view.uid] = view
+        self._concern(former, view)
         if former is None or not view.says_as(former):
             self._changed = view.heard
         if self.mark is None:
@@ -224,10 +246,16 @@ class Account:
         """A bot is not of the account any more."""
         self.bots.pop(uid, None)
         self.kept.pop(uid, None)
+        self.differed.pop(uid, None)
         last = self.views.pop(uid, None)
+        self._concern(last, None)
         if self.mark is not None and last is not None and uid in self.mark.views:
             self.mark = self.mark.left(last)
             self._explain(self.unexplained, {asset for view in self.views.values() for asset in view.books.held})
+
+    def _concern(self, former: View | None, view: View | None) -> None:
+        self._concerned.subtract(former.assets if former is not None else ())
+        self._concerned.update(view.assets if view is not None else ())
 
     def _explain(self, unexplained: Amounts, assets: Iterable[str]) -> None:
         """Keep what is unexplained of the assets that are still compared."""
@@ -236,7 +264,7 @@ class Account:
 
     def take_as_it_is(self) -> None:
         """What is there is right."""
-        self.unexplained, self.differs, self.kept, self._doubt = {}, False, {}, None
+        self.unexplained, self.differs, self.kept, self.differed, self._doubt = {}, False, {}, {}, None
 
     def judge(self, now: float) -> bool:
         """Look whether it is as it should be; whether that changed what is said of it."""
@@ -263,19 +291,26 @@ class Account:
         rest = rest_of(self.views.values())
         if rest is None:
             return
-        found: dict[str, Decimal] = {}
-        for asset, amount in rest.items():
-            told = [kept.rest[asset] for kept in self.kept.values() if asset in kept.rest]
+        told: dict[str, list[Decimal]] = {}
+        new: dict[str, Decimal] = {}
+        for kept in self.kept.values():
+            for asset, amount in kept.rest.items():
+                told.setdefault(asset, []).append(amount)
+        for uid, view in self.views.items():
             # What was written counts the fills of these bots alone.
-            new = [view.books.flows.get(asset, Decimal(0)) for uid, view in self.views.items()
-                   if not self.kept.get(uid, Kept()).rest]  # fmt: skip
+            if uid not in self.kept or not self.kept[uid].rest:
+                _add(new, view.books.flows)
+        found: dict[str, Decimal] = {}
+        for asset, amounts in told.items():
+            if asset not in rest:
+                continue
             with localcontext(DIGITS):
-                differences = [amount + sum(new, Decimal(0)) - one for one in told]
-            if differences and all(differences):
+                differences = [rest[asset] + new.get(asset, Decimal(0)) - amount for amount in amounts]
+            if all(differences):
                 found[asset] = differences[0]
         self.mark, self._equal = Mark(rest, dict(self.views)), now
         self.unexplained = found
-        self.differs = bool(found) and any(kept.differs for kept in self.kept.values())
+        self.differs = bool(found) and bool(self.differed)
 
     def _compare(self, mark: Mark, now: float) -> None:
         rest = rest_of(self.views.values())
@@ -299,12 +334,12 @@ class Account:
         """What should be no bot's of the assets of a bot; None where that is not known."""
         if self.mark is None or uid not in self.mark.views:
             return None
-        held = self.mark.views[uid].books.held
+        mark = self.mark
         with localcontext(DIGITS):
             return {
-                asset: rest - self.unexplained.get(asset, Decimal(0))
-                for asset, rest in self.mark.rest.items()
-                if asset in held
+                asset: mark.rest[asset] - self.unexplained.get(asset, Decimal(0))
+                for asset in mark.views[uid].books.held
+                if asset in mark.rest
             }
 
     def standing(self, uid: str, now: float) -> Standing | None:
@@ -312,10 +347,7 @@ class Account:
         if self.mark is None:
             return self._former(uid, now)
         mine = self.views.get(uid)
-        shared = mine is not None and mine.books.complete and any(
-            mine.base in view.books.held or mine.base in view.books.flows
-            for view in self.views.values() if view.uid != uid
-        )  # fmt: skip
+        shared = mine is not None and mine.books.complete and self._concerned[mine.base] > (mine.base in mine.assets)
         if self.unexplained:
             return Standing(False, self.differs, self._message(), self.unexplained, shared)
         if now - self._equal <= EQUAL_LIFE_SECONDS:
@@ -326,9 +358,8 @@ class Account:
         return Standing(False, message=f"the account was not compared with its bots' books for three minutes{why}")
 
     def _former(self, uid: str, now: float) -> Standing | None:
-        differs = [kept.differs for kept in self.kept.values() if kept.differs]
-        if differs:
-            return Standing(False, True, differs[0])
+        if self.differed:
+            return Standing(False, True, next(iter(self.differed.values())))
         kept = self.kept.get(uid)
         equal = kept is not None and kept.equal and now - self._begun <= EQUAL_LIFE_SECONDS
         return Standing(True, others_hold_base=True) if equal else None
@@ -351,7 +382,7 @@ class Equality:
 
     def expect(self, account: object, bot: BotKey, uid: str, kept: Kept, now: float) -> None:
         """A bot is of the account, though it has not told anything yet; `kept` is what its status tells."""
-        self._join(account, bot, uid, now).kept[uid] = kept
+        self._join(account, bot, uid, now).expect(uid, kept)
 
     def join(self, account: object, bot: BotKey, uid: str, now: float) -> None:
         """A bot is of the account, whether it tells of it or, as older ones, does not."""
@@ -384,7 +415,8 @@ class Equality:
 
     def differs(self, uid: str) -> bool:
         """Whether something lacks in its account that nobody told of."""
-        return (found := self.of(uid, 0.0)) is not None and found.differs
+        known = self._account(uid)
+        return known is not None and (known.differs if known.mark is not None else bool(known.differed))
 
     def rest(self, uid: str) -> dict[str, Decimal] | None:
         """What of the account should be no bot's, of the assets of a bot; None where that is not known."""

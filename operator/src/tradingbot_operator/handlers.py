@@ -120,6 +120,20 @@ class EndlessBackoff:
             delay = min(10.0, delay * 1.6)
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """kopf copies each object whole to find what changed; here nothing is handled, only recorded."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        """Nothing is compared."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        """Nothing was handled."""
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is written."""
+
+
 def settings(random: Random, *, inactivity_seconds: float) -> kopf.OperatorSettings:
     """kopf as an observer: it writes nothing, and a watch that is silent for `inactivity_seconds` ends."""
     result = kopf.OperatorSettings()
@@ -136,6 +150,7 @@ def settings(random: Random, *, inactivity_seconds: float) -> kopf.OperatorSetti
     result.networking.error_backoffs = EndlessBackoff(random)
     # With on.event handlers alone kopf takes the finalizer of this name off: it must not be ours.
     result.persistence.finalizer = OWN_FINALIZER
+    result.persistence.diffbase_storage = NoDiffBase()
     return result
 
 

@@ -60,8 +60,8 @@ def fresh_cluster(*manager_flags: str) -> Iterator[LocalCluster]:
     cluster = LocalCluster(f"scale-{os.getpid()}", manager_flags=manager_flags)
     cluster.up(node=False, fake_nodes=FAKE_NODES)
     try:
-        cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/tradingbots.yaml"))
-        cluster.kubectl("wait", "--for=condition=Established", "crd/tradingbots.tradingbot.dev")
+        cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
         cluster.kubectl("create", "namespace", NAMESPACE)
         path = BOTS.format(NAMESPACE)
         # A kind that is new is refused (429) while its storage is made.
