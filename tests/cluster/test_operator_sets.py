@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from support.kube import Json
 from support.operator_objects import SPEC
-from support.operator_scene import Scene
+from support.operator_scene import Scene, gone
 from support.waiting import until
 from tradingbot_api import names
 
@@ -70,12 +72,171 @@ def is_(kind: str, value: str) -> Callable[[Json], bool]:
     return lambda status: condition(status, kind)[0] == value
 
 
-async def test_a_set_makes_its_bots_sums_them_up_and_leaves_emergency_edits_alone(scene: Scene) -> None:
-    await make_set(scene, {"symbol": "BTCUSDT"}, {"symbol": "ETHUSDT", "overrides": {"capital": "900"}},
-                   {"symbol": "BNBUSDT"})  # fmt: skip
-    status = await set_shows(scene, is_("Ready", "True"))
-    assert status["bots"] == status["ready"] == status["updated"] == 3
+THREE = ({"symbol": "BNBUSDT"}, {"symbol": "BTCUSDT"}, {"symbol": "ETHUSDT", "overrides": {"capital": "900"}})
+
+
+async def patch_bot(scene: Scene, symbol: str, **spec: Any) -> None:
+    await scene.kube.merge(scene.path("tradingbots", f"x-{symbol.lower()}"), {"spec": spec})
+
+
+async def capitals(scene: Scene) -> dict[str, str]:
+    items = await scene.kube.items(scene.path("tradingbots"))
+    return {item["metadata"]["name"]: item["spec"]["capital"] for item in items}
+
+
+async def test_a_set_makes_and_sums_up_its_bots_and_what_is_wrong_with_one_stops_no_other(scene: Scene) -> None:
+    await scene.create("x-solusdt", symbol="SOLUSDT")
+    bad = {"symbol": "ADAUSDT", "overrides": {"risk": {"maxPositionValue": "2000"}}}
+    await make_set(scene, *THREE, {"symbol": "SOLUSDT"}, bad)
+    status = await set_shows(scene, lambda status: status.get("ready") == 3)
+    accepted = condition(status, "Accepted")
+    assert accepted[:2] == ("False", "InvalidOverrides")
+    problems = {item["symbol"]: item for item in status["problems"]}
+    message = problems["ADAUSDT"]["message"]
+    assert message.startswith("bots[ADAUSDT].overrides.risk.maxPositionValue: risk.maxPositionValue must not exceed")
+    assert problems["SOLUSDT"]["reason"] == "ForeignObject"
+    assert "ownerReferences" not in (await scene.bot("x-solusdt"))["metadata"]
+    assert status["phases"] == {"Missing": 2, "Trading": 3}
     eth = await scene.bot("x-ethusdt")
     assert eth["spec"]["capital"] == "900"
     (owner,) = eth["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["controller"]) == ("TradingBotSet", "x", True)
+    await scene.kube.call("DELETE", scene.path("tradingbots", "x-solusdt"))
+    await until("the foreign bot to go", lambda: gone(scene, "tradingbots", "x-solusdt"), seconds=30)
+    await patch_set(scene, bots=[*THREE])
+    await set_shows(scene, is_("Ready", "True"))
+    # Figures are sums of what the bots' own statuses say, and say of how many.
+    for name, value in (("x-bnbusdt", "10.5"), ("x-btcusdt", "-0.25")):
+        double = scene.double(name)
+        double.quantity, double.value, double.unrealized = Decimal(1), Decimal(100), Decimal(value)
+        double.drawdown = Decimal("0.01") if name == "x-btcusdt" else Decimal(0)
+        double.wake()
+    status = await set_shows(scene, lambda status: status["inPosition"] == 2)
+    (totals,) = status["totals"]
+    assert totals == {"asset": "USDT", "known": "3 of 3", "exposure": "200",
+                      "pnl": {"realized": "0", "unrealized": "10.25", "total": "10.25"}}  # fmt: skip
+    assert status["worstDrawdown"] == {"bot": "x-btcusdt", "ratio": "0.01"}
+    shown = scene.cluster.kubectl("get", "tbs", "x", "-n", scene.namespace)
+    assert shown.splitlines()[0].split() == [
+        "NAME", "BOTS", "READY", "UPDATED", "SAFE", "POSITION", "KNOWN", "PNL", "EXPOSURE", "AGE",
+    ]  # fmt: skip
+    assert shown.splitlines()[1].split()[:10] == ["x", "3", "3", "3", "0", "2", "3", "of", "3", "10.25"]
+    scene.cluster.kubectl("wait", "--for=condition=Ready", "tbs/x", "-n", scene.namespace, "--timeout=5s")
+    await patch_bot(scene, "BTCUSDT", suspend=True)
+    status = await set_shows(scene, lambda status: status["known"] == "2 of 3", seconds=30)
+    assert status["totals"][0]["known"] == "2 of 3"
+    assert status["totals"][0]["pnl"]["total"] == "10.5"
+    assert condition(status, "Ready")[:2] == ("False", "BotsNotReady")
+    assert "x-btcusdt (Suspended)" in condition(status, "Ready")[2]
+
+
+async def test_what_people_stop_stays_stopped_and_the_templates_stops_go_to_all_at_once(scene: Scene) -> None:
+    await make_set(scene, *THREE)
+    await set_shows(scene, is_("Ready", "True"))
+    await patch_bot(scene, "BTCUSDT", safeMode=True)
+    await scene.reaches("SafeMode", "x-btcusdt")
+    await set_shows(scene, lambda status: status["inSafeMode"] == 1)
+    await patch_set(scene, template={"spec": {"capital": "800"}})
+    await set_shows(scene, is_("UpToDate", "True"), seconds=40)
+    assert await capitals(scene) == {"x-bnbusdt": "800", "x-btcusdt": "800", "x-ethusdt": "900"}
+    assert (await scene.bot("x-btcusdt"))["spec"]["safeMode"] is True
+    await scene.restart_operator(signal.SIGTERM)
+    # A field that the set owns is set back; safe mode that is not wished by anybody any more goes.
+    await patch_bot(scene, "BTCUSDT", safeMode=None, capital="700")
+    await set_shows(scene, lambda status: status["inSafeMode"] == 0 and is_("UpToDate", "True")(status), seconds=40)
+    assert (await capitals(scene))["x-btcusdt"] == "800"
+    # One that breaks at a changed capital holds the others back, and safe mode none.
+    scene.double("x-bnbusdt").refuses = ("StrategyParametersInvalid", "strategy.parameters.fast")
+    await patch_set(scene, template={"spec": {"capital": "810"}})
+    await until("the first to have it", lambda: _has(scene, "x-bnbusdt", "810"))
+    await patch_set(scene, template={"spec": {"safeMode": True}})
+    for name in ("x-btcusdt", "x-ethusdt"):
+        await scene.reaches("SafeMode", name)
+    assert (await capitals(scene))["x-btcusdt"] == "800"
+    scene.double("x-bnbusdt").refuses = None
+    await patch_set(scene, template={"spec": {"capital": "811"}})
+    await set_shows(scene, is_("UpToDate", "True"), seconds=60)
+    await patch_set(scene, template={"spec": {"safeMode": None}})
+    for name in ("x-bnbusdt", "x-btcusdt", "x-ethusdt"):
+        await scene.reaches("Trading", name, seconds=40)
+        assert "safeMode" not in (await scene.bot(name))["spec"]
+    assert (await capitals(scene))["x-btcusdt"] == "811"
+
+
+async def _has(scene: Scene, name: str, capital: str) -> bool:
+    return (await capitals(scene))[name] == capital
+
+
+async def test_a_rollout_takes_flat_bots_first_and_stops_at_one_that_is_not_ready_in_time(scene: Scene) -> None:
+    await make_set(scene, *THREE, deadline=10, updateStrategy="WhenFlat")
+    await set_shows(scene, is_("Ready", "True"))
+    for name in ("x-bnbusdt", "x-btcusdt"):
+        double = scene.double(name)
+        double.quantity = Decimal(1)
+        double.wake()
+    await set_shows(scene, lambda status: status["inPosition"] == 2)
+    pods = {name: await _pod_uid(scene, name) for name in ("x-bnbusdt", "x-btcusdt", "x-ethusdt")}
+    await patch_set(scene, template={"spec": {"pod": {**scene.kubelet.shape(), "labels": {"tier": "one"}}}})
+    status = await set_shows(scene, lambda status: status["updated"] == 1)
+    status = await set_shows(scene, lambda status: condition(status, "UpToDate")[1] == "AwaitingFlat")
+    assert await _pod_uid(scene, "x-ethusdt") != pods["x-ethusdt"]
+    assert {name: await _pod_uid(scene, name) for name in ("x-bnbusdt", "x-btcusdt")} == {
+        name: pods[name] for name in ("x-bnbusdt", "x-btcusdt")
+    }
+    await patch_set(scene, template={"spec": {"pod": {"labels": None}}})
+    await set_shows(scene, is_("UpToDate", "True"), seconds=30)
+    # A change without a restart, which breaks the first one that gets it: the other keeps what it has.
+    scene.double("x-ethusdt").refuses = ("StrategyParametersInvalid", "strategy.parameters.fast")
+    await patch_set(scene, template={"spec": {"strategy": {"parameters": {"fast": 13}}}})
+    status = await set_shows(scene, is_("Stalled", "True"), seconds=30)
+    assert condition(status, "Stalled")[1] == "ProgressDeadlineExceeded"
+    assert "x-ethusdt: StrategyParametersInvalid" in condition(status, "Stalled")[2]
+    assert condition(status, "Progressing")[:2] == ("False", "ProgressDeadlineExceeded")
+    assert (await scene.bot("x-btcusdt"))["spec"]["strategy"]["parameters"]["fast"] == 12
+    await scene.restart_operator(signal.SIGTERM)
+    status = await set_shows(scene, is_("Stalled", "True"))
+    assert [item["bot"] for item in status["inProgress"]] == ["x-ethusdt"]
+    scene.double("x-ethusdt").refuses = None
+    await patch_set(scene, template={"spec": {"strategy": {"parameters": {"fast": 14}}}})
+    status = await set_shows(scene, is_("UpToDate", "True"), seconds=60)
+    assert condition(status, "Stalled")[0] == "False"
+    for name in ("x-bnbusdt", "x-btcusdt", "x-ethusdt"):
+        assert (await scene.bot(name))["spec"]["strategy"]["parameters"]["fast"] == 14
+    assert await _pod_uid(scene, "x-btcusdt") == pods["x-btcusdt"]
+
+
+async def _pod_uid(scene: Scene, name: str) -> str:
+    found = await scene.kube.get(scene.path("pods", name))
+    return found["metadata"]["uid"] if found is not None else ""
+
+
+async def test_a_symbol_that_is_taken_out_drains_and_orphans_trade_on(scene: Scene) -> None:
+    await make_set(scene, *THREE, deletionPolicy="ClosePosition")
+    await set_shows(scene, is_("Ready", "True"))
+    double = scene.double("x-bnbusdt")
+    double.drains = False
+    await patch_set(scene, bots=[*THREE[1:]])
+    status = await set_shows(scene, lambda status: status["draining"] == ["x-bnbusdt"])
+    assert condition(status, "Progressing")[:2] == ("True", "Draining")
+    assert condition(status, "Ready")[0] == "True"
+    await until("it to be asked", lambda: double.drain_requests)
+    assert double.drain_requests[0].position_policy == "ClosePosition"
+    double.drains = True
+    await double.drain(double.drain_requests[0])
+    await until("it to go", lambda: gone(scene, "tradingbots", "x-bnbusdt"), seconds=30)
+    await set_shows(scene, lambda status: not status["draining"])
+    await scene.kube.call("DELETE", scene.path("tradingbotsets", "x"), {"propagationPolicy": "Orphan"})
+    await until("the set to go", lambda: gone(scene, "tradingbotsets", "x"), seconds=30)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        double = scene.double(f"x-{symbol.lower()}")
+        await patch_bot(scene, symbol, risk={"cooldownSeconds": 60})
+        await until("its people's word", lambda double=double: double.config.settings.risk.cooldown_seconds == 60)
+        bot = await scene.bot(f"x-{symbol.lower()}")
+        assert (bot["status"]["phase"], bot["metadata"].get("ownerReferences")) == ("Trading", None)
+    # A set of that name does not take them up; deleted, it takes nothing with it.
+    await make_set(scene, *THREE[1:])
+    status = await set_shows(scene, lambda status: len(status["problems"]) == 2)
+    assert {item["reason"] for item in status["problems"]} == {"ForeignObject"}
+    await scene.kube.call("DELETE", scene.path("tradingbotsets", "x"))
+    await until("the set to go", lambda: gone(scene, "tradingbotsets", "x"))
+    assert len(await capitals(scene)) == 2
