@@ -203,6 +203,32 @@ async def test_a_rollout_takes_flat_bots_first_and_stops_at_one_that_is_not_read
     for name in ("x-bnbusdt", "x-btcusdt", "x-ethusdt"):
         assert (await scene.bot(name))["spec"]["strategy"]["parameters"]["fast"] == 14
     assert await _pod_uid(scene, "x-btcusdt") == pods["x-btcusdt"]
+    # Another image of the operator's own restarts them one after another too.
+    for name in ("x-bnbusdt", "x-btcusdt"):
+        double = scene.double(name)
+        double.quantity = Decimal(0)
+        double.wake()
+    await set_shows(scene, lambda status: status["inPosition"] == 0)
+    scene.options = (*scene.options, "--bot-image", "tradingbot/bot:next")
+    await scene.restart_operator(signal.SIGTERM)
+    at_once = 0
+
+    async def renewed() -> bool:
+        nonlocal at_once
+        items = await scene.kube.items(scene.path("pods"))
+        ready = {
+            item["metadata"]["name"]
+            for item in items
+            if "deletionTimestamp" not in item["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", ()))
+        }
+        at_once = max(at_once, 3 - len(ready))
+        images = {item["spec"]["containers"][0]["image"] for item in items}
+        return len(ready) == 3 and images == {"tradingbot/bot:next"}
+
+    await until("all to run the other image", renewed, seconds=60)
+    assert at_once == 1
+    await set_shows(scene, is_("UpToDate", "True"))
 
 
 async def _pod_uid(scene: Scene, name: str) -> str:

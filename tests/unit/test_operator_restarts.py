@@ -76,6 +76,16 @@ def facts(**changes: object) -> EndingFacts:
             facts(wanted=Ending.SUSPEND, running=False, naked=True), PodStep.DELETE, id="a-crashed-one-mends-nothing"
         ),
         pytest.param(facts(drained=True), PodStep.DELETE, id="resumed-before-the-pod-was-gone"),
+        pytest.param(
+            facts(wanted=Ending.UPDATE, strategy=WHEN_FLAT, turn=False), PodStep.QUEUE, id="its-set-has-others-first"
+        ),
+        pytest.param(
+            facts(wanted=Ending.UPDATE, strategy=IMMEDIATE, drained=True, turn=False), PodStep.QUEUE, id="drained-too"
+        ),
+        pytest.param(
+            facts(wanted=Ending.UPDATE, running=False, turn=False), PodStep.DELETE, id="a-crashed-one-needs-no-turn"
+        ),
+        pytest.param(facts(wanted=Ending.SUSPEND, turn=False), PodStep.DRAIN, id="nor-does-a-suspended-one"),
     ],
 )
 def test_the_end_of_a_pod_is_decided_by_what_is_wanted_and_what_is_known(given: EndingFacts, expected: PodStep) -> None:
@@ -112,6 +122,7 @@ def test_a_bot_is_flat_only_by_its_own_reconciled_word() -> None:
         (MANUAL, PodStep.KEEP, Reason.POD_OUTDATED),
         (WHEN_FLAT, PodStep.WAIT, Reason.AWAITING_FLAT),
         (WHEN_FLAT, PodStep.DRAIN, Reason.UPDATING),
+        (WHEN_FLAT, PodStep.QUEUE, Reason.AWAITING_TURN),
         (IMMEDIATE, PodStep.WAIT, Reason.UPDATING),
         (IMMEDIATE, PodStep.DELETE, Reason.UPDATING),
     ],

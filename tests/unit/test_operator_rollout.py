@@ -52,6 +52,8 @@ def test_a_bot_that_restarts_only_flat_is_not_given_it_while_it_holds_a_position
     assert plan.give == ()
     assert plan.awaiting_flat == ("a",)
     assert plan.again_in is None
+    # It takes nobody's place.
+    assert step(holding, member("b"), now=10 * DEADLINE).give == ("b",)
 
 
 def test_one_that_is_not_ready_in_time_stops_the_rollout_for_all_that_are() -> None:
@@ -70,13 +72,6 @@ def test_a_healthy_bot_is_not_touched_while_as_many_others_are_down_already() ->
     down = member("z", available=False, settled=False)
     assert step(moving("y"), down, member("a"), most=2).give == ("z",)
     assert step(moving("y"), replace(down, current=True, since=1.0), member("a"), most=2).give == ()
-
-
-def test_waiting_for_a_position_to_close_is_not_being_late() -> None:
-    waits = member("a", current=True, settled=False, awaits_flat=True, flat=False, in_position=True)
-    plan = step(waits, member("b"), now=10 * DEADLINE)
-    assert plan.late == ()
-    assert plan.awaiting_flat == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,6 @@ members = st.builds(
     flat=st.booleans(),
     in_position=st.booleans(),
     restarts_flat=st.booleans(),
-    awaits_flat=st.booleans(),
     since=st.floats(0, 1000),
 )
 

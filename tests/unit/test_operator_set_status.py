@@ -31,7 +31,7 @@ def facts(name: str = "x-btcusdt", **more: Any) -> BotFacts:
     """A bot that trades and is flat."""
     fields: dict[str, Any] = {
         "phase": "Trading", "ready": True, "why": "OK: ", "suspended": False, "settled": True, "up_to_date": True,
-        "awaits_flat": False, "flat": True, "in_position": False, "safe_mode": False, "deleting": False,
+        "awaits": "", "flat": True, "in_position": False, "safe_mode": False, "deleting": False,
         "asset": "USDT", "figures": figures(),
     }  # fmt: skip
     return BotFacts(name, **{**fields, **more})
@@ -168,7 +168,7 @@ def test_only_a_bot_whose_restart_is_left_to_people_is_done_with_a_former_pod(
     status = {"observedGeneration": 3, "conditions": conditions, "phase": "Trading"}
     found = set_status.facts_of(seen_bot(status=status, updateStrategy=strategy))
     assert (found.settled, found.up_to_date) == (settled, False)
-    assert found.awaits_flat is (reason == "AwaitingFlat")
+    assert found.awaits == ("AwaitingFlat" if reason == "AwaitingFlat" else "")
 
 
 def test_a_bot_that_has_not_observed_its_spec_is_not_done_with_it() -> None:

@@ -261,6 +261,10 @@ OPERATORS = [
         outdated(PodStep.WAIT, updateStrategy="WhenFlat"), Type.UP_TO_DATE, F, Reason.AWAITING_FLAT, Phase.TRADING,
         "bot:2 is asked for",
     ),
+    Row(
+        outdated(PodStep.QUEUE, updateStrategy="WhenFlat"), Type.UP_TO_DATE, F, Reason.AWAITING_TURN, Phase.TRADING,
+        "in its turn",
+    ),
     Row(outdated(PodStep.DRAIN, updateStrategy="WhenFlat"), Type.UP_TO_DATE, F, Reason.UPDATING, Phase.TRADING),
     # Ready
     Row(seen(), Type.READY, T, Reason.OK, Phase.TRADING),

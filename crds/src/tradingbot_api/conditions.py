@@ -57,6 +57,7 @@ class Reason(StrEnum):
     # UpToDate
     POD_OUTDATED = "PodOutdated"
     AWAITING_FLAT = "AwaitingFlat"
+    AWAITING_TURN = "AwaitingTurn"
     UPDATING = "Updating"
     # BotReachable
     NO_HEARTBEAT = "NoHeartbeat"

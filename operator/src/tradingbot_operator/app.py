@@ -201,6 +201,9 @@ class _Operator:
             if self._leading:
                 self._queue.add_after(key, seconds)
 
+        def has_turn(bot: SeenBot) -> bool:
+            return self._set_controller.has_turn(bot)
+
         async def look_around() -> None:
             if self._leading:
                 await self._controller.look_around()
@@ -221,6 +224,7 @@ class _Operator:
             tls=tls,
             session=session,
             enqueue=enqueue,
+            has_turn=has_turn,
             leader=leader,
             impositions=self._impositions,
             now=utc_now,
@@ -238,7 +242,8 @@ class _Operator:
         )
         self._sets: Inventory[SeenSet] = Inventory()
         self._set_controller = SetController(
-            cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot, enqueue=enqueue, enqueue_after=enqueue_after,
+            cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot,
+            restart=lambda key: enqueue(key, False), enqueue=enqueue, enqueue_after=enqueue_after,
             identity=settings.identity, now=utc_now, random=self.random,
         )  # fmt: skip
         bots.follower = self._set_controller.bot_changed

@@ -104,6 +104,7 @@ class BotController:
         tls: ssl.SSLContext,
         session: aiohttp.ClientSession,
         enqueue: Callable[[BotKey, bool], None],
+        has_turn: Callable[[SeenBot], bool],
         leader: Leader,
         impositions: Impositions,
         now: Callable[[], datetime],
@@ -137,8 +138,9 @@ class BotController:
             now=now, random=random, metrics=metrics,
         )  # fmt: skip
         self._restarts = Restarts(
-            cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter
-        )
+            cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter,
+            has_turn=has_turn,
+        )  # fmt: skip
         self._deletion = Deletion(
             cluster=cluster, claims=claims, certainty=certainty, objects=self._objects, talk=self._talk,
             reporter=self._reporter, now=now, metrics=metrics,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -39,6 +40,8 @@ class PodStep(StrEnum):
     WAIT = "Wait"
     DRAIN = "Drain"
     """Ask the bot to cancel its entries; the position and its protection stay."""
+    QUEUE = "Queue"
+    """Its TradingBotSet restarts a few at a time, and it is not its turn."""
     MARK = "Mark"
     """Write into the status what the drain left, before the pod ends: an operator that begins now must know."""
     DELETE = "Delete"
@@ -64,6 +67,8 @@ class EndingFacts:
     """The status says that it drained, and what it left."""
     naked: bool
     """The bot says that its position has no protection: its process is what mends that."""
+    turn: bool = True
+    """No TradingBotSet holds its restart back."""
 
 
 def pod_step(facts: EndingFacts) -> PodStep:
@@ -74,6 +79,8 @@ def pod_step(facts: EndingFacts) -> PodStep:
     that a mended spec heals a pod that never started.
     """
     step = _ending_step(facts)
+    if facts.wanted is Ending.UPDATE and facts.running and not facts.turn and step in {PodStep.DRAIN, PodStep.DELETE}:
+        return PodStep.QUEUE
     return PodStep.WAIT if step is PodStep.DELETE and facts.running and facts.naked else step
 
 
@@ -143,6 +150,10 @@ def up_to_date(pod: SeenPod | None, bot: SeenBot, template: str, image: str, ste
         return Finding.bad(
             Reason.AWAITING_FLAT, f"The pod is restarted once the bot says that it has no position: {difference}."
         )
+    if step is PodStep.QUEUE:
+        return Finding.bad(
+            Reason.AWAITING_TURN, f"The pod is restarted in its turn, as its TradingBotSet says: {difference}."
+        )
     return Finding.bad(Reason.UPDATING, f"The pod is being replaced: {difference}.")
 
 
@@ -150,8 +161,17 @@ class Restarts:
     """Ends pods as spec.suspend and spec.updateStrategy say."""
 
     def __init__(
-        self, cluster: Cluster, *, certainty: Certainty, objects: BotObjects, talk: BotTalk, reporter: Reporter
+        self,
+        cluster: Cluster,
+        *,
+        certainty: Certainty,
+        objects: BotObjects,
+        talk: BotTalk,
+        reporter: Reporter,
+        has_turn: Callable[[SeenBot], bool],
     ) -> None:
+        """`has_turn`: whether no TradingBotSet holds back the restart of a bot now."""
+        self._has_turn = has_turn
         self._cluster = cluster
         self._certainty = certainty
         self._objects = objects
@@ -194,6 +214,7 @@ class Restarts:
             late=memory.asked is not None and memory.asked.late(now, spec.deletion_deadline_seconds),
             marked=memory.marked(bot),
             naked=status is not None and is_naked(status),
+            turn=self._has_turn(bot),
         )
         action = pod_step(facts)
         memory.up_to_date = up_to_date(pod, bot, template, image, action)
@@ -214,6 +235,10 @@ class Restarts:
         elif action is PodStep.MARK:
             memory.marks += 1
             again.append(MARK_SECONDS)
+        elif action is PodStep.QUEUE:
+            # How long it may take to drain counts from its turn.
+            memory.asked = None
+            again.append(DRAIN_REPEAT_SECONDS)
         elif action is PodStep.WAIT:
             again.append(DRAIN_REPEAT_SECONDS)
         elif action is PodStep.DELETE:

@@ -12,7 +12,7 @@ class Member:
 
     name: str
     current: bool
-    """It has the set's present template."""
+    """It was given the set's present template, and the turn to restart where it needs another pod."""
     available: bool
     """It is Ready, or suspended as it is asked to be."""
     settled: bool
@@ -22,9 +22,7 @@ class Member:
     in_position: bool
     """It says that it has one."""
     restarts_flat: bool = False
-    """The template needs another pod, which its updateStrategy makes only while it is flat."""
-    awaits_flat: bool = False
-    """It has the template and runs on, Ready, until it is flat."""
+    """It needs another pod, which its updateStrategy makes only while it is flat."""
     since: float = 0.0
     """Since when it has the present template and is not settled, in seconds."""
 
@@ -40,9 +38,9 @@ class Rollout:
     late: tuple[str, ...]
     """Of these, those that did not become Ready in time: they stop the rollout."""
     awaiting_flat: tuple[str, ...]
-    """Bots that are not given it, or have not restarted for it, until they are flat."""
+    """Bots that are not given it until they are flat."""
     remaining: int
-    """Bots that do not have it after this step."""
+    """Bots that are not given it yet after this step."""
     again_in: float | None
     """Seconds until the next one is late."""
 
@@ -63,8 +61,8 @@ def next_step(members: Iterable[Member], most: int, deadline: float, now: float)
     """
     bots = sorted(members, key=lambda bot: (bot.available, not bot.flat, bot.name))
     moving = [bot for bot in bots if bot.current and not bot.settled]
-    late = [bot for bot in moving if not bot.awaits_flat and now - bot.since >= deadline]
-    pending = [bot for bot in moving if not bot.awaits_flat and now - bot.since < deadline]
+    late = [bot for bot in moving if now - bot.since >= deadline]
+    pending = [bot for bot in moving if now - bot.since < deadline]
     outdated = [bot for bot in bots if not bot.current]
     waiting = [bot for bot in outdated if bot.restarts_flat and bot.in_position and bot.available]
     down = sum(not bot.available for bot in outdated)
@@ -83,7 +81,7 @@ def next_step(members: Iterable[Member], most: int, deadline: float, now: float)
         give=tuple(given),
         in_progress=tuple(bot.name for bot in moving),
         late=tuple(bot.name for bot in late),
-        awaiting_flat=tuple(bot.name for bot in [*waiting, *(bot for bot in moving if bot.awaits_flat)]),
+        awaiting_flat=tuple(bot.name for bot in waiting),
         remaining=len(outdated) - len(given),
         again_in=min((bot.since + deadline - now for bot in pending), default=None),
     )

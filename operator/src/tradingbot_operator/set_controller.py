@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from tradingbot_api import names
+from tradingbot_api.conditions import Reason
 from tradingbot_api.sets import SetReason, TradingBotSetSpec
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import desired, rollout, set_desired, set_status
@@ -75,13 +76,16 @@ class SetController:
         sets: Inventory[SeenSet],
         bots: Inventory[SeenBot],
         saw_bot: Callable[[Manifest], None],
+        restart: Callable[[BotKey], None],
         enqueue: Callable[[SetKey, bool], None],
         enqueue_after: Callable[[SetKey, float], None],
         identity: str,
         now: Callable[[], datetime],
         random: Random,
     ) -> None:
-        """`saw_bot` takes in a TradingBot as a write answered it, as a watch event would."""
+        """`saw_bot` takes in a TradingBot as a write answered it, as a watch event would; `restart` asks for a step of
+        one that has its turn."""
+        self._restart = restart
         self._cluster = cluster
         self._sets = sets
         self._bots = bots
@@ -137,6 +141,15 @@ class SetController:
         news = known is None or known.state != facts.state or before is None or before.generation != after.generation
         self._enqueue_after(SetKey(after.key.namespace, owner.name), COALESCE_SECONDS if news else FIGURES_SECONDS)
 
+    def has_turn(self, bot: SeenBot) -> bool:
+        """Whether a TradingBot may be restarted for another pod now: one of a set, in its turn alone."""
+        owner = _set_of(bot)
+        seen = self._sets.get(BotKey(bot.key.namespace, owner.name)) if owner is not None else None
+        if owner is None or seen is None or seen.uid != owner.uid or seen.deleted is not None:
+            return True
+        memory = self._memories.get(SetKey(*seen.key))
+        return memory is not None and memory.uid == owner.uid and bot.key.name in memory.since
+
     # --- the step ---
 
     async def step(self, key: SetKey) -> float | None:
@@ -150,7 +163,7 @@ class SetController:
         if memory is None or memory.uid != seen.uid:
             memory = self._memories[key] = _recalled(seen)
         await self._read(seen, memory)
-        work = _Step(self._cluster, seen, memory, self._bots, self._saw_bot)
+        work = _Step(self._cluster, seen, memory, self._bots, saw_bot=self._saw_bot, restart=self._restart)
         if memory.spec is not None:
             await work.stop(self._mine(seen))
             await work.make(self._mine(seen))
@@ -287,9 +300,11 @@ def _is_stopped(bot: SeenBot, wanted: Wanted) -> bool:
     return wanted.stops <= _held(bot) and all(bot.spec.get(stop) is True for stop in wanted.stops)
 
 
-def _restarts_flat(bot: SeenBot, wanted: Wanted) -> bool:
+def _restarts_flat(bot: SeenBot, wanted: Wanted, fact: BotFacts) -> bool:
     """Whether the change needs another pod, which is made only while the bot is flat."""
     strategy = wanted.spec.get("updateStrategy", bot.spec.get("updateStrategy"))
+    if fact.awaits == Reason.AWAITING_FLAT:
+        return True
     return strategy == UpdateStrategy.WHEN_FLAT and desired.needs_other_pod(bot, wanted.typed)
 
 
@@ -316,8 +331,11 @@ class _Step:
         seen: SeenSet,
         memory: _Memory,
         bots: Inventory[SeenBot],
+        *,
         saw_bot: Callable[[Manifest], None],
+        restart: Callable[[BotKey], None],
     ) -> None:
+        self._restart = restart
         self._cluster = cluster
         self._seen = seen
         self._owner = _owner(seen)
@@ -389,14 +407,16 @@ class _Step:
                     members.append(Member(name, current=True, available=False, settled=False, flat=True,
                                           in_position=False, since=memory.since.setdefault(name, now)))  # fmt: skip
                 continue
-            as_wanted = _is_current(bot, wanted) or fact.deleting
+            as_wanted = _is_current(bot, wanted)
             if as_wanted:
                 current.add(name)
                 memory.refused.pop(name, None)
+            if fact.awaits == Reason.AWAITING_FLAT or (fact.awaits and name not in memory.since):
+                # It runs on with a former pod, and is given its turn as one that has not the template.
+                as_wanted = False
+            as_wanted = as_wanted or fact.deleting
             if fact.settled or not as_wanted:
                 memory.since.pop(name, None)
-            elif fact.awaits_flat:
-                memory.since[name] = now
             members.append(
                 Member(
                     name,
@@ -405,8 +425,7 @@ class _Step:
                     settled=fact.settled,
                     flat=fact.flat,
                     in_position=fact.in_position,
-                    restarts_flat=not as_wanted and fact.in_position and _restarts_flat(bot, wanted),
-                    awaits_flat=fact.awaits_flat,
+                    restarts_flat=not as_wanted and fact.in_position and _restarts_flat(bot, wanted, fact),
                     since=now if fact.settled or not as_wanted else memory.since.setdefault(name, now),
                 )
             )
@@ -430,7 +449,10 @@ class _Step:
             bot = self._bots.get(wanted.key)
             if bot is not None and self._may_try(wanted):
                 self._memory.since[name] = now
-                due.append((wanted, self._change(bot, wanted)))
+                if _is_current(bot, wanted):
+                    self._restart(bot.key)
+                else:
+                    due.append((wanted, self._change(bot, wanted)))
         await self._all(due)
         # What came of it is looked at anew.
         self.again.append(COALESCE_SECONDS)

@@ -63,7 +63,8 @@ class BotFacts:
     settled: bool
     """Ready, and all that its spec says is in force in its process; or suspended."""
     up_to_date: bool
-    awaits_flat: bool
+    awaits: str
+    """AwaitingFlat or AwaitingTurn: what the restart for another pod waits for; else empty."""
     flat: bool
     in_position: bool
     safe_mode: bool
@@ -117,7 +118,7 @@ def facts_of(bot: SeenBot) -> BotFacts:
         suspended=suspended,
         settled=observed and not deleting and (suspended or (ready and (latest or left_to_people))),
         up_to_date=observed and (latest or suspended),
-        awaits_flat=observed and ready and outdated == Reason.AWAITING_FLAT,
+        awaits=outdated if observed and outdated in {Reason.AWAITING_FLAT, Reason.AWAITING_TURN} else "",
         flat=position is not None and position.quantity == 0,
         in_position=position is not None and position.quantity != 0,
         safe_mode=engaged is not None
@@ -140,7 +141,7 @@ class ObservedSet:
     bots: Mapping[str, BotFacts]
     """Those of them that are there and the set's."""
     current: frozenset[str]
-    """Those that have the present template."""
+    """Those whose spec is that of the present template."""
     problems: Mapping[str, Problem]
     rollout: Rollout
     since: Mapping[str, float]
