@@ -45,6 +45,8 @@ LOADS = {
 """Loads and the flags of kube-controller-manager. The scheduler is tuned in all of them."""
 MOST_BY_DEFAULT_MANAGER = 500
 """More take it minutes, at the same rate."""
+NOT_PACED = ("--exchange-weight-per-minute", "0")
+"""Starts wait for no request weight of the exchange: what is measured is the operator."""
 SETTLE_SECONDS = 6.0
 """After the last Ready: a bot is granted, and the status that says so is written."""
 
@@ -152,8 +154,8 @@ def safe_mode_table(life: Life) -> str:
     head = ("spec.safeMode", "n", "engaged p50 s", "p99 s", "max s", "since it was sent p99 s",
             "acknowledged p50 s", "p99 s", "event loop late p99 s", "max s")  # fmt: skip
     rows = []
-    for occasion, tries in life.tries.items():
-        late = life.lateness[occasion]
+    for occasion, late in life.lateness.items():
+        tries = life.tries[occasion]
         told = [
             *(percentile(tries.engaged, share) for share in (0.5, 0.99, 1)),
             percentile(tries.engaged_after_sending, 0.99),
@@ -166,14 +168,16 @@ def safe_mode_table(life: Life) -> str:
 
 def fleet_table(life: Life) -> str:
     """What else the fleet showed."""
-    rows = [("from the start of one replica to a grant for each bot, s", f"{life.consistent:.1f}")]
-    if life.memory:
-        rows += [
-            ("writes in an idle minute", str(life.idle_writes)),
-            ("CPU of the idle leader, of one core", f"{100 * life.idle_cpu:.0f} %"),
-            ("memory of the leader, MiB", f"{life.memory:.0f}"),
-            ("its most until then, MiB", f"{life.most_memory:.0f}"),
-        ]
+    measured = [
+        ("from the start of one replica to a grant for each bot, s", life.consistent, "{:.1f}"),
+        ("a KillSwitch over all: the last bot engaged, s", life.killed, "{:.1f}"),
+        ("all statuses tell that they acknowledged, s", life.kill_told, "{:.1f}"),
+        ("writes in an idle minute", life.idle_writes, "{}"),
+        ("CPU of the idle leader, of one core", life.idle_cpu, "{:.0%}"),
+        ("memory of the leader, MiB", life.memory, "{:.0f}"),
+        ("its most until then, MiB", life.most_memory, "{:.0f}"),
+    ]
+    rows = [(what, form.format(value)) for what, value, form in measured if value is not None]
     return table((f"With {life.fleet} TradingBots", ""), rows)
 
 
@@ -213,18 +217,21 @@ async def main() -> int:
     words = [word for word in sys.argv[1:] if word not in {"--write", str(options.write)}]
     parts = [f"`{' '.join(['measure_scale.py', *words])}` on a machine of {machine()} before it began."]
     if options.only != "fleet":
-        runs = await throughput(options.counts, options.repeat, ())
+        runs = await throughput(options.counts, options.repeat, NOT_PACED)
         parts += [throughput_table(runs), aims_table(runs), requests_table(runs)]
+        print("\n\n".join(parts), flush=True)
     if options.only != "loads":
         burst = min(500, options.fleet - options.tries)
-        life = await live(options.fleet, options.tries, burst, idle=not options.short, options=(), say=say)
-        parts += [safe_mode_table(life), fleet_table(life)]
-    text = "\n\n".join(parts) + "\n"
-    print(text)
+        life = Life(options.fleet)
+        try:
+            await live(life, options.tries, burst, idle=not options.short, options=NOT_PACED, say=say)
+        finally:
+            fleet = [safe_mode_table(life), fleet_table(life)]
+            print("\n\n".join(fleet), flush=True)
+        parts += fleet
     if options.write is not None:
-        options.write.write_text(
-            f"# Figures of a thousand TradingBots\n\nWhat they mean: [scale.md](scale.md).\n\n{text}"
-        )
+        text = "\n\n".join(["# Figures of a thousand TradingBots", "What they mean: [scale.md](scale.md).", *parts])
+        options.write.write_text(f"{text}\n")
     say("done")
     return 0
 

@@ -256,6 +256,19 @@ def queue(clock: Clock) -> WorkQueue[str]:
     return WorkQueue(Random(1), clock)
 
 
+async def test_what_may_wait_is_taken_when_nothing_else_waits_and_never_goes_back_behind() -> None:
+    work = queue(Clock())
+    for key in ("new", "newer", "newest"):
+        work.add(key, may_wait=True)
+    work.add("begun")
+    work.add("begun", may_wait=True)
+    work.add("newer")
+    work.add("newest", urgent=True)
+    assert len(work) == 4
+    taken = [await work.take() for _ in range(4)]
+    assert taken == ["newest", "begun", "newer", "new"]
+
+
 async def test_a_key_waits_once_however_often_it_is_added_and_an_urgent_one_goes_first() -> None:
     work = queue(Clock())
     for key in ("a", "b", "a", "c"):

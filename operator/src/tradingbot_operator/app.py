@@ -195,7 +195,7 @@ class _Operator:
         def enqueue(key: BotKey | SetKey, urgent: bool) -> None:
             # A standby has no use for a queue: whoever takes over looks at every bot.
             if self._leading:
-                self._queue.add(key, urgent=urgent)
+                self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))
 
         def enqueue_after(key: SetKey, seconds: float) -> None:
             if self._leading:
@@ -256,6 +256,10 @@ class _Operator:
         metrics.switches = lambda: self._switches.figures() if self._leading else []
         stack.callback(self.close_links)
 
+    def _may_wait(self, key: BotKey | SetKey) -> bool:
+        """A TradingBot without a pod lets those go first that have a process."""
+        return isinstance(key, BotKey) and self._pods.get(key) is None
+
     def _wanted_safe(self, bot: SeenBot) -> bool:
         return bot.safe_mode or bool(self._impositions.on(bot))
 
@@ -286,7 +290,8 @@ class _Operator:
                 # A pod whose TradingBot is gone needs a step too.
                 for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
                     # Safe mode may have been set while nobody worked.
-                    self._queue.add(key, urgent=(bot := self._bots.get(key)) is not None and self._wanted_safe(bot))
+                    urgent = (bot := self._bots.get(key)) is not None and self._wanted_safe(bot)
+                    self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))
                 for seen in self._sets:
                     self._queue.add(SetKey(*seen.key))
                 self.resync.hurry()

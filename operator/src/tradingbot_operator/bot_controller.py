@@ -156,7 +156,7 @@ class BotController:
         """This process leads: statuses tell which bots share an account, and what was found of it."""
         for bot in self._bots:
             if (account := _account_of(bot, bot.status.get("accountUID"))) is not None:
-                kept = statuses.kept(statuses.previous(bot.status))
+                kept = statuses.kept(bot.told)
                 self._equality.expect(account, bot.key, bot.uid, kept, asyncio.get_running_loop().time())
 
     def heard(self, key: BotKey, before: BotStatus | None, after: BotStatus | None) -> None:
@@ -267,7 +267,7 @@ class BotController:
             memory.claim_recalled = True
         if not memory.stepped:
             memory.stepped = True
-            before = statuses.previous(bot.status)
+            before = bot.told
             if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:
                 # It had a pod before this process looked: how that one ended was not seen.
                 memory.vanished_pod, memory.had_pod = before.pod_uid or "", True

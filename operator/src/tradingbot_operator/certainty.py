@@ -81,7 +81,7 @@ def granted_after(last: Word, granted: float | None) -> bool:
 
 def stood(bot: SeenBot, *, imposed: bool = False) -> bool:
     """Whether the status says that it acknowledged, for a reason that no bot ends by itself."""
-    found = {item.type: item for item in statuses.previous(bot.status).conditions}
+    found = {item.type: item for item in bot.told.conditions}
     acknowledged, engaged = (
         found.get(kind) for kind in (ConditionType.SAFE_MODE_ACKNOWLEDGED, ConditionType.SAFE_MODE_ENGAGED)
     )

@@ -131,7 +131,7 @@ def begun(bot: SeenBot, seen: datetime) -> datetime:
     Counted from the deletion itself, a bot that outlived a long absence of the operator would not be drained at all.
     The status keeps the time over restarts of the operator; `seen` is when this one saw the deletion first.
     """
-    for condition in statuses.previous(bot.status).conditions:
+    for condition in bot.told.conditions:
         if condition.reason == Reason.DELETING and condition.last_transition_time is not None:
             seen = min(seen, condition.last_transition_time)
     return max(seen, bot.deleted) if bot.deleted is not None else seen

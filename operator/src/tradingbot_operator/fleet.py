@@ -210,7 +210,7 @@ class Memory:
         waited for."""
         if self.marks >= MOST_MARKS:
             return True
-        told = statuses.previous(bot.status).drained
+        told = bot.told.drained
         return self.drained is not None and told == statuses.drained_mark(self.drained)
 
     @property

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from pydantic import ValidationError
+
 from tradingbot_api import names
+from tradingbot_api.v1alpha1 import TradingBotStatus
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON, on its way to or from the API server."""
@@ -82,6 +86,14 @@ class SeenResource:
             spec=dict(raw.get("spec", {})),
             status=dict(raw.get("status", {})),
         )
+
+    @cached_property
+    def told(self) -> TradingBotStatus:
+        """The status that stands, read once; an empty one where it is of another version."""
+        try:
+            return TradingBotStatus.model_validate(self.status)
+        except ValidationError:
+            return TradingBotStatus()
 
     @property
     def finalizing(self) -> bool:

@@ -9,7 +9,6 @@ from tradingbot_api import names
 from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import BotStatus, DrainStatus, OpenOrder
 from tradingbot_api.v1alpha1 import PositionPolicy
-from tradingbot_operator import status as statuses
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.status import Notice
 
@@ -49,7 +48,7 @@ def leftovers(bot: SeenBot, drained: DrainStatus | None, last: BotStatus | None)
         lines = [line for line in position if line] + [_order(order) for order in last.open_orders]
         unknown = () if last.position is not None else (f"position of {symbol} not known",)
         return Leftovers((*lines, *unknown), f"as the bot last said at {last.time:%Y-%m-%dT%H:%M:%SZ}", look_for)
-    stands = statuses.previous(bot.status)
+    stands = bot.told
     quantity = "" if stands.position is None else canonical(stands.position.quantity)
     line = _position(quantity, symbol) if quantity else f"position of {symbol} not known"
     return Leftovers(((line,) if line else ()) + ("orders not known",), "as the status had it", look_for)

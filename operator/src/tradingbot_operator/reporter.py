@@ -112,7 +112,7 @@ class Reporter:
         if self._cluster.undeclared:
             # What the CRD cannot hold is no difference.
             fresh = statuses.previous(self._cluster.declared(statuses.encode(fresh)))
-        stands = statuses.previous(bot.status)
+        stands = bot.told
         change = statuses.change(stands, fresh)
         if change is Change.NONE:
             return

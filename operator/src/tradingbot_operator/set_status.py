@@ -90,7 +90,7 @@ class BotFacts:
 
 def facts_of(bot: SeenBot) -> BotFacts:
     """From a TradingBot as it was last seen."""
-    status = statuses.previous(bot.status)
+    status = bot.told
     conditions = {item.type: item for item in status.conditions}
     observed = (status.observed_generation or 0) >= bot.generation
     told = conditions.get(Type.READY)

@@ -451,7 +451,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     found[Type.READY] = (
         Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()
     )
-    before = previous(bot.status)
+    before = bot.told
     lost = before.pod_name if seen.vanished_pod is not None else None
     return TradingBotStatus(
         observed_generation=bot.generation,
@@ -486,7 +486,7 @@ def drained_mark(drained: DrainStatus) -> DrainedStatus:
 
 def noted_drain(bot: SeenBot) -> DrainStatus | None:
     """The drain that the status tells of, as the bot said it: the operator that heard it may have ended since."""
-    mark = previous(bot.status).drained
+    mark = bot.told.drained
     if mark is None:
         return None
     policy = PositionPolicy(mark.position_policy) if mark.position_policy in set(PositionPolicy) else None

@@ -19,7 +19,8 @@ LONGEST_RETRY_SECONDS = 30.0
 class WorkQueue(Generic[K]):
     """Gives each key to one worker at a time; a key added while it is worked on comes again afterwards.
 
-    `add` is cheap and never waits, so event handlers may call it. An urgent key is taken before all others.
+    `add` is cheap and never waits, so event handlers may call it. An urgent key is taken first, and one that
+    may wait after all others: what is begun is finished first, and a burst of beginnings keeps nobody waiting.
     Of several delays of one key the earliest counts. Time is `loop.time` and the jitter comes from `random`.
     """
 
@@ -27,7 +28,9 @@ class WorkQueue(Generic[K]):
         self._random = random
         self._time = time
         self._ready: deque[K] = deque()
-        self._waiting: set[K] = set()
+        self._later: deque[K] = deque()
+        self._waiting: dict[K, deque[K]] = {}
+        """In which of the two each key waits."""
         self._working: set[K] = set()
         self._again: dict[K, bool] = {}
         self._due: dict[K, float] = {}
@@ -40,24 +43,24 @@ class WorkQueue(Generic[K]):
         return self._time() if self._time is not None else asyncio.get_running_loop().time()
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._waiting)
 
-    def add(self, key: K, *, urgent: bool = False) -> None:
-        """Asks for a step now."""
+    def add(self, key: K, *, urgent: bool = False, may_wait: bool = False) -> None:
+        """Asks for a step now, or where it may wait, once nothing else does."""
         if key in self._working:
             self._again[key] = self._again.get(key, False) or urgent
             return
-        if key in self._waiting:
-            if urgent:
-                self._ready.remove(key)
-                self._ready.appendleft(key)
-            return
+        line = self._later if may_wait and not urgent else self._ready
+        if (stands := self._waiting.get(key)) is not None:
+            if not urgent and (line is stands or line is self._later):
+                return
+            stands.remove(key)
         self._due.pop(key, None)
-        self._waiting.add(key)
+        self._waiting[key] = line
         if urgent:
-            self._ready.appendleft(key)
+            line.appendleft(key)
         else:
-            self._ready.append(key)
+            line.append(key)
         self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -73,9 +76,9 @@ class WorkQueue(Generic[K]):
         """The next key; the caller owes `done` for it."""
         while True:
             self._promote()
-            if self._ready:
-                key = self._ready.popleft()
-                self._waiting.discard(key)
+            if line := self._ready or self._later:
+                key = line.popleft()
+                del self._waiting[key]
                 self._working.add(key)
                 return key
             self._wake.clear()

@@ -10,11 +10,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from performance.scale.lab import Lab, Lateness, cpu_seconds, fresh_cluster, lab, memory_mib, requests
+from performance.scale.lab import (
+    NAMESPACE,
+    Lab,
+    Lateness,
+    condition,
+    cpu_seconds,
+    fresh_cluster,
+    lab,
+    memory_mib,
+    requests,
+)
 from performance.scale.loads import bot_name, create_bots
 from performance.scale.safe_mode import Tries, one_after_another, release, spread
 from support.operator_process import OperatorProcess
 from support.waiting import until
+from tradingbot_api import names
 
 HAND_OVER_SECONDS = 14.0
 """From the leader's end until another has its Lease and has taken over, and some more."""
@@ -27,30 +38,34 @@ START_SECONDS = 240.0
 
 @dataclass
 class Life:
-    """What one fleet showed. Times in seconds, memory in MiB."""
+    """What one fleet showed, as far as it came. Times in seconds, memory in MiB."""
 
     fleet: int
     tries: dict[str, Tries] = field(default_factory=dict)
     lateness: dict[str, Lateness] = field(default_factory=dict)
     """Of the leader's event loop, by the same occasions."""
-    idle_writes: int = 0
-    idle_cpu: float = 0.0
+    idle_writes: int | None = None
+    idle_cpu: float | None = None
     """Share of a core, of the leader."""
-    memory: float = 0.0
+    memory: float | None = None
     """Of the leader with the whole fleet, at rest."""
-    most_memory: float = 0.0
-    consistent: float = 0.0
+    most_memory: float | None = None
+    killed: float | None = None
+    """From the answer to the creation of a KillSwitch over all until the last bot was engaged."""
+    kill_told: float | None = None
+    """Until every status told that it acknowledged, and the KillSwitch's own, too."""
+    consistent: float | None = None
     """From a start of one replica, as a process, until it has granted each bot."""
 
 
 async def live(
-    fleet: int, tries: int, burst: int, *, idle: bool, options: tuple[str, ...], say: Callable[[str], None]
-) -> Life:
-    """Lives it: `tries` bots take part in each occasion, `burst` are created in one of them, `fleet` are there at last.
+    life: Life, tries: int, burst: int, *, idle: bool, options: tuple[str, ...], say: Callable[[str], None]
+) -> None:
+    """Lives it: `tries` bots take part in each occasion, `burst` are created in one of them, all are there at last.
 
-    Without `idle` the two minutes are left out in which nothing may be written.
+    Without `idle` the two minutes are left out in which nothing may be written. What was seen before a failure stays.
     """
-    life = Life(fleet)
+    fleet = life.fleet
     tried = [bot_name(number) for number in range(tries)]
     with fresh_cluster() as cluster, tempfile.TemporaryDirectory() as folder:
         async with lab(cluster, Path(folder), options) as made:
@@ -80,7 +95,9 @@ async def live(
             say(f"consistent {life.consistent:.1f} s after a start")
             await _cold_start(made, tried, life)
             say(f"safe mode in a cold start: {life.tries['in a cold start'].summary()}")
-    return life
+            await release(made, tried, fleet)
+            await _kill(made, life)
+            say(f"KillSwitch: engaged in {life.killed:.1f} s, statuses in {life.kill_told:.1f} s")
 
 
 async def _in_a_burst(made: Lab, tried: list[str], burst: int) -> Tries:
@@ -116,6 +133,34 @@ async def _hand_over(made: Lab, tried: list[str], life: Life) -> None:
         tries = group.create_task(spread(made, tried, HAND_OVER_SECONDS))
     life.tries["in a hand-over"] = tries.result()
     life.lateness["in a hand-over"] = await made.lateness(standby)
+
+
+async def _kill(made: Lab, life: Life) -> None:
+    """A KillSwitch that selects all TradingBots."""
+    switches = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/killswitches"
+    body = {"apiVersion": names.API_VERSION, "kind": "KillSwitch", "metadata": {"name": "all"}}
+    before = {name: len(made.bots.engaged[name]) for name in made.tradingbots.seen}
+    await made.kube.call("POST", switches, {**body, "spec": {"reason": "a measurement"}})
+    answered = time.monotonic()
+
+    def engaged() -> list[float]:
+        times = [made.bots.engaged[name][count:] for name, count in before.items()]
+        return [found[0] for found in times] if all(times) else []
+
+    life.killed = max(await until("each bot to be engaged", engaged, START_SECONDS, every=0.1)) - answered
+
+    def told() -> bool:
+        return all(
+            condition(raw, "SafeModeAcknowledged").get("status") == "True" for raw in made.tradingbots.seen.values()
+        )
+
+    await until("each status to tell of it", told, START_SECONDS, every=0.1)
+
+    async def counted() -> bool:
+        return bool((await made.kube.get(f"{switches}/all") or {}).get("status", {}).get("acknowledged") == life.fleet)
+
+    await until("the KillSwitch to tell of it", counted, START_SECONDS, every=0.1)
+    life.kill_told = time.monotonic() - answered
 
 
 async def _end_all(made: Lab) -> None:

@@ -34,6 +34,7 @@ from tradingbot_api.bot_http import (
     EPOCH_PAST,
     GRANT_TTL_SECONDS,
     HEARTBEAT_SECONDS,
+    SETTINGS_SAFE_MODE,
     AccountBooks,
     AssetClaim,
     BotConfig,
@@ -74,6 +75,8 @@ class LightBot:
         self.name = config.bot.name
         self._revision = config.revision
         self._wanted_safe = config.settings.safe_mode is True
+        self._imposed: list[Json] = []
+        self._spec_safe = self._wanted_safe
         self._granted_until = 0.0
         self._epoch = 0
         self._news: set[asyncio.Event] = set()
@@ -165,13 +168,18 @@ class LightBot:
             self._news.discard(news)
 
     def _configure(self, body: Json) -> web.Response:
+        # Also for the sake of what is imposed from outside the spec.
         safe = body["settings"].get("safeMode") is True
+        imposed = [{name: told for name, told in cause.items() if told} for cause in body.get("imposed", ())]
         if body.get("epoch") == EPOCH_NOT_LEADER:
             if safe:
+                self._imposed += [cause for cause in imposed if cause not in self._imposed]
                 self._want_safe(safe)
                 self._wake()
             return _refusal(EPOCH_PAST, "only the tightening is taken")
         self._revision = body["revision"]
+        self._imposed = imposed
+        self._spec_safe = body.get(SETTINGS_SAFE_MODE, safe) is True
         self._want_safe(safe)
         self._wake()
         return web.json_response({"revision": self._revision, "inForce": True})
@@ -207,8 +215,8 @@ class LightBot:
         """The present line of its stream."""
         self._sequence += 1
         now = datetime.now(UTC).isoformat()
-        causes = []
-        if self._wanted_safe:
+        causes = list(self._imposed)
+        if self._wanted_safe and (self._spec_safe or not self._imposed):
             causes.append({"id": "spec", "source": "Spec", "reason": Reason.SPEC, "level": "NoNewEntries"})
         if not self._granted:
             causes.append(
