@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.bot_double import BotDouble
 from support.kube import Json
 from support.operator_objects import SPEC
 from support.operator_scene import Scene, gone
@@ -20,9 +21,10 @@ pytestmark = pytest.mark.cluster
 TEMPLATE = {key: value for key, value in SPEC.items() if key != "symbol"}
 
 
-async def make_set(scene: Scene, *bots: Json, deadline: int = 600, **template: Any) -> Json:
+async def make_set(scene: Scene, *bots: Json, deadline: int = 600, limits: Json | None = None, **template: Any) -> Json:
     """Applies a TradingBotSet `x`."""
-    scene.kubelet.settings |= {f"x-{bot['symbol'].lower()}": {"quote_asset": "USDT"} for bot in bots}
+    for bot in bots:
+        scene.kubelet.settings.setdefault(f"x-{bot['symbol'].lower()}", {})["quote_asset"] = "USDT"
     body = {
         "apiVersion": names.API_VERSION,
         "kind": names.TRADING_BOT_SET.kind,
@@ -31,6 +33,7 @@ async def make_set(scene: Scene, *bots: Json, deadline: int = 600, **template: A
             "bots": list(bots),
             "template": {"spec": {**TEMPLATE, "pod": scene.kubelet.shape(), **template}},
             "updateStrategy": {"progressDeadlineSeconds": deadline},
+            **({"limits": limits} if limits is not None else {}),
         },
     }
     return await scene.kube.call("POST", scene.path("tradingbotsets"), body)
@@ -266,3 +269,56 @@ async def test_a_symbol_that_is_taken_out_drains_and_orphans_trade_on(scene: Sce
     await scene.kube.call("DELETE", scene.path("tradingbotsets", "x"))
     await until("the set to go", lambda: gone(scene, "tradingbotsets", "x"))
     assert len(await capitals(scene)) == 2
+
+
+async def test_limits_over_a_set_hold_though_its_bots_ask_at_once_and_another_operator_takes_over(
+    scene: Scene,
+) -> None:
+    symbols = ["BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT"]
+    limits = {"maxPositionValue": "1300", "maxBotsInPosition": 3, "maxDailyLoss": "100"}
+    # One is of a version that knows of no reservations: it may do nothing, and counts with all that it may have.
+    scene.kubelet.settings["x-adausdt"] = {"knows_fleets": False}
+    await make_set(scene, *({"symbol": symbol} for symbol in symbols), limits=limits)
+    await until("the bots to run", lambda: len(scene.kubelet.bots) == len(symbols), 30)
+    older = scene.kubelet.bots["x-adausdt"]
+    bots = [scene.kubelet.bots[f"x-{symbol.lower()}"] for symbol in symbols[:3]]
+    await until("the others to be granted", lambda: all(bot.granted for bot in bots), 30)
+    assert not older.grants
+    # Each learned of this leader, so that its word counts; of the older one the account is known by its claim.
+    await set_shows(
+        scene, lambda status: status["limits"]["unheard"] == 1 and status["limits"]["reserved"] == "500", 30
+    )
+
+    async def ask(*asking: BotDouble) -> list[str]:
+        for bot in asking:
+            bot.reservations.ask(Decimal(500))
+            bot.wake()
+        answers = [await bot.reservations.answer(10) for bot in asking]
+        return sorted("none" if answer is None else str(answer.exposure) for answer in answers)
+
+    assert await ask(*bots) == ["0", "300", "500"]
+    for bot in bots:
+        bot.value = bot.reservations.exposure
+        bot.quantity = Decimal(1) if bot.value else Decimal(0)
+        bot.reservations.give_back()
+        bot.wake()
+    status = await set_shows(scene, lambda status: status["limits"]["positionValue"] == "800", 30)
+    assert status["limits"]["botsInPosition"] == 2
+    assert condition(status, "FleetLimitsHeld")[:2] == ("Unknown", "BotsUnheard")
+    (refused,) = [bot for bot in bots if bot.value == 0]
+    await scene.restart_operator()
+    await set_shows(scene, lambda status: status["limits"]["unheard"] == 1, 40)
+    assert await ask(refused) == ["0"]
+    seller = next(bot for bot in bots if bot.value > 0)
+    sold, seller.value, seller.quantity = seller.value, Decimal(0), Decimal(0)
+    seller.wake()
+
+    async def gets_it() -> bool:
+        return await ask(refused) == [str(sold)]
+
+    await until("what was sold to be there for another bot", gets_it, 20)
+    # Without limits nobody needs a reservation any more, and the older bot is granted.
+    await patch_set(scene, limits=None)
+    await until("the older bot to be granted", lambda: older.granted, 30)
+    await until("the others to be told", lambda: not any(bot.config.fleet_limited for bot in bots), 30)
+    await set_shows(scene, lambda status: "limits" not in status)

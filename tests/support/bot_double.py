@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tradingbot.monitoring.http_api import ControlError, Server, control_app, control_tls, serve
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.reservation import ReservationKeeper
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
     EPOCH_NOT_LEADER,
@@ -27,11 +28,14 @@ from tradingbot_api.bot_http import (
     DrainStatus,
     ExchangeWait,
     FieldError,
+    FleetReport,
     Grant,
     GrantReply,
     GrantStatus,
     OpenOrder,
     RaiseIncarnation,
+    Reservation,
+    ReservationReply,
 )
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.v1alpha1 import (
@@ -78,12 +82,15 @@ class BotDouble:
     waits: list[tuple[float, ExchangeWait]] = field(default_factory=list)
     """With the time, on the monotonic clock, at which each came."""
     banned_until: datetime | None = None
+    knows_fleets: bool = True
+    """False: of a version that knows of no reservations."""
 
     def __post_init__(self) -> None:
         self.engaged = self.config.settings.safe_mode is True
         self.imposed = {cause.id: cause for cause in self.config.imposed}
         self._drain = DrainStatus()
         self._granted_until = 0.0
+        self.reservations = ReservationKeeper(lambda: self.config.fleet_limited, time.monotonic)
         self.feed = StatusFeed(self.status, self._state, time.monotonic)
         self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -150,6 +157,12 @@ class BotDouble:
         self.wake()
         return GrantReply(expires_in_seconds=grant.ttl_seconds)
 
+    async def put_reservation(self, reservation: Reservation) -> ReservationReply:
+        """Hold it."""
+        seconds = self.reservations.take(reservation)
+        self.wake()
+        return ReservationReply(expires_in_seconds=seconds)
+
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Take it."""
         self.incarnation = max(self.incarnation, request.minimum)
@@ -168,6 +181,15 @@ class BotDouble:
         return self._drain
 
     # --- what it tells ---
+
+    def _fleet(self) -> FleetReport | None:
+        keeper = self.reservations
+        if not self.knows_fleets or not keeper.required:
+            return None
+        return FleetReport(
+            clock=time.monotonic(), exposure=self.value, in_position=self.value > 0, epoch=keeper.seen[0],
+            number=keeper.seen[1], reserved=keeper.exposure, request=keeper.request, quote_asset=self.quote_asset,
+        )  # fmt: skip
 
     def _causes(self) -> list[SafeModeCause]:
         causes = []
@@ -231,10 +253,12 @@ class BotDouble:
             if self.quote_asset is not None
             else None,
             open_orders=list(self.open_orders),
+            fleet=self._fleet(),
             api=APIStatus(wait_until_time=self.banned_until),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),
         )
 
     @staticmethod
     def _state(status: BotStatus) -> object:
-        return status.model_copy(update={"sequence": 0, "time": None, "usage": None, "balance": None})
+        fleet = status.fleet.model_copy(update={"clock": 0}) if status.fleet is not None else None
+        return status.model_copy(update={"sequence": 0, "time": None, "usage": None, "balance": None, "fleet": fleet})

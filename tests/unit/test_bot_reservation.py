@@ -104,6 +104,15 @@ async def test_who_waits_is_told_how_much_and_why_no_more() -> None:
     assert await waiting == Room(Decimal(20), "full")
 
 
+async def test_an_answer_that_came_before_anybody_waited_is_told() -> None:
+    keeper = Keeper()
+    keeper.ask(LIMIT)
+    keeper.receive()
+    assert await keeper.answer(10) == Room(LIMIT, "")
+    keeper.ask(LIMIT)
+    assert await keeper.answer(0.01) is None
+
+
 async def test_who_waits_in_vain_gives_up() -> None:
     keeper = Keeper()
     keeper.ask(LIMIT)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from support.operator_objects import NOW, seen_bot
 from tradingbot_api.sets import SetCondition, SetReason, TradingBotSetStatus
 from tradingbot_operator import set_status
+from tradingbot_operator.budget import Figures as FleetFigures
+from tradingbot_operator.budget import Full, Limits
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
 from tradingbot_operator.set_status import BotFacts, Figures, ObservedSet
@@ -186,3 +188,48 @@ def test_a_suspended_bot_is_done_once_its_pod_has_ended() -> None:
         status = {"observedGeneration": 3, "phase": phase}
         found = set_status.facts_of(seen_bot(status=status, suspend=True))
         assert (found.settled, found.available) == (settled, settled)
+
+
+LIMITS = Limits(Decimal(100), Decimal(10), 2)
+
+
+def fleet(value: str = "60", bots: int = 1, unheard: int = 0, full: Full | None = None) -> FleetFigures:
+    return FleetFigures(Decimal(value), Decimal(5), bots, Decimal(-3), unheard, full)
+
+
+@pytest.mark.parametrize(
+    ("figures", "status", "reason", "message"),
+    [
+        (fleet(), "True", "OK", ""),
+        (fleet(full=Full.POSITION_VALUE), "True", "LimitReached", "leave no room"),
+        (fleet(full=Full.BOTS_IN_POSITION), "True", "LimitReached", "leave no room"),
+        (fleet(full=Full.DAILY_LOSS), "True", "LimitReached", "until 00:00 UTC"),
+        (fleet(unheard=2), "Unknown", "BotsUnheard", "2 bots have not told"),
+        (fleet(full=Full.QUOTE_ASSETS, unheard=2), "False", "QuoteAssetsDiffer", "for each quote asset"),
+        (fleet("100.01"), "False", "LimitExceeded", "positions=100.01 maxPositionValue=100"),
+        (fleet(bots=3, unheard=1), "False", "LimitExceeded", "botsInPosition=3 maxBotsInPosition=2"),
+    ],
+)
+def test_limits_over_a_set_are_told_with_what_counts_against_them(
+    figures: FleetFigures, status: str, reason: str, message: str
+) -> None:
+    found = set_status.compose(observed(facts(), limits=LIMITS, fleet=figures))
+    assert told(found, SetCondition.FLEET_LIMITS_HELD)[:2] == (status, reason)
+    assert message in told(found, SetCondition.FLEET_LIMITS_HELD)[2]
+    assert found.limits is not None
+    assert (found.limits.reserved, found.limits.daily_pnl, found.limits.unheard) == (5, -3, figures.unheard)
+
+
+def test_a_set_without_limits_tells_of_none() -> None:
+    found = set_status.compose(observed(facts()))
+    assert found.limits is None
+    assert SetCondition.FLEET_LIMITS_HELD not in {item.type for item in found.conditions}
+
+
+def test_what_counts_against_limits_are_figures_and_a_lost_day_is_more() -> None:
+    before = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("60")))
+    after = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("61"), before=before))
+    assert set_status.change(before, after) is Change.FIGURES
+    lost = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("61"), lost_day="2026-11-22", before=after))
+    assert set_status.change(after, lost) is Change.STATE
+    assert (set_status.lost_day(lost), set_status.lost_day(after)) == ("2026-11-22", "")

@@ -173,7 +173,7 @@ class Reservation(WireModel):
     boot_id: str
     epoch: int
     number: int
-    request: int | None
+    request: int | None = None
     exposure: SignedDecimal
     clock: float
     ttl_seconds: int = RESERVATION_TTL_SECONDS
@@ -338,7 +338,7 @@ class FleetReport(WireModel):
     """
 
     clock: float
-    exposure: SignedDecimal | None
+    exposure: SignedDecimal | None = None
     in_position: bool
     epoch: int
     number: int

@@ -12,7 +12,7 @@ from pydantic import Field, GetJsonSchemaHandler, StrictInt, WithJsonSchema, cre
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from tradingbot_api.base import Model, SignedDecimal, WireModel
+from tradingbot_api.base import Amount, Model, SignedDecimal, WireModel
 from tradingbot_api.v1alpha1 import Condition, Free, Symbol, TradingBotSpec
 
 MOST_BOTS: Final = 1000
@@ -34,6 +34,8 @@ class SetCondition(StrEnum):
     """Something is being made, changed or drained."""
     STALLED = "Stalled"
     """The rollout has stopped."""
+    FLEET_LIMITS_HELD = "FleetLimitsHeld"
+    """All bots together are within spec.limits; only with limits."""
 
 
 class SetReason(StrEnum):
@@ -53,6 +55,10 @@ class SetReason(StrEnum):
     POD_OUTDATED = "PodOutdated"
     DRAINING = "Draining"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    LIMIT_REACHED = "LimitReached"
+    LIMIT_EXCEEDED = "LimitExceeded"
+    QUOTE_ASSETS_DIFFER = "QuoteAssetsDiffer"
+    BOTS_UNHEARD = "BotsUnheard"
 
 
 Unavailable = Annotated[
@@ -146,6 +152,23 @@ class SetUpdateStrategy(Model):
     )
 
 
+class SetLimits(Model):
+    """Limits over all bots of the set together, though they act at the same moment."""
+
+    max_position_value: Amount | None = Field(
+        default=None,
+        description="Largest value of all positions, at cost and with what entries under way may cost, in the quote "
+        "asset, which must be the same for all bots.",
+    )
+    max_daily_loss: Amount | None = Field(
+        default=None,
+        description="Loss of all bots since 00:00 UTC, in the quote asset, at which entries stop until the next day.",
+    )
+    max_bots_in_position: StrictInt | None = Field(
+        default=None, ge=1, le=MOST_BOTS, description="At most so many bots hold a position at once."
+    )
+
+
 class TradingBotSetSpec(Model):
     """What the user wants."""
 
@@ -160,6 +183,10 @@ class TradingBotSetSpec(Model):
         default_factory=SetUpdateStrategy,
         json_schema_extra={"default": {}},
         description="How a change of the template or of overrides comes to bots that run.",
+    )
+    limits: SetLimits | None = Field(
+        default=None,
+        description="Limits over all bots of the set: no bot enters without room in them, which the operator reserves.",
     )
 
 
@@ -207,13 +234,32 @@ class BotProblem(WireModel):
     message: str = Field(description="The field, what was expected, and what to do.")
 
 
+class SetLimitsStatus(WireModel):
+    """What counts against spec.limits, in the quote asset."""
+
+    position_value: SignedDecimal = Field(
+        description="What the positions cost, and what entries under way may cost, as the bots last told."
+    )
+    reserved: SignedDecimal = Field(
+        description="What counts beside it: reservations, and the most that bots may have which have not told."
+    )
+    bots_in_position: int = Field(default=0, description="Bots that hold a position or are entering one.")
+    daily_pnl: SignedDecimal = Field(
+        alias="dailyPnL", description="Change of the equity of all bots since 00:00 UTC, as they last told."
+    )
+    unheard: int = Field(default=0, description="Bots that have not told this operator what they have.")
+    daily_loss_reached: str | None = Field(
+        default=None, description="The last day, in UTC, on which maxDailyLoss was reached."
+    )
+
+
 class TradingBotSetStatus(WireModel):
     """What is; counts and sums are of the TradingBots that the spec names."""
 
     observed_generation: int | None = Field(default=None, description="Generation of the spec this status speaks of.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="The truth about this set: Accepted, Ready, UpToDate, Progressing, Stalled.",
+        description="The truth about this set: Accepted, Ready, UpToDate, Progressing, Stalled, FleetLimitsHeld.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     bots: int = Field(default=0, description="TradingBots that the spec names.")
@@ -233,6 +279,7 @@ class TradingBotSetStatus(WireModel):
     worst_drawdown: WorstDrawdown | None = Field(
         default=None, description="The bot, of those that are known, that has fallen furthest from its peak equity."
     )
+    limits: SetLimitsStatus | None = Field(default=None, description="What counts against spec.limits.")
     in_progress: list[BotInProgress] = Field(
         default_factory=list, description="The first 50 bots that are in the middle of a change."
     )

@@ -27,6 +27,7 @@ from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, S
 from tradingbot_operator.kill_switch import KillSwitches, SeenClusterKillSwitch, SeenKillSwitch, SeenSwitch
 from tradingbot_operator.leader import CALL_SECONDS, Leader, LeaseLostError, lease_name
 from tradingbot_operator.metrics import BotFigures, Metrics, Servers
+from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.resync import Resync
 from tradingbot_operator.safe_mode import SafeModeLane
 from tradingbot_operator.set_controller import SetController
@@ -213,8 +214,11 @@ class _Operator:
             random=self.random,
         )  # fmt: skip
         self._impositions = Impositions(self._switches)
+        reservations = Reservations(leader, metrics)
+        stack.callback(reservations.close)
         self._controller = BotController(
             settings,
+            reservations=reservations,
             cluster=cluster,
             bots=bots,
             pods=pods,
@@ -244,7 +248,7 @@ class _Operator:
         self._set_controller = SetController(
             cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot,
             restart=lambda key: enqueue(key, False), enqueue=enqueue, enqueue_after=enqueue_after,
-            identity=settings.identity, now=utc_now, random=self.random,
+            identity=settings.identity, now=utc_now, random=self.random, reservations=reservations,
         )  # fmt: skip
         bots.follower = self._set_controller.bot_changed
         self.kinds = (*watcher.watched(), self._set_controller.watched())

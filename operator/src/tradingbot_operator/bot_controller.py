@@ -34,6 +34,7 @@ from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, 
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
+from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.restarts import Restarts
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Change, Finding
@@ -110,8 +111,10 @@ class BotController:
         now: Callable[[], datetime],
         random: Random,
         metrics: Metrics,
+        reservations: Reservations,
     ) -> None:
         self._cluster = cluster
+        self._reservations = reservations
         self._namespaces = settings.namespaces
         self._bots = bots
         self._pods = pods
@@ -130,7 +133,7 @@ class BotController:
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
-            reporter=self._reporter, impositions=impositions, now=now, metrics=metrics,
+            reporter=self._reporter, impositions=impositions, now=now, metrics=metrics, reservations=reservations,
         )  # fmt: skip
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
@@ -154,6 +157,7 @@ class BotController:
 
     def begin(self) -> None:
         """This process leads: statuses tell which bots share an account, and what was found of it."""
+        self._reservations.begin()
         for bot in self._bots:
             if (account := _account_of(bot, bot.status.get("accountUID"))) is not None:
                 kept = statuses.kept(bot.told)
@@ -168,6 +172,7 @@ class BotController:
         if after.position is not None:
             # A start that has not come to the exchange knows nothing and can have left nothing.
             memory.last = Word(after, asyncio.get_running_loop().time())
+        self._reservations.hear(key, memory.link, after)
         self._reporter.time_safe_mode(memory, after)
         bot = self._bots.get(key)
         if bot is not None and bot.uid == memory.uid:

@@ -23,6 +23,7 @@ from tradingbot_api.bot_http import (
     ExchangeWait,
     Grant,
     RaiseIncarnation,
+    Reservation,
 )
 from tradingbot_operator.cluster import fencing
 from tradingbot_operator.inventory import BotKey, SeenPod
@@ -144,6 +145,10 @@ class BotCalls:
     async def put_grant(self, grant: Grant) -> None:
         """Gives the right to add exposure for a while."""
         await self._call("PUT", "grant", _whole(grant))
+
+    async def put_reservation(self, reservation: Reservation) -> None:
+        """Tells how much exposure is reserved."""
+        await self._call("PUT", "reservation", _whole(reservation))
 
     async def raise_incarnation(self, request: RaiseIncarnation) -> None:
         """Asks for a greater incarnation before the first order of this boot."""

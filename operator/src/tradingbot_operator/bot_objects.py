@@ -20,6 +20,7 @@ from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
+from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.settings import Settings
 from tradingbot_operator.status import Notice
 from tradingbot_operator.volumes import Volumes
@@ -60,7 +61,9 @@ class BotObjects:
         impositions: Impositions,
         now: Callable[[], datetime],
         metrics: Metrics,
+        reservations: Reservations,
     ) -> None:
+        self._reservations = reservations
         self._settings = settings
         self._cluster = cluster
         self._bots = bots
@@ -81,6 +84,8 @@ class BotObjects:
     async def ensure_config(self, bot: SeenBot, memory: Memory) -> None:
         """Writes the ConfigMap where its content is another; SpecError, ForeignObjectError, ApiError."""
         ledger = await memory.wanted_config(bot, self._bots, self._cluster, self._impositions)
+        fleet = bot.controller.uid if bot.controller is not None else None
+        ledger.limit(self._reservations.limited(fleet, before=ledger.fleet_limited))
         revision = ledger.revision
         if ledger.stored_revision == revision:
             return

@@ -303,6 +303,8 @@ class BotTalk:
             and memory.has_confirmed(status)
             and status.incarnation is not None
             and status.drain.phase is DrainPhase.NONE
+            # A version that knows of no reservations would enter without one.
+            and (status.fleet is not None or ledger is None or not ledger.fleet_limited)
             and not self._coverage.of(bot.uid)
             and not self._equality.differs(bot.uid)
         )

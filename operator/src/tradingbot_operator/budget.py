@@ -17,6 +17,8 @@ from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import RESERVATION_TTL_SECONDS, FleetReport, Reservation
 
 NOTHING: Final = Decimal(0)
+LOSS_LOOK_SECONDS: Final = 1.0
+"""The sum over all bots is looked at once in this time, however many tell something."""
 LOSS_HOLD_SECONDS: Final = 3.0
 """A loss counts as reached only when it was for this long, as in a bot: one bad quote must not stop a fleet."""
 
@@ -37,6 +39,9 @@ class Limits:
     max_position_value: Decimal | None = None
     max_daily_loss: Decimal | None = None
     max_bots_in_position: int | None = None
+
+
+UNLIMITED: Final = Limits()
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class FleetBook:
         self._numbers = 0
         self._lost_day = ""
         self._losing_since: float | None = None
+        self._looked_at = float("-inf")
 
     def configure(self, limits: Limits, bounds: Mapping[str, Bound]) -> None:
         """The fleet has these limits and these bots, by UID. Who is not among them any more counts no longer: it is
@@ -217,8 +223,8 @@ class FleetBook:
     @property
     def daily_pnl(self) -> Decimal:
         """Of the day; of a bot that does not answer any more what it told last."""
-        told = (member.told for member in self._members.values())
-        of_day = (report.daily_pnl for report in told if report is not None and report.day == self.day)
+        told, day = (member.told for member in self._members.values()), self.day
+        of_day = (report.daily_pnl for report in told if report is not None and report.day == day)
         return sum((pnl for pnl in of_day if pnl is not None), NOTHING)
 
     @property
@@ -227,6 +233,9 @@ class FleetBook:
         return limit is not None and -self.daily_pnl >= limit
 
     def _judge_loss(self, now: float) -> None:
+        if now - self._looked_at < LOSS_LOOK_SECONDS:
+            return
+        self._looked_at = now
         if not self._loses:
             self._losing_since = None
             return

@@ -56,6 +56,7 @@ class Ledger:
         self.imposed = tuple(stored.imposed) if stored is not None else ()
         self.ended: set[str] = set()
         """Ids of causes that were imposed and are not any more, as this ledger knows."""
+        self.fleet_limited = stored.fleet_limited if stored is not None else False
         self.stored_revision = self.revision
         self.uid = uid
         self.version = version
@@ -85,6 +86,12 @@ class Ledger:
         self.imposed = (*self.imposed, cause)
         self.revision += 1
 
+    def limit(self, limited: bool) -> None:
+        """Whether limits over a fleet hold for the bot."""
+        if limited != self.fleet_limited:
+            self.fleet_limited = limited
+            self.revision += 1
+
     def heard(self, applied: int) -> None:
         """The bot says which revision it applied."""
         if applied > self.revision:
@@ -98,7 +105,9 @@ class Ledger:
         """The configuration that the bot should have."""
         if self.settings is None:
             raise ValueError("no configuration was wanted yet")
-        return desired.bot_config(desired.Identity.of(bot), self.settings, self.revision, self.cleared, self.imposed)
+        identity = desired.Identity.of(bot)
+        config = desired.bot_config(identity, self.settings, self.revision, self.cleared, self.imposed)
+        return config.model_copy(update={"fleet_limited": self.fleet_limited})
 
 
 MARK_SECONDS: Final = 0.2

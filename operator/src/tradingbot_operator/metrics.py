@@ -111,6 +111,14 @@ class Metrics:
         self.claims_refused = Counter(
             "tradingbot_operator_claims_refused", "Bots that found their account and symbol taken.", registry=registry
         )
+        self.reservations = Counter(
+            "tradingbot_operator_reservations",
+            "Answers to bots that asked for room in the limits of their fleet, by result.",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("granted", "refused"):
+            self.reservations.labels(result)
         self.pods_replaced = Counter("tradingbot_operator_pods_replaced", "Lost pods made again.", registry=registry)
         self.deletions_incomplete = Counter(
             "tradingbot_operator_deletions_incomplete",

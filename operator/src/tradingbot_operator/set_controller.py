@@ -17,8 +17,10 @@ from tradingbot_api.conditions import Reason
 from tradingbot_api.sets import SetReason, TradingBotSetSpec
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import desired, rollout, set_desired, set_status
+from tradingbot_operator.budget import UNLIMITED
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.inventory import BotKey, Controller, Inventory, Manifest, SeenBot, SeenSet, SetKey, Watched
+from tradingbot_operator.reservations import Reservations, bound_of
 from tradingbot_operator.rollout import Member
 from tradingbot_operator.set_desired import Owner, Problem, Wanted
 from tradingbot_operator.set_status import BotFacts, ObservedSet
@@ -77,11 +79,12 @@ class SetController:
         bots: Inventory[SeenBot],
         saw_bot: Callable[[Manifest], None],
         restart: Callable[[BotKey], None],
-        enqueue: Callable[[SetKey, bool], None],
+        enqueue: Callable[[BotKey | SetKey, bool], None],
         enqueue_after: Callable[[SetKey, float], None],
         identity: str,
         now: Callable[[], datetime],
         random: Random,
+        reservations: Reservations,
     ) -> None:
         """`saw_bot` takes in a TradingBot as a write answered it, as a watch event would; `restart` asks for a step of
         one that has its turn."""
@@ -95,6 +98,7 @@ class SetController:
         self._identity = identity
         self._now = now
         self._random = random
+        self._reservations = reservations
         self._memories: dict[SetKey, _Memory] = {}
         self._owned: dict[str, dict[BotKey, BotFacts]] = {}
         """By the UID of the owner."""
@@ -157,7 +161,8 @@ class SetController:
         seen = self._sets.get(BotKey(key.namespace, key.name))
         if seen is None or seen.deleted is not None:
             # Garbage collection deletes its bots, which drain, or leaves them to trade on under their names.
-            self._memories.pop(key, None)
+            if (former := self._memories.pop(key, None)) is not None:
+                self._reservations.forget(former.uid)
             return None
         memory = self._memories.get(key)
         if memory is None or memory.uid != seen.uid:
@@ -165,6 +170,7 @@ class SetController:
         await self._read(seen, memory)
         work = _Step(self._cluster, seen, memory, self._bots, saw_bot=self._saw_bot, restart=self._restart)
         if memory.spec is not None:
+            self._limit(seen, memory.spec)
             await work.stop(self._mine(seen))
             await work.make(self._mine(seen))
             await work.take_out(self._mine(seen))
@@ -174,6 +180,19 @@ class SetController:
             await work.give(plan.give, self._now().timestamp())
         await self._tell(seen, memory, work, plan)
         return min(work.again, default=None)
+
+    def _limit(self, seen: SeenSet, spec: TradingBotSetSpec) -> None:
+        """The limits over all bots of the set, with the bots as they are now."""
+        mine, key = self._mine(seen), SetKey(*seen.key)
+        changed = self._reservations.configure(
+            seen.uid,
+            set_status.limits_of(spec),
+            {bot.uid: bound_of(bot) for bot in mine},
+            lost_day=set_status.lost_day(set_status.previous(seen.status)),
+            lost=lambda: self._enqueue(key, True),
+        )
+        for bot in mine if changed else ():
+            self._enqueue(bot.key, False)
 
     def _mine(self, seen: SeenSet) -> list[SeenBot]:
         found = (self._bots.get(key) for key in list(self._owned.get(seen.uid, ())))
@@ -227,6 +246,9 @@ class SetController:
                 draining=[bot.name for bot in owned.values() if bot.deleting],
                 deadline=memory.spec.update_strategy.progress_deadline_seconds if memory.spec is not None else 0,
                 before=stands,
+                limits=set_status.limits_of(memory.spec) if memory.spec is not None else UNLIMITED,
+                fleet=self._reservations.figures(seen.uid),
+                lost_day=self._reservations.lost_day(seen.uid),
             )
         )
         change = set_status.change(stands, fresh)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tradingbot_api.base import canonical
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.sets import (
@@ -19,13 +20,17 @@ from tradingbot_api.sets import (
     BotProblem,
     QuoteTotals,
     SetCondition,
+    SetLimitsStatus,
     SetPnL,
     SetReason,
+    TradingBotSetSpec,
     TradingBotSetStatus,
     WorstDrawdown,
 )
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import status as statuses
+from tradingbot_operator.budget import UNLIMITED, Full, Limits
+from tradingbot_operator.budget import Figures as FleetFigures
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
@@ -151,6 +156,24 @@ class ObservedSet:
     deadline: int
     """Seconds."""
     before: TradingBotSetStatus
+    limits: Limits = UNLIMITED
+    fleet: FleetFigures | None = None
+    """What the bots have together; None without limits, or while nobody counts it."""
+    lost_day: str = ""
+    """The last day on which the limit of the daily loss was reached."""
+
+
+def limits_of(spec: TradingBotSetSpec) -> Limits:
+    """The limits over all bots of a set."""
+    limits = spec.limits
+    if limits is None:
+        return UNLIMITED
+    return Limits(limits.max_position_value, limits.max_daily_loss, limits.max_bots_in_position)
+
+
+def lost_day(status: TradingBotSetStatus) -> str:
+    """The last day, as was written, on which the limit of the daily loss was reached."""
+    return (status.limits.daily_loss_reached if status.limits is not None else None) or ""
 
 
 def compose(seen: ObservedSet) -> TradingBotSetStatus:
@@ -165,6 +188,8 @@ def compose(seen: ObservedSet) -> TradingBotSetStatus:
         SetCondition.PROGRESSING: _progressing(seen, total),
         SetCondition.STALLED: _stalled(seen),
     }
+    if (held := _limits_held(seen)) is not None:
+        found[SetCondition.FLEET_LIMITS_HELD] = held
     found[SetCondition.READY] = _ready(seen, found[SetCondition.ACCEPTED])
     phases = Counter(bot.phase for bot in bots)
     if missing := total - len(bots):
@@ -181,6 +206,7 @@ def compose(seen: ObservedSet) -> TradingBotSetStatus:
         phases=dict(sorted(phases.items())),
         totals=totals(bots, total - len(bots)),
         worst_drawdown=worst_drawdown(known),
+        limits=_limits(seen),
         in_progress=[
             BotInProgress(bot=name, since_time=datetime.fromtimestamp(seen.since[name], UTC))
             for name in seen.rollout.in_progress[:MOST_LISTED]
@@ -192,6 +218,51 @@ def compose(seen: ObservedSet) -> TradingBotSetStatus:
             for symbol, problem in sorted(seen.problems.items())[:MOST_LISTED]
         ],
     )
+
+
+def _limits(seen: ObservedSet) -> SetLimitsStatus | None:
+    fleet = seen.fleet
+    if fleet is None:
+        return None
+    return SetLimitsStatus(
+        position_value=fleet.position_value,
+        reserved=fleet.reserved,
+        bots_in_position=fleet.bots_in_position,
+        daily_pnl=fleet.daily_pnl,
+        unheard=fleet.unheard,
+        daily_loss_reached=seen.lost_day or None,
+    )
+
+
+def _limits_held(seen: ObservedSet) -> Finding | None:
+    """Whether the limits over all bots hold; None without any."""
+    limits, fleet = seen.limits, seen.fleet
+    if fleet is None:
+        return None
+    over = []
+    if limits.max_position_value is not None and fleet.position_value > limits.max_position_value:
+        over.append(f"positions={canonical(fleet.position_value)} maxPositionValue={limits.max_position_value}")
+    if limits.max_bots_in_position is not None and fleet.bots_in_position > limits.max_bots_in_position:
+        over.append(f"botsInPosition={fleet.bots_in_position} maxBotsInPosition={limits.max_bots_in_position}")
+    if over:
+        told = "; ".join(over)
+        return Finding.bad(SetReason.LIMIT_EXCEEDED, f"{told}: no bot enters until positions are closed.")
+    if fleet.full is Full.QUOTE_ASSETS:
+        return Finding.bad(
+            SetReason.QUOTE_ASSETS_DIFFER,
+            "The bots trade against different quote assets, whose amounts are not added: no bot enters. Make a set for "
+            "each quote asset, or leave maxPositionValue and maxDailyLoss out.",
+        )
+    if fleet.unheard:
+        return Finding.open(
+            SetReason.BOTS_UNHEARD,
+            f"{fleet.unheard} bots have not told what they have; each counts with the most that its spec allows.",
+        )
+    if fleet.full is Full.DAILY_LOSS:
+        return Finding.good("The daily loss is reached: no bot enters until 00:00 UTC.", SetReason.LIMIT_REACHED)
+    if fleet.full is not None:
+        return Finding.good("The limits leave no room for another position.", SetReason.LIMIT_REACHED)
+    return Finding.good()
 
 
 def totals(bots: Iterable[BotFacts], missing: int) -> list[QuoteTotals]:
@@ -358,7 +429,7 @@ def change(old: TradingBotSetStatus, new: TradingBotSetStatus) -> Change:
 def _state(status: TradingBotSetStatus) -> object:
     conditions = [(item.type, item.status, item.reason) for item in status.conditions]
     return status.model_copy(
-        update={"conditions": conditions, "totals": [], "worst_drawdown": None}
+        update={"conditions": conditions, "totals": [], "worst_drawdown": None, "limits": lost_day(status)}
     )  # the figures, and the words of the conditions
 
 

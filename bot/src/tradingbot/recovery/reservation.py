@@ -31,7 +31,8 @@ class ReservationKeeper:
         self._asked = 0
         self._held = NOTHING
         self._expires_at = float("-inf")
-        self._answer: asyncio.Future[Room] | None = None
+        self._room = Room(NOTHING, "")
+        self._answered = asyncio.Event()
         self.request: ReservationRequest | None = None
         """The one that is not answered yet."""
         self.seen: tuple[int, int] = (-1, 0)
@@ -55,20 +56,19 @@ class ReservationKeeper:
         """Have the operator asked for a reservation of so much; a former request is given up."""
         self.give_back()
         self._asked += 1
+        self._answered.clear()
         self.request = ReservationRequest(id=self._asked, exposure=exposure)
         return self.request
 
     async def answer(self, seconds: float) -> Room | None:
         """The answer to the request, waited for so long; None where none came. A later one is of no use."""
-        self._answer = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(seconds):
-                return await self._answer
+                await self._answered.wait()
         except TimeoutError:
             self.give_back()
             return None
-        finally:
-            self._answer = None
+        return self._room
 
     def take(self, reservation: Reservation) -> float:
         """See a reservation that is for this process; the seconds left of it, 0 where it is of no use."""
@@ -80,8 +80,8 @@ class ReservationKeeper:
         if request is not None and reservation.request == request.id:
             self.request, self._held = None, reservation.exposure
             self._expires_at = reservation.clock + min(reservation.ttl_seconds, RESERVATION_TTL_SECONDS)
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(Room(self.exposure, reservation.message))
+            self._room = Room(self.exposure, reservation.message)
+            self._answered.set()
         return self._left
 
     @property

@@ -1,0 +1,132 @@
+"""Leads the books of fleets with limits: takes in what their bots tell, and sends what is reserved for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from tradingbot_api.base import canonical
+from tradingbot_api.bot_http import BotStatus, Reservation
+from tradingbot_operator.bot_link import BotCallError, BotLink
+from tradingbot_operator.budget import UNLIMITED, Bound, Figures, FleetBook, Limits, Told
+from tradingbot_operator.inventory import BotKey, SeenBot
+from tradingbot_operator.leader import Leader, LeaseLostError
+from tradingbot_operator.metrics import Metrics
+
+LARGEST: Final = str(10**15)
+"""No amount of a spec is greater."""
+
+log = structlog.get_logger(__name__)
+
+
+def bound_of(bot: SeenBot) -> Bound:
+    """The most that a bot may have, by its spec and by what its status last told; pure."""
+    spec, position = bot.spec, bot.status.get("position") or {}
+    most = min(Decimal(text or LARGEST) for text in (spec.get("capital"), spec.get("risk", {}).get("maxPositionValue")))
+    held = Decimal(position.get("quantity", 0)) * Decimal(position.get("averagePrice", 0))
+    return Bound(max(most, held), blank=not bot.status.get("accountUID"))
+
+
+@dataclass
+class _Limited:
+    """One fleet of this leader."""
+
+    book: FleetBook
+    lost: Callable[[], None]
+    """Is called when the limit of the daily loss is reached."""
+
+
+class Reservations:
+    """Of the leader alone: another one begins with empty books, and counts who has not told with all that he may have.
+
+    A fleet is named by the UID of the object whose limits they are, a bot by its own.
+    """
+
+    def __init__(self, leader: Leader, metrics: Metrics) -> None:
+        self._leader = leader
+        self._metrics = metrics
+        self._fleets: dict[str, _Limited | None] = {}
+        """None: known, and without limits."""
+        self._fleet_of: dict[str, str] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """This process leads from now on: what it heard before was told to another leader."""
+        self._fleets.clear()
+        self._fleet_of.clear()
+
+    def configure(
+        self, fleet: str, limits: Limits, bounds: Mapping[str, Bound], *, lost_day: str, lost: Callable[[], None]
+    ) -> bool:
+        """The fleet has these limits and these bots, and reached its daily loss last on that day as far as was written;
+        `lost` is called when it does. Whether its bots need another configuration."""
+        before = self._fleets.get(fleet)
+        limited = limits != UNLIMITED
+        if not limited:
+            self.forget(fleet)
+            self._fleets[fleet] = None
+        else:
+            entry = before or _Limited(FleetBook(self._leader.epoch), lost)
+            entry.book.configure(limits, bounds)
+            entry.book.recall_loss(lost_day)
+            self._fleets[fleet] = entry
+            for bot in bounds:
+                self._fleet_of[bot] = fleet
+        return limited != (before is not None)
+
+    def forget(self, fleet: str) -> None:
+        """The fleet is gone."""
+        self._fleets.pop(fleet, None)
+        self._fleet_of = {bot: other for bot, other in self._fleet_of.items() if other != fleet}
+
+    def limited(self, fleet: str | None, *, before: bool) -> bool:
+        """Whether a bot of that fleet needs reservations; as `before` while this leader does not know the fleet."""
+        if fleet is None:
+            return False
+        return self._fleets[fleet] is not None if fleet in self._fleets else before
+
+    def hear(self, key: BotKey, link: BotLink | None, status: BotStatus) -> None:
+        """A bot told something; its answer, if it waits for one, is sent beside. Never waits."""
+        fleet = self._fleets.get(self._fleet_of.get(status.bot_uid, ""))
+        if fleet is None or link is None or status.fleet is None:
+            return
+        told = Told(status.bot_uid, status.boot_id, status.incarnation, status.fleet)
+        before = fleet.book.lost_day
+        answer = fleet.book.hear(told, asyncio.get_running_loop().time())
+        if fleet.book.lost_day != before:
+            log.warning("the fleet reached its daily loss", bot=str(key), day=fleet.book.lost_day)
+            fleet.lost()
+        if answer is not None:
+            task = asyncio.create_task(self._send(key, link, answer), name=f"reservation {key}")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, key: BotKey, link: BotLink, answer: Reservation) -> None:
+        if answer.request is not None:
+            self._metrics.reservations.labels("granted" if answer.exposure > 0 else "refused").inc()
+            log.info("reservation", bot=str(key), exposure=canonical(answer.exposure), message=answer.message)
+        try:
+            await link.put_reservation(answer)
+        except (BotCallError, LeaseLostError) as error:
+            # It asks again with its next word, or gives up; until then it counts as if it had it.
+            log.warning("a reservation was not sent", bot=str(key), error=str(error))
+
+    def figures(self, fleet: str) -> Figures | None:
+        """What its bots have together; None without limits."""
+        known = self._fleets.get(fleet)
+        return known.book.figures if known is not None else None
+
+    def lost_day(self, fleet: str) -> str:
+        """The last day on which the limit of the daily loss was reached; empty: none that is known."""
+        known = self._fleets.get(fleet)
+        return known.book.lost_day if known is not None else ""
+
+    def close(self) -> None:
+        """Ends what is under way; nothing is awaited."""
+        for task in self._sending:
+            task.cancel()

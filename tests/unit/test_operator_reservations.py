@@ -1,0 +1,163 @@
+"""Promises of the leader's reservations: a bot is answered by its own line, a new leader begins with empty books, and
+whether limits hold for a bot is never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from support.operator_objects import UID, seen_bot, word
+from tradingbot_api.bot_http import BotStatus, FleetReport, Reservation, ReservationRequest
+from tradingbot_operator.bot_link import BotCallError, BotLink
+from tradingbot_operator.budget import UNLIMITED, Bound, Limits
+from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.leader import Leader
+from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.reservations import Reservations, bound_of
+
+KEY = BotKey("trading", "btcusdt")
+LIMITS = Limits(Decimal(100), Decimal(10))
+
+
+class Line:
+    """What was sent to a bot."""
+
+    def __init__(self) -> None:
+        self.sent: list[Reservation] = []
+        self.broken = False
+
+    async def put_reservation(self, reservation: Reservation) -> None:
+        if self.broken:
+            raise BotCallError("it is gone")
+        self.sent.append(reservation)
+
+
+class Scene:
+    """Reservations of a leader of epoch 5 over one fleet with one bot."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.leader = SimpleNamespace(epoch=5)
+        self.metrics = Metrics()
+        self.reservations = Reservations(cast(Leader, self.leader), self.metrics)
+        self.line = Line()
+        self.lost = 0
+        self.configure(limits)
+
+    def configure(self, limits: Limits, lost_day: str = "") -> bool:
+        return self.reservations.configure(
+            "set", limits, {UID: Bound(Decimal(60))}, lost_day=lost_day, lost=self.lose
+        )  # fmt: skip
+
+    def lose(self) -> None:
+        self.lost += 1
+
+    async def hear(self, status: BotStatus) -> list[Reservation]:
+        """What is sent in answer."""
+        before = len(self.line.sent)
+        self.reservations.hear(KEY, cast(BotLink, self.line), status)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return self.line.sent[before:]
+
+    def count(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("tradingbot_operator_reservations_total", {"result": result}) or 0
+
+
+def asks(request: int | None = 1, epoch: int = 5, **more: Any) -> BotStatus:
+    asked = ReservationRequest(id=request, exposure=Decimal(50)) if request is not None else None
+    fields: dict[str, Any] = {"clock": 1.0, "exposure": "0", "in_position": False, "number": 0, "reserved": "0"}
+    return word(fleet=FleetReport.model_validate({**fields, "epoch": epoch, "request": asked, **more}))
+
+
+async def test_a_bot_that_asks_is_answered_over_its_line_and_counted() -> None:
+    scene = Scene()
+    (answer,) = await scene.hear(asks())
+    assert (answer.epoch, answer.boot_id, answer.request, answer.exposure) == (5, "boot-1", 1, 50)
+    assert (scene.count("granted"), scene.count("refused")) == (1, 0)
+    assert await scene.hear(asks(None)) == []
+
+
+async def test_a_bot_that_learns_of_the_leader_is_no_answer_that_counts() -> None:
+    scene = Scene()
+    (introduced,) = await scene.hear(asks(epoch=-1))
+    assert (introduced.request, introduced.exposure) == (None, 0)
+    assert (scene.count("granted"), scene.count("refused")) == (0, 0)
+
+
+async def test_an_answer_that_is_lost_is_sent_again_with_the_next_word() -> None:
+    scene = Scene()
+    scene.line.broken = True
+    assert await scene.hear(asks()) == []
+    scene.line.broken = False
+    (answer,) = await scene.hear(asks(clock=2.0))
+    assert answer.exposure == 50
+
+
+async def test_another_leadership_begins_with_empty_books_under_its_own_epoch() -> None:
+    scene = Scene()
+    await scene.hear(asks())
+    scene.leader.epoch = 7
+    scene.reservations.begin()
+    assert await scene.hear(asks()) == []
+    assert scene.reservations.figures("set") is None
+    scene.configure(LIMITS)
+    (introduced,) = await scene.hear(asks())
+    assert (introduced.epoch, introduced.request) == (7, None)
+
+
+def test_whether_a_bot_is_limited_stays_as_it_was_until_its_fleet_is_known() -> None:
+    scene = Scene()
+    limited = scene.reservations.limited
+    assert limited("set", before=False)
+    assert [limited("other", before=before) for before in (True, False)] == [True, False]
+    assert not limited(None, before=True)
+    assert scene.configure(UNLIMITED)
+    assert not limited("set", before=True)
+    assert not scene.configure(UNLIMITED)
+    assert scene.configure(LIMITS)
+    assert not scene.configure(LIMITS)
+    scene.reservations.forget("set")
+    assert limited("set", before=True)
+
+
+async def test_a_fleet_without_limits_and_a_bot_that_tells_of_none_are_answered_nothing() -> None:
+    scene = Scene(UNLIMITED)
+    assert await scene.hear(asks()) == []
+    assert await Scene().hear(word()) == []
+
+
+async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, loop = Scene(), asyncio.get_running_loop()
+    for moment in (100.0, 103.0, 104.5):
+        monkeypatch.setattr(loop, "time", lambda moment=moment: moment)
+        scene.reservations.hear(KEY, None, asks(None, day="2026-03-01", daily_pnl="-10"))
+        scene.reservations.hear(
+            KEY, cast(BotLink, scene.line), asks(None, day="2026-03-01", daily_pnl="-10", clock=moment)
+        )  # fmt: skip
+    assert (scene.lost, scene.reservations.lost_day("set")) == (1, "2026-03-01")
+    scene.reservations.begin()
+    scene.configure(LIMITS, lost_day="2026-03-01")
+    monkeypatch.undo()
+    (refused,) = await scene.hear(asks(2, day="2026-03-01", daily_pnl="0"))
+    assert refused.exposure == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "bound"),
+    [
+        ({}, {"accountUID": "1"}, Bound(Decimal(500))),
+        ({"capital": "400"}, {"accountUID": "1"}, Bound(Decimal(400))),
+        ({}, {}, Bound(Decimal(500), blank=True)),
+        ({}, {"accountUID": "1", "position": {"quantity": "0.1", "averagePrice": "6000"}}, Bound(Decimal(600))),
+        ({"risk": {}, "capital": None}, {"accountUID": "1"}, Bound(Decimal(10**15))),
+    ],
+    ids=["position-value", "capital", "never-traded", "holds-more", "unreadable"],
+)
+def test_a_bot_may_have_at_most_what_its_spec_allows_or_its_status_tells(
+    spec: dict[str, Any], status: dict[str, Any], bound: Bound
+) -> None:
+    assert bound_of(seen_bot(status=status, **spec)) == bound
