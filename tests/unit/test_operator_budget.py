@@ -213,6 +213,7 @@ def test_a_loss_of_the_day_ends_entries_until_midnight_once_it_held_for_three_se
 def test_a_leader_that_follows_goes_on_with_the_day_that_was_lost() -> None:
     fleet = book(*"abc", loss="10")
     fleet.recall_loss("2026-03-01")
+    assert fleet.daily_loss_reached, "nobody has told the day yet"
     fleet.hear(told("a", daily_pnl="0", day="2026-03-01"), 0.0)
     assert granted(fleet, told("b", 1)) == "0"
 

@@ -14,6 +14,7 @@ from support.operator_objects import UID, seen_bot, word
 from tradingbot_api.bot_http import BotStatus, FleetReport, Reservation, ReservationRequest
 from tradingbot_operator.bot_link import BotCallError, BotLink
 from tradingbot_operator.budget import UNLIMITED, Bound, Limits
+from tradingbot_operator.imposed import Standing
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
@@ -21,6 +22,9 @@ from tradingbot_operator.reservations import Reservations, bound_of
 
 KEY = BotKey("trading", "btcusdt")
 LIMITS = Limits(Decimal(100), Decimal(10))
+OF_SET = seen_bot(
+    metadata={"ownerReferences": [{"kind": "TradingBotSet", "name": "x", "uid": "set", "controller": True}]}
+)
 
 
 class Line:
@@ -44,16 +48,16 @@ class Scene:
         self.metrics = Metrics()
         self.reservations = Reservations(cast(Leader, self.leader), self.metrics)
         self.line = Line()
-        self.lost = 0
+        self.told = 0
         self.configure(limits)
 
     def configure(self, limits: Limits, lost_day: str = "") -> bool:
         return self.reservations.configure(
-            "set", limits, {UID: Bound(Decimal(60))}, lost_day=lost_day, lost=self.lose
+            "set", limits, {UID: Bound(Decimal(60))}, lost_day=lost_day, news=self.tell
         )  # fmt: skip
 
-    def lose(self) -> None:
-        self.lost += 1
+    def tell(self) -> None:
+        self.told += 1
 
     async def hear(self, status: BotStatus) -> list[Reservation]:
         """What is sent in answer."""
@@ -138,12 +142,32 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
         scene.reservations.hear(
             KEY, cast(BotLink, scene.line), asks(None, day="2026-03-01", daily_pnl="-10", clock=moment)
         )  # fmt: skip
-    assert (scene.lost, scene.reservations.lost_day("set")) == (1, "2026-03-01")
+    assert (scene.told, scene.reservations.lost_day("set")) == (1, "2026-03-01")
+    assert scene.configure(LIMITS), "the bots need another configuration"
+    assert not scene.configure(LIMITS)
+    (cause,) = scene.reservations.imposes(OF_SET, {})
+    assert (cause.id, cause.reason, cause.level) == ("fleet-daily-loss/x", "DailyLoss", "NoNewEntries")
+    assert await scene.reservations.standing(OF_SET, cause.id) is Standing.IN_FORCE
+    assert scene.reservations.owns(cause.id)
     scene.reservations.begin()
-    scene.configure(LIMITS, lost_day="2026-03-01")
+    held = {cause.id: cause}
+    assert list(scene.reservations.imposes(OF_SET, held)) == [cause], "the fleet is not known yet"
+    assert scene.configure(LIMITS, lost_day="2026-03-01")
+    assert list(scene.reservations.imposes(OF_SET, held)) == [cause], "no bot has told the day yet"
     monkeypatch.undo()
     (refused,) = await scene.hear(asks(2, day="2026-03-01", daily_pnl="0"))
     assert refused.exposure == 0
+    (granted,) = await scene.hear(asks(3, clock=2.0, day="2026-03-02", daily_pnl="0"))
+    assert (granted.exposure, scene.told) == (50, 2)
+    assert scene.configure(LIMITS)
+    assert list(scene.reservations.imposes(OF_SET, held)) == []
+    assert await scene.reservations.standing(OF_SET, cause.id) is Standing.ENDED
+
+
+def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits() -> None:
+    reservations = Scene(UNLIMITED).reservations
+    assert list(reservations.imposes(seen_bot(), {})) == []
+    assert list(reservations.imposes(OF_SET, {})) == []
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,8 @@ class _Operator:
             cluster, switches, bots=bots, fleet=self._fleet, enqueue=enqueue, now=utc_now, identity=settings.identity,
             random=self.random,
         )  # fmt: skip
-        self._impositions = Impositions(self._switches)
         reservations = Reservations(leader, metrics)
+        self._impositions = Impositions(self._switches, reservations)
         stack.callback(reservations.close)
         self._controller = BotController(
             settings,

@@ -245,8 +245,9 @@ class FleetBook:
 
     @property
     def daily_loss_reached(self) -> bool:
-        """The limit was reached today: it stays so until 00:00 UTC, even if the price comes back."""
-        return self._lost_day != "" and self._lost_day == self.day
+        """The limit was reached today: it stays so until 00:00 UTC, even if the price comes back, and while no bot has
+        told which day it is."""
+        return self._limits.max_daily_loss is not None and self._lost_day != "" and self._lost_day >= self.day
 
     @property
     def lost_day(self) -> str:

@@ -1,9 +1,10 @@
-"""Leads the books of fleets with limits: takes in what their bots tell, and sends what is reserved for them."""
+"""Leads the books of fleets with limits: takes in what their bots tell, sends what is reserved for them, and imposes
+safe mode on all of them where they reached their daily loss together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -11,13 +12,16 @@ from typing import Final
 import structlog
 
 from tradingbot_api.base import canonical
-from tradingbot_api.bot_http import BotStatus, Reservation
+from tradingbot_api.bot_http import BotStatus, ImposedCause, Reservation
+from tradingbot_api.conditions import Reason
 from tradingbot_operator.bot_link import BotCallError, BotLink
 from tradingbot_operator.budget import UNLIMITED, Bound, Figures, FleetBook, Limits, Told
+from tradingbot_operator.imposed import Held, Standing
 from tradingbot_operator.inventory import BotKey, SeenBot
 from tradingbot_operator.leader import Leader, LeaseLostError
 from tradingbot_operator.metrics import Metrics
 
+DAILY_LOSS_PREFIX: Final = "fleet-daily-loss/"
 LARGEST: Final = str(10**15)
 """No amount of a spec is greater."""
 
@@ -37,8 +41,10 @@ class _Limited:
     """One fleet of this leader."""
 
     book: FleetBook
-    lost: Callable[[], None]
-    """Is called when the limit of the daily loss is reached."""
+    news: Callable[[], None]
+    """Is called when the limit of the daily loss is reached, and when that day is over."""
+    reached: bool = False
+    """What the bots' configurations were last made with."""
 
 
 class Reservations:
@@ -61,22 +67,25 @@ class Reservations:
         self._fleet_of.clear()
 
     def configure(
-        self, fleet: str, limits: Limits, bounds: Mapping[str, Bound], *, lost_day: str, lost: Callable[[], None]
+        self, fleet: str, limits: Limits, bounds: Mapping[str, Bound], *, lost_day: str, news: Callable[[], None]
     ) -> bool:
         """The fleet has these limits and these bots, and reached its daily loss last on that day as far as was written;
-        `lost` is called when it does. Whether its bots need another configuration."""
+        `news` is called when it does, and when that day is over. Whether its bots need another configuration."""
         before = self._fleets.get(fleet)
-        limited = limits != UNLIMITED
+        limited, reached = limits != UNLIMITED, before is not None and before.reached
         if not limited:
             self.forget(fleet)
             self._fleets[fleet] = None
         else:
-            entry = before or _Limited(FleetBook(self._leader.epoch), lost)
+            entry = before or _Limited(FleetBook(self._leader.epoch), news)
             entry.book.configure(limits, bounds)
             entry.book.recall_loss(lost_day)
             self._fleets[fleet] = entry
+            entry.reached = entry.book.daily_loss_reached
             for bot in bounds:
                 self._fleet_of[bot] = fleet
+            if entry.reached != reached:
+                return True
         return limited != (before is not None)
 
     def forget(self, fleet: str) -> None:
@@ -96,11 +105,11 @@ class Reservations:
         if fleet is None or link is None or status.fleet is None:
             return
         told = Told(status.bot_uid, status.boot_id, status.incarnation, status.fleet)
-        before = fleet.book.lost_day
+        before = fleet.book.daily_loss_reached
         answer = fleet.book.hear(told, asyncio.get_running_loop().time())
-        if fleet.book.lost_day != before:
-            log.warning("the fleet reached its daily loss", bot=str(key), day=fleet.book.lost_day)
-            fleet.lost()
+        if fleet.book.daily_loss_reached != before:
+            log.warning("the daily loss of a fleet", bot=str(key), reached=not before, day=fleet.book.day)
+            fleet.news()
         if answer is not None:
             task = asyncio.create_task(self._send(key, link, answer), name=f"reservation {key}")
             self._sending.add(task)
@@ -125,6 +134,37 @@ class Reservations:
         """The last day on which the limit of the daily loss was reached; empty: none that is known."""
         known = self._fleets.get(fleet)
         return known.book.lost_day if known is not None else ""
+
+    # --- an imposer ---
+
+    def imposes(self, bot: SeenBot, held: Held) -> Iterable[ImposedCause]:
+        """Safe mode for the rest of the day, on each bot of a fleet that reached its daily loss."""
+        owner = bot.controller
+        if owner is None:
+            return ()
+        if owner.uid not in self._fleets:
+            return held.values()
+        fleet = self._fleets[owner.uid]
+        if fleet is None or not fleet.book.daily_loss_reached:
+            return ()
+        cause = ImposedCause(
+            id=f"{DAILY_LOSS_PREFIX}{owner.name}",
+            source="Operator",
+            reason=Reason.DAILY_LOSS,
+            level="NoNewEntries",
+            message=f"the bots of {owner.kind} {owner.name} reached spec.limits.maxDailyLoss together",
+            clears="ends at 00:00 UTC, or with spec.limits.maxDailyLoss taken out",
+        )
+        return (cause,)
+
+    def owns(self, cause_id: str) -> bool:
+        """Whether a cause is a fleet's daily loss."""
+        return cause_id.startswith(DAILY_LOSS_PREFIX)
+
+    async def standing(self, bot: SeenBot, cause_id: str) -> Standing:
+        """Whether it is imposed."""
+        imposed = any(cause.id == cause_id for cause in self.imposes(bot, {}))
+        return Standing.IN_FORCE if imposed else Standing.ENDED
 
     def close(self) -> None:
         """Ends what is under way; nothing is awaited."""

@@ -189,7 +189,7 @@ class SetController:
             set_status.limits_of(spec),
             {bot.uid: bound_of(bot) for bot in mine},
             lost_day=set_status.lost_day(set_status.previous(seen.status)),
-            lost=lambda: self._enqueue(key, True),
+            news=lambda: self._enqueue(key, True),
         )
         for bot in mine if changed else ():
             self._enqueue(bot.key, False)
