@@ -30,7 +30,7 @@ from local_kubernetes.basics import Progress
 from tradingbot_api import names
 
 JUDGED: Final = Path(__file__).parent / "judged.toml"
-CRD: Final = matrix.ROOT / "crds/tradingbots.yaml"
+CRDS: Final = matrix.ROOT / "crds"
 
 
 class ScanError(Exception):
@@ -85,7 +85,8 @@ def _write_schemas(openapi: Path, files: list[Path], folder: Path) -> int:
         if (published := schemas.file(openapi, version)).is_file():
             schema = schemas.of_published(json.loads(published.read_text(encoding="utf-8")), kind)
         elif group == names.GROUP:
-            schema = schemas.of_crd(yaml.safe_load(CRD.read_text(encoding="utf-8")), bare)
+            crds = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in CRDS.glob("*.yaml"))
+            schema = schemas.of_crd(next(crd for crd in crds if crd["spec"]["names"]["kind"] == kind), bare)
         else:
             continue
         name = f"{group or bare}_{bare}_{kind.lower()}.json"

@@ -27,6 +27,8 @@ PLURALS = {
 }
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+SWITCHES = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.KILL_SWITCH.plural}"
+WHY = {"reason": "a drill"}
 ON_CALL = "tradingbot-oncall"
 # Rights add up: who is on call and an editor may release.
 EDITORS = {"tradingbot-edit", "edit", "admin", "both"}
@@ -97,6 +99,8 @@ async def office(served_cluster: LocalCluster, api_namespace: str) -> AsyncItera
         for name, spec in (("btcusdt", SPEC), ("with-pod", {**SPEC, "pod": {"image": "x"}})):
             bot = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": name}, "spec": spec}
             await admin.call("POST", BOTS.format(api_namespace), bot)
+        switch = {"apiVersion": names.API_VERSION, "kind": "KillSwitch", "metadata": {"name": "all"}, "spec": WHY}
+        await admin.call("POST", SWITCHES.format(api_namespace), switch)
         office = Office(admin, people, api_namespace)
 
         async def in_force() -> bool:
@@ -119,6 +123,8 @@ async def test_each_role_may_do_what_its_name_says_and_no_more(office: Office) -
     new = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "new"}, "spec": SPEC}
     ended = {"metadata": {"finalizers": ["example.com/mine"]}}
     operator = {"operator"}
+    switches, one = SWITCHES.format(office.namespace), f"{SWITCHES.format(office.namespace)}/all"
+    another = {"apiVersion": names.API_VERSION, "kind": "KillSwitch", "metadata": {"name": "other"}, "spec": WHY}
     # what; method; path; body; content type; who may (all others may not)
     table: list[tuple[str, str, str, Any, str, set[str]]] = [
         ("get", "GET", office.bot, None, MERGE, READERS | operator),
@@ -140,6 +146,10 @@ async def test_each_role_may_do_what_its_name_says_and_no_more(office: Office) -
         ("safe mode and clear", "PATCH", office.bot, {**SAFE, **CLEAR}, MERGE, EDITORS),
         ("label", "PATCH", office.bot, {"metadata": {"labels": {"a": "b"}}}, MERGE, EDITORS | operator),
         ("finalizers", "PATCH", office.bot, ended, MERGE, EDITORS | operator),
+        ("read kill switches", "GET", switches, None, MERGE, READERS | operator),
+        ("set a kill switch", "POST", switches, another, "application/json", EDITORS | {ON_CALL}),
+        ("release a kill switch", "PATCH", one, {"spec": {"release": True}}, MERGE, EDITORS | operator),
+        ("delete a kill switch", "DELETE", one, None, MERGE, EDITORS),
         ("write the status", "PATCH", f"{office.bot}/status", {"status": {"phase": "Fine"}}, MERGE, operator),
     ]
     wrong = [

@@ -217,6 +217,7 @@ async def live(served: Served) -> None:
     await scene.create(storage={"size": "1Gi", "reclaimPolicy": "Retain"})
     await scene.reaches("Trading")
     await live_as_a_set(scene)
+    await live_under_kill_switches(scene, everywhere=served.everywhere)
     # Safe mode both ways, then a cause that a human clears.
     await scene.kube.merge(bot, {"spec": {"safeMode": True}})
     await scene.is_("SafeModeAcknowledged", "True", "OK")
@@ -273,6 +274,25 @@ async def live_as_a_set(scene: Scene) -> None:
     await until("the change to come to it", changed, seconds=30)
     await scene.kube.merge(of_set, {"spec": {"bots": []}})
     await until("the bot to go", lambda: gone(scene, "tradingbots", "x-bnbusdt"), seconds=30)
+
+
+async def live_under_kill_switches(scene: Scene, *, everywhere: bool) -> None:
+    """Each kind of kill switch sets all in safe mode, is released and deleted."""
+    kinds = [(names.KILL_SWITCH, scene.path("killswitches"))]
+    if everywhere:
+        kinds.append((names.CLUSTER_KILL_SWITCH, f"/apis/{names.API_VERSION}/clusterkillswitches"))
+    for resource, path in kinds:
+        body = {"apiVersion": names.API_VERSION, "kind": resource.kind, "metadata": {"name": "all"}}
+        await scene.kube.call("POST", path, {**body, "spec": {"reason": "a drill"}})
+        await scene.is_("SafeModeEngaged", "True", "KillSwitch", seconds=30)
+        await scene.kube.call("DELETE", f"{path}/all")
+        await scene.kube.merge(f"{path}/all", {"spec": {"release": True}})
+        await scene.reaches("Trading", seconds=30)
+        await until("the switch to go", lambda path=path: _absent(scene, f"{path}/all"), seconds=30)
+
+
+async def _absent(scene: Scene, path: str) -> bool:
+    return await scene.kube.get(path) is None
 
 
 async def replaced(scene: Scene, first: Json) -> bool:

@@ -69,7 +69,7 @@ def test_only_where_sets_are_enabled_the_operator_may_make_and_delete_tradingbot
     kind, name = ("Role", f"{chart.RELEASE}-bots") if watched else ("ClusterRole", OPERATOR_ROLE)
     assert not granted(chart.one(chart.render(*watched), kind, name))["tradingbots"] & {"create", "delete"}
     role = chart.one(chart.render(*watched, "--set", "sets.enabled=true"), kind, name)
-    assert granted(role) == needed(leases=False, sets=True, everywhere=True)
+    assert granted(role) == needed(leases=False, sets=True, everywhere=not watched)
 
 
 def test_secrets_can_be_made_and_never_read(objects: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from support.manifests import Case, cases
 from tradingbot_api import names
+from tradingbot_api.kill_switch import KillSwitchSpec
 from tradingbot_api.v1alpha1 import TradingBotSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -53,3 +54,5 @@ def test_example_bots_are_valid(file: Path) -> None:
     for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
         if document["kind"] == names.KIND:
             TradingBotSpec.model_validate(document["spec"])
+        elif document["kind"] == names.KILL_SWITCH.kind:
+            KillSwitchSpec.model_validate(document["spec"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -9,7 +10,7 @@ import pytest
 
 from support.operator_objects import SPEC, UID, watched
 from tradingbot_api import names
-from tradingbot_operator.cluster import Cluster
+from tradingbot_operator.cluster import Cluster, NotFoundError
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.resync import Resync, WentBackError
@@ -71,6 +72,31 @@ async def test_a_store_that_went_back_ends_the_process_in_a_round_and_before_a_s
     await anew.take_in()
     assert await anew.round() == 0
     assert bots.get(KEY) is not None
+
+
+async def test_a_kind_whose_crd_comes_after_the_start_is_told_once_and_taken_in() -> None:
+    bots: Inventory[SeenBot] = Inventory()
+    served: list[str] = []
+
+    class Late(Store):
+        missing = True
+
+        async def list_all(self, resource: str, _: tuple[str, ...], *, metadata_only: bool = False) -> list[Manifest]:
+            if self.missing:
+                raise NotFoundError(404, "NotFound", "the server could not find the requested resource")
+            return await super().list_all(resource, _, metadata_only=metadata_only)
+
+    store, kind = Late(1000, bots), replace(watched(bots, SeenBot), optional=True)
+    resync = Resync(
+        cast(Cluster, store), (), [kind], now=lambda: datetime.now(UTC), metrics=Metrics(), settle=0.0,
+        served_late=lambda: served.append(kind.plural),
+    )  # fmt: skip
+    await resync.take_in()
+    assert (await resync.round(), served) == (0, [])
+    store.missing = False
+    await resync.round()
+    await resync.round()
+    assert (served, bots.get(KEY) is not None) == ([names.PLURAL], True)
 
 
 async def test_a_list_that_is_older_than_an_event_that_came_meanwhile_proves_nothing() -> None:

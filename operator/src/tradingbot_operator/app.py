@@ -94,6 +94,7 @@ async def run(settings: Settings) -> None:
                     lambda: handlers.settings(operator.random, inactivity_seconds=settings.watch_inactivity_seconds),
                     settings.namespaces,
                     ready=ready,
+                    again=operator.watch_again,
                     begun=listen,  # the order of our own end is ours
                     failed=operator.resync.hurry,
                 )
@@ -177,6 +178,7 @@ class _Operator:
         stack: AsyncExitStack,
     ) -> None:
         self.random: Random = SystemRandom()
+        self.watch_again = asyncio.Event()
         self._settings = settings
         self._metrics = metrics
         self._queue: WorkQueue[BotKey | SetKey] = WorkQueue(self.random)
@@ -254,7 +256,7 @@ class _Operator:
         self.kinds = (*watcher.watched(), self._set_controller.watched())
         self.resync = Resync(
             cluster, settings.namespaces, self.kinds, now=utc_now, metrics=metrics,
-            also=look_around, period=settings.resync_seconds,
+            also=look_around, served_late=self.watch_again.set, period=settings.resync_seconds,
         )  # fmt: skip
         metrics.fleet = self._figures
         metrics.switches = lambda: self._switches.figures() if self._leading else []

@@ -43,11 +43,12 @@ class Resync:
         now: Callable[[], datetime],
         metrics: Metrics,
         also: Callable[[], Awaitable[None]] | None = None,
+        served_late: Callable[[], None] = lambda: None,
         period: float = RESYNC_SECONDS,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        """`also` is done once a round: what else must not be believed for longer. `period` and `settle`, for which an
-        event may be on its way, are in seconds."""
+        """`also` is done once a round: what else must not be believed for longer; `served_late` where the CRD of a kind
+        came only after the start. `period` and `settle`, for which an event may be on its way, are in seconds."""
         self._period = period
         self._settle = settle
         self._cluster = cluster
@@ -56,6 +57,8 @@ class Resync:
         self._now = now
         self._metrics = metrics
         self._also = also
+        self._served_late = served_late
+        self._unserved: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._rounds_with_misses = 0
@@ -139,6 +142,12 @@ class Resync:
             if not kind.optional:
                 raise
             listed = []
+            self._unserved.add(kind.plural)
+        else:
+            if kind.plural in self._unserved:
+                self._unserved.discard(kind.plural)
+                log.info("a kind is served now", kind=kind.plural)
+                self._served_late()
         versions = {BotKey.of(raw): raw["metadata"]["resourceVersion"] for raw in listed}
         return listed, {key for key in versions.keys() & before if newer(before[key], versions[key])}
 

@@ -22,10 +22,12 @@ async def watch(
     namespaces: Collection[str],
     *,
     ready: asyncio.Event,
+    again: asyncio.Event,
     begun: Callable[[], None],
     failed: Callable[[], None],
 ) -> None:
-    """Until cancelled; `ready` is set once kopf has begun.
+    """Until cancelled; `ready` is set once kopf has begun. Where `again` is set it begins anew: kopf looks once which
+    kinds are served.
 
     `begun` is called each time, as kopf takes the signals; `failed` when it begins anew: events may have been missed.
     `kopf.run_tasks` would do the same once, and in its end cancel every task of the process.
@@ -40,11 +42,14 @@ async def watch(
             stop_flag=stop, ready_flag=ready,
         )  # fmt: skip
         begun()
+        asked = asyncio.create_task(again.wait())
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, asked], return_when=asyncio.FIRST_COMPLETED)
             error = next((task.exception() for task in done if not task.cancelled()), None)
             log.warning("watching ended and begins anew", error=str(error))
         finally:
+            asked.cancel()
+            again.clear()
             # Unless it was told to stop, kopf kills the process some minutes after its tasks were cancelled.
             stop.set()
             await _end(tasks)
