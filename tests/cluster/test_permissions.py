@@ -285,10 +285,15 @@ async def live_under_kill_switches(scene: Scene, *, everywhere: bool) -> None:
         body = {"apiVersion": names.API_VERSION, "kind": resource.kind, "metadata": {"name": "all"}}
         await scene.kube.call("POST", path, {**body, "spec": {"reason": "a drill"}})
         await scene.is_("SafeModeEngaged", "True", "KillSwitch", seconds=30)
+        await until("its finalizer", lambda path=path: _finalized(scene, f"{path}/all"), seconds=30)
         await scene.kube.call("DELETE", f"{path}/all")
         await scene.kube.merge(f"{path}/all", {"spec": {"release": True}})
         await scene.reaches("Trading", seconds=30)
         await until("the switch to go", lambda path=path: _absent(scene, f"{path}/all"), seconds=30)
+
+
+async def _finalized(scene: Scene, path: str) -> bool:
+    return names.RELEASE_FINALIZER in (await scene.kube.call("GET", path))["metadata"].get("finalizers", [])
 
 
 async def _absent(scene: Scene, path: str) -> bool:

@@ -244,8 +244,9 @@ class _Operator:
         )  # fmt: skip
         stack.push_async_callback(lane.close)
         watcher = handlers.Watcher(
-            bots=bots, pods=pods, controller=self._controller, lane=lane, switches=switches, enqueue=enqueue
-        )
+            bots=bots, pods=pods, controller=self._controller, lane=lane, switches=switches,
+            switched=self._switches.hurry, enqueue=enqueue,
+        )  # fmt: skip
         self._sets: Inventory[SeenSet] = Inventory()
         self._set_controller = SetController(
             cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot,

@@ -32,6 +32,7 @@ class Watcher:
         controller: BotController,
         lane: SafeModeLane,
         switches: Mapping[type[SeenSwitch], Inventory[SeenSwitch]],
+        switched: Callable[[], None],
         enqueue: Callable[[BotKey, bool], None],
     ) -> None:
         self._bots = bots
@@ -39,6 +40,7 @@ class Watcher:
         self._controller = controller
         self._lane = lane
         self._switches = switches
+        self._switched = switched
         self._enqueue = enqueue
 
     def watched(self) -> tuple[Watched[Any], ...]:
@@ -82,6 +84,7 @@ class Watcher:
         before = inventory.get(switch.key)
         if inventory.see(switch) and (before is None or before.spec != switch.spec):
             self._lane.notice_imposed(bot for bot in self._bots if switch.selects(bot))
+            self._switched()
 
     def switch_gone(self, kind: type[SeenSwitch], switch: SeenSwitch) -> None:
         """A kill switch is gone: who is held still is told what to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -35,6 +36,7 @@ from tradingbot_operator.metrics import SwitchFigures
 from tradingbot_operator.status import Finding, Notice
 
 LOOK_SECONDS: Final = 1.0
+LEAST_LOOK_SECONDS: Final = 0.1
 FIGURES_SECONDS: Final = 2.0
 """From one status write to the next where no state changed: a thousand bots are not a thousand writes."""
 BREATH: Final = 200
@@ -310,6 +312,7 @@ class KillSwitches:
         self._identity = identity
         self._random = random
         self._loop = asyncio.get_running_loop()
+        self._hurried = asyncio.Event()
         self._confirmed: dict[tuple[str, BotKey], tuple[str, int]] = {}
         """UID and generation of those that the API server said to have ended."""
         self._written: dict[str, float] = {}
@@ -355,6 +358,10 @@ class KillSwitches:
 
     # --- the leader's work ---
 
+    def hurry(self) -> None:
+        """Asks for a look now: a kill switch is another than before."""
+        self._hurried.set()
+
     def begin(self) -> None:
         """This process leads: what was confirmed before may be long ago."""
         self._confirmed.clear()
@@ -377,7 +384,11 @@ class KillSwitches:
             for uid in gone:
                 del self._figures[uid]
                 self._written.pop(uid, None)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LEAST_LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._hurried.wait()
+            self._hurried.clear()
 
     async def _look(self, switch: SeenSwitch) -> None:
         now = self._now()
