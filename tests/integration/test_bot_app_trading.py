@@ -33,7 +33,7 @@ from tradingbot.gateway.port import NewOrder
 from tradingbot.lab.flight_replay import read_flight, replay_flight
 from tradingbot.model import OrderType, Side
 from tradingbot.monitoring.flight_recorder import PATTERN
-from tradingbot_api.bot_http import DrainPhase, DrainRequest
+from tradingbot_api.bot_http import DrainPhase, DrainRequest, ImposedCause
 from tradingbot_api.v1alpha1 import PositionPolicy
 
 pytestmark = pytest.mark.integration
@@ -149,6 +149,16 @@ async def test_after_kill_9_in_position_the_same_position_and_orders_are_found(
         )
         assert (after.incarnation or 0) > (before.incarnation or 0)
         assert bot.condition("BalanceSynced")[0] == "True"
+        if killed == "by-hand":
+            # A kill switch that closes positions is in the mounted file: no operator need be there.
+            closes = ImposedCause(
+                id="kill-switch/incident", source="KillSwitch", reason="KillSwitch", level="ReduceOnly"
+            )
+            folder.write_config(config(settings(exchange.base_url), 2).model_copy(update={"imposed": [closes]}))
+            held = await bot.until(lambda later: later.safe_mode.level == "ReduceOnly", 15)
+            assert held.safe_mode.causes[0].id == "kill-switch/incident"
+            sold = await bot.until(lambda later: flat(later) and later.safe_mode.acknowledged, 30)
+            assert sold.open_orders == []
 
 
 async def test_a_stop_out_ends_the_position_and_begins_the_cooldown(

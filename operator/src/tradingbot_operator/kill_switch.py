@@ -36,6 +36,8 @@ from tradingbot_operator.metrics import SwitchFigures
 from tradingbot_operator.status import Finding, Notice
 
 LOOK_SECONDS: Final = 1.0
+IDLE_LOOK_SECONDS: Final = 5.0
+"""While no kill switch is on its way to bots, or from them."""
 LEAST_LOOK_SECONDS: Final = 0.1
 FIGURES_SECONDS: Final = 2.0
 """From one status write to the next where no state changed: a thousand bots are not a thousand writes."""
@@ -43,6 +45,9 @@ BREATH: Final = 200
 """So many bots are looked at before others have their turn."""
 
 log = structlog.get_logger(__name__)
+
+
+MOVING: Final = frozenset({SwitchPhase.ENGAGING, SwitchPhase.RELEASING})
 
 
 class SeenSwitch(SeenResource):
@@ -386,7 +391,8 @@ class KillSwitches:
                 self._written.pop(uid, None)
             await asyncio.sleep(LEAST_LOOK_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                moving = any(previous(switch.status).phase in MOVING for switch in self)
+                async with asyncio.timeout(LOOK_SECONDS if moving else IDLE_LOOK_SECONDS):
                     await self._hurried.wait()
             self._hurried.clear()
 
