@@ -90,9 +90,11 @@ class Served:
             if self.everywhere and namespace != self.claims:
                 namespace = EVERYWHERE
             kind = f"{resource}.{reference.get('apiGroup', '')}".rstrip(".")
-            found.setdefault((namespace, kind, event["verb"]), set()).add(
-                event.get("responseStatus", {}).get("code", 0)
-            )
+            code = event.get("responseStatus", {}).get("code", 0)
+            found.setdefault((namespace, kind, event["verb"]), set()).add(code)
+            if (event["verb"], code) == ("patch", 201):
+                # An apply that makes an object needs both rights.
+                found.setdefault((namespace, kind, "create"), set()).add(code)
         return found
 
     async def restart(self) -> None:

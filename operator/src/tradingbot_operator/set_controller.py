@@ -64,6 +64,9 @@ class _Memory:
     """By name: the digest of what was refused, why, and until when on the loop's clock it is not tried again."""
     since: dict[str, float] = field(default_factory=dict)
     """Since when bots are in the middle of a change, in seconds since 1970."""
+    equal: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    """By name: UID and generation of a TradingBot that was found to be as the wish of this digest has it. To compare is
+    the most of a step."""
     written: float | None = None
     """When the status was last written, on the loop's clock."""
 
@@ -309,13 +312,17 @@ def _held(bot: SeenBot) -> frozenset[str]:
     return frozenset(filter(None, bot.annotations.get(names.SET_STOPS_ANNOTATION, "").split(",")))
 
 
-def _is_current(bot: SeenBot, wanted: Wanted) -> bool:
+def _is_current(memory: _Memory, bot: SeenBot, wanted: Wanted) -> bool:
     """It is as its set wants it, and nothing of that was changed by hand."""
-    return (
-        bot.annotations.get(names.SET_TEMPLATE_ANNOTATION) == wanted.digest
-        and set_desired.contains(bot.spec, wanted.spec)
-        and _held(bot) == wanted.stops
-    )
+    if bot.annotations.get(names.SET_TEMPLATE_ANNOTATION) != wanted.digest or _held(bot) != wanted.stops:
+        return False
+    compared = (bot.uid, bot.generation, wanted.digest)
+    if memory.equal.get(bot.key.name) == compared:
+        return True
+    if not set_desired.contains(bot.spec, wanted.spec):
+        return False
+    memory.equal[bot.key.name] = compared
+    return True
 
 
 def _is_stopped(bot: SeenBot, wanted: Wanted) -> bool:
@@ -429,7 +436,7 @@ class _Step:
                     members.append(Member(name, current=True, available=False, settled=False, flat=True,
                                           in_position=False, since=memory.since.setdefault(name, now)))  # fmt: skip
                 continue
-            as_wanted = _is_current(bot, wanted)
+            as_wanted = _is_current(memory, bot, wanted)
             if as_wanted:
                 current.add(name)
                 memory.refused.pop(name, None)
@@ -471,7 +478,7 @@ class _Step:
             bot = self._bots.get(wanted.key)
             if bot is not None and self._may_try(wanted):
                 self._memory.since[name] = now
-                if _is_current(bot, wanted):
+                if _is_current(self._memory, bot, wanted):
                     self._restart(bot.key)
                 else:
                     due.append((wanted, self._change(bot, wanted)))
