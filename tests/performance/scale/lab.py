@@ -58,8 +58,8 @@ class Lateness:
 def fresh_cluster(*manager_flags: str) -> Iterator[LocalCluster]:
     """An empty cluster of kwok nodes with the CRD and the namespace; flags are of the controller manager."""
     cluster = LocalCluster(f"scale-{os.getpid()}", manager_flags=manager_flags)
-    cluster.up(node=False, fake_nodes=FAKE_NODES)
     try:
+        cluster.up(node=False, fake_nodes=FAKE_NODES)
         cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
         cluster.kubectl("create", "namespace", NAMESPACE)
