@@ -72,8 +72,12 @@ RECOVER_SECONDS: Final = 300.0
 SAFE_SECONDS: Final = 120.0
 """Until safe mode is acknowledged, whatever else happens."""
 CALM_SECONDS: Final = 5.0
+OPEN_SECONDS: Final = 600.0
+"""Until the exchange has made the history of fifty symbols: 36 s of a core."""
 INFINITY: Final = float("inf")
 LIMITS: Final = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}}
+AT_ONCE: Final = 5
+"""Bots that start at the same time."""
 STORES: Final = 6
 """Stores that are compared after each step, of these bots and then of others."""
 STORE_ATTEMPTS: Final = 6
@@ -116,8 +120,7 @@ class Fleet:
         """All up and trading."""
         self.demo.cluster()
         self.demo.install("--set", "resources.limits.memory=256Mi")
-        self.demo.exchange()
-        self._many_symbols()
+        self._open_exchange()
         self._add_bots()
         environment = self.demo.shell.environment
         self.statuses = Statuses(environment, NAMESPACE)
@@ -128,10 +131,16 @@ class Fleet:
         self.looker = Looker(self.logs, self.processes)
         self.looker.start()
         self.exchange = self._volume("paper-exchange") / "exchange.sqlite"
-        self.recover(600)
+        self.recover(OPEN_SECONDS)
         print(f"{len(self.bots)} bots trade", flush=True)
 
-    def _many_symbols(self) -> None:
+    def _open_exchange(self) -> None:
+        shell = self.demo.shell
+        shell.quiet("kubectl", "config", "set-context", "--current", f"--namespace={NAMESPACE}")
+        if shell.quiet("kubectl", "get", "namespace", NAMESPACE, "--ignore-not-found"):
+            shell.show("kubectl", "delete", "tradingbots", "--all", "--timeout=180s")
+            shell.show("kubectl", "delete", "namespace", NAMESPACE, "--timeout=180s")
+        shell.show("kubectl", "create", "namespace", NAMESPACE)
         listed = [one for one in yaml.safe_load_all((ROOT / "examples/paper-exchange.yaml").read_text()) if one]
         for one in listed:
             if one["kind"] == "Deployment":
@@ -140,15 +149,15 @@ class Fleet:
                 container["args"] = [*kept, f"--symbols={','.join(self.symbols.values())}", f"--speed={SPEED}"]
                 container["resources"]["limits"] = {"memory": "768Mi"}
         self._apply(listed)
-        self.kubectl("rollout", "status", "deployment/paper-exchange", "--timeout=400s")
+        until(self._answers, OPEN_SECONDS, lambda: "the exchange does not answer")
 
     def _add_bots(self) -> None:
         objects: list[dict[str, Any]] = []
-        shared = self.demo.control("create", "accounts", {"deposits": {"USDT": "200000"}})
+        shared = self.control("create", "accounts", {"deposits": {"USDT": "200000"}})
         for number, (name, symbol) in enumerate(self.symbols.items(), 1):
             account = shared
             if number % TOGETHER:
-                account = self.demo.control("create", "accounts", {"deposits": {"USDT": "10000"}})
+                account = self.control("create", "accounts", {"deposits": {"USDT": "10000"}})
             self.uids[name] = account["uid"]
             objects.append(
                 {
@@ -172,7 +181,11 @@ class Fleet:
                 bot["spec"]["storage"] = {"size": "1Gi", "reclaimPolicy": "Delete"}
             bot["spec"]["exchange"]["credentialsSecretRef"] = {"name": f"keys-{name}"}
             objects.append(bot)
-        self._apply(objects)
+        for first in range(0, len(self.bots), AT_ONCE):
+            # All at once would not start on a small machine within the time that the kubelet gives each of them.
+            some = self.bots[first : first + AT_ONCE]
+            self._apply(objects[2 * first : 2 * (first + AT_ONCE)])
+            self.kubectl("wait", "tradingbot", *some, "--for=condition=PodReady", f"--timeout={OPEN_SECONDS:.0f}s")
 
     def _apply(self, objects: list[dict[str, Any]]) -> None:
         listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -252,7 +265,7 @@ class Fleet:
         bots = [self.bots[number] for number in blow.bots]
         ended = now_ms() + round((ORDER_TIMEOUT + 1) * 1000)
         if blow.harm is Harm.EXCHANGE_KILLED:
-            until(self._answers, 400, lambda: "the exchange did not come back")
+            until(self._answers, OPEN_SECONDS, lambda: "the exchange did not come back")
             ended = now_ms() + round((ORDER_TIMEOUT + 1) * 1000)
         everybody = {Harm.EXCHANGE_KILLED, Harm.EXCHANGE_REFUSES}
         if blow.harm in everybody or blow.terms.get("kind") == "clock_skew":
