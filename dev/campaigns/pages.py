@@ -201,10 +201,10 @@ def _lose_quote_unheard(stage: Stage, bot: str) -> bool:
     return True
 
 
-def _put_back(stage: Stage, bot: str) -> None:
-    if bot in stage.begun:
-        stage.begun.remove(bot)
-        stage.demo.control("create", f"accounts/{stage.uids[bot]}/deposits", {"deposits": {"USDT": "100"}})
+def _take_the_accounts_word(stage: Stage, bot: str) -> None:
+    """As the runbook says of what will not come back."""
+    clear = f"{names.CLEAR_ANNOTATION}=untrusted-books"
+    stage.demo.shell.show("kubectl", "annotate", "--overwrite", "tradingbot", bot, clear)
 
 
 def _with_the_other(stage: Stage, bot: str) -> bool:
@@ -293,7 +293,7 @@ CASES: Final = (
     Case("WeightBudgetLow", "greedy", "another program at its address uses 5,000 of 6,000 a minute", _spend_weight),
     Case("OrderRejections", "refused", "every order list refused", _calls(kind="list_refused")),
     Case("BalanceDrift", "robbed", "100 USDT gone, and no stream tells of it", _lose_quote_unheard,
-         _put_back),
+         _take_the_accounts_word),
     Case("CapitalNotCovered", "poor", "9,000 of 10,000 USDT withdrawn, capital 3,000", _lack_capital, _have_capital),
     Case("DailyLossNear", "losing", "the price falls by 8 % through the stop", _fall_through_the_stop,
          spec={"symbol": "BNBUSDT", **HELD, "risk": {
@@ -302,7 +302,7 @@ CASES: Final = (
     Case("PositionUnprotected", "naked", "take-profit filled in part, all orders refused after it", _lose_protection,
          spec={"symbol": "ETHUSDT", **HELD}),
     Case("GrantExpired", "robbed", "the same as of BalanceDrift: no grants while something lacks", _with_the_other,
-         _put_back),
+         _take_the_accounts_word),
     Case("OperatorDown", "", "both operators scaled away",
          _kubectl("scale", *OPERATOR, "--replicas=0"), _restore_operator, alone=True),
     Case("LeaderMissing", "", "the right to Leases taken away",
