@@ -133,7 +133,7 @@ async def test_no_field_of_a_status_outlives_what_it_tells(scene: Scene) -> None
     status = (await scene.bot())["status"]
     assert set(status) <= OUTLIVE_A_SILENCE
     true = {item["type"] for item in status["conditions"] if item["status"] == "True"}
-    assert true == {"Accepted", "ClaimHeld", "UpToDate"}
+    assert true == {"Accepted", "AddressSuffices", "ClaimHeld", "UpToDate"}
 
 
 async def test_a_status_write_never_changes_the_spec(scene: Scene) -> None:

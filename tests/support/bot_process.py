@@ -318,7 +318,7 @@ async def hold(bot: BotProcess, folder: BotFolder, exchange: PaperExchange) -> D
 async def by_hand(exchange: PaperExchange, account: TestAccount) -> AsyncIterator[BinanceExchange]:
     """What a human may do on the account."""
     keys = Credentials(account.api_key, account.secret_key)
-    budget = WeightBudget()
+    budget = WeightBudget(time.monotonic)
     budget.suspended = True  # bots at the same address may have used it up
     hand = BinanceExchange.create(settings(exchange.base_url).exchange, keys, OpenGuard(), time.monotonic, budget)
     try:

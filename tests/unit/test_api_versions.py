@@ -21,6 +21,7 @@ from tradingbot_api.bot_http import (
     Grant,
     OpenOrder,
     ProtectionPair,
+    WeightUse,
 )
 from tradingbot_api.v1alpha1 import (
     APIStatus,
@@ -70,6 +71,7 @@ def full_status() -> BotStatus:
         oco_orders=[ProtectionPair(order_list_id=1, state="Working", stop_id="s", take_profit_id="t")],
         base_claim=AssetClaim(asset="BTC", claimed="1", held="1"),
         quote_claim=AssetClaim(asset="USDT", claimed="1000", held="2000"),
+        weight=WeightUse(limit=6000, used=90, wanted=110, address_used=2000),
         account_books=AccountBooks(held={"BTC": "1"}, flows={"BTC": "1"}, moved={"BTC": "1"}, trades_by_bots={"k": 1}),
         fleet=FleetReport(clock=1, exposure="1", in_position=True, epoch=1, number=1, reserved="1"),
     )

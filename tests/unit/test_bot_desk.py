@@ -154,7 +154,10 @@ async def test_a_fact_that_is_not_what_it_should_be_ends_no_start(store: Store, 
 def found(*, rebuilt: bool = False, reset: str | None = None) -> Session:
     """A session after it looked at the exchange."""
     manager = SimpleNamespace(held_back=False, unknown=(), exchange_reset=reset, two_traders=None)
-    return cast(Session, SimpleNamespace(manager=manager, differs=False, drifts=0, verdict=None, books_rebuilt=rebuilt))
+    return cast(
+        Session,
+        SimpleNamespace(manager=manager, at_risk=True, differs=False, drifts=0, verdict=None, books_rebuilt=rebuilt),
+    )
 
 
 async def test_a_lost_store_on_live_stops_entries_over_restarts_until_a_human_confirms(store: Store) -> None:

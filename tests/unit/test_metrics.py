@@ -45,6 +45,7 @@ BOUNDED = {
     "call", "code", "kind", "level", "outcome", "phase", "reason", "result", "state", "stream", "task",  # words of ours
     "verb", "resource",  # of Kubernetes, those that are used
     "bot_namespace", "bot",  # as many as there are TradingBots
+    "exchange", "egress_group", "part", "bots",  # as many as there are addresses
     "switch_kind", "switch_namespace", "switch",  # as many as there are kill switches
     "implementation", "major", "minor", "patchlevel",  # of Python
     "how",

@@ -18,7 +18,8 @@ from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, ju
 from tradingbot_operator.equality import Equality, Kept
 from tradingbot_operator.fleet import Ledger, Memory
 from tradingbot_operator.imposed import NOBODY
-from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.inventory import BotKey, Inventory
+from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding, Observed, compose
 
 
@@ -150,6 +151,7 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
         impositions=NOBODY,
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
         now=lambda: NOW, random=Random(1), metrics=unused,
+        shares=Shares((), 0, bots=Inventory(), pods=Inventory(), time=lambda: 0.0),
     )  # fmt: skip
     bot, status = seen_bot(), word(causes=(Reason.AWAITING_GRANT,))
     memory = Memory(UID, bot.key, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"))

@@ -149,6 +149,10 @@ OPERATORS = [
     Row(seen(), Type.POD_READY, T, Reason.OK, Phase.TRADING),
     Row(unheard(None), Type.POD_READY, F, Reason.POD_MISSING, Phase.PENDING, "being made"),
     Row(
+        unheard(None, pod_missing="at about 12:05 UTC", paced=True), Type.POD_READY, F, Reason.START_PACED,
+        Phase.PENDING, "at about 12:05 UTC",
+    ),
+    Row(
         unheard(None, bot=seen_bot(suspend=True), pod_missing="spec.suspend"), Type.POD_READY, F, Reason.SUSPENDED,
         Phase.SUSPENDED, "spec.suspend",
     ),
@@ -246,6 +250,12 @@ OPERATORS = [
     Row(
         seen(bot=seen_bot(safeMode=True), word=word(safe_mode=WORKING)), Type.SAFE_MODE_ACKNOWLEDGED, F,
         Reason.ENTRIES_WORKING, Phase.SAFE_MODE,
+    ),
+    # AddressSuffices
+    Row(seen(), Type.ADDRESS_SUFFICES, T, Reason.OK, Phase.TRADING),
+    Row(
+        seen(egress_group="nat-1", too_many=(160, 150)), Type.ADDRESS_SUFFICES, F, Reason.TOO_MANY_BOTS, Phase.TRADING,
+        "Spread them over nodes with addresses of their own",
     ),
     # UpToDate
     Row(seen(), Type.UP_TO_DATE, T, Reason.OK, Phase.TRADING),

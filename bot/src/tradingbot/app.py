@@ -18,9 +18,10 @@ from tradingbot.applied import Applied, choose_at_start
 from tradingbot.clocks import Clocks
 from tradingbot.config import safe_mode_wish
 from tradingbot.control import Control, LocalControl
-from tradingbot.desk import CONFIG_FACT, Desk
+from tradingbot.desk import CALM_FACT, CONFIG_FACT, Desk
 from tradingbot.gateway.credentials import Credentials, CredentialsMissingError, load_credentials
 from tradingbot.gateway.errors import AuthRejectedError, ExchangeError, UnknownSymbolError
+from tradingbot.gateway.rate_limits import WeightBudgetError
 from tradingbot.monitoring.alerts import Alerts
 from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.health import UNREADY_AFTER_SECONDS, ConditionClock, Lasting, Problem, not_ready, unwell
@@ -264,7 +265,10 @@ class BotApp:
         then, until a session looked after it."""
         store = await self._open_store()
         with suppress(StoreError):
-            self._care = Care.NOTHING if await store.unused() else Care.NAKED
+            self._care = await self.care_at_start(store)
+        if self._care is Care.NOTHING and (spread := self.desk.budget.start_spread) > 0:
+            # All bots of a node may start in this moment, and nobody paces them.
+            await self._pause(self.desk.clocks.random.uniform(0.0, spread))
         attempt = 0
         while True:
             self.desk.reconnect.clear()
@@ -272,7 +276,7 @@ class BotApp:
                 store = await self._open_store()
             if self._stop.is_set() and await self._looked_after(store):
                 return
-            credentials = None
+            credentials, demanded = None, 0.0
             wait = POLL_SECONDS
             if self.desk.applied.stand_in:
                 # Nothing says where to trade: the operator hands over what can be read.
@@ -295,6 +299,9 @@ class BotApp:
             except AccountChangedError as error:
                 self._report_problem(Reason.ACCOUNT_CHANGED, str(error))
                 attempt += 1
+            except WeightBudgetError as error:
+                self._report_problem(Reason.START_PACED, f"{error}; it is tried again")
+                attempt, demanded = attempt + 1, error.seconds
             except ExchangeError as error:
                 self._report_problem(Reason.EXCHANGE_UNREACHABLE, f"{error}; it is tried again")
                 attempt += 1
@@ -311,8 +318,17 @@ class BotApp:
                 attempt = 0
             self.feed.wake()
             if attempt:
-                wait = backoff(self._care, attempt, self.desk.panel.wait_seconds(), self.desk.clocks.random)
+                demanded = max(demanded, self.desk.panel.wait_seconds())
+                wait = backoff(self._care, attempt, demanded, self.desk.clocks.random)
             await self._pause(wait, credentials)
+
+    @staticmethod
+    async def care_at_start(store: Store) -> Care:
+        """What the former process left, by its store; pure but for that. StoreError."""
+        if await store.unused():
+            return Care.NOTHING
+        calm = not await store.open_intents() and await store.get(CALM_FACT, int) == await store.highest_order_id()
+        return Care.NOTHING if calm else Care.NAKED
 
     async def _pause(self, seconds: float, tried: Credentials | None = None) -> None:
         """At most so long before the next session; other keys than those that were tried end it."""
@@ -340,6 +356,7 @@ class BotApp:
         naked = self._care is Care.NAKED
         self.desk.panel.pace = Pace.PROTECTING if naked else Pace.CONNECTING
         self.desk.budget.suspended = naked
+        self.desk.budget.at_risk = lambda: self._care is not Care.NOTHING
         try:
             session = await Session.connect(self._parts(store), credentials)
         finally:

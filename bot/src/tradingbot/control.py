@@ -121,6 +121,8 @@ class Control:
             )
         except GrantRefusedError as error:
             raise ControlError(409, error.code, str(error)) from error
+        if grant.weight_per_minute is not None and grant.address_bots is not None:
+            self._desk.budget.allot(grant.weight_per_minute, grant.address_bots, seconds)
         if self._desk.refresh():
             self._desk.wake()
         return GrantReply(expires_in_seconds=seconds)

@@ -62,6 +62,9 @@ EQUITY_FACT: Final = "equity"
 RISK_FACT: Final = "risk"
 CONFIRMED_FACT: Final = "books-confirmed"
 TIGHTENED_FACT: Final = "tightened"
+ADDRESS_FACT: Final = "address-bots"
+CALM_FACT: Final = "calm-after"
+"""The highest order id at which nothing was held and nothing rested; None while something may be."""
 DELETE_LIVE: Final = "delete this TradingBot and its volume, and create it again with new books"
 """What ends a reset that the exchange for real money should never have."""
 
@@ -112,7 +115,7 @@ class Desk:
 
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
-        self.budget = WeightBudget()
+        self.budget = WeightBudget(self.monotonic)
         self.grants = GrantKeeper(operated, self.monotonic)
         self.reservations = ReservationKeeper(lambda: self.applied.committed.fleet_limited, self.monotonic)
         self.unprotected = UnprotectedTime(self.monotonic())
@@ -135,6 +138,7 @@ class Desk:
         self.reconnect = asyncio.Event()
         self.look_now = asyncio.Event()
         """Set when safe mode may have changed and entries may have to be cancelled."""
+        self._calm_after: int | None = None
         self._saved: dict[str, Any] = {}
         self._told_unreadable: set[tuple[str, str]] = set()
 
@@ -331,12 +335,15 @@ class Desk:
         await _restore(store, LATCHES_FACT, self.safe_mode.restore_latches, latches or [])
         await _restore(store, EQUITY_FACT, self.risk.drawdown.restore, marks)
         await _restore(store, RISK_FACT, self.risk.restore, risk or {})
+        self.budget.address_bots = max(1, await store.get(ADDRESS_FACT, int) or 1)
+        self._calm_after = await store.get(CALM_FACT, int)
         self._saved = {
             BREAKER_FACT: breaker,
             LATCHES_FACT: latches,
             EQUITY_FACT: marks,
             RISK_FACT: risk,
             TIGHTENED_FACT: tightened,
+            ADDRESS_FACT: self.budget.address_bots,
         }
         former = Applied.from_json(await store.get(CONFIG_FACT))
         if start.usable:
@@ -388,7 +395,15 @@ class Desk:
             RISK_FACT: self.risk.to_json(),
             CONFIRMED_FACT: self.books_confirmed,
             TIGHTENED_FACT: self._tightened_fact(),
+            ADDRESS_FACT: self.budget.address_bots,
+            CALM_FACT: self._calm_fact(),
         }
+
+    def _calm_fact(self) -> int | None:
+        """Between sessions, and as the process ends, what the last one knew."""
+        if self.session is not None:
+            self._calm_after = None if self.session.at_risk else self.session.manager.highest_order_id
+        return self._calm_after
 
     def _tightened_fact(self) -> Tightened | None:
         if not self.wishes:

@@ -34,6 +34,7 @@ from tradingbot.monitoring.progress import Progress
 from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.types import OrdersEvent, OrdersEventKind
 from tradingbot.parts import Parts
+from tradingbot.recovery.circuit_breaker import BreakerState
 from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.risk.risk_manager import Refusal
@@ -48,6 +49,8 @@ PING_SECONDS: Final = 2.0
 TICK_SECONDS: Final = 1.0
 LEAVE_TICK_SECONDS: Final = 0.25
 RECONCILE_SECONDS: Final = 60.0
+SLOWEST_RECONCILE: Final = 2.5
+"""How many times rarer where the request weight is scarce: after three minutes the books count as not compared."""
 RECONCILE_AGAIN_SECONDS: Final = 2.0
 """A difference is looked at again this soon: it may be a fill that was on its way."""
 RECONCILE_RETRY_SECONDS: Final = 15.0
@@ -166,6 +169,8 @@ class Session:
         )
         try:
             await retry_read(exchange.sync_clock, retryable=retryable, rng=parts.random)
+            exchange.ask_for_start()
+            parts.budget.start()
             rules = await retry_read(lambda: exchange.rules(settings.symbol), retryable=retryable, rng=parts.random)
             account = await retry_read(exchange.account, retryable=retryable, rng=parts.random)
             await _check_account(parts.store, settings, account.uid)
@@ -174,6 +179,7 @@ class Session:
             for line in report.lines:
                 session._log.info("recovered", what=line)
             session._take_verdict(session.manager.verdict)
+            parts.budget.at_risk = lambda: session.at_risk
             session.books_rebuilt = report.rebuilt
             session.runner.wake()
         except BaseException:
@@ -301,6 +307,12 @@ class Session:
         )
 
     @property
+    def at_risk(self) -> bool:
+        """Whether anything is held, rests on the exchange or has an unknown outcome."""
+        manager = self.manager
+        return manager.holding or manager.naked or bool(manager.unknown) or not manager.entries_quiet
+
+    @property
     def verdict_age(self) -> float | None:
         """Seconds since the books were last compared."""
         return None if self._verdict_at is None else self._parts.monotonic() - self._verdict_at
@@ -383,7 +395,7 @@ class Session:
             await self.manager.on_user_event(event)
         if StreamName.USER in batch.reconnected:
             self.manager.missed_events()
-        if batch.reconnected:
+        if StreamName.USER in batch.reconnected:
             # There is no replay: what happened meanwhile is read by REST.
             self._reconnects += 1
             self._reconcile_now.set()
@@ -431,7 +443,8 @@ class Session:
     async def _ping(self) -> None:
         """Keeps the circuits honest while nothing is traded, and closes them again."""
         while True:
-            await asyncio.sleep(PING_SECONDS)
+            closed = self._parts.panel.snapshot().state is BreakerState.CLOSED
+            await asyncio.sleep(PING_SECONDS * (self._parts.budget.slower if closed else 1.0))
             before = self._parts.panel.snapshot().state
             half_open = self._parts.panel.half_open()
             await self._quietly(self.exchange.ping())
@@ -452,7 +465,7 @@ class Session:
         wait, failures = RECONCILE_SECONDS, 0
         while True:
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(wait * min(SLOWEST_RECONCILE, self._parts.budget.slower)):
                     await self._reconcile_now.wait()
             except TimeoutError:
                 pass

@@ -50,6 +50,16 @@ STALE_REVISION: Final = "StaleRevision"
 """The code of the refusal of a configuration that is not newer than the bot's and not equal to it."""
 EPOCH_PAST: Final = "EpochPast"
 """The code of the refusal of a former leader's call, and of one whose sender leads nothing."""
+SHARED_PART: Final = Decimal("0.8")
+"""What of an address's request weight bots share out among them; the rest is kept for what reduces risk."""
+START_PART: Final = Decimal("0.6")
+"""Up to which part of the address's weight a bot connects."""
+START_WEIGHT: Final = 230
+"""What a bot needs from its first connection to the first comparison of its books with live streams."""
+FULL_PACE_WEIGHT: Final = 90
+"""What it needs in a minute in which nothing is traded, with all its looks at their usual pace."""
+LEAST_WEIGHT: Final = 32
+"""The same with its looks as rare as they may be while it holds nothing; with less its books get too old."""
 EPOCH_NOT_LEADER: Final = -1
 """The epoch of a sender that is not the leader: of its configuration only a tightening is taken."""
 
@@ -133,7 +143,8 @@ class Grant(WireModel):
 
     The time counts on the bot's monotonic clock from when it sent the status of `status_sequence`, so that no
     delay between operator and bot lengthens it. `epoch` is the transition count of the operator's Lease: a bot
-    refuses a smaller one than it has seen.
+    refuses a smaller one than it has seen. `weight_per_minute` is the part of its address's request weight that this
+    bot may use for all that does not reduce risk, for as long as the grant lasts; `address_bots` is how many share it.
     """
 
     bot_uid: str
@@ -143,6 +154,8 @@ class Grant(WireModel):
     status_sequence: int
     epoch: int
     ttl_seconds: int = GRANT_TTL_SECONDS
+    weight_per_minute: int | None = Field(default=None, ge=0)
+    address_bots: int | None = Field(default=None, ge=1)
 
 
 class GrantReply(WireModel):
@@ -351,6 +364,19 @@ class FleetReport(WireModel):
     """Change of the equity since 00:00 UTC; None where it is not known."""
 
 
+class WeightUse(WireModel):
+    """Request weight, by the exchange's minutes."""
+
+    limit: int
+    """Of an address in a minute."""
+    used: int
+    """By this bot in the last whole minute."""
+    wanted: int
+    """The same, and what waited because its part was used up."""
+    address_used: int
+    """By the whole address in this minute, as far as answers told."""
+
+
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
@@ -397,6 +423,7 @@ class BotStatus(WireModel):
     account_books: AccountBooks | None = None
     fleet: FleetReport | None = None
     """Of a bot that knows that it belongs to a limited fleet: None with versions that know of none."""
+    weight: WeightUse | None = None
 
 
 class BotInfo(WireModel):

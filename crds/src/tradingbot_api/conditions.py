@@ -21,6 +21,7 @@ class ConditionType(StrEnum):
     SAFE_MODE_ACKNOWLEDGED = "SafeModeAcknowledged"
     TRADING_ALLOWED = "TradingAllowed"
     UP_TO_DATE = "UpToDate"
+    ADDRESS_SUFFICES = "AddressSuffices"
     READY = "Ready"
 
 
@@ -53,7 +54,10 @@ class Reason(StrEnum):
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
     VOLUME_PENDING = "VolumePending"
+    START_PACED = "StartPaced"
     SUSPENDED = "Suspended"
+    # AddressSuffices
+    TOO_MANY_BOTS = "TooManyBots"
     # UpToDate
     POD_OUTDATED = "PodOutdated"
     AWAITING_FLAT = "AwaitingFlat"

@@ -313,6 +313,7 @@ class _Operator:
         """Keeps the figures that are counted rather than told, and looks how late the event loop comes round."""
         while True:
             self._metrics.queue_length.set(len(self._queue))
+            self._controller.measure()
             self._metrics.bots_reachable.set(sum(memory.word() is not None for memory in self._fleet))
             for _ in range(LAG_LOOKS):
                 begun = steady_clock()

@@ -37,6 +37,8 @@ from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.restarts import Restarts
 from tradingbot_operator.settings import Settings
+from tradingbot_operator.shares import Shares
+from tradingbot_operator.start_pace import StartPace
 from tradingbot_operator.status import Change, Finding
 from tradingbot_operator.wait_lane import WaitLane
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
@@ -124,21 +126,27 @@ class BotController:
         self._waits = WaitLane(
             settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, fleet=fleet, leader=leader, now=now
         )
+        self._metrics = metrics
+        self._shares = shares = Shares(
+            settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, time=asyncio.get_running_loop().time
+        )
+        self._pace = StartPace(settings.exchange_weight)
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
-            cluster, bots, certainty, coverage, equality, groups=settings.egress_groups, identity=settings.identity,
+            cluster, bots, certainty, coverage, equality, shares=shares, identity=settings.identity,
             now=now, random=random, metrics=metrics,
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
-            reporter=self._reporter, impositions=impositions, now=now, metrics=metrics, reservations=reservations,
+            reporter=self._reporter, impositions=impositions, reservations=reservations, shares=shares,
+            pace=self._pace, now=now, metrics=metrics,
         )  # fmt: skip
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
             leader=leader, impositions=impositions, tls=tls, session=session, heard=self.heard, enqueue=enqueue,
-            now=now, random=random, metrics=metrics,
+            now=now, random=random, metrics=metrics, shares=shares,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter,
@@ -152,6 +160,12 @@ class BotController:
     async def close(self) -> None:
         """Ends what is under way beside the steps."""
         await self._waits.close()
+
+    def measure(self) -> None:
+        """Sets the gauges of what bots share."""
+        self._shares.measure(self._metrics)
+        for address, waiting in self._pace.waiting().items():
+            self._metrics.address_bots.labels(*address, "waiting").set(waiting)
 
     # --- what comes in from outside a step; nothing here waits ---
 
@@ -277,6 +291,7 @@ class BotController:
                 # It had a pod before this process looked: how that one ended was not seen.
                 memory.vanished_pod, memory.had_pod = before.pod_uid or "", True
         if bot.deleted is not None:
+            self._pace.forget(key)
             again_in = await self._deletion.step(bot, memory)
             if not bot.finalizing:
                 # Others' finalizers hold it; ours is seen to be off. Until then it is remembered that it drained.
@@ -358,6 +373,7 @@ class BotController:
         return []
 
     def _forget(self, key: BotKey) -> None:
+        self._pace.forget(key)
         memory = self._fleet.forget(key)
         if memory is not None:
             self._claims.forget(memory.uid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -22,10 +23,16 @@ from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.settings import Settings
+from tradingbot_operator.shares import Shares
+from tradingbot_operator.start_pace import StartPace
 from tradingbot_operator.status import Notice
 from tradingbot_operator.volumes import Volumes
 
 ORPHAN_RETRY_SECONDS: Final = 1.0
+TURN_LOOK_SECONDS: Final = 60.0
+"""A bot that waits for its turn looks this often whether it comes earlier."""
+TURN_CHANGE: Final = timedelta(minutes=2)
+"""A time that was told is told anew only where it is wrong by more."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +66,8 @@ class BotObjects:
         certainty: Certainty,
         reporter: Reporter,
         impositions: Impositions,
+        shares: Shares,
+        pace: StartPace,
         now: Callable[[], datetime],
         metrics: Metrics,
         reservations: Reservations,
@@ -72,6 +81,8 @@ class BotObjects:
         self._certainty = certainty
         self._reporter = reporter
         self._impositions = impositions
+        self._shares = shares
+        self._pace = pace
         self._now = now
         self._metrics = metrics
         self._volumes = Volumes(cluster, bots)
@@ -111,7 +122,8 @@ class BotObjects:
             if pod.owner_uid != bot.uid:
                 passing = pod.deleting or pod.terminated or await self._end_former(bot.key)
                 raise ForeignObjectError("Pod", bot.key, bot.key.name, passing=passing)
-            memory.had_pod = True
+            memory.had_pod, memory.paced_until = True, None
+            self._pace.forget(bot.key)
             if pod.terminated and not pod.deleting:
                 await self._reporter.tell_eviction(bot, memory, pod)
                 await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
@@ -121,7 +133,8 @@ class BotObjects:
             # Nothing else brings a step once its process is certainly gone, and the status must say so.
             again.append(wait)
         if spec.suspend:
-            memory.pod_missing = SUSPENDED
+            self._pace.forget(bot.key)
+            memory.pod_missing, memory.paced_until = SUSPENDED, None
             return None
         if wait > 0:
             memory.pod_missing = (
@@ -134,7 +147,29 @@ class BotObjects:
                 else "."
             )
             return None
+        if (turn := self._turn(bot, memory)) > 0:
+            again.append(min(turn, TURN_LOOK_SECONDS))
+            return None
         return await self.make_pod(bot, spec, memory)
+
+    def _turn(self, bot: SeenBot, memory: Memory) -> float:
+        """Seconds until a bot may start, by the weight that its address has; people are told when that is about."""
+        address = self._shares.address(bot)
+        wait = self._pace.wait(
+            bot.key, address, holding=memory.may_hold(bot), needed=self._shares.needed(address),
+            now=asyncio.get_running_loop().time(),
+        )  # fmt: skip
+        if wait == 0:
+            memory.paced_until = None
+            return wait
+        at, told = self._now() + timedelta(seconds=wait), memory.paced_until
+        if told is None or abs(at - told) > max(TURN_CHANGE, (at - self._now()) / 5):
+            memory.paced_until = at
+            memory.pod_missing = (
+                f"Waits for its turn to start, at about {at:%H:%M} UTC: bots behind one address (egress group "
+                f"{address.group}) start one after another, within the request weight that the exchange allows."
+            )
+        return wait
 
     async def end_orphan(self, key: BotKey) -> float | None:
         """Ends a bot's pod whose TradingBot was removed past this operator; when to look again, None: on news."""

@@ -39,6 +39,7 @@ from tradingbot_operator.imposed import Impositions, Standing
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding
 
 REGRANT_SECONDS: Final = 2.0
@@ -86,6 +87,7 @@ class BotTalk:
         now: Callable[[], datetime],
         random: Random,
         metrics: Metrics,
+        shares: Shares,
     ) -> None:
         self._cluster = cluster
         self._bots = bots
@@ -102,6 +104,7 @@ class BotTalk:
         self._now = now
         self._random = random
         self._metrics = metrics
+        self._shares = shares
         self._loop = asyncio.get_running_loop()
 
     def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
@@ -319,6 +322,7 @@ class BotTalk:
         # Before it is sent: what has no answer may have had its effect.
         memory.last_grant, memory.granted_boot = now, status.boot_id
         again.append(REGRANT_SECONDS)
+        share = self._shares.grant(bot, status)
         await link.put_grant(
             Grant(
                 bot_uid=bot.uid,
@@ -327,8 +331,12 @@ class BotTalk:
                 revision=ledger.revision,
                 status_sequence=status.sequence,
                 epoch=self._leader.epoch,
+                weight_per_minute=share.weight if share is not None else None,
+                address_bots=share.address_bots if share is not None else None,
             )
         )
+        if share is not None:
+            self._shares.arrived(bot, share)
         again[-1] = GRANT_RENEWAL_SECONDS
 
     async def drain(self, bot: SeenBot, memory: Memory, policy: PositionPolicy, *, seconds_left: float) -> None:

@@ -181,6 +181,8 @@ class Memory:
     stepped: bool = False
     """A step was made; the fast lane or a pod's end may have begun this memory before."""
     pod_missing: str = POD_BEING_MADE
+    paced_until: datetime | None = None
+    """When its turn to start comes, as was told, while it waits for that."""
     drain_asked: float | None = None
     drained: DrainStatus | None = None
     deletion_begun: tuple[datetime, float] | None = None
@@ -213,6 +215,13 @@ class Memory:
     """A human's wish to take the account's word was followed: it stands until the bot has it too."""
     unexplained: Mapping[str, Decimal] = field(default_factory=dict)
     """What its account lacks, or has too much, though nobody told of it; by the last status."""
+
+    def may_hold(self, bot: SeenBot) -> bool:
+        """Whether a position of it may be open: its last word says so, or it ran before and nobody remembers."""
+        if self.last is None:
+            return bool(bot.status.get("accountUID"))
+        position = self.last.status.position
+        return position is None or position.quantity != 0
 
     def marked(self, bot: SeenBot) -> bool:
         """Whether the status tells of the drain, before its pod ends; an older CRD has no field for it, and is not

@@ -93,6 +93,19 @@ class Metrics:
         self.bots_reachable = Gauge(
             "tradingbot_operator_bots_reachable", "Bots whose status stream is alive.", registry=registry
         )
+        self.address_weight = Gauge(
+            "tradingbot_operator_address_weight",
+            "Request weight of an address in a minute: its limit, what is allotted for all but what reduces risk, and "
+            "what the exchange last said to be used.",
+            ["exchange", "egress_group", "part"],
+            registry=registry,
+        )
+        self.address_bots = Gauge(
+            "tradingbot_operator_address_bots",
+            "Bots behind an address: all that share it, those that its limit is enough for, those that wait to start.",
+            ["exchange", "egress_group", "bots"],
+            registry=registry,
+        )
         self.bot_calls = Counter(
             "tradingbot_operator_bot_calls", "Calls to bots.", ["call", "result"], registry=registry
         )

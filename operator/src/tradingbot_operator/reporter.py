@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from random import Random
 from typing import Final
@@ -18,11 +18,11 @@ from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.coverage import Coverage
-from tradingbot_operator.egress import EgressGroup, address_of
 from tradingbot_operator.equality import Equality
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Change, Finding, Notice
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
@@ -49,7 +49,7 @@ class Reporter:
         coverage: Coverage,
         equality: Equality,
         *,
-        groups: Sequence[EgressGroup],
+        shares: Shares,
         identity: str,
         now: Callable[[], datetime],
         random: Random,
@@ -61,7 +61,7 @@ class Reporter:
         self._certainty = certainty
         self._coverage = coverage
         self._equality = equality
-        self._groups = groups
+        self._shares = shares
         self._identity = identity
         self._now = now
         self._random = random
@@ -89,6 +89,7 @@ class Reporter:
                 claim=memory.claim,
                 pod=pod,
                 pod_missing=memory.pod_missing,
+                paced=memory.paced_until is not None,
                 word=word.status if word is not None and reachable.holds else None,
                 reachable=reachable,
                 revision=memory.ledger.revision if memory.ledger is not None else 0,
@@ -101,7 +102,8 @@ class Reporter:
                 drained=memory.drained,
                 vanished_pod=memory.vanished_pod,
                 gone=gone,
-                egress_group=address_of(bot, pod, self._groups).group,
+                egress_group=self._shares.address(bot).group,
+                too_many=self._shares.too_many(bot),
                 imposed=memory.imposed,
             )
         )

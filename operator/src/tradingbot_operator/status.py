@@ -127,6 +127,8 @@ class Observed:
     """Of the configuration that the bot should have; 0 while there is none."""
     refusal: Finding | None = None
     """Why the bot refused that revision."""
+    paced: bool = False
+    """It waits for its turn to start."""
     up_to_date: Finding = NO_POD
     drained: DrainStatus | None = None
     """Of a TradingBot that is deleted or suspended: how its bot ended."""
@@ -141,6 +143,8 @@ class Observed:
     account_rest: Mapping[str, Decimal] | None = None
     """What of it should be no bot's."""
     egress_group: str | None = None
+    too_many: tuple[int, int] | None = None
+    """How many bots share its address, and how many that carries, where that is less."""
     acknowledged_after: float | None = None
     """Seconds from seeing the wish for safe mode to the bot's acknowledgement, once it came."""
     imposed: tuple[ImposedCause, ...] = ()
@@ -150,10 +154,13 @@ class Observed:
 # --- single questions ---
 
 
-def pod_ready(pod: SeenPod | None, missing: str, now: datetime, *, suspended: bool = False) -> Finding:
+def pod_ready(
+    pod: SeenPod | None, missing: str, now: datetime, *, suspended: bool = False, paced: bool = False
+) -> Finding:
     """PodReady, from the pod's own status."""
     if pod is None:
-        return Finding.bad(Reason.SUSPENDED if suspended else Reason.POD_MISSING, missing)
+        reason = Reason.START_PACED if paced else Reason.POD_MISSING
+        return Finding.bad(Reason.SUSPENDED if suspended else reason, missing)
     container = pod.container
     if pod.disruption in NODE_GONE and not pod.terminated:
         return Finding.bad(
@@ -205,6 +212,19 @@ def pod_ready(pod: SeenPod | None, missing: str, now: datetime, *, suspended: bo
         detail = f"{container.waiting_reason}: {container.waiting_message}" if container.waiting_message else "starting"
         return Finding.bad(Reason.POD_PENDING, f"The pod is not running yet: {detail}.")
     return Finding.bad(Reason.POD_NOT_READY, "The bot runs and is not ready; the other conditions say why.")
+
+
+def address_suffices(group: str | None, too_many: tuple[int, int] | None) -> Finding:
+    """AddressSuffices: whether the exchange's limit of an address is enough for the bots behind it."""
+    if too_many is None:
+        return Finding.good()
+    bots, carried = too_many
+    return Finding.bad(
+        Reason.TOO_MANY_BOTS,
+        f"{bots} bots share the address of egress group {group}, whose request weight is enough for about {carried}: "
+        "their books may not be compared in time. Spread them over nodes with addresses of their own "
+        "(spec.pod.nodeSelector, egressGroups).",
+    )
 
 
 def config_applied(word: BotStatus | None, revision: int, refusal: Finding | None) -> Finding:
@@ -391,7 +411,8 @@ def phase(deleting: bool, found: Mapping[Type, Finding], *, suspended: bool = Fa
             return Phase.DEGRADED
         if reachable.status == FALSE:
             return Phase.UNREACHABLE
-        return Phase.PENDING if pod.reason in {Reason.POD_PENDING, Reason.POD_MISSING} else Phase.STARTING
+        waits = {Reason.POD_PENDING, Reason.POD_MISSING, Reason.START_PACED}
+        return Phase.PENDING if pod.reason in waits else Phase.STARTING
     synced, config = found[Type.BALANCE_SYNCED], found[Type.CONFIG_APPLIED]
     trouble = (
         found[Type.CLAIM_HELD].status == FALSE
@@ -419,7 +440,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     found: dict[Type, Finding] = {
         Type.ACCEPTED: seen.accepted,
         Type.CLAIM_HELD: seen.claim,
-        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, seen.now, suspended=bot.suspended),
+        Type.POD_READY: pod_ready(seen.pod, seen.pod_missing, seen.now, suspended=bot.suspended, paced=seen.paced),
         Type.BOT_REACHABLE: seen.reachable,
         Type.CONFIG_APPLIED: _config(seen),
         Type.SAFE_MODE_ENGAGED: safe_mode_engaged(word, wanted, seen.gone),
@@ -434,6 +455,7 @@ def compose(seen: Observed) -> TradingBotStatus:
             imposed=seen.imposed,
         ),
         Type.UP_TO_DATE: seen.up_to_date,
+        Type.ADDRESS_SUFFICES: address_suffices(seen.egress_group, seen.too_many),
     }
     for kind in BOT_CONDITIONS:
         told = _told(word, kind) if word is not None else None

@@ -50,6 +50,7 @@ from tradingbot.model import (
     SymbolRules,
     TradeFill,
 )
+from tradingbot_api.bot_http import WeightUse
 from tradingbot_api.v1alpha1 import Environment
 from tradingbot_api.v1alpha1 import Exchange as ExchangeSettings
 
@@ -148,7 +149,7 @@ class BinanceExchange:
         observe: Observe = lambda _call, _seconds, _error: None,
     ) -> BinanceExchange:
         """A client without any traffic yet; without credentials only public calls work."""
-        addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget()
+        addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget(monotonic)
         budget.share = Decimal(settings.weight_share_percent) / 100
         client = AsyncClient(
             api_key=credentials.api_key if credentials else None,
@@ -190,6 +191,18 @@ class BinanceExchange:
     async def sync_clock(self) -> int:
         """Forget old samples and measure anew; returns the exchange's time in ms."""
         return await self._clock.sync(self._server_time)
+
+    def ask_for_start(self) -> None:
+        """WeightBudgetError where the address has used too much of this minute for a start, by the last answer."""
+        if (wait := self._budget.start_wait_ms(self._clock.now_ms())) > 0:
+            raise WeightBudgetError("a start", wait / 1000)
+
+    @property
+    def weight_use(self) -> WeightUse:
+        """What was used of the request weight, and wanted."""
+        now_ms = self._clock.about_ms()
+        used, wanted = self._budget.last_minute(now_ms)
+        return WeightUse(limit=self._budget.limit, used=used, wanted=wanted, address_used=self._budget.used(now_ms))
 
     async def ping(self) -> None:
         """GET time, which also keeps the offset fresh."""
@@ -412,8 +425,9 @@ class BinanceExchange:
 
         weight = weight_of(method, path, params)
         # The time is read for 1, and without it nothing can be signed.
-        if path != "time" and (wait := self._budget.wait_ms(kind, weight, self._clock.about_ms())) > 0:
-            raise WeightBudgetError(f"{path} waits for the next minute's request weight, in {wait / 1000:.0f} s")
+        read, now_ms = method == "get", self._clock.about_ms()
+        if path != "time" and (wait := self._budget.wait_ms(kind, weight, now_ms, read=read)) > 0:
+            raise WeightBudgetError(path, wait / 1000)
 
         async def request() -> Any:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)

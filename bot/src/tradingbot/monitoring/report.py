@@ -312,6 +312,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         quote_claim=known.quote_claim if known else None,
         account_books=known.account_books if known else None,
         fleet=fleet_report(desk),
+        weight=session.exchange.weight_use if session is not None else None,
     )
 
 

@@ -251,6 +251,11 @@ class OrderManager:
         return self._watch.status
 
     @property
+    def highest_order_id(self) -> int:
+        """Of all orders that this bot knows to be its own."""
+        return self._known.highest_id
+
+    @property
     def naked(self) -> bool:
         """Whether a position is without protection, or may be after an answer was lost."""
         return self._watch.naked

@@ -1,0 +1,135 @@
+"""What each bot is told that it may use of its address's request weight, so that all that is told fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tradingbot_api.bot_http import GRANT_TTL_SECONDS, LEAST_WEIGHT, SHARED_PART, BotStatus
+from tradingbot_operator.allotment import Need, allot, carries
+from tradingbot_operator.egress import Address, EgressGroup, address_of
+from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
+from tradingbot_operator.metrics import Metrics
+
+COUNT_SECONDS: Final = 5.0
+"""How old the parts of an address may be that are granted: to work them out takes a look at all its bots."""
+KEEP: Final = 0.8
+"""A need falls by at most a fifth with each look, so that parts do not follow every quiet minute."""
+STEP: Final = 30
+"""Needs are rounded up to it: parts do not change with every request."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one grant tells."""
+
+    weight: int
+    address_bots: int
+
+
+@dataclass
+class AddressShares:
+    """One address. Times are of the loop's clock."""
+
+    needs: dict[str, Need] = field(default_factory=dict)
+    """Of each bot that was granted, by UID."""
+    told: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """What each was last told, and until when that counts."""
+    sum_told: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+    bots: int = 1
+    budget: int = 0
+    limit: int = 0
+    used: int = 0
+    counted: float = float("-inf")
+
+    def tell(self, uid: str, weight: int, until: float) -> None:
+        """What a bot goes by from now on."""
+        self.sum_told += weight - self.told.get(uid, (0, 0.0))[0]
+        self.told[uid] = (weight, until)
+
+
+class Shares:
+    """The parts of all addresses. `weight_per_minute` is the limit of an address; 0: nothing is shared out."""
+
+    def __init__(
+        self,
+        groups: Sequence[EgressGroup],
+        weight_per_minute: int,
+        *,
+        bots: Inventory[SeenBot],
+        pods: Inventory[SeenPod],
+        time: Callable[[], float],
+    ) -> None:
+        self._groups = groups
+        self._weight_per_minute = weight_per_minute
+        self._bots = bots
+        self._pods = pods
+        self._time = time
+        self._addresses: dict[Address, AddressShares] = {}
+
+    def grant(self, bot: SeenBot, status: BotStatus) -> Share | None:
+        """What a bot may use for as long as a grant that it gets now."""
+        if self._weight_per_minute == 0:
+            return None
+        address = self.address(bot)
+        shared = self._addresses.setdefault(address, AddressShares())
+        now, use = self._time(), status.weight
+        shared.limit = min(self._weight_per_minute, use.limit if use is not None else self._weight_per_minute)
+        shared.used = use.address_used if use is not None else shared.used
+        holding = status.position is not None and status.position.quantity != 0
+        wanted = -(-(use.wanted if use is not None else 0) // STEP) * STEP
+        former = shared.needs.get(bot.uid)
+        shared.needs[bot.uid] = Need(max(wanted, int(former.wanted * KEEP) if former is not None else 0), holding)
+        if now - shared.counted >= COUNT_SECONDS or bot.uid not in shared.parts:
+            self._count(address, shared, now)
+        former_weight, until = shared.told.get(bot.uid, (0, now))
+        former_weight = former_weight if until > now else 0
+        weight = max(0, min(shared.parts[bot.uid], shared.budget - (shared.sum_told - former_weight)))
+        # Should it not arrive, the bot goes by what it was told before.
+        shared.tell(bot.uid, max(weight, former_weight), now + GRANT_TTL_SECONDS)
+        return Share(weight, shared.bots)
+
+    def arrived(self, bot: SeenBot, share: Share) -> None:
+        """The bot answered to the grant: it goes by nothing else any more."""
+        shared = self._addresses.get(self.address(bot))
+        if shared is not None and bot.uid in shared.told:
+            shared.tell(bot.uid, share.weight, shared.told[bot.uid][1])
+
+    def address(self, bot: SeenBot) -> Address:
+        """Where its requests come from."""
+        return address_of(bot, self._pods.get(bot.key), self._groups)
+
+    def needed(self, address: Address) -> int:
+        """What the bots of an address that run need of a minute at least."""
+        shared = self._addresses.get(address)
+        if shared is None:
+            return 0
+        return sum(max(need.wanted, LEAST_WEIGHT) if need.holding else LEAST_WEIGHT for need in shared.needs.values())
+
+    def too_many(self, bot: SeenBot) -> tuple[int, int] | None:
+        """How many bots share its address, and how many it carries, where that is less."""
+        shared = self._addresses.get(self.address(bot))
+        if shared is None or shared.bots <= carries(shared.budget):
+            return None
+        return shared.bots, carries(shared.budget)
+
+    def measure(self, metrics: Metrics) -> None:
+        """Sets the gauges of all addresses."""
+        for address, shared in self._addresses.items():
+            for part, weight in (("limit", shared.limit), ("allotted", shared.sum_told), ("used", shared.used)):
+                metrics.address_weight.labels(*address, part).set(weight)
+            for which, bots in (("sharing", shared.bots), ("carried", carries(shared.budget))):
+                metrics.address_bots.labels(*address, which).set(bots)
+
+    def _count(self, address: Address, shared: AddressShares, now: float) -> None:
+        """Works out the parts anew; what was told lately still counts until it is told anew or has ended."""
+        uids = {bot.uid for bot in self._bots if not bot.suspended and self.address(bot) == address}
+        shared.told = {uid: told for uid, told in shared.told.items() if told[1] > now}
+        shared.needs = {uid: need for uid, need in shared.needs.items() if uid in uids}
+        shared.sum_told = sum(weight for weight, _ in shared.told.values())
+        shared.bots = max(1, len(uids), len(shared.needs))
+        shared.budget = int(shared.limit * SHARED_PART)
+        shared.parts = allot(shared.budget, shared.needs)
+        shared.counted = now

@@ -1,0 +1,186 @@
+"""Parts of an address's request weight: together never more than the budget, by need, and nobody starves."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.operator_objects import seen_bot, word
+from tradingbot_api.bot_http import (
+    FULL_PACE_WEIGHT,
+    GRANT_RENEWAL_SECONDS,
+    GRANT_TTL_SECONDS,
+    LEAST_WEIGHT,
+    BotStatus,
+    WeightUse,
+)
+from tradingbot_api.v1alpha1 import PositionStatus
+from tradingbot_operator.allotment import SPARE_PART, Need, allot, carries
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
+from tradingbot_operator.shares import Shares
+
+needs = st.lists(st.builds(Need, wanted=st.integers(0, 3_000), holding=st.booleans()), max_size=200).map(
+    lambda made: dict(enumerate(made))
+)
+budgets = st.integers(0, 6_000)
+
+
+@given(budgets, needs)
+def test_all_parts_together_are_within_the_budget_and_nobody_starves_where_it_carries_all(
+    budget: int, asked: dict[int, Need]
+) -> None:
+    parts = allot(budget, asked)
+    assert parts.keys() == asked.keys()
+    assert sum(parts.values()) <= budget
+    least = LEAST_WEIGHT if len(asked) <= carries(budget) else budget // max(1, len(asked))
+    assert all(part >= least for part in parts.values())
+
+
+@given(budgets, needs)
+def test_who_needs_more_gets_no_less_and_a_position_comes_first(budget: int, asked: dict[int, Need]) -> None:
+    parts = allot(budget, asked)
+    for one, need in asked.items():
+        for other, more in asked.items():
+            if need.wanted <= more.wanted and need.holding <= more.holding:
+                assert parts[one] <= parts[other]
+    held = [parts[key] for key, need in asked.items() if need.holding]
+    others = [parts[key] for key, need in asked.items() if not need.holding]
+    if any(part > LEAST_WEIGHT for part in others):
+        assert all(part >= FULL_PACE_WEIGHT for part in held)
+
+
+@given(st.integers(0, 2_000), st.integers(1, 30))
+def test_what_is_wanted_beyond_the_usual_is_given_in_proportion(budget: int, factor: int) -> None:
+    little, much = FULL_PACE_WEIGHT + 100, FULL_PACE_WEIGHT + 100 * factor
+    parts = allot(budget + 2 * FULL_PACE_WEIGHT, {0: Need(little, False), 1: Need(much, False)})
+    if sum(parts.values()) < little + much:
+        assert abs((parts[0] - FULL_PACE_WEIGHT) * factor - (parts[1] - FULL_PACE_WEIGHT)) <= factor
+
+
+def test_a_bot_alone_has_all_but_the_spare_part() -> None:
+    assert allot(4_800, {0: Need(0, False)}) == {0: 4_800 - 4_800 // SPARE_PART}
+    assert allot(4_800, {}) == {}
+
+
+class Fleet:
+    """Bots of one address that are granted by one `Shares`, at a time that a test sets."""
+
+    def __init__(self, limit: int = 6_000) -> None:
+        self.now = 0.0
+        self.bots: Inventory[SeenBot] = Inventory()
+        pods: Inventory[SeenPod] = Inventory()
+        self.shares = Shares((), limit, bots=self.bots, pods=pods, time=lambda: self.now)
+        self.held: dict[str, tuple[int, float]] = {}
+        """What each bot goes by, and until when."""
+
+    def add(self, number: int) -> SeenBot:
+        bot = seen_bot()
+        bot = SeenBot(**{**bot.__dict__, "key": BotKey("trading", f"b{number}"), "uid": f"uid-{number}"})
+        self.bots.see(bot)
+        return bot
+
+    def grant(self, bot: SeenBot, wanted: int, *, holding: bool = False, arrives: bool = True) -> int:
+        share = self.shares.grant(bot, said(wanted, holding=holding))
+        assert share is not None
+        if arrives:
+            self.shares.arrived(bot, share)
+            self.held[bot.uid] = (share.weight, self.now + GRANT_TTL_SECONDS)
+        return share.weight
+
+    @property
+    def in_force(self) -> int:
+        return sum(weight for weight, until in self.held.values() if until > self.now)
+
+
+def said(wanted: int, *, holding: bool, limit: int = 6_000) -> BotStatus:
+    zero = Decimal(0)
+    position = PositionStatus(
+        side="Long" if holding else "Flat", quantity=Decimal(int(holding)), average_price=zero, value=zero,
+        validated=True,
+    )  # fmt: skip
+    return word(position=position, weight=WeightUse(limit=limit, used=wanted, wanted=wanted, address_used=0))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 3_000), st.booleans(), st.booleans(), st.floats(0, 8)),
+        max_size=120,
+    ),
+    st.sampled_from([600, 1_200, 6_000]),
+)
+def test_whatever_is_granted_when_all_that_is_in_force_fits_together(
+    grants: list[tuple[int, int, bool, bool, float]], limit: int
+) -> None:
+    fleet, known = Fleet(limit), {}
+    for number, wanted, holding, arrives, later in grants:
+        bot = known.get(number) or known.setdefault(number, fleet.add(number))
+        fleet.now += later
+        fleet.grant(bot, wanted, holding=holding, arrives=arrives)
+        assert fleet.in_force <= limit * Decimal("0.8")
+
+
+def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:
+    fleet = Fleet(limit=1_200)
+    first, second = fleet.add(0), fleet.add(1)
+    alone = fleet.grant(first, 0)
+    assert alone > 800
+    fleet.now = 20
+    fleet.grant(first, 0, arrives=False)
+    assert fleet.grant(second, 0) == 960 - alone, "the first may not have heard"
+    fleet.now = 40
+    fleet.grant(first, 0)
+    assert fleet.grant(second, 0) > 400
+
+
+def test_who_comes_gets_its_part_within_two_grants_and_parts_stay_as_long_as_needs_do() -> None:
+    fleet = Fleet()
+    bots = [fleet.add(number) for number in range(20)]
+    rounds = []
+    for _ in range(6):
+        rounds.append([fleet.grant(bot, 60) for bot in bots])
+        fleet.now += GRANT_RENEWAL_SECONDS
+    assert rounds[-1] == rounds[-2] == rounds[-3]
+    late = fleet.add(20)
+    first = fleet.grant(late, 0)
+    assert first >= LEAST_WEIGHT
+    for _ in range(2):
+        fleet.now += GRANT_RENEWAL_SECONDS
+        parts = [fleet.grant(bot, 60 + 7 * (bot.uid[-1] == "3")) for bot in (*bots, late)]
+    assert min(parts) >= FULL_PACE_WEIGHT
+    # One minute with more requests and a quiet one after it change nothing for the others.
+    assert len(set(parts)) == 1
+
+
+def test_a_bot_that_is_refused_for_lack_gets_more_and_one_that_is_quiet_gives_it_back_slowly() -> None:
+    fleet = Fleet()
+    bots = [fleet.add(number) for number in range(40)]
+    busy = bots[0]
+    for _ in range(4):
+        for bot in bots:
+            fleet.grant(bot, 900 if bot is busy else 60)
+        fleet.now += GRANT_RENEWAL_SECONDS
+    assert fleet.grant(busy, 900) >= 900
+    less = []
+    for _ in range(20):
+        less.append(fleet.grant(busy, 0))
+        fleet.now += GRANT_RENEWAL_SECONDS
+    assert less == sorted(less, reverse=True)
+    assert less[1] > 500
+    assert less[-1] < 200
+
+
+def test_a_group_that_is_too_large_says_so_and_a_limit_of_zero_shares_nothing() -> None:
+    fleet = Fleet(limit=600)
+    bots = [fleet.add(number) for number in range(carries(480) + 1)]
+    fleet.grant(bots[0], 0)
+    assert fleet.shares.too_many(bots[0]) == (16, 15)
+    assert Fleet(limit=0).shares.grant(bots[0], said(0, holding=False)) is None
+
+
+def test_the_exchanges_own_limit_counts_where_it_is_smaller() -> None:
+    fleet = Fleet()
+    share = fleet.shares.grant(fleet.add(0), said(0, holding=False, limit=1_200))
+    assert share is not None
+    assert share.weight <= 1_200 * Decimal("0.8")
