@@ -71,11 +71,14 @@ class OperatorProcess:
         Another version of it from `python_path`.
         """
         path = {} if python_path is None else {"PYTHONPATH": python_path}
+        # Doubles of bots, many of which start at once, use no request weight. Former versions know no such limit.
+        unpaced = ("--exchange-weight-per-minute", "0") if python_path is None else ()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tradingbot_operator",
             "--kubeconfig", str(kubeconfig), "--ca-dir", str(authority),
             *(() if everywhere else ("--namespace", namespace)), "--claims-namespace", namespace,
-            "--probe-host", "127.0.0.1", "--probe-port", "0", "--metrics-port", "0", *more,
+            "--probe-host", "127.0.0.1", "--probe-port", "0", "--metrics-port", "0",
+            *unpaced, *more,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **path},
         )  # fmt: skip

@@ -187,14 +187,7 @@ class Lab:
     async def start_operator(self, identity: str) -> OperatorProcess:
         """One more replica."""
         operator = await OperatorProcess.start(
-            self.cluster.kubeconfig(),
-            self.authority,
-            NAMESPACE,
-            "--identity",
-            identity,
-            "--exchange-weight-per-minute",
-            "0",
-            *self.options,
+            self.cluster.kubeconfig(), self.authority, NAMESPACE, "--identity", identity, *self.options
         )
         self.operators.append(operator)
         return operator
