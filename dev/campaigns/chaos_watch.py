@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,8 +85,9 @@ class Statuses(threading.Thread):
                 text=True,
             )
             assert self._process.stdout is not None
-            for event in _objects(self._process.stdout):
-                self._note(event)
+            for line in self._process.stdout:
+                with suppress(ValueError):  # the last one may be cut off
+                    self._note(json.loads(line))
             self._process.wait()
             self._ended.wait(0.5)
 
@@ -107,17 +108,6 @@ class Statuses(threading.Thread):
         self._ended.set()
         if self._process is not None:
             self._process.kill()
-
-
-def _objects(stream: IO[str]) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a stream, one after another."""
-    decoder, buffer = json.JSONDecoder(), ""
-    for line in stream:
-        buffer += line
-        if line == "}\n":
-            with suppress(ValueError):
-                yield decoder.raw_decode(buffer)[0]
-                buffer = ""
 
 
 @dataclass
