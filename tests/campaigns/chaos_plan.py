@@ -100,7 +100,7 @@ def _blow(harm: Harm, rng: Random, bots: int, *, beside: bool) -> Blow:
         case Harm.NETWORK_CUT:
             return Blow(harm, some(8), after, rng.uniform(5, 40))
         case Harm.PRICE_GAPS:
-            return Blow(harm, some(5), after, 0.0, {"gap": rng.choice(("-3%", "-1%", "-0.5%", "0.5%", "1%"))})
+            return Blow(harm, some(5), after, 0.0, {"gap": rng.choice(("-3%", "-1%", "-0.5%", "+0.5%", "+1%"))})
         case Harm.SAFE_MODE:
             return Blow(harm, some(10), after, rng.uniform(15, 40))
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from decimal import Decimal
 
@@ -10,10 +11,19 @@ import pytest
 from campaigns.chaos_oracles import Log, bare, charged, figures, overtaken, told_right, unexplained, unsafe
 from campaigns.chaos_plan import Harm, blows
 from paper_exchange.core.model import OrderStatus
+from paper_exchange.faults.parsing import Known
+from paper_exchange.faults.scenario import read_scenario
 from support.paper import Desk
 from tradingbot.recovery.fence import ClientId, Purpose
 
 UID = 1
+ENDPOINTS = (
+    "POST /api/v3/order",
+    "POST /api/v3/orderList/otoco",
+    "DELETE /api/v3/order",
+    "GET /api/v3/account",
+    "GET /api/v3/openOrders",
+)
 OLD, NEW = 1_700_000_000, 1_700_000_100
 
 
@@ -52,6 +62,17 @@ def test_the_schedule_is_the_same_for_a_seed_and_has_each_harm_once_a_turn() -> 
     assert {step[0].harm for step in turn} == set(Harm)
     assert turn != [blows(8, step, 50) for step in range(1, len(Harm) + 1)]
     assert all(bot < 50 for step in turn for blow in step for bot in blow.bots)
+
+
+def test_the_exchange_takes_each_fault_and_gap_of_the_schedule() -> None:
+    known = Known(("BTCUSDT",), ENDPOINTS)
+    played = dict.fromkeys((Harm.PRICE_GAPS, Harm.CALLS_DISTURBED, Harm.EVENTS_DISTURBED), 0)
+    for blow in (blow for step in range(1, 20 * len(Harm)) for blow in blows(1, step, 50) if blow.terms):
+        played[blow.harm] += 1
+        gap = blow.harm is Harm.PRICE_GAPS
+        step = {"market": {"symbol": "BTCUSDT", **blow.terms}} if gap else {"fault": {**blow.terms, "accounts": [1]}}
+        read_scenario(json.dumps({"description": "Chaos.", "steps": [{"at": 0, **step}]}), "chaos", known)
+    assert min(played.values()) > 10
 
 
 def test_a_position_is_bare_from_the_cancel_of_its_stop_until_the_next_one(desk: Desk) -> None:
