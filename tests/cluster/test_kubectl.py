@@ -41,7 +41,7 @@ async def test_get_shows_how_a_bot_is_in_one_line(scene: Scene) -> None:
     wide = table(await kubectl(scene, "get", "tradingbots", "-o", "wide"))
     more = {name: cell for name, cell in wide.items() if name not in {*row, "AGE"}}
     assert more == {
-        "READY": "True", "PROTECTED": "Flat", "REALIZED": "0", "TRADES": "", "RISK": "", "ENVIRONMENT": "Paper",
+        "READY": "True", "PROTECTED": "Flat", "REALIZED": "0", "TRADES": "", "RISK": "LOW", "ENVIRONMENT": "Paper",
     }  # fmt: skip
     double = scene.double()
     double.quantity = Decimal("0.5")

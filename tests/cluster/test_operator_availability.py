@@ -28,6 +28,8 @@ pytestmark = pytest.mark.cluster
 
 LEADER = "tradingbot_operator_leader"
 LEASE_LOST = 3
+KINDS = 4
+"""That an operator of one namespace watches: pods, TradingBots, their sets, kill switches."""
 
 
 @asynccontextmanager
@@ -283,14 +285,14 @@ async def test_a_watch_that_fails_ends_neither_the_operator_nor_its_lease(
     await scene.reaches("Trading")
     for wish in (True, None, True):
         # What changes before is seen by the list that a watch begins with.
-        await until("one watch of TradingBots and one of pods", lambda: true(lambda: proxy.watches == 2))
+        await until("one watch of each kind", lambda: true(lambda: proxy.watches == KINDS))
         proxy.fired.clear()
         proxy.watch_plan = WatchFault(kind, at=proxy.events + 1)
         await wish_safe_mode(scene, wish)
         async with asyncio.timeout(15):
             await proxy.fired.wait()
         await scene.reaches("SafeMode" if wish else "Trading", seconds=30)
-    await until("one watch of TradingBots and one of pods", lambda: true(lambda: proxy.watches == 2))
+    await until("one watch of each kind", lambda: true(lambda: proxy.watches == KINDS))
     assert scene.operator.process.returncode is None
     assert len({grant.epoch for grant in scene.double().grants}) == 1
 
