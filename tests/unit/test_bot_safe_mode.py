@@ -353,6 +353,20 @@ async def test_an_annotation_is_latched_over_its_removal_and_a_restart_until_a_h
     assert (await Bot.start(store, config(2, cleared=("annotation",)))).causes == set()
 
 
+async def test_a_latched_cause_is_acknowledged_only_once_a_restart_would_find_it(store: Store) -> None:
+    bot = await Bot.start(store, config(1))
+    await bot.desk.save()
+    assert bot.desk.latches_kept
+    bot.desk.pod_wish = True
+    assert bot.causes == {"annotation"}
+    assert not bot.desk.latches_kept
+    await bot.desk.save()
+    bot.desk.pod_wish = False
+    assert bot.causes == {"annotation"}
+    assert bot.desk.latches_kept, "the words about what ends it may change"
+    assert (await Bot.start(store, config(1))).desk.latches_kept
+
+
 async def test_clearing_has_no_effect_while_the_annotation_stands(store: Store) -> None:
     bot = await Bot.start(store, config(1))
     bot.desk.pod_wish = True

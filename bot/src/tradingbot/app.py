@@ -583,7 +583,10 @@ class BotApp:
             if self._cancelling is None or self._cancelling.done():
                 # A task of its own: an entry in flight is waited for, and nothing else may wait with it.
                 self._cancelling = asyncio.create_task(self._cancel_entries())
+            kept = self.desk.latches_kept
             await self.desk.save()
+            if not kept:
+                self.feed.wake()
             self._heal_store()
             file_seen = await self._look_at_file(file_seen)
 

@@ -382,6 +382,15 @@ class Desk:
                 await self.store.put_all(changed)
                 self._saved.update(changed)
 
+    @property
+    def latches_kept(self) -> bool:
+        """Whether the next process would find every latched cause: safe mode is not acknowledged before. Where the
+        store fails nothing can be kept, and no process opens a position without its store."""
+        if self.store is None or self.store.failed:
+            return True
+        saved = {(latch["id"], latch["level"]) for latch in self._saved.get(LATCHES_FACT) or ()}
+        return {(latch["id"], latch["level"]) for latch in self.safe_mode.latches_to_json()} <= saved
+
     async def hand_over(self, store: Store) -> None:
         """Give a store that is to be taken over what is known now. StoreError."""
         await store.put_all(self._facts())

@@ -277,7 +277,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
     desk.refresh()
     session, facts, now = desk.session, desk.facts(), desk.clocks.utc()
     known = trading(session, desk.risk) if session else None
-    quiet = session is not None and session.manager.entries_quiet
+    quiet = session is not None and session.manager.entries_quiet and desk.latches_kept
     counts = add_counts(desk.former_counts, session.exchange.counts) if session else desk.former_counts
     return BotStatus(
         bot_uid=desk.identity.uid,

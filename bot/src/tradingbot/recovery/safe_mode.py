@@ -279,7 +279,8 @@ class SafeMode:
     def get_safe_mode_status(self, entries_quiet: bool) -> SafeModeStatus:
         """The status; acknowledged only where engaged and `entries_quiet`.
 
-        `entries_quiet` says that no entry of ours is working, in flight or unknown on the exchange.
+        `entries_quiet` says that no entry of ours is working, in flight or unknown on the exchange, and that a restart
+        would change nothing of that.
         """
         engaged = bool(self._causes)
         return SafeModeStatus(
