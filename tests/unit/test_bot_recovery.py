@@ -373,6 +373,14 @@ async def test_a_wait_of_ones_own_and_that_of_others_are_told_on_as_they_were_to
     )
 
 
+async def test_orders_that_are_too_many_for_an_account_are_its_own_affair() -> None:
+    clock = Clock()
+    panel = BreakerPanel(clock.monotonic, clock.wall)
+    with pytest.raises(RateLimitedError):
+        await panel.call(EndpointClass.ORDER, failing(RateLimitedError("429", retry_after=10, api_code=-1015)))
+    assert (panel.demanded_until, panel.wait_seconds()) == (None, 10)
+
+
 async def test_after_a_wait_of_the_address_what_reduces_risk_goes_at_once_and_the_rest_in_its_turn() -> None:
     clock = Clock()
     panel = BreakerPanel(clock.monotonic, clock.wall)

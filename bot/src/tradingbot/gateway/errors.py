@@ -92,6 +92,11 @@ class RateLimitedError(ExchangeError):
         super().__init__(message, api_code=api_code, status=status)
         self.retry_after = retry_after
 
+    @property
+    def of_account(self) -> bool:
+        """Whether the account's count of orders is used up (-1015): other accounts of the address may go on."""
+        return self.api_code == -1015
+
 
 class BannedError(RateLimitedError):
     """418: this address is banned for `retry_after` seconds."""

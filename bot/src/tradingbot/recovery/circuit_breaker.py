@@ -215,7 +215,10 @@ class BreakerPanel:
                 return await call()
             return await breaker.call(call, must_pass=reduce, only_probes_count=self.pace is Pace.CONNECTING)
         except RateLimitedError as error:
-            self.demand(error.retry_after)
+            if error.of_account:
+                self._keep(error.retry_after)
+            else:
+                self.demand(error.retry_after)
             raise
 
     def demand(self, seconds: float) -> None:
@@ -225,6 +228,9 @@ class BreakerPanel:
     def wait_with_others(self, until: datetime, seconds: float, turn: float = 0.0) -> None:
         """It told a bot of our address to wait until `until`, `seconds` from now; our turn is so much later."""
         self.demanded_until = max(until, self.demanded_until or until)
+        self._keep(seconds, turn)
+
+    def _keep(self, seconds: float, turn: float = 0.0) -> None:
         ends = self._monotonic() + seconds
         self._wait_until = max(self._wait_until, ends)
         self._turn_at = max(self._turn_at, ends + turn)
