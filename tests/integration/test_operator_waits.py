@@ -25,7 +25,7 @@ from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
 from tradingbot_operator import desired
 from tradingbot_operator.bot_link import BotLink, Peer, client_session
 from tradingbot_operator.certificates import CertificateAuthority
-from tradingbot_operator.egress import EgressGroup
+from tradingbot_operator.egress import EgressGroup, address_of
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -85,7 +85,10 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
         session = client_session(lambda: None)
         stack.push_async_callback(session.close)
         tls = authority.client_context(utc_now())
-        lane = WaitLane(GROUPS, weight, bots=bots, pods=pods, fleet=fleet, leader=leader, now=utc_now)
+        lane = WaitLane(
+            lambda bot: address_of(bot, pods.get(bot.key), GROUPS), weight,
+            bots=bots, fleet=fleet, leader=leader, now=utc_now,
+        )  # fmt: skip
         stack.push_async_callback(lane.close)
 
         def heard(key: BotKey, _: BotStatus | None, after: BotStatus | None) -> None:

@@ -42,6 +42,7 @@ class World:
             objects=stand_in, talk=stand_in, reporter=stand_in, now=self.clock, metrics=stand_in,
         )  # fmt: skip
         self.deletions_incomplete = SimpleNamespace(inc=lambda: None)
+        self.events = stand_in
 
     async def step(self, heard: BotStatus | None = None) -> str:
         """One step; what it did last."""

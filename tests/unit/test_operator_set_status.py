@@ -19,7 +19,7 @@ from tradingbot_operator.budget import Full, Limits
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
 from tradingbot_operator.set_status import BotFacts, Figures, ObservedSet
-from tradingbot_operator.status import Change
+from tradingbot_operator.status import Change, encode
 
 IDLE = Rollout((), (), (), (), 0, None)
 
@@ -153,7 +153,7 @@ def test_figures_alone_may_wait_and_a_state_may_not() -> None:
     assert set_status.change(first, set_status.compose(earned)) is Change.FIGURES
     unknown = observed(facts(figures=None), before=first)
     assert set_status.change(first, set_status.compose(unknown)) is Change.STATE
-    assert set_status.previous(set_status.encode(first)) == first
+    assert set_status.previous(encode(first)) == first
 
 
 @pytest.mark.parametrize(

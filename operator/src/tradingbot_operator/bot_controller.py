@@ -123,13 +123,11 @@ class BotController:
         self._fleet = fleet
         self._claims = claims
         self._enqueue = enqueue
-        self._waits = WaitLane(
-            settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, fleet=fleet, leader=leader, now=now
-        )
         self._metrics = metrics
         self._shares = shares = Shares(
             settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, time=asyncio.get_running_loop().time
         )
+        self._waits = WaitLane(shares.address, settings.exchange_weight, bots=bots, fleet=fleet, leader=leader, now=now)
         self._pace = StartPace(settings.exchange_weight)
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()

@@ -219,7 +219,7 @@ class BotObjects:
         memory.vanished_pod, memory.pod_missing = None, POD_BEING_MADE
         if memory.had_pod and not memory.ended_on_purpose:
             self._metrics.pods_replaced.inc()
-            await self._reporter.post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
+            await self._reporter.events.post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
         memory.had_pod, memory.ended_on_purpose = True, False
         return pod
 

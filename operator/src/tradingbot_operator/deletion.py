@@ -281,7 +281,7 @@ class Deletion:
         )  # fmt: skip
         if notice.warning:
             self._metrics.deletions_incomplete.inc()
-        await self._reporter.post(bot, notice)
+        await self._reporter.events.post(bot, notice)
 
     async def _let_go(self, bot: SeenBot, memory: Memory, *, claim: bool) -> None:
         """Releases the claim and takes our finalizer off; ApiError where either is to be tried again."""

@@ -216,6 +216,12 @@ class Memory:
     unexplained: Mapping[str, Decimal] = field(default_factory=dict)
     """What its account lacks, or has too much, though nobody told of it; by the last status."""
 
+    @property
+    def told_position(self) -> bool:
+        """Whether its last word tells of a position."""
+        position = self.last.status.position if self.last is not None else None
+        return position is not None and position.quantity != 0
+
     def may_hold(self, bot: SeenBot) -> bool:
         """Whether a position of it may be open: its last word says so, or it ran before and nobody remembers."""
         if self.last is None:

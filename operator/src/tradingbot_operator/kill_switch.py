@@ -25,10 +25,11 @@ from tradingbot_api.kill_switch import (
     SwitchCondition,
     SwitchPhase,
 )
-from tradingbot_api.v1alpha1 import Condition, PositionPolicy, TradingBotStatus
+from tradingbot_api.v1alpha1 import PositionPolicy, TradingBotStatus
 from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.imposed import Held, Standing
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenResource
@@ -216,7 +217,6 @@ def compose(switch: SeenSwitch, answers: list[Answer], now: datetime) -> KillSwi
     else:
         acknowledged = Finding.good(f"All {len(answers)} have acknowledged.")
     findings = {SwitchCondition.ACTIVE: active, SwitchCondition.ACKNOWLEDGED: acknowledged}
-    before = {item.type: item for item in previous(switch.status).conditions}
     return KillSwitchStatus(
         observed_generation=switch.generation,
         phase=phase,
@@ -234,22 +234,8 @@ def compose(switch: SeenSwitch, answers: list[Answer], now: datetime) -> KillSwi
             )
             for item in pending[:PENDING_SHOWN]
         ],
-        conditions=[
-            Condition(
-                type=kind,
-                status=finding.status,
-                reason=finding.reason,
-                message=finding.message,
-                last_transition_time=_since(before.get(kind), finding.status) or now.replace(microsecond=0),
-                observed_generation=switch.generation,
-            )
-            for kind, finding in findings.items()
-        ],
+        conditions=statuses.dated(findings, previous(switch.status).conditions, now, switch.generation),
     )
-
-
-def _since(last: Condition | None, status: str) -> datetime | None:
-    return last.last_transition_time if last is not None and last.status == status else None
 
 
 def previous(raw: Mapping[str, Any]) -> KillSwitchStatus:
@@ -289,8 +275,7 @@ def holds_position(memory: Memory | None) -> bool:
         return False
     if memory.drained is not None:
         return any(line.startswith("position ") for line in memory.drained.remaining)
-    last = memory.last.status.position if memory.last is not None else None
-    return last is not None and last.quantity > 0
+    return memory.told_position
 
 
 class KillSwitches:
@@ -314,8 +299,7 @@ class KillSwitches:
         self._fleet = fleet
         self._enqueue = enqueue
         self._now = now
-        self._identity = identity
-        self._random = random
+        self._events = Events(cluster, identity, now, random)
         self._loop = asyncio.get_running_loop()
         self._hurried = asyncio.Event()
         self._confirmed: dict[tuple[str, BotKey], tuple[str, int]] = {}
@@ -446,24 +430,17 @@ class KillSwitches:
         wait = spacing(stands, fresh)
         if wait is None or self._loop.time() < self._written.get(switch.uid, 0.0) + wait:
             return
-        status = fresh.model_dump(mode="json", by_alias=True, exclude_none=True)
         try:
-            self._saw(switch, await self._cluster.apply_status(switch, status))
+            self._saw(switch, await self._cluster.apply_status(switch, statuses.encode(fresh)))
         except (ConflictError, NotFoundError):
             return  # the watch tells what is now
         self._written[switch.uid] = self._loop.time()
         if stands.phase != fresh.phase and fresh.phase is not None:
-            await self._post(switch, fresh)
-
-    async def _post(self, switch: SeenSwitch, fresh: KillSwitchStatus) -> None:
-        message = f"{fresh.acknowledged} of {fresh.bots} TradingBots have acknowledged; {fresh.holding} have a position"
-        log.info("kill switch", switch=str(switch.key), phase=fresh.phase, message=message)
-        notice = Notice(str(fresh.phase), message, warning=fresh.phase == SwitchPhase.ENGAGING)
-        name = f"{switch.key.name}.{self._random.getrandbits(64):016x}"
-        try:
-            await self._cluster.create_event(switch, name, notice, now=self._now(), reporter=self._identity)
-        except ApiError as error:
-            log.warning("an event could not be posted", switch=str(switch.key), error=str(error))
+            message = (
+                f"{fresh.acknowledged} of {fresh.bots} TradingBots have acknowledged; {fresh.holding} have a position"
+            )
+            notice = Notice(str(fresh.phase), message, warning=fresh.phase == SwitchPhase.ENGAGING)
+            await self._events.post(switch, notice)
 
     def _saw(self, switch: SeenSwitch, raw: dict[str, Any]) -> SeenSwitch:
         latest = type(switch).of(raw)

@@ -16,9 +16,10 @@ from tradingbot_api.conditions import ConditionType, Phase, Reason
 from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator import status as statuses
 from tradingbot_operator.certainty import Certainty
-from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.cluster import Cluster, ConflictError, NotFoundError
 from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.equality import Equality
+from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -62,9 +63,8 @@ class Reporter:
         self._coverage = coverage
         self._equality = equality
         self._shares = shares
-        self._identity = identity
         self._now = now
-        self._random = random
+        self.events = Events(cluster, identity, now, random)
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
 
@@ -147,7 +147,7 @@ class Reporter:
             if notice.reason in statuses.POD_TROUBLE:
                 await self._post_trouble(bot, memory, notice)
             else:
-                await self.post(bot, notice)
+                await self.events.post(bot, notice)
 
     async def tell_eviction(self, bot: SeenBot, memory: Memory, pod: SeenPod) -> None:
         """Posts that a pod was evicted. By who ends it, not from the status: that waits while a bot starts, and an
@@ -160,7 +160,7 @@ class Reporter:
         last = memory.trouble_posted.get(notice.reason)
         if last is None or last <= self._loop.time() - REPEAT_SECONDS:
             memory.trouble_posted[notice.reason] = self._loop.time()
-            await self.post(bot, notice)
+            await self.events.post(bot, notice)
 
     def _reachable(self, memory: Memory) -> Finding:
         link = memory.link
@@ -179,16 +179,6 @@ class Reporter:
             f"No word from the bot: {link.trouble or 'silence'}. See its log, and whether the operator may reach "
             f"port {names.CONTROL_PORT} of its pod.",
         )
-
-    async def post(self, bot: SeenBot, notice: Notice) -> None:
-        """Posts an event; best effort."""
-        level = log.warning if notice.warning else log.info
-        level("event", bot=str(bot.key), reason=notice.reason, message=notice.message)
-        name = f"{bot.key.name}.{self._random.getrandbits(64):016x}"
-        try:
-            await self._cluster.create_event(bot, name, notice, now=self._now(), reporter=self._identity)
-        except ApiError as error:
-            log.warning("an event could not be posted", bot=str(bot.key), error=str(error))
 
     def count_phase(self, memory: Memory, fresh: TradingBotStatus | None) -> None:
         """Keeps the gauge of phases; None: the TradingBot is gone."""

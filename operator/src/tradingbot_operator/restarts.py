@@ -246,7 +246,7 @@ class Restarts:
             await self._cluster.delete("pods", bot.key.namespace, bot.key.name, pod.uid)
             if memory.end_told != pod.uid:
                 memory.end_told = pod.uid
-                await self._reporter.post(bot, _notice(wanted, memory.up_to_date))
+                await self._reporter.events.post(bot, _notice(wanted, memory.up_to_date))
 
     async def _could_trade(self, bot: SeenBot, memory: Memory, status: BotStatus | None) -> bool:
         named = status is not None and status.account_uid is not None

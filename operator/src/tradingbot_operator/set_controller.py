@@ -17,14 +17,16 @@ from tradingbot_api.conditions import Reason
 from tradingbot_api.sets import SetReason, TradingBotSetSpec
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import desired, rollout, set_desired, set_status
+from tradingbot_operator import status as statuses
 from tradingbot_operator.budget import UNLIMITED
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
+from tradingbot_operator.events import Events
 from tradingbot_operator.inventory import BotKey, Controller, Inventory, Manifest, SeenBot, SeenSet, SetKey, Watched
 from tradingbot_operator.reservations import Reservations, bound_of
 from tradingbot_operator.rollout import Member
 from tradingbot_operator.set_desired import Owner, Problem, Wanted
 from tradingbot_operator.set_status import BotFacts, ObservedSet
-from tradingbot_operator.status import SPACING, Change, Notice
+from tradingbot_operator.status import SPACING, Change
 
 COALESCE_SECONDS: Final = 0.2
 """News of many bots make one step."""
@@ -98,9 +100,8 @@ class SetController:
         self._saw_bot = saw_bot
         self._enqueue = enqueue
         self._enqueue_after = enqueue_after
-        self._identity = identity
         self._now = now
-        self._random = random
+        self._events = Events(cluster, identity, now, random)
         self._reservations = reservations
         self._memories: dict[SetKey, _Memory] = {}
         self._owned: dict[str, dict[BotKey, BotFacts]] = {}
@@ -266,22 +267,14 @@ class SetController:
         if latest is None or latest.uid != seen.uid or latest.generation != seen.generation:
             return
         try:
-            raw = await self._cluster.apply_status(latest, set_status.encode(fresh))
+            raw = await self._cluster.apply_status(latest, statuses.encode(fresh))
         except (ConflictError, NotFoundError):
             work.again.append(CONFLICT_RETRY_SECONDS)
             return
         self._sets.see(SeenSet.of(raw))
         memory.written = loop.time()
         for notice in set_status.notices(stands, fresh):
-            await self._post(seen, notice)
-
-    async def _post(self, seen: SeenSet, notice: Notice) -> None:
-        log.warning("event", set=str(seen.key), reason=notice.reason, message=notice.message)
-        name = f"{seen.key.name}.{self._random.getrandbits(64):016x}"
-        try:
-            await self._cluster.create_event(seen, name, notice, now=self._now(), reporter=self._identity)
-        except ApiError as error:
-            log.warning("an event could not be posted", set=str(seen.key), error=str(error))
+            await self._events.post(seen, notice)
 
 
 def _set_of(bot: SeenBot | None) -> Controller | None:

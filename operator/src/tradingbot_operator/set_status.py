@@ -414,11 +414,6 @@ def previous(raw: Mapping[str, Any]) -> TradingBotSetStatus:
         return TradingBotSetStatus()
 
 
-def encode(status: TradingBotSetStatus) -> dict[str, Any]:
-    """As JSON for the API server."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 def change(old: TradingBotSetStatus, new: TradingBotSetStatus) -> Change:
     """What changed: figures alone, or more."""
     if old == new:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, ImposedCause
@@ -523,7 +523,7 @@ def previous(raw: Mapping[str, Any]) -> TradingBotStatus:
         return TradingBotStatus()
 
 
-def encode(status: TradingBotStatus) -> dict[str, Any]:
+def encode(status: BaseModel) -> dict[str, Any]:
     """As JSON for the API server."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,9 +12,9 @@ import structlog
 
 from tradingbot_api.bot_http import BotStatus, ExchangeWait
 from tradingbot_operator.bot_link import BotCallError, BotRefusedError
-from tradingbot_operator.egress import Address, EgressGroup, ExchangeWaits, address_of, turns
+from tradingbot_operator.egress import Address, ExchangeWaits, turns
 from tradingbot_operator.fleet import Fleet, Memory
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
 from tradingbot_operator.leader import Leader, LeaseLostError
 
 AT_ONCE: Final = 64
@@ -32,19 +32,17 @@ class WaitLane:
 
     def __init__(
         self,
-        groups: Sequence[EgressGroup],
+        address_of: Callable[[SeenBot], Address],
         weight_per_minute: int,
         *,
         bots: Inventory[SeenBot],
-        pods: Inventory[SeenPod],
         fleet: Fleet,
         leader: Leader,
         now: Callable[[], datetime],
     ) -> None:
-        self._groups = groups
+        self._address_of = address_of
         self._weight_per_minute = weight_per_minute
         self._bots = bots
-        self._pods = pods
         self._fleet = fleet
         self._leader = leader
         self._now = now
@@ -55,7 +53,7 @@ class WaitLane:
 
     def heard(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:
         """A bot said something. Never waits."""
-        address, now = address_of(bot, self._pods.get(bot.key), self._groups), self._now()
+        address, now = self._address_of(bot), self._now()
         told = status.api.wait_until_time if status.api is not None else None
         if told is not None:
             # A bot whose clock is ahead would make the others wait for longer than it has to itself.
@@ -68,9 +66,9 @@ class WaitLane:
 
     def _spread(self, address: Address, until: datetime) -> None:
         members = [
-            (bot.key, _holds(self._fleet.known(bot.key)))
+            (bot.key, (memory := self._fleet.known(bot.key)) is not None and memory.told_position)
             for bot in self._bots
-            if address_of(bot, self._pods.get(bot.key), self._groups) == address
+            if self._address_of(bot) == address
         ]
         log.warning("the exchange makes an address wait", address=" ".join(address), until=until.isoformat())
         self._turns[address] = turns(members, until, self._weight_per_minute)
@@ -99,7 +97,7 @@ class WaitLane:
             word = memory.word() if memory is not None else None
             if bot is None or memory is None or memory.link is None or word is None or bot.uid != memory.uid:
                 return False  # its next word begins anew
-            address, now, boot = address_of(bot, self._pods.get(key), self._groups), self._now(), word.status.boot_id
+            address, now, boot = self._address_of(bot), self._now(), word.status.boot_id
             until = self._waits.until(address, now)
             if until is None or memory.wait_told == (boot, until):
                 return False
@@ -132,8 +130,3 @@ class WaitLane:
 def _turn(turns: Mapping[BotKey, float], key: BotKey) -> float:
     """Of a bot that came since the wait began, the last one."""
     return turns.get(key, max(turns.values(), default=0.0))
-
-
-def _holds(memory: Memory | None) -> bool:
-    position = memory.last.status.position if memory is not None and memory.last is not None else None
-    return position is not None and position.quantity != 0
