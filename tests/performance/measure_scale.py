@@ -170,7 +170,7 @@ def fleet_table(life: Life) -> str:
     """What else the fleet showed."""
     measured = [
         ("from the start of one replica to a grant for each bot, s", life.consistent, "{:.1f}"),
-        ("a KillSwitch over all: the last bot engaged, s", life.killed, "{:.1f}"),
+        ("a ClusterKillSwitch over all: the last bot engaged, s", life.killed, "{:.1f}"),
         ("all statuses tell that they acknowledged, s", life.kill_told, "{:.1f}"),
         ("writes in an idle minute", life.idle_writes, "{}"),
         ("CPU of the idle leader, of one core", life.idle_cpu, "{:.0%}"),

@@ -187,7 +187,7 @@ class Lab:
     async def start_operator(self, identity: str) -> OperatorProcess:
         """One more replica."""
         operator = await OperatorProcess.start(
-            self.cluster.kubeconfig(), self.authority, NAMESPACE, "--identity", identity, *self.options
+            self.cluster.kubeconfig(), self.authority, NAMESPACE, "--identity", identity, *self.options, everywhere=True
         )
         self.operators.append(operator)
         return operator

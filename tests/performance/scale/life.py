@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from performance.scale.lab import (
-    NAMESPACE,
     Lab,
     Lateness,
     condition,
@@ -51,9 +50,9 @@ class Life:
     """Of the leader with the whole fleet, at rest."""
     most_memory: float | None = None
     killed: float | None = None
-    """From the answer to the creation of a KillSwitch over all until the last bot was engaged."""
+    """From the answer to the creation of a ClusterKillSwitch until the last bot was engaged."""
     kill_told: float | None = None
-    """Until every status told that it acknowledged, and the KillSwitch's own, too."""
+    """Until every status told that it acknowledged, and its own, too."""
     consistent: float | None = None
     """From a start of one replica, as a process, until it has granted each bot."""
 
@@ -97,7 +96,7 @@ async def live(
             say(f"safe mode in a cold start: {life.tries['in a cold start'].summary()}")
             await release(made, tried, fleet)
             await _kill(made, life)
-            say(f"KillSwitch: engaged in {life.killed:.1f} s, statuses in {life.kill_told:.1f} s")
+            say(f"ClusterKillSwitch: engaged in {life.killed:.1f} s, statuses in {life.kill_told:.1f} s")
 
 
 async def _in_a_burst(made: Lab, tried: list[str], burst: int) -> Tries:
@@ -136,9 +135,9 @@ async def _hand_over(made: Lab, tried: list[str], life: Life) -> None:
 
 
 async def _kill(made: Lab, life: Life) -> None:
-    """A KillSwitch that selects all TradingBots."""
-    switches = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/killswitches"
-    body = {"apiVersion": names.API_VERSION, "kind": "KillSwitch", "metadata": {"name": "all"}}
+    """A ClusterKillSwitch that selects all TradingBots."""
+    switches = f"/apis/{names.API_VERSION}/{names.CLUSTER_KILL_SWITCH.plural}"
+    body = {"apiVersion": names.API_VERSION, "kind": names.CLUSTER_KILL_SWITCH.kind, "metadata": {"name": "all"}}
     before = {name: len(made.bots.engaged[name]) for name in made.tradingbots.seen}
     await made.kube.call("POST", switches, {**body, "spec": {"reason": "a measurement"}})
     answered = time.monotonic()
@@ -159,7 +158,7 @@ async def _kill(made: Lab, life: Life) -> None:
     async def counted() -> bool:
         return bool((await made.kube.get(f"{switches}/all") or {}).get("status", {}).get("acknowledged") == life.fleet)
 
-    await until("the KillSwitch to tell of it", counted, START_SECONDS, every=0.1)
+    await until("the ClusterKillSwitch to tell of it", counted, START_SECONDS, every=0.1)
     life.kill_told = time.monotonic() - answered
 
 
