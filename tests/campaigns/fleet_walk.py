@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tradingbot.recovery.reservation import ReservationKeeper
 from tradingbot_api.bot_http import FleetReport, Reservation
-from tradingbot_operator.budget import Bound, FleetBook, Limits, Told
+from tradingbot_operator.budget import Bound, FleetBook, Limits, Told, next_bound
 
 LIVES: Final = 20
 """Seeds of the campaign."""
@@ -32,6 +32,7 @@ SHARES: Final = (Decimal(1), Decimal(1), Decimal("0.5"), Decimal("0.1"))
 OFTEN: Final = {
     "trade": 6, "sell": 6, "all trade": 3, "all talk": 5, "talk": 3, "tell": 5, "hear": 7, "arrive": 7, "ask": 7,
     "send": 7, "fill": 2, "wait": 3, "expire": 3, "give back": 2, "die": 1, "start": 2, "reconcile": 4, "lead": 1,
+    "change spec": 2, "tighten": 2, "record": 4,
 }  # fmt: skip
 """How often each step is drawn."""
 
@@ -72,6 +73,8 @@ class Bot:
         self.cost = Decimal(0)
         self.working = Decimal(0)
         """What its entries that work, are in flight or of unknown outcome may cost."""
+        self.allowed = self.recorded = BOUND
+        """By its spec, and in its status."""
         self.starts = 0
         self.alive = self.knows = False
         self.start()
@@ -86,6 +89,10 @@ class Bot:
 
     def monotonic(self) -> float:
         return self._clock.now - self.began
+
+    @property
+    def bound(self) -> Bound:
+        return Bound.of(self.allowed, self.recorded)
 
     @property
     def boot(self) -> str:
@@ -193,15 +200,25 @@ class Fleet:
                 bot.knows = bot.alive
             case "lead":
                 self._lead()
+            case "change spec":
+                bot.allowed = BOUND * share
+            case "tighten":  # and the next leader has not heard who holds more
+                max(self._bots, key=lambda one: one.exposure).allowed = BOUND / 10
+                self._lead()
+            case "record":
+                bot.recorded = next_bound(bot.allowed, bot.recorded, self._books[-1].known(bot.uid))
 
     def _lead(self) -> None:
         """Another leader, with an empty memory; the former one does not know yet."""
         self._books.append(FleetBook(len(self._books)))
-        self._books[-1].configure(Limits(MOST_VALUE, None, MOST_BOTS), {bot.uid: Bound(BOUND) for bot in self._bots})
+        self._books[-1].configure(Limits(MOST_VALUE, None, MOST_BOTS), {bot.uid: bot.bound for bot in self._bots})
         self._life.done["leader"] += 1
 
     def _hear(self, told: Told, former: bool) -> Reservation | None:
-        answer = self._books[-2 if former and len(self._books) > 1 else -1].hear(told, self._clock.now)
+        book = self._books[-2 if former and len(self._books) > 1 else -1]
+        if book is self._books[-1]:  # the former one sees no change any more
+            book.bind(told.bot_uid, next(bot.bound for bot in self._bots if bot.uid == told.bot_uid))
+        answer = book.hear(told, self._clock.now)
         if answer is not None:
             kind = "learned of a leader" if answer.request is None else "granted" if answer.exposure else "refused"
             self._life.done[kind] += 1

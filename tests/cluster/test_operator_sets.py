@@ -284,6 +284,9 @@ async def test_limits_over_a_set_hold_though_its_bots_ask_at_once_and_another_op
     bots = [scene.kubelet.bots[f"x-{symbol.lower()}"] for symbol in symbols[:3]]
     await until("the others to be granted", lambda: all(bot.granted for bot in bots), 30)
     assert not older.grants
+    assert "Update its image" in await scene.is_("ConfigApplied", "False", "PodOutdated", "x-adausdt")
+    for symbol in symbols[:3]:  # nothing is granted before
+        await scene.shows(lambda status: status.get("exposureBound") == "500", f"x-{symbol.lower()}")
     # Each learned of this leader, so that its word counts; of the older one the account is known by its claim.
     await set_shows(
         scene, lambda status: status["limits"]["unheard"] == 1 and status["limits"]["reserved"] == "500", 30

@@ -50,7 +50,7 @@ class Operator:
         self._configure()
 
     def _configure(self) -> None:
-        bounds = {app.desk.identity.uid: Bound(BOUND) for app in self._apps}
+        bounds = {app.desk.identity.uid: Bound(BOUND, BOUND) for app in self._apps}
         self.book.configure(Limits(MOST_VALUE, None, MOST_BOTS), bounds)
 
     async def follow(self, app: BotApp) -> None:

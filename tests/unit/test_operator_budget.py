@@ -16,6 +16,7 @@ from tradingbot_api.bot_http import RESERVATION_TTL_SECONDS, FleetReport, Reserv
 from tradingbot_operator.budget import LOSS_HOLD_SECONDS, Bound, FleetBook, Full, Limits, Told
 
 EPOCH = 7
+FULL = Bound(Decimal(60), Decimal(60))
 SAMPLE = 2
 
 
@@ -34,7 +35,7 @@ def book(*heard: str, value: str | None = "100", bots: int | None = None, loss: 
     """The book of three bots that may have 60 each, of which some told that they have nothing."""
     amounts = [None if amount is None else Decimal(amount) for amount in (value, loss)]
     result = FleetBook(EPOCH)
-    result.configure(Limits(*amounts, bots), {name: Bound(Decimal(60)) for name in "abc"})
+    result.configure(Limits(*amounts, bots), dict.fromkeys("abc", FULL))
     for name in heard:
         assert result.hear(told(name), 0.0) is None
     return result
@@ -84,9 +85,24 @@ def test_a_bot_that_has_not_told_counts_with_the_most_that_it_may_have_and_with_
     assert book("a").figures.unheard == 2
 
 
+def test_a_bot_that_nobody_heard_since_its_spec_was_tightened_counts_with_what_it_may_have_been_granted() -> None:
+    fleet = book("a", "b")
+    tightened = Bound.of(Decimal(10), "60")
+    fleet.bind("c", tightened)
+    assert granted(fleet, told("a", 1)) == "40"
+    fleet.hear(told("c"), 0.0)
+    assert granted(fleet, told("c", 1)) == "10"
+
+
+def test_a_process_that_knows_only_a_former_leader_counts_in_full_although_the_former_process_had_told() -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("c", boot="c-2", incarnation=2, epoch=EPOCH - 1), 0.0)
+    assert granted(fleet, told("a", 1)) == "40"
+
+
 def test_a_bot_that_was_never_the_trader_of_its_symbol_has_nothing() -> None:
     fleet = book("a", "b")
-    fleet.configure(Limits(Decimal(100), None, 1), {"a": Bound(Decimal(60)), "n": Bound(Decimal(60), blank=True)})
+    fleet.configure(Limits(Decimal(100), None, 1), {"a": FULL, "n": Bound.of(Decimal(60), "60", blank=True)})
     assert granted(fleet, told("a", 1)) == "60"
 
 
@@ -174,7 +190,7 @@ def test_a_bot_that_fell_silent_counts_with_what_it_had_and_what_was_reserved_fo
 def test_limits_below_what_is_held_grant_nothing_until_there_is_room() -> None:
     fleet = book(*"abc")
     fleet.hear(told("a", exposure="60", in_position=True), 0.0)
-    fleet.configure(Limits(Decimal(50)), {name: Bound(Decimal(60)) for name in "abc"})
+    fleet.configure(Limits(Decimal(50)), dict.fromkeys("abc", FULL))
     assert granted(fleet, told("b", 1)) == "0"
 
 

@@ -15,12 +15,11 @@ from tradingbot_api.bot_http import BotStatus, FleetReport, Reservation, Reserva
 from tradingbot_operator.bot_link import BotCallError, BotLink
 from tradingbot_operator.budget import UNLIMITED, Bound, Limits
 from tradingbot_operator.imposed import Standing
-from tradingbot_operator.inventory import BotKey
+from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reservations import Reservations, bound_of
 
-KEY = BotKey("trading", "btcusdt")
 LIMITS = Limits(Decimal(100), Decimal(10))
 OF_SET = seen_bot(
     metadata={"ownerReferences": [{"kind": "TradingBotSet", "name": "x", "uid": "set", "controller": True}]}
@@ -49,11 +48,12 @@ class Scene:
         self.reservations = Reservations(cast(Leader, self.leader), self.metrics)
         self.line = Line()
         self.told = 0
+        self.bot = bot_of_set("60")
         self.configure(limits)
 
     def configure(self, limits: Limits, lost_day: str = "") -> bool:
         return self.reservations.configure(
-            "set", limits, {UID: Bound(Decimal(60))}, lost_day=lost_day, news=self.tell
+            "set", limits, {UID: Bound(Decimal(60), Decimal(60))}, lost_day=lost_day, news=self.tell
         )  # fmt: skip
 
     def tell(self) -> None:
@@ -62,7 +62,7 @@ class Scene:
     async def hear(self, status: BotStatus) -> list[Reservation]:
         """What is sent in answer."""
         before = len(self.line.sent)
-        self.reservations.hear(KEY, cast(BotLink, self.line), status)
+        self.reservations.hear(self.bot, cast(BotLink, self.line), status)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return self.line.sent[before:]
@@ -138,9 +138,9 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
     scene, loop = Scene(), asyncio.get_running_loop()
     for moment in (100.0, 103.0, 104.5):
         monkeypatch.setattr(loop, "time", lambda moment=moment: moment)
-        scene.reservations.hear(KEY, None, asks(None, day="2026-03-01", daily_pnl="-10"))
+        scene.reservations.hear(scene.bot, None, asks(None, day="2026-03-01", daily_pnl="-10"))
         scene.reservations.hear(
-            KEY, cast(BotLink, scene.line), asks(None, day="2026-03-01", daily_pnl="-10", clock=moment)
+            scene.bot, cast(BotLink, scene.line), asks(None, day="2026-03-01", daily_pnl="-10", clock=moment)
         )  # fmt: skip
     assert (scene.told, scene.reservations.lost_day("set")) == (1, "2026-03-01")
     assert scene.configure(LIMITS), "the bots need another configuration"
@@ -173,15 +173,60 @@ def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits()
 @pytest.mark.parametrize(
     ("spec", "status", "bound"),
     [
-        ({}, {"accountUID": "1"}, Bound(Decimal(500))),
-        ({"capital": "400"}, {"accountUID": "1"}, Bound(Decimal(400))),
-        ({}, {}, Bound(Decimal(500), blank=True)),
-        ({}, {"accountUID": "1", "position": {"quantity": "0.1", "averagePrice": "6000"}}, Bound(Decimal(600))),
-        ({"risk": {}, "capital": None}, {"accountUID": "1"}, Bound(Decimal(10**15))),
+        ({}, {"accountUID": "1", "exposureBound": "500"}, (500, 500, False)),
+        ({"capital": "400"}, {"accountUID": "1", "exposureBound": "500"}, (500, 400, False)),
+        ({}, {"accountUID": "1", "exposureBound": "400"}, (500, 400, False)),
+        ({}, {"accountUID": "1"}, (500, 0, False)),
+        ({}, {}, (500, 0, True)),
+        ({}, {"accountUID": "1", "position": {"quantity": "0.1", "averagePrice": "6000"}}, (600, 0, False)),
+        ({"risk": {}, "capital": None}, {"accountUID": "1"}, (10**15, 0, False)),
     ],
-    ids=["position-value", "capital", "never-traded", "holds-more", "unreadable"],
+    ids=["as-told", "tightened", "raised", "not-told-yet", "never-traded", "holds-more", "unreadable"],
 )
-def test_a_bot_may_have_at_most_what_its_spec_allows_or_its_status_tells(
-    spec: dict[str, Any], status: dict[str, Any], bound: Bound
+def test_a_bot_counts_with_the_most_that_its_spec_or_its_status_tells_and_is_granted_the_least(
+    spec: dict[str, Any], status: dict[str, Any], bound: tuple[int, int, bool]
 ) -> None:
-    assert bound_of(seen_bot(status=status, **spec)) == bound
+    found = bound_of(seen_bot(status=status, **spec))
+    assert (found.value, found.grantable, found.blank) == bound
+
+
+def bot_of_set(recorded: str | None = None, **spec: Any) -> SeenBot:
+    """A bot of the scene's set."""
+    owners = [{"kind": "TradingBotSet", "name": "x", "uid": "set", "controller": True}]
+    status = {"accountUID": "1", **({"exposureBound": recorded} if recorded is not None else {})}
+    return seen_bot(metadata={"ownerReferences": owners}, status=status, **spec)
+
+
+async def test_no_more_is_granted_than_the_status_tells_already() -> None:
+    scene = Scene()
+    for recorded, exposure in ((None, 0), ("20", 20), ("500", 50)):
+        scene.bot = bot_of_set(recorded)
+        (answer,) = await scene.hear(asks(exposure + 1, clock=float(exposure)))
+        assert answer.exposure == exposure
+        if recorded is None:
+            assert answer.message.startswith("bound=0 of this bot alone: ")
+
+
+async def test_a_tightened_bound_is_told_only_once_the_bot_is_known_to_have_no_more() -> None:
+    scene = Scene()
+    bound, tightened = scene.reservations.exposure_bound, bot_of_set("500", capital="40")
+    assert bound(tightened) == 500, "it was not heard"
+    scene.bot = bot_of_set("500")
+    (answer,) = await scene.hear(asks())
+    assert (answer.exposure, bound(tightened)) == (50, 500), "it may still use what is reserved"
+    await scene.hear(asks(None, clock=2.0, number=answer.number, exposure="41", in_position=True))
+    assert bound(tightened) == 500, "it has more"
+    await scene.hear(asks(None, clock=3.0, number=answer.number, exposure="40", in_position=True))
+    assert bound(tightened) == 40
+
+
+def test_a_raised_bound_is_told_at_once_and_none_of_a_bot_without_limits() -> None:
+    scene = Scene()
+    bound = scene.reservations.exposure_bound
+    assert bound(bot_of_set()) == 500
+    assert bound(bot_of_set("40")) == 500
+    assert bound(seen_bot()) is None
+    scene.configure(UNLIMITED)
+    assert bound(bot_of_set("40")) is None
+    scene.reservations.begin()
+    assert bound(bot_of_set("40")) == 40, "what stands is kept until the fleet is known"

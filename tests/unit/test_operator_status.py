@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.operator_objects import NOW, RUNNING, seen_bot, seen_pod, word
-from tradingbot_api.bot_http import BotStatus
+from tradingbot_api.bot_http import BotStatus, FleetReport
 from tradingbot_api.conditions import ConditionType as Type
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import (
@@ -308,6 +308,30 @@ def test_a_refused_configuration_is_told_with_the_bots_own_words() -> None:
     status = compose(observed(word(), revision=2, refusal=refusal))
     assert conditions(status)[Type.CONFIG_APPLIED] == ("False", Reason.STRATEGY_PARAMETERS_INVALID)
     assert conditions(compose(observed(word(), revision=2)))[Type.CONFIG_APPLIED] == ("False", Reason.CONFIG_PENDING)
+
+
+def test_a_bot_too_old_for_limits_over_a_fleet_is_told_with_what_to_do_and_only_once_it_has_them() -> None:
+    knows = FleetReport.model_validate(
+        {"clock": 1.0, "exposure": "0", "in_position": False, "epoch": 1, "number": 0, "reserved": "0"}
+    )
+    for said, limited, expected in (
+        (word(), True, ("False", Reason.POD_OUTDATED)),
+        (word(fleet=knows), True, ("True", Reason.OK)),
+        (word(), False, ("True", Reason.OK)),
+        (word(applied_revision=0), True, ("False", Reason.CONFIG_PENDING)),
+    ):
+        status = compose(observed(said, fleet_limited=limited))
+        assert conditions(status)[Type.CONFIG_APPLIED] == expected
+    told = compose(observed(word(), fleet_limited=True))
+    assert conditions(told)[Type.READY] == ("False", Reason.POD_OUTDATED)
+    assert "Update its image" in next(item.message for item in told.conditions if item.type == Type.CONFIG_APPLIED)
+
+
+def test_the_bound_within_a_fleet_is_told_at_once_and_not_of_a_bot_that_never_named_its_account() -> None:
+    first = compose(observed(word(), exposure_bound=Decimal(500)))
+    assert first.exposure_bound == 500
+    assert compose(observed(None, reachable=SILENT, exposure_bound=Decimal(500))).exposure_bound is None
+    assert change(first, compose(observed(word(), exposure_bound=Decimal(600)))) is Change.STATE
 
 
 def test_a_pod_that_mounts_former_keys_is_told_with_what_to_do() -> None:

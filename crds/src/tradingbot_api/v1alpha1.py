@@ -729,6 +729,11 @@ class TradingBotStatus(WireModel):
         description="What of the account should be no bot's, of the bot's base and quote asset: what it has less what "
         "the fills of all its bots changed there.",
     )
+    exposure_bound: SignedDecimal | None = Field(
+        default=None,
+        description="In a set with limits: the most exposure at cost, in quote, that may be granted to it, and that it "
+        "counts with until it tells what it has.",
+    )
     circuit_breaker: CircuitBreakerStatus | None = Field(default=None, description="Circuit breaker.")
     safe_mode: SafeModeStatus | None = Field(default=None, description="Safe mode.")
     balance: BalanceStatus | None = Field(default=None, description="Balances of the account.")

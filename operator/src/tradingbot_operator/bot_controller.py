@@ -133,8 +133,8 @@ class BotController:
         self._equality = equality = Equality()
         certainty = Certainty(cluster, claims, leader)
         self._reporter = Reporter(
-            cluster, bots, certainty, coverage, equality, shares=shares, identity=settings.identity,
-            now=now, random=random, metrics=metrics,
+            cluster, bots, certainty, coverage, equality, reservations=reservations, shares=shares,
+            identity=settings.identity, now=now, random=random, metrics=metrics,
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
@@ -184,10 +184,10 @@ class BotController:
         if after.position is not None:
             # A start that has not come to the exchange knows nothing and can have left nothing.
             memory.last = Word(after, asyncio.get_running_loop().time())
-        self._reservations.hear(key, memory.link, after)
         self._reporter.time_safe_mode(memory, after)
         bot = self._bots.get(key)
         if bot is not None and bot.uid == memory.uid:
+            self._reservations.hear(bot, memory.link, after)
             self._hear_books(bot, memory, after)
             self._waits.heard(bot, memory, after)
         if before is None or alarm(before) != alarm(after):

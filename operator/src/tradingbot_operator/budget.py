@@ -30,6 +30,8 @@ class Full(StrEnum):
     BOTS_IN_POSITION = "BotsInPosition"
     DAILY_LOSS = "DailyLoss"
     QUOTE_ASSETS = "QuoteAssetsDiffer"
+    OWN_BOUND = "OwnBound"
+    """That of the bot alone."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,28 @@ UNLIMITED: Final = Limits()
 
 @dataclass(frozen=True)
 class Bound:
-    """The most that a bot may have by its own spec. It is counted until the bot tells what it has; `blank`: it has
-    never been the trader of its account and symbol, so that it can have nothing."""
+    """The most that a bot may have, and that may be granted to it, by its spec and its status.
+
+    `value` is counted until the bot tells what it has; `blank`: it has never been the trader of its account and symbol,
+    so that it can have nothing.
+    """
 
     value: Decimal
+    grantable: Decimal
     blank: bool = False
+
+    @classmethod
+    def of(cls, allowed: Decimal, recorded: Decimal | str | None, *, blank: bool = False) -> Bound:
+        """Of a bot with so much `allowed` by its spec, and `recorded` in its status. No more is granted than was
+        recorded: so a leader that has not heard the bot knows the most that it was granted, whatever its spec says."""
+        most = Decimal(recorded or NOTHING)
+        return cls(max(allowed, most), min(allowed, most), blank)
+
+
+def next_bound(allowed: Decimal, recorded: Decimal | str | None, known: Decimal | None) -> Decimal:
+    """What is to be recorded of a bot. It follows a raised spec at once, and a tightened one when the bot is `known` to
+    have no more, and to hold no reservation of more."""
+    return allowed if known is not None and known <= allowed else max(allowed, Decimal(recorded or NOTHING))
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,7 @@ class _Member:
     def value(self) -> Decimal:
         """The most that it may have, as far as is known."""
         if self.told is None or self.told.exposure is None:
-            return NOTHING if self.bound.blank else self.bound.value
+            return NOTHING if self.bound.blank else max(self.bound.value, self.reserved)
         return max(self.told.exposure, self.reserved)
 
     @property
@@ -129,6 +148,16 @@ class FleetBook:
         for uid, bound in bounds.items():
             self._members.setdefault(uid, _Member(bound)).bound = bound
 
+    def bind(self, uid: str, bound: Bound) -> None:
+        """What one of its bots may have, as of now."""
+        if uid in self._members:
+            self._members[uid].bound = bound
+
+    def known(self, uid: str) -> Decimal | None:
+        """The most that a bot has or may still use; None while it has not told this leader what it has."""
+        member = self._members.get(uid)
+        return member.value if member is not None and member.told is not None else None
+
     def hear(self, told: Told, now: float) -> Reservation | None:
         """Take what a bot tells, `now` on a monotonic clock; the reservation that is to be sent to it, if any.
 
@@ -138,7 +167,10 @@ class FleetBook:
         if member is None or told.incarnation is None or report.exposure is None or report.epoch > self._epoch:
             return None
         if report.epoch < self._epoch:
-            # It would still take what a former leader sent it: once it knows of this one, its word counts.
+            # It would still take what a former leader sent it: once it knows of this one, its word counts. Of a process
+            # that is new to this one nothing is known until then.
+            if told.boot_id != member.boot and told.incarnation > member.incarnation:
+                member.told = None
             return self._reservation(told, None, NOTHING)
         if told.boot_id != member.boot:
             if told.incarnation <= member.incarnation:
@@ -165,10 +197,11 @@ class FleetBook:
             return next((one for one in member.outstanding.values() if one.request == request.id), None)
         member.asked = request.id
         full = self._full(member)
-        exposure = min(request.exposure, member.bound.value, self._room(member)) if full is None else NOTHING
-        if full is None and exposure <= (told.report.exposure or NOTHING):
-            full, exposure = Full.POSITION_VALUE, NOTHING
-        reservation = self._reservation(told, request.id, exposure, self._explain(full))
+        room, has = self._room(member), told.report.exposure or NOTHING
+        exposure = min(request.exposure, member.bound.grantable, room) if full is None else NOTHING
+        if full is None and exposure <= has:
+            full, exposure = (Full.OWN_BOUND if room > has else Full.POSITION_VALUE), NOTHING
+        reservation = self._reservation(told, request.id, exposure, self._explain(full, member))
         if exposure > 0:
             member.outstanding[reservation.number] = reservation
         return reservation
@@ -191,7 +224,7 @@ class FleetBook:
         """What the limit on the value leaves to one bot, in all."""
         limit = self._limits.max_position_value
         if limit is None:
-            return member.bound.value
+            return member.bound.grantable
         return limit - sum((one.value for one in self._members.values() if one is not member), NOTHING)
 
     def _full(self, member: _Member) -> Full | None:
@@ -284,7 +317,7 @@ class FleetBook:
             full=full,
         )
 
-    def _explain(self, full: Full | None) -> str:
+    def _explain(self, full: Full | None, member: _Member) -> str:
         if full is None:
             return ""
         limits, figures = self._limits, self.figures
@@ -295,6 +328,11 @@ class FleetBook:
             return f"maxDailyLoss={limits.max_daily_loss} dailyPnL={canonical(figures.daily_pnl)} until 00:00 UTC"
         if full is Full.QUOTE_ASSETS:
             return f"the bots trade against {', '.join(sorted(self._quotes))}: limits hold in one quote asset"
+        if full is Full.OWN_BOUND:
+            return (
+                f"bound={canonical(member.bound.grantable)} of this bot alone: the least of spec.capital, "
+                "spec.risk.maxPositionValue and status.exposureBound, which the operator writes first"
+            )
         return (
             f"maxPositionValue={limits.max_position_value} positions={canonical(figures.position_value)} "
             f"reserved={canonical(figures.reserved)}"

@@ -23,6 +23,7 @@ from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Change, Finding, Notice
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
@@ -50,6 +51,7 @@ class Reporter:
         coverage: Coverage,
         equality: Equality,
         *,
+        reservations: Reservations,
         shares: Shares,
         identity: str,
         now: Callable[[], datetime],
@@ -62,6 +64,7 @@ class Reporter:
         self._certainty = certainty
         self._coverage = coverage
         self._equality = equality
+        self._reservations = reservations
         self._shares = shares
         self._now = now
         self.events = Events(cluster, identity, now, random)
@@ -105,6 +108,8 @@ class Reporter:
                 egress_group=self._shares.address(bot).group,
                 too_many=self._shares.too_many(bot),
                 imposed=memory.imposed,
+                exposure_bound=self._reservations.exposure_bound(bot),
+                fleet_limited=memory.ledger is not None and memory.ledger.fleet_limited,
             )
         )
         memory.told = fresh

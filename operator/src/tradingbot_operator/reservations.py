@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -15,7 +15,7 @@ from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import BotStatus, ImposedCause, Reservation
 from tradingbot_api.conditions import Reason
 from tradingbot_operator.bot_link import BotCallError, BotLink
-from tradingbot_operator.budget import UNLIMITED, Bound, Figures, FleetBook, Limits, Told
+from tradingbot_operator.budget import UNLIMITED, Bound, Figures, FleetBook, Limits, Told, next_bound
 from tradingbot_operator.imposed import Held, Standing
 from tradingbot_operator.inventory import BotKey, SeenBot
 from tradingbot_operator.leader import Leader, LeaseLostError
@@ -28,12 +28,17 @@ LARGEST: Final = str(10**15)
 log = structlog.get_logger(__name__)
 
 
+def allowed_by(spec: Mapping[str, Any]) -> Decimal:
+    """The most that a bot may have by its spec; pure."""
+    return min(Decimal(text or LARGEST) for text in (spec.get("capital"), spec.get("risk", {}).get("maxPositionValue")))
+
+
 def bound_of(bot: SeenBot) -> Bound:
-    """The most that a bot may have, by its spec and by what its status last told; pure."""
-    spec, position = bot.spec, bot.status.get("position") or {}
-    most = min(Decimal(text or LARGEST) for text in (spec.get("capital"), spec.get("risk", {}).get("maxPositionValue")))
+    """The most that a bot may have, by its spec and by what its status tells; pure."""
+    position = bot.status.get("position") or {}
     held = Decimal(position.get("quantity", 0)) * Decimal(position.get("averagePrice", 0))
-    return Bound(max(most, held), blank=not bot.status.get("accountUID"))
+    bound = Bound.of(allowed_by(bot.spec), bot.status.get("exposureBound"), blank=not bot.status.get("accountUID"))
+    return replace(bound, value=max(bound.value, held))
 
 
 @dataclass
@@ -99,11 +104,25 @@ class Reservations:
             return False
         return self._fleets[fleet] is not None if fleet in self._fleets else before
 
-    def hear(self, key: BotKey, link: BotLink | None, status: BotStatus) -> None:
+    def exposure_bound(self, bot: SeenBot) -> Decimal | None:
+        """What the status of a bot must tell as its bound; None where it needs no reservations."""
+        if bot.controller is None:
+            return None
+        if bot.controller.uid not in self._fleets:
+            return bot.told.exposure_bound
+        fleet = self._fleets[bot.controller.uid]
+        if fleet is None:
+            return None
+        return next_bound(allowed_by(bot.spec), bot.status.get("exposureBound"), fleet.book.known(bot.uid))
+
+    def hear(self, bot: SeenBot, link: BotLink | None, status: BotStatus) -> None:
         """A bot told something; its answer, if it waits for one, is sent beside. Never waits."""
         fleet = self._fleets.get(self._fleet_of.get(status.bot_uid, ""))
         if fleet is None or link is None or status.fleet is None:
             return
+        # By what is seen of it now: a bound that is written to follow a tightened spec must hold for this answer.
+        fleet.book.bind(bot.uid, bound_of(bot))
+        key = bot.key
         told = Told(status.bot_uid, status.boot_id, status.incarnation, status.fleet)
         before = fleet.book.daily_loss_reached
         answer = fleet.book.hear(told, asyncio.get_running_loop().time())

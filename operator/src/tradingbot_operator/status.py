@@ -149,6 +149,10 @@ class Observed:
     """Seconds from seeing the wish for safe mode to the bot's acknowledgement, once it came."""
     imposed: tuple[ImposedCause, ...] = ()
     """Causes of safe mode from outside the spec that its configuration has."""
+    exposure_bound: Decimal | None = None
+    """The most that it may have within the limits of its fleet, until it tells what it has."""
+    fleet_limited: bool = False
+    """By its configuration it needs a reservation for each entry."""
 
 
 # --- single questions ---
@@ -245,6 +249,13 @@ def config_applied(word: BotStatus | None, revision: int, refusal: Finding | Non
 
 def _config(seen: Observed) -> Finding:
     applied = config_applied(seen.word, seen.revision, seen.refusal)
+    if seen.fleet_limited and applied.holds and seen.word is not None and seen.word.fleet is None:
+        return Finding.bad(
+            Reason.POD_OUTDATED,
+            f"The bot's version {seen.word.version} knows no limits over a fleet, which its TradingBotSet has: it is "
+            "granted no entry, and counts with the most that its spec allows. Update its image: spec.pod.image, or the "
+            "operator's image of bots; UpToDate says when that takes effect.",
+        )
     return (credentials_mounted(seen.pod, seen.bot) or applied) if applied.holds else applied
 
 
@@ -475,6 +486,7 @@ def compose(seen: Observed) -> TradingBotStatus:
     )
     before = bot.told
     lost = before.pod_name if seen.vanished_pod is not None else None
+    account_uid = before.account_uid or (word.account_uid if word is not None else None)
     return TradingBotStatus(
         observed_generation=bot.generation,
         phase=phase(bot.deleted is not None, found, suspended=bot.suspended),
@@ -484,7 +496,8 @@ def compose(seen: Observed) -> TradingBotStatus:
         pod_uid=seen.pod.uid if seen.pod is not None else (seen.vanished_pod or None),
         # Facts that outlive a silence: the claim stands on them.
         incarnation=word.incarnation if word is not None and word.incarnation is not None else before.incarnation,
-        account_uid=before.account_uid or (word.account_uid if word is not None else None),
+        account_uid=account_uid,
+        exposure_bound=seen.exposure_bound if account_uid is not None else None,
         quote_asset=word.quote_claim.asset if word is not None and word.quote_claim is not None else before.quote_asset,
         account_rest=dict(seen.account_rest) if seen.account_rest is not None else before.account_rest,
         circuit_breaker=word.circuit_breaker if word is not None else None,
@@ -606,6 +619,7 @@ def _state(status: TradingBotStatus) -> object:
         status.pod_uid,
         status.drained,
         status.account_uid,
+        status.exposure_bound,
         status.incarnation,
         [(item.type, item.status, item.reason) for item in status.conditions],
         circuit and circuit.state,
