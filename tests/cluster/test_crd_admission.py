@@ -93,6 +93,28 @@ def test_an_emergency_patch_survives_an_apply_of_the_manifest(kubectl: Kubectl, 
     assert kubectl("get", "tb", "emergency", "--namespace", namespace, *path).stdout == "true"
 
 
+@pytest.mark.parametrize("kind", ["KillSwitch", "ClusterKillSwitch"])
+def test_a_kill_switch_is_not_made_released_and_what_was_released_stays_so(
+    kubectl: Kubectl, namespace: str, kind: str
+) -> None:
+    spec: dict[str, Any] = {"selector": {"matchLabels": {"namespace": namespace}}, "reason": "test"}
+    manifest = {"apiVersion": "tradingbot.dev/v1alpha1", "kind": kind, "metadata": {"name": namespace}, "spec": spec}
+    released = manifest | {"spec": {**spec, "release": True}}
+    refused = apply(kubectl, namespace, released)
+    assert refused.returncode != 0
+    assert "spec.release" in refused.stderr
+    assert "cannot be made released" in refused.stderr
+    try:
+        for good in (manifest | {"spec": {**spec, "release": False}}, released):
+            done = apply(kubectl, namespace, good)
+            assert done.returncode == 0, done.stderr
+        for again in (manifest, manifest | {"spec": {**spec, "release": False}}):
+            undone = apply(kubectl, namespace, again)
+            assert "what was released stays released" in undone.stderr
+    finally:
+        kubectl("delete", kind, namespace, "--namespace", namespace, "--wait=false")
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [

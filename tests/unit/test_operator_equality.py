@@ -17,8 +17,8 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import AccountBooks
 from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator.equality import EQUAL_LIFE_SECONDS, Equality, Kept, Standing, View, rest_of
-from tradingbot_operator.inventory import BotKey
-from tradingbot_operator.status import Finding, Observed, compose, encode, kept, previous
+from tradingbot_operator.inventory import BotKey, read_status
+from tradingbot_operator.status import Finding, Observed, compose, encode, kept
 
 BEAT = 5
 ROUND = 60
@@ -508,7 +508,7 @@ def test_a_status_hands_what_was_found_of_the_account_to_the_next_operator_and_o
         (Standing(False, message="not compared"), Kept(rest)),
     ):
         told = compose(replace(seen, account=account, account_rest=rest))
-        assert kept(previous(encode(told))) == expected
+        assert kept(read_status(TradingBotStatus, encode(told))) == expected
     silent = replace(seen, bot=seen_bot(status=encode(told)), word=None)
     assert kept(compose(silent)).rest == rest
     assert kept(TradingBotStatus()) == Kept()

@@ -192,6 +192,15 @@ def test_a_switch_is_in_force_until_its_expiry_and_after_that_holds_nobody_new()
     assert on(seen_bot(), one, held=(one.cause,), later=10.0, confirmed=True) == {}
 
 
+def test_a_switch_that_was_past_when_it_was_made_releases_nobody_whom_one_of_its_name_held() -> None:
+    held, past = (switch().cause,), "2026-11-22T11:00:00Z"
+    made_past = switch(expiryTime=past)
+    assert made_past.past_when_made
+    assert on(seen_bot(), made_past, held=held, confirmed=True) == {"kill-switch/incident": "NoNewEntries"}
+    edited = switch(expiryTime=past, metadata={"generation": 2})
+    assert on(seen_bot(), edited, held=held, confirmed=True) == {}, "somebody who may change it ended it"
+
+
 def test_a_switch_of_another_namespace_holds_nobody_and_one_of_the_cluster_everybody() -> None:
     other = switch(metadata={"namespace": "elsewhere"})
     assert on(seen_bot(), other, switch("all", everywhere=True)) == {"cluster-kill-switch/all": "NoNewEntries"}

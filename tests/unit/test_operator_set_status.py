@@ -16,6 +16,7 @@ from tradingbot_api.sets import SetCondition, SetReason, TradingBotSetStatus
 from tradingbot_operator import set_status
 from tradingbot_operator.budget import Figures as FleetFigures
 from tradingbot_operator.budget import Full, Limits
+from tradingbot_operator.inventory import read_status
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
 from tradingbot_operator.set_status import BotFacts, Figures, ObservedSet
@@ -153,7 +154,7 @@ def test_figures_alone_may_wait_and_a_state_may_not() -> None:
     assert set_status.change(first, set_status.compose(earned)) is Change.FIGURES
     unknown = observed(facts(figures=None), before=first)
     assert set_status.change(first, set_status.compose(unknown)) is Change.STATE
-    assert set_status.previous(encode(first)) == first
+    assert read_status(TradingBotSetStatus, encode(first)) == first
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tradingbot_api.v1alpha1 import (
     TradingBotStatus,
     UsageStatus,
 )
-from tradingbot_operator.inventory import SeenPod
+from tradingbot_operator.inventory import SeenPod, read_status
 from tradingbot_operator.reporter import conflict_wait
 from tradingbot_operator.status import (
     Change,
@@ -32,7 +32,6 @@ from tradingbot_operator.status import (
     encode,
     notices,
     pod_ready,
-    previous,
 )
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
 
@@ -393,7 +392,7 @@ def figures(**more: Any) -> BotStatus:
     ],
 )
 def test_how_soon_a_status_is_written_follows_from_what_changed(new: Observed, expected: Change) -> None:
-    stands = previous(encode(compose(observed(figures()))))
+    stands = read_status(TradingBotStatus, encode(compose(observed(figures()))))
     held = compose(new)
     assert change(stands, held) is expected
 
@@ -410,7 +409,7 @@ def test_a_start_up_that_goes_well_is_not_written_step_by_step_and_trouble_in_it
 
 def test_what_is_written_can_be_read_again() -> None:
     status = compose(observed(figures(pnl=Decimal("-0.00000001"))))
-    assert previous(encode(status)) == status
+    assert read_status(TradingBotStatus, encode(status)) == status
     assert encode(status)["pnl"]["unrealized"] == "-0.00000001"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AwareDatetime, ConfigDict, Field, StrictBool, StringConstraints
 
+from tradingbot_api import names
 from tradingbot_api.base import Model, WireModel
 from tradingbot_api.selector import LabelSelector
 from tradingbot_api.v1alpha1 import Condition, PositionPolicy
 
-PENDING_SHOWN = 50
+CAUSE_PREFIXES: Final = {names.KILL_SWITCH: "kill-switch/", names.CLUSTER_KILL_SWITCH: "cluster-kill-switch/"}
+"""The id of the cause that one imposes on a bot is this and its name; the cause's source is its kind."""
+PENDING_SHOWN: Final = 50
 """So many bots are named that have not acknowledged; the count says how many there are."""
 
 
@@ -46,7 +49,14 @@ class KillSwitchSpec(Model):
                     "rule": "!has(oldSelf.release) || !oldSelf.release || (has(self.release) && self.release)",
                     "fieldPath": ".release",
                     "message": "what was released stays released: make another kill switch",
-                }
+                },
+                {
+                    # Who may make one, and not release it, would end what bots have of one of that name.
+                    "rule": "oldSelf.hasValue() || !has(self.release) || !self.release",
+                    "optionalOldSelf": True,
+                    "fieldPath": ".release",
+                    "message": "a kill switch cannot be made released: leave it out, and set it later",
+                },
             ]
         }
     )

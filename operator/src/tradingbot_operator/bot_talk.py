@@ -25,6 +25,7 @@ from tradingbot_api.bot_http import (
     RaiseIncarnation,
 )
 from tradingbot_api.conditions import Reason
+from tradingbot_api.kill_switch import CAUSE_PREFIXES
 from tradingbot_api.v1alpha1 import PositionPolicy, SafeModeCause
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Peer
@@ -47,8 +48,8 @@ CLAIM_RETRY_SECONDS: Final = 5.0
 CALL_RETRY_SECONDS: Final = 2.0
 WISH_RETRY_SECONDS: Final = 0.5
 DRAIN_REPEAT_SECONDS: Final = 5.0
-IMPOSERS: Final = frozenset({names.KILL_SWITCH.kind, names.CLUSTER_KILL_SWITCH.kind})
-"""Sources of causes that come from outside the spec."""
+KILL_SWITCHES: Final = frozenset(kind.kind for kind in CAUSE_PREFIXES)
+"""Sources of causes that a standby imposes, too."""
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +157,8 @@ class BotTalk:
             return
         sources = {cause.source for cause in status.safe_mode.causes}
         # A bot of a former release takes what is imposed on it for the spec's.
-        as_spec = bool(ledger.imposed) and not sources & IMPOSERS
+        imposed = {cause.id for cause in ledger.imposed}
+        as_spec = bool(imposed) and not any(cause.id in imposed for cause in status.safe_mode.causes)
         releases = not ledger.settings.safe_mode and "Spec" in sources and not as_spec
         if releases and not await self._wish_stands(bot, memory):
             again.append(WISH_RETRY_SECONDS)
@@ -375,7 +377,7 @@ class BotTalk:
 def _foreign(ledger: Ledger, status: BotStatus) -> list[SafeModeCause]:
     """Causes that the operator imposed on the bot and that its configuration does not have."""
     own = {cause.id for cause in ledger.imposed}
-    return [cause for cause in status.safe_mode.causes if cause.source in IMPOSERS and cause.id not in own]
+    return [cause for cause in status.safe_mode.causes if cause.source in KILL_SWITCHES and cause.id not in own]
 
 
 def claimant_of(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:

@@ -8,13 +8,25 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tradingbot_api import names
+from tradingbot_api.sets import TradingBotSetStatus
 from tradingbot_api.v1alpha1 import TradingBotStatus
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON, on its way to or from the API server."""
+
+
+Status = TypeVar("Status", bound=BaseModel)
+
+
+def read_status(model: type[Status], raw: Mapping[str, Any]) -> Status:
+    """The status of an object; an empty one where it is of another version."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return model()
 
 
 class BotKey(NamedTuple):
@@ -87,14 +99,6 @@ class SeenResource:
             status=dict(raw.get("status", {})),
         )
 
-    @cached_property
-    def told(self) -> TradingBotStatus:
-        """The status that stands, read once; an empty one where it is of another version."""
-        try:
-            return TradingBotStatus.model_validate(self.status)
-        except ValidationError:
-            return TradingBotStatus()
-
     @property
     def finalizing(self) -> bool:
         """Our finalizer is on it."""
@@ -106,6 +110,11 @@ class SeenBot(SeenResource):
 
     resource = names.TRADING_BOT
     finalizer = names.FINALIZER
+
+    @cached_property
+    def told(self) -> TradingBotStatus:
+        """The status that stands."""
+        return read_status(TradingBotStatus, self.status)
 
     @property
     def safe_mode(self) -> bool:
@@ -123,6 +132,11 @@ class SeenSet(SeenResource):
 
     resource = names.TRADING_BOT_SET
     finalizer = names.FINALIZER
+
+    @cached_property
+    def told(self) -> TradingBotSetStatus:
+        """The status that stands."""
+        return read_status(TradingBotSetStatus, self.status)
 
 
 class SetKey(NamedTuple):

@@ -18,6 +18,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import ImposedCause
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.kill_switch import (
+    CAUSE_PREFIXES,
     PENDING_SHOWN,
     KillSwitchSpec,
     KillSwitchStatus,
@@ -32,7 +33,7 @@ from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFou
 from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.imposed import Held, Standing
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenResource
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenResource, read_status
 from tradingbot_operator.metrics import SwitchFigures
 from tradingbot_operator.status import Finding, Notice
 
@@ -64,10 +65,15 @@ class SeenSwitch(SeenResource):
         except ValidationError:
             return None
 
+    @cached_property
+    def told(self) -> KillSwitchStatus:
+        """The status that stands."""
+        return read_status(KillSwitchStatus, self.status)
+
     @property
     def cause_id(self) -> str:
         """The id of the cause that it imposes."""
-        return f"{PREFIXES[self.resource]}{self.key.name}"
+        return f"{CAUSE_PREFIXES[self.resource]}{self.key.name}"
 
     @property
     def level(self) -> str:
@@ -81,6 +87,12 @@ class SeenSwitch(SeenResource):
             return SwitchPhase.RELEASED
         expiry = self.wanted.expiry_time if self.wanted is not None else None
         return SwitchPhase.EXPIRED if expiry is not None and expiry <= now else None
+
+    @property
+    def past_when_made(self) -> bool:
+        """Its expiry was past when it was made: it never held a bot, and ends nothing that one of its name imposed."""
+        expiry = self.wanted.expiry_time if self.wanted is not None else None
+        return self.generation == 1 and expiry is not None and expiry <= self.created
 
     def covers(self, bot: SeenBot) -> bool:
         """Whether the bot is of its namespace; one without a namespace covers all."""
@@ -119,12 +131,6 @@ class SeenClusterKillSwitch(SeenSwitch):
     resource = names.CLUSTER_KILL_SWITCH
 
 
-PREFIXES: Final[Mapping[names.Resource, str]] = {
-    names.KILL_SWITCH: "kill-switch/",
-    names.CLUSTER_KILL_SWITCH: "cluster-kill-switch/",
-}
-
-
 def orphaned(cause: ImposedCause) -> ImposedCause:
     """A cause whose kill switch does not hold the bot any more though nobody released it; pure."""
     return cause.model_copy(
@@ -149,7 +155,7 @@ def imposed_by(
     is gone or selects the bot no more: neither a label that is taken off nor a switch that vanishes releases it.
     """
     cleared = desired.cleared_causes(bot)
-    known = {switch.cause_id: switch for switch in switches if switch.covers(bot)}
+    known = {switch.cause_id: switch for switch in switches if switch.covers(bot) and not switch.past_when_made}
     for cause_id, switch in known.items():
         if switch.ended(now) is not None:
             if cause_id in held and not confirmed(switch):
@@ -234,16 +240,8 @@ def compose(switch: SeenSwitch, answers: list[Answer], now: datetime) -> KillSwi
             )
             for item in pending[:PENDING_SHOWN]
         ],
-        conditions=statuses.dated(findings, previous(switch.status).conditions, now, switch.generation),
+        conditions=statuses.dated(findings, switch.told.conditions, now, switch.generation),
     )
-
-
-def previous(raw: Mapping[str, Any]) -> KillSwitchStatus:
-    """The status that stands; an empty one where it is of another version."""
-    try:
-        return KillSwitchStatus.model_validate(raw)
-    except ValidationError:
-        return KillSwitchStatus()
 
 
 def spacing(old: KillSwitchStatus, new: KillSwitchStatus) -> float | None:
@@ -319,12 +317,12 @@ class KillSwitches:
 
     def owns(self, cause_id: str) -> bool:
         """Whether a cause is of a kill switch."""
-        return cause_id.startswith(tuple(PREFIXES.values()))
+        return cause_id.startswith(tuple(CAUSE_PREFIXES.values()))
 
     async def standing(self, bot: SeenBot, cause_id: str) -> Standing:
         """How it is with a kill switch by the API server's word, which is taken in; ApiError."""
         for kind in self._kinds:
-            prefix = PREFIXES[kind.resource]
+            prefix = CAUSE_PREFIXES[kind.resource]
             if cause_id.startswith(prefix):
                 namespace = bot.key.namespace if kind.resource.namespaced else ""
                 return await self._ask(kind, BotKey(namespace, cause_id.removeprefix(prefix)))
@@ -338,6 +336,8 @@ class KillSwitches:
         self._kinds[kind].see(latest)
         if latest.ended(self._now()) is None:
             return Standing.IN_FORCE
+        if latest.past_when_made:
+            return Standing.GONE
         self._confirmed[kind.resource.plural, key] = latest.uid, latest.generation
         return Standing.ENDED
 
@@ -375,7 +375,7 @@ class KillSwitches:
                 self._written.pop(uid, None)
             await asyncio.sleep(LEAST_LOOK_SECONDS)
             with suppress(TimeoutError):
-                moving = any(previous(switch.status).phase in MOVING for switch in self)
+                moving = any(switch.told.phase in MOVING for switch in self)
                 async with asyncio.timeout(LOOK_SECONDS if moving else IDLE_LOOK_SECONDS):
                     await self._hurried.wait()
             self._hurried.clear()
@@ -385,7 +385,7 @@ class KillSwitches:
         ended = switch.ended(now)
         if ended is None and not switch.finalizing and switch.deleted is None:
             switch = self._saw(switch, await self._cluster.set_finalizer(switch, present=True))
-        if ended is not None and not self._is_confirmed(switch):
+        if ended is not None and not switch.past_when_made and not self._is_confirmed(switch):
             if await self._ask(type(switch), switch.key) is not Standing.ENDED:
                 return
             log.info("a kill switch has ended", switch=str(switch.key), how=ended)
@@ -416,7 +416,7 @@ class KillSwitches:
 
     def _holds(self, switch: SeenSwitch, bot: SeenBot, memory: Memory | None, *, ended: bool) -> tuple[bool, bool]:
         """Whether it holds a bot, and whether that is known."""
-        if not switch.covers(bot):
+        if not switch.covers(bot) or switch.past_when_made:
             return False, True
         ledger = memory.ledger if memory is not None else None
         held = ledger is not None and any(cause.id == switch.cause_id for cause in ledger.imposed)
@@ -426,7 +426,7 @@ class KillSwitches:
         return held or switch.selects(bot), True
 
     async def _tell(self, switch: SeenSwitch, fresh: KillSwitchStatus) -> None:
-        stands = previous(switch.status)
+        stands = switch.told
         wait = spacing(stands, fresh)
         if wait is None or self._loop.time() < self._written.get(switch.uid, 0.0) + wait:
             return

@@ -21,7 +21,7 @@ from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.equality import Equality
 from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import SUSPENDED, Memory
-from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
+from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod, read_status
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.shares import Shares
@@ -118,7 +118,7 @@ class Reporter:
         memory.unacknowledged = wanted and not statuses.holds(fresh, ConditionType.SAFE_MODE_ACKNOWLEDGED)
         if self._cluster.undeclared:
             # What the CRD cannot hold is no difference.
-            fresh = statuses.previous(self._cluster.declared(statuses.encode(fresh)))
+            fresh = read_status(TradingBotStatus, self._cluster.declared(statuses.encode(fresh)))
         stands = bot.told
         change = statuses.change(stands, fresh)
         if change is Change.NONE:

@@ -192,7 +192,7 @@ class SetController:
             seen.uid,
             set_status.limits_of(spec),
             {bot.uid: bound_of(bot) for bot in mine},
-            lost_day=set_status.lost_day(set_status.previous(seen.status)),
+            lost_day=set_status.lost_day(seen.told),
             news=lambda: self._enqueue(key, True),
         )
         for bot in mine if changed else ():
@@ -231,7 +231,7 @@ class SetController:
     async def _tell(self, seen: SeenSet, memory: _Memory, work: _Step, plan: rollout.Rollout) -> None:
         owned = self._owned.get(seen.uid, {})
         facts = {bot.name: bot for bot in owned.values()}
-        stands = set_status.previous(seen.status)
+        stands = seen.told
         problems = {
             **work.kept,
             **memory.problems,
@@ -293,7 +293,7 @@ def _wish(seen: SeenSet) -> object:
 
 def _recalled(seen: SeenSet) -> _Memory:
     """What a former operator wrote: since when bots are in the middle of this change."""
-    status = set_status.previous(seen.status)
+    status = seen.told
     memory = _Memory(seen.uid)
     if status.observed_generation == seen.generation:
         memory.since = {item.bot: item.since_time.timestamp() for item in status.in_progress}

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, localcontext
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Final
 
 from tradingbot_api.base import canonical
 from tradingbot_api.conditions import ConditionType as Type
@@ -404,14 +402,6 @@ def _stalled(seen: ObservedSet) -> Finding:
 
 
 # --- what stands, and when to write ---
-
-
-def previous(raw: Mapping[str, Any]) -> TradingBotSetStatus:
-    """The status that stands; an empty one where it is of another version."""
-    try:
-        return TradingBotSetStatus.model_validate(raw)
-    except ValidationError:
-        return TradingBotSetStatus()
 
 
 def change(old: TradingBotSetStatus, new: TradingBotSetStatus) -> Change:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotStatus, DrainPhase, DrainStatus, ImposedCause
@@ -526,14 +526,6 @@ def noted_drain(bot: SeenBot) -> DrainStatus | None:
         return None
     policy = PositionPolicy(mark.position_policy) if mark.position_policy in set(PositionPolicy) else None
     return DrainStatus(phase=DrainPhase.DRAINED, position_policy=policy, remaining=list(mark.remaining))
-
-
-def previous(raw: Mapping[str, Any]) -> TradingBotStatus:
-    """The status that stands; an empty one where it is of another version."""
-    try:
-        return TradingBotStatus.model_validate(raw)
-    except ValidationError:
-        return TradingBotStatus()
 
 
 def encode(status: BaseModel) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Source(StrEnum):
     """Who wants safe mode."""
 
     SPEC = "Spec"
-    KILL_SWITCH = "KillSwitch"
-    CLUSTER_KILL_SWITCH = "ClusterKillSwitch"
+    KILL_SWITCH = names.KILL_SWITCH.kind
+    CLUSTER_KILL_SWITCH = names.CLUSTER_KILL_SWITCH.kind
     POD = "Pod"
     OPERATOR = "Operator"
     BOT = "Bot"
