@@ -74,8 +74,40 @@ def test_no_more_bots_are_in_position_than_may_be_and_one_that_may_enter_counts(
     assert granted(fleet, told("c", 2)) == "60"
 
 
+def test_a_refusal_for_the_number_of_bots_says_how_many_count() -> None:
+    fleet = book(*"abc", value=None, bots=1)
+    fleet.hear(told("a", exposure="5", in_position=True), 0.0)
+    refused = fleet.hear(told("b", 1), 0.0)
+    assert refused is not None
+    assert refused.message == "maxBotsInPosition=1 counted=1"
+
+
+def test_a_bot_in_position_is_no_other_one_to_itself_and_is_granted_nothing_unless_it_may_have_more() -> None:
+    fleet = book(*"abc", bots=1)
+    fleet.hear(told("a", exposure="30", in_position=True), 0.0)
+    assert granted(fleet, told("a", 1, exposure="30", in_position=True)) == "60"
+    fleet = book(*"abc")
+    fleet.hear(told("b", exposure="60", in_position=True), 0.0)
+    full = fleet.hear(told("a", 1, exposure="40", in_position=True), 0.0)
+    assert full is not None
+    assert (full.exposure, full.message) == (0, "maxPositionValue=100 positions=100 reserved=0")
+
+
+def test_amounts_below_one_count_as_all_others_do() -> None:
+    fleet = book(*"abc", value="0.02", bots=1)
+    first = fleet.hear(told("a", 1, "0.015"), 0.0)
+    assert first is not None
+    assert granted(fleet, told("b", 1, "0.015")) == "0", "a place is reserved"
+    fleet.hear(told("a", clock=101.0, number=first.number, reserved="0.015"), 0.0)
+    assert granted(fleet, told("b", 2, "0.015")) == "0", "it holds the reservation"
+
+
 def test_a_bot_gets_no_more_than_its_own_spec_allows() -> None:
     assert granted(book(*"abc"), told("a", 1, "90")) == "60"
+
+
+def test_a_bot_of_another_fleet_is_answered_nothing() -> None:
+    assert book(*"abc").hear(told("stranger", 1), 0.0) is None
 
 
 def test_a_bot_that_has_not_told_counts_with_the_most_that_it_may_have_and_with_a_place() -> None:
@@ -180,6 +212,24 @@ def test_a_late_word_of_a_former_process_changes_nothing() -> None:
     assert granted(fleet, told("b", 1)) == "40"
 
 
+def test_a_process_that_does_not_know_what_it_has_counts_as_the_former_one_did() -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("a", exposure="30", in_position=True), 0.0)
+    assert fleet.hear(told("a", 1, boot="a-2", incarnation=2, exposure=None), 0.0) is None
+    assert granted(fleet, told("b", 1)) == "60"
+    assert granted(fleet, told("c", 1)) == "10"
+
+
+@pytest.mark.parametrize("epoch", [EPOCH, EPOCH - 1])
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_a_process_that_is_not_later_than_the_one_that_told_changes_nothing(epoch: int, incarnation: int) -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("a", boot="a-2", incarnation=2, exposure="30", in_position=True), 0.0)
+    fleet.hear(told("a", boot="a-1", incarnation=incarnation, epoch=epoch), 0.0)
+    assert (fleet.known("a"), fleet.known("nobody")) == (30, None)
+    assert fleet.figures.unheard == 0
+
+
 def test_a_bot_that_fell_silent_counts_with_what_it_had_and_what_was_reserved_for_it() -> None:
     fleet = book(*"abc")
     fleet.hear(told("a", 1, "30"), 0.0)
@@ -201,6 +251,7 @@ def test_amounts_in_two_quote_assets_are_never_added(value: str | None, loss: st
     answer = fleet.hear(told("a", 1), 0.0)
     assert answer is not None
     assert str(answer.exposure) == exposure
+    assert fleet.figures.full == (Full.QUOTE_ASSETS if exposure == "0" else None)
     if exposure == "0":
         assert answer.message == "the bots trade against EUR, USDT: limits hold in one quote asset"
 
@@ -232,6 +283,13 @@ def test_a_leader_that_follows_goes_on_with_the_day_that_was_lost() -> None:
     assert fleet.daily_loss_reached, "nobody has told the day yet"
     fleet.hear(told("a", daily_pnl="0", day="2026-03-01"), 0.0)
     assert granted(fleet, told("b", 1)) == "0"
+
+
+def test_the_last_day_that_was_lost_is_kept_whatever_a_former_leader_wrote() -> None:
+    fleet = book(*"abc", loss="10")
+    for day in ("2026-03-01", "2026-03-02", "2026-03-01", ""):
+        fleet.recall_loss(day)
+    assert fleet.lost_day == "2026-03-02"
 
 
 def test_the_figures_tell_what_is_held_and_what_is_beyond_it() -> None:
