@@ -442,7 +442,7 @@ class Demo:
             self.told(status, begun, 60, **self.of_bot("ExchangeBan"))
 
     def dashboards(self) -> None:
-        """Every query of the dashboards shows something of this run."""
+        """Every query of the dashboards of bots and operator shows something of this run."""
         if self.watched is None:
             return
         self.step("Every query of the three Grafana dashboards, on this run")

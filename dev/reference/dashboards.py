@@ -1,4 +1,4 @@
-"""Generates the chart's Grafana dashboards: fleet, one bot, operator. What a metric means is told by its own help."""
+"""Generates the chart's Grafana dashboards: fleet, sets, one bot, operator. A metric's own help says what it means."""
 
 from __future__ import annotations
 
@@ -165,7 +165,48 @@ OPERATOR: Final = Dashboard(
             ('max by (pod) (process_resident_memory_bytes{job="tradingbot-operator"})', "{{pod}}")], "bytes"),
     ),
 )  # fmt: skip
-DASHBOARDS: Final = (FLEET, ONE_BOT, OPERATOR)
+
+
+def _of_set(metric: str, *labels: str) -> str:
+    return f"max by ({', '.join(('set_namespace', 'set', *labels))}) (tradingbot_operator_set_{metric})"
+
+
+OF_SET: Final = "{{set_namespace}}/{{set}}"
+SETS: Final = Dashboard(
+    "tradingbot-sets",
+    "TradingBots: sets",
+    (
+        Panel("Bots by phase", [(_of_set("bots", "phase"), f"{OF_SET} {{{{phase}}}}")]),
+        Panel("Rollouts that stopped", [(_of_set("rollout_stopped"), OF_SET)]),
+        Panel("Daily loss reached", [(_of_set("daily_loss_reached"), OF_SET)]),
+        Panel(
+            "Part of the limit that is used",
+            [(f"{_of_set('counted', 'limit')} / {_of_set('limit', 'limit')}", f"{OF_SET} {{{{limit}}}}")],
+            "percentunit",
+        ),
+        Panel(
+            "Positions and reservations, and their limit",
+            [
+                ('max by (set_namespace, set) (tradingbot_operator_set_counted{limit="maxPositionValue"})', OF_SET),
+                (
+                    'max by (set_namespace, set) (tradingbot_operator_set_limit{limit="maxPositionValue"})',
+                    f"{OF_SET} limit",
+                ),
+            ],
+        ),
+        Panel(
+            "Loss of the day, and its limit",
+            [
+                ('max by (set_namespace, set) (tradingbot_operator_set_counted{limit="maxDailyLoss"})', OF_SET),
+                (
+                    'max by (set_namespace, set) (tradingbot_operator_set_limit{limit="maxDailyLoss"})',
+                    f"{OF_SET} limit",
+                ),
+            ],
+        ),
+    ),
+)
+DASHBOARDS: Final = (FLEET, SETS, ONE_BOT, OPERATOR)
 
 
 def _helps() -> dict[str, str]:

@@ -94,6 +94,11 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     of_bot, of_operator = bot.Metrics(STATUS.symbol, lambda: (STATUS, EXTRA)), operator.Metrics()
     of_operator.fleet = lambda: FLEET
     of_operator.switches = lambda: [operator.SwitchFigures("KillSwitch", "trading", "incident", True, 3, 1)]
+    of_operator.sets = lambda: [
+        operator.SetFigures(
+            "trading", "majors", {"Trading": 3}, False, {"maxDailyLoss": ONE}, {"maxDailyLoss": ONE}, False
+        )
+    ]
     for metrics in (of_bot, of_operator):
         for metric in vars(metrics).values():
             if isinstance(metric, MetricWrapperBase) and not any(family.samples for family in metric.collect()):

@@ -20,9 +20,9 @@ from support import chart
 CASES = chart.ROOT / "tests/support/alerts"
 ALERTS = {
     "ApiErrorRate", "BalanceDrift", "BotDown", "CapitalNotCovered", "CircuitBreakerOpen", "ClockSkew", "DailyLossNear",
-    "DrawdownNear", "ExchangeBan", "GrantExpired", "HeartbeatStale", "LeaderMissing", "OperatorDown", "OrderRejections",
-    "PositionUnprotected", "ReconcileErrors", "SafeModeActive", "SafeModeNotAcknowledged", "TwoTraders",
-    "WeightBudgetLow",
+    "DrawdownNear", "ExchangeBan", "FleetDailyLossReached", "GrantExpired", "HeartbeatStale", "LeaderMissing",
+    "OperatorDown", "OrderRejections", "PositionUnprotected", "ReconcileErrors", "RolloutStopped", "SafeModeActive",
+    "SafeModeNotAcknowledged", "TwoTraders", "WeightBudgetLow",
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ BOUNDED = {
     "bot_namespace", "bot",  # as many as there are TradingBots
     "exchange", "egress_group", "part", "bots",  # as many as there are addresses
     "switch_kind", "switch_namespace", "switch",  # as many as there are kill switches
+    "set_namespace", "set", "limit",  # as many as there are TradingBotSets
     "implementation", "major", "minor", "patchlevel",  # of Python
     "how",
 }  # fmt: skip

@@ -16,7 +16,8 @@ from tradingbot_api.sets import SetCondition, SetReason, TradingBotSetStatus
 from tradingbot_operator import set_status
 from tradingbot_operator.budget import Figures as FleetFigures
 from tradingbot_operator.budget import Full, Limits
-from tradingbot_operator.inventory import read_status
+from tradingbot_operator.inventory import BotKey, read_status
+from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
 from tradingbot_operator.set_status import BotFacts, Figures, ObservedSet
@@ -195,7 +196,27 @@ LIMITS = Limits(Decimal(100), Decimal(10), 2)
 
 
 def fleet(value: str = "60", bots: int = 1, unheard: int = 0, full: Full | None = None) -> FleetFigures:
-    return FleetFigures(Decimal(value), Decimal(5), bots, Decimal(-3), unheard, full)
+    lost = full is Full.DAILY_LOSS
+    return FleetFigures(Decimal(value), Decimal(5), bots, bots + unheard, Decimal(-3), unheard, full, lost)
+
+
+def test_metrics_tell_what_counts_against_which_limit_and_nothing_of_limits_that_there_are_not() -> None:
+    late = Rollout((), ("x-a",), ("x-a",), (), 0, None)
+    stopped, key = set_status.compose(observed(facts("x-a", ready=False), rollout=late)), BotKey("trading", "x")
+    told = set_status.set_figures(key, stopped, Limits(Decimal(100), None, 2), fleet(unheard=2, full=Full.DAILY_LOSS))
+    assert told.limits == {"maxPositionValue": 100, "maxBotsInPosition": 2}
+    assert told.counted == {"maxPositionValue": 65, "maxDailyLoss": 3, "maxBotsInPosition": 3}
+    assert (told.rollout_stopped, told.daily_loss_reached) == (True, True)
+    calm = set_status.set_figures(key, set_status.compose(observed(facts("x-a"))), Limits(), None)
+    assert (calm.limits, calm.counted, calm.rollout_stopped, calm.daily_loss_reached) == ({}, {}, False, False)
+    metrics = Metrics()
+    metrics.sets = lambda: [told]
+    labels = {"set_namespace": "trading", "set": "x"}
+    value = metrics.registry.get_sample_value
+    assert value("tradingbot_operator_set_counted", {**labels, "limit": "maxDailyLoss"}) == 3
+    assert value("tradingbot_operator_set_limit", {**labels, "limit": "maxDailyLoss"}) is None
+    assert value("tradingbot_operator_set_rollout_stopped", labels) == 1
+    assert value("tradingbot_operator_set_daily_loss_reached", labels) == 1
 
 
 @pytest.mark.parametrize(

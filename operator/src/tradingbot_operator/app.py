@@ -261,6 +261,7 @@ class _Operator:
         )  # fmt: skip
         metrics.fleet = self._figures
         metrics.switches = lambda: self._switches.figures() if self._leading else []
+        metrics.sets = lambda: self._set_controller.figures() if self._leading else []
         stack.callback(self.close_links)
 
     def _may_wait(self, key: BotKey | SetKey) -> bool:

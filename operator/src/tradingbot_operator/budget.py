@@ -89,10 +89,14 @@ class Figures:
     position_value: Decimal
     reserved: Decimal
     bots_in_position: int
+    bots_counted: int
+    """As in position: those that may enter, and that did not tell, too."""
     daily_pnl: Decimal
     unheard: int
     """Bots that did not tell what they have: the most that they may have is among `reserved`."""
     full: Full | None
+    daily_loss_reached: bool
+    """Until 00:00 UTC."""
 
 
 @dataclass
@@ -312,9 +316,11 @@ class FleetBook:
             position_value=told,
             reserved=counted - told,
             bots_in_position=sum(m.told is not None and m.told.in_position for m in members),
+            bots_counted=slots,
             daily_pnl=self.daily_pnl,
             unheard=sum(m.told is None for m in members),
             full=full,
+            daily_loss_reached=self.daily_loss_reached,
         )
 
     def _explain(self, full: Full | None, member: _Member) -> str:

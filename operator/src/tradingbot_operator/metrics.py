@@ -44,6 +44,22 @@ class SwitchFigures:
     unacknowledged: int
 
 
+@dataclass(frozen=True, slots=True)
+class SetFigures:
+    """What the operator tells of one TradingBotSet."""
+
+    namespace: str
+    name: str
+    phases: Mapping[str, int]
+    """How many of its bots are in each."""
+    rollout_stopped: bool
+    limits: Mapping[str, Decimal]
+    """By the field of spec.limits."""
+    counted: Mapping[str, Decimal]
+    """What counts against them; empty without any."""
+    daily_loss_reached: bool
+
+
 class Metrics:
     """All metrics, in a registry of their own.
 
@@ -55,6 +71,7 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         self.fleet: Callable[[], Iterable[BotFigures]] = tuple
         self.switches: Callable[[], Iterable[SwitchFigures]] = tuple
+        self.sets: Callable[[], Iterable[SetFigures]] = tuple
         ProcessCollector(registry=registry)
         registry.register(_FleetCollector(self))
         self.reconciles = Counter(
@@ -190,6 +207,7 @@ class _FleetCollector(Collector):
                 unexplained.add_metric([*key, asset], float(amount))
         yield from (phases, ages, unacknowledged, unexplained)
         yield from self._switches()
+        yield from self._sets()
 
     def _switches(self) -> Iterator[Metric]:
         labels = ["switch_kind", "switch_namespace", "switch"]
@@ -210,6 +228,43 @@ class _FleetCollector(Collector):
             bots.add_metric(key, float(switch.bots))
             pending.add_metric(key, float(switch.unacknowledged))
         yield from (active, bots, pending)
+
+    def _sets(self) -> Iterator[Metric]:
+        labels = ["set_namespace", "set"]
+        bots = GaugeMetricFamily(
+            "tradingbot_operator_set_bots", "TradingBots of a set by phase.", labels=[*labels, "phase"]
+        )
+        stopped = GaugeMetricFamily(
+            "tradingbot_operator_set_rollout_stopped",
+            "1 while the rollout of a set has stopped, as a bot is not Ready in time.",
+            labels=labels,
+        )
+        limit = GaugeMetricFamily(
+            "tradingbot_operator_set_limit",
+            "A limit over all bots of a set, by its field of spec.limits.",
+            labels=[*labels, "limit"],
+        )
+        counted = GaugeMetricFamily(
+            "tradingbot_operator_set_counted",
+            "What counts against a limit of a set: positions at cost with what is reserved, the loss of the day (below "
+            "0: a profit), bots in position.",
+            labels=[*labels, "limit"],
+        )
+        reached = GaugeMetricFamily(
+            "tradingbot_operator_set_daily_loss_reached",
+            "1 while the bots of a set send no entries, until 00:00 UTC, as they reached spec.limits.maxDailyLoss.",
+            labels=labels,
+        )
+        for item in self._metrics.sets():
+            key = [item.namespace, item.name]
+            for phase, number in item.phases.items():
+                bots.add_metric([*key, phase], float(number))
+            stopped.add_metric(key, float(item.rollout_stopped))
+            for family, amounts in ((limit, item.limits), (counted, item.counted)):
+                for name, amount in amounts.items():
+                    family.add_metric([*key, name], float(amount))
+            reached.add_metric(key, float(item.daily_loss_reached))
+        yield from (bots, stopped, limit, counted, reached)
 
 
 Check = Callable[[], str | None]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tradingbot_api import names
 from tradingbot_api.conditions import Reason
-from tradingbot_api.sets import SetReason, TradingBotSetSpec
+from tradingbot_api.sets import SetReason, TradingBotSetSpec, TradingBotSetStatus
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import desired, rollout, set_desired, set_status
 from tradingbot_operator import status as statuses
@@ -22,6 +22,7 @@ from tradingbot_operator.budget import UNLIMITED
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.events import Events
 from tradingbot_operator.inventory import BotKey, Controller, Inventory, Manifest, SeenBot, SeenSet, SetKey, Watched
+from tradingbot_operator.metrics import SetFigures
 from tradingbot_operator.reservations import Reservations, bound_of
 from tradingbot_operator.rollout import Member
 from tradingbot_operator.set_desired import Owner, Problem, Wanted
@@ -71,6 +72,8 @@ class _Memory:
     the most of a step."""
     written: float | None = None
     """When the status was last written, on the loop's clock."""
+    told: TradingBotSetStatus | None = None
+    """As the last step found it, written or not."""
 
 
 class SetController:
@@ -157,6 +160,19 @@ class SetController:
             return True
         memory = self._memories.get(SetKey(*seen.key))
         return memory is not None and memory.uid == owner.uid and bot.key.name in memory.since
+
+    def figures(self) -> list[SetFigures]:
+        """What the operator's metrics tell of the sets that it works on."""
+        return [
+            set_status.set_figures(
+                BotKey(key.namespace, key.name),
+                memory.told,
+                set_status.limits_of(memory.spec) if memory.spec is not None else UNLIMITED,
+                self._reservations.figures(memory.uid),
+            )
+            for key, memory in self._memories.items()
+            if memory.told is not None
+        ]
 
     # --- the step ---
 
@@ -255,6 +271,7 @@ class SetController:
                 lost_day=self._reservations.lost_day(seen.uid),
             )
         )
+        memory.told = fresh
         change = set_status.change(stands, fresh)
         if change is Change.NONE:
             return

@@ -29,7 +29,8 @@ from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import status as statuses
 from tradingbot_operator.budget import UNLIMITED, Full, Limits
 from tradingbot_operator.budget import Figures as FleetFigures
-from tradingbot_operator.inventory import SeenBot
+from tradingbot_operator.inventory import BotKey, SeenBot
+from tradingbot_operator.metrics import SetFigures
 from tradingbot_operator.rollout import Rollout
 from tradingbot_operator.set_desired import Problem
 from tradingbot_operator.status import Change, Finding, Notice
@@ -261,6 +262,33 @@ def _limits_held(seen: ObservedSet) -> Finding | None:
     if fleet.full is not None:
         return Finding.good("The limits leave no room for another position.", SetReason.LIMIT_REACHED)
     return Finding.good()
+
+
+def set_figures(key: BotKey, told: TradingBotSetStatus, limits: Limits, fleet: FleetFigures | None) -> SetFigures:
+    """What the operator's metrics tell of a set: `told` as last composed, its fleet as it is now."""
+    amounts = {
+        "maxPositionValue": limits.max_position_value,
+        "maxDailyLoss": limits.max_daily_loss,
+        "maxBotsInPosition": limits.max_bots_in_position,
+    }
+    counted: dict[str, Decimal] = {}
+    if fleet is not None:
+        counted = {
+            "maxPositionValue": fleet.position_value + fleet.reserved,
+            "maxDailyLoss": -fleet.daily_pnl,
+            "maxBotsInPosition": Decimal(fleet.bots_counted),
+        }
+    return SetFigures(
+        namespace=key.namespace,
+        name=key.name,
+        phases=told.phases,
+        rollout_stopped=any(
+            item.type == SetCondition.STALLED and item.status == statuses.TRUE for item in told.conditions
+        ),
+        limits={name: Decimal(amount) for name, amount in amounts.items() if amount is not None},
+        counted=counted,
+        daily_loss_reached=fleet is not None and fleet.daily_loss_reached,
+    )
 
 
 def totals(bots: Iterable[BotFacts], missing: int) -> list[QuoteTotals]:
