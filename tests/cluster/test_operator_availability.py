@@ -26,7 +26,7 @@ from tradingbot_operator.metrics import Metrics
 
 pytestmark = pytest.mark.cluster
 
-LEADER = "tradingbot_operator_leader"
+LEADER = 'tradingbot_operator_leader{shard=""}'
 LEASE_LOST = 3
 KINDS = 4
 """That an operator of one namespace watches: pods, TradingBots, their sets, kill switches."""

@@ -19,6 +19,7 @@ from tradingbot_api.v1alpha1 import Exchange
 from tradingbot_operator import cluster, install_check, leader, settings, uninstall
 from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.egress import EgressGroup
+from tradingbot_operator.sharding import Shard
 
 OPERATOR_ROLE = f"{chart.NAMESPACE}-{chart.RELEASE}"
 _PERMISSION = re.compile(r"^    ([a-z/]+)(?: \(core\))? {2,}([a-z ]+?)(?: {2,}.*)?$", re.M)
@@ -131,6 +132,60 @@ def test_a_roll_or_a_drained_node_never_leaves_the_cluster_without_an_operator(o
     assert {item["topologyKey"] for item in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
     # One node is enough to run.
     assert {item["whenUnsatisfiable"] for item in spread} == {"ScheduleAnyway"}
+
+
+def test_each_shard_is_an_operator_of_its_own_and_the_main_one_leaves_its_bots_to_it(tmp_path: Path) -> None:
+    for name in (settings.CA_CERTIFICATE, settings.CA_KEY):
+        (tmp_path / name).write_text("-", encoding="utf-8")
+    shards = [{"name": "a"}, {"name": "b", "replicas": 1}]
+    objects = chart.render(
+        "--set-json", f"shards={json.dumps(shards)}", "--set", "podMonitor.enabled=true",
+        "--set", "networkPolicy.enabled=true,networkPolicy.namespaces={bots}",
+    )  # fmt: skip
+    loaded, labels = {}, {}
+    for deployment in (item for item in objects if item["kind"] == "Deployment"):
+        spec = deployment["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        arguments = [f"--ca-dir={tmp_path}" if a.startswith("--ca-dir=") else a for a in container["args"]]
+        loaded[deployment["metadata"]["name"]] = settings.load(arguments, {}).shard
+        labels[deployment["metadata"]["name"]] = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+        assert spec["replicas"] == (1 if deployment["metadata"]["name"].endswith("-b") else 2)
+    a, b = f"{chart.RELEASE}-shard-a", f"{chart.RELEASE}-shard-b"
+    assert loaded == {chart.RELEASE: Shard(others=frozenset({"a", "b"})), a: Shard("a"), b: Shard("b")}
+    budgets = {
+        item["metadata"]["name"]: item["spec"]["selector"]["matchLabels"]
+        for item in objects
+        if item["kind"] == "PodDisruptionBudget"
+    }
+    assert budgets.keys() == {chart.RELEASE, a}, "one replica does not hold up the drain of its node"
+    for name, selector in budgets.items():
+        assert [pod for pod, of in labels.items() if selector.items() <= of.items()] == [name]
+    bots = chart.one(objects, "NetworkPolicy", f"{chart.RELEASE}-bots")
+    (source,) = bots["spec"]["ingress"][0]["from"]
+    for selector in (chart.one(objects, "PodMonitor", chart.RELEASE)["spec"]["selector"], source["podSelector"]):
+        (names_in,) = selector["matchExpressions"]
+        found = [
+            of
+            for of in labels.values()
+            if selector["matchLabels"].items() <= of.items() and of[names_in["key"]] in names_in["values"]
+        ]
+        assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("shards", "complaint"),
+    [
+        ([{"name": "A"}], "pattern"),
+        ([{"name": "a" * 21}], "maxLength"),
+        ([{"replicas": 2}], "name"),
+        ([{"name": "a"}, {"name": "a", "replicas": 1}], "shards: expected each name once, found a, a"),
+    ],
+    ids=["not a name", "too long", "without a name", "twice"],
+)
+def test_shards_that_cannot_be_are_refused(shards: list[dict[str, Any]], complaint: str) -> None:
+    with pytest.raises(chart.ChartError, match=complaint):
+        chart.render("--set-json", f"shards={json.dumps(shards)}")
 
 
 def test_a_single_operator_does_not_hold_up_the_drain_of_its_node() -> None:

@@ -129,7 +129,7 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
             await double.start(tls_folder, cast(str, pod.ip))
             peer = Peer.of(uid, pod)
             assert peer is not None
-            link = BotLink(peer, session, tls, heard=heard, random=Random(number), metrics=metrics, epoch=1)
+            link = BotLink(peer, session, tls, heard=heard, random=Random(number), metrics=metrics, epoch=lambda: 1)
             stack.callback(link.close)
             fleet.of(bot).link = link
             doubles.append(double)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tradingbot.monitoring.http_api import ControlError, Server, control_app, control_tls, serve
 from tradingbot.monitoring.status_feed import StatusFeed
+from tradingbot.recovery.grant import GrantKeeper, GrantRefusedError
 from tradingbot.recovery.reservation import ReservationKeeper
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
@@ -90,6 +91,7 @@ class BotDouble:
         self.imposed = {cause.id: cause for cause in self.config.imposed}
         self._drain = DrainStatus()
         self._granted_until = 0.0
+        self._epochs = GrantKeeper(True, time.monotonic)
         self.reservations = ReservationKeeper(lambda: self.config.fleet_limited, time.monotonic)
         self.feed = StatusFeed(self.status, self._state, time.monotonic)
         self._server: Server | None = None
@@ -138,6 +140,7 @@ class BotDouble:
             self.imposed |= {cause.id: cause for cause in config.imposed}
             self.wake()
             raise ControlError(409, EPOCH_PAST, "only the tightening is taken")
+        self._meet(config.epoch)
         self.configs.append(config)
         self.config, self.engaged = config, config.settings.safe_mode is True
         self.imposed = {cause.id: cause for cause in config.imposed}
@@ -152,6 +155,7 @@ class BotDouble:
             raise ControlError(409, "Mismatch", "the grant is not for this process and configuration")
         if self.feed.sent_at(grant.status_sequence) is None:
             raise ControlError(409, "UnknownSequence", "no status of that sequence was sent")
+        self._meet(grant.epoch)
         self.grants.append(grant)
         self._granted_until = time.monotonic() + grant.ttl_seconds
         self.wake()
@@ -159,6 +163,7 @@ class BotDouble:
 
     async def put_reservation(self, reservation: Reservation) -> ReservationReply:
         """Hold it."""
+        self._meet(reservation.epoch)
         seconds = self.reservations.take(reservation)
         self.wake()
         return ReservationReply(expires_in_seconds=seconds)
@@ -170,15 +175,23 @@ class BotDouble:
 
     async def put_wait(self, wait: ExchangeWait) -> None:
         """Take it."""
+        self._meet(wait.epoch)
         self.waits.append((time.monotonic(), wait))
 
     async def drain(self, request: DrainRequest) -> DrainStatus:
         """Drained at once, or never."""
+        self._meet(request.epoch)
         self.drain_requests.append(request)
         phase = DrainPhase.DRAINED if self.drains else DrainPhase.DRAINING
         self._drain = DrainStatus(phase=phase, position_policy=request.position_policy, remaining=list(self.remaining))
         self.wake()
         return self._drain
+
+    def _meet(self, epoch: int) -> None:
+        try:
+            self._epochs.meet(epoch)
+        except GrantRefusedError as error:
+            raise ControlError(409, error.code, str(error)) from error
 
     # --- what it tells ---
 

@@ -29,7 +29,7 @@ async def test_a_link_goes_on_after_a_failure_that_nobody_thought_of() -> None:
 
     link = BotLink(
         Peer(KEY, UID, "pod-1", "127.0.0.1"), session, ssl.create_default_context(), heard=heard, random=Random(1),
-        metrics=Metrics(), epoch=1,
+        metrics=Metrics(), epoch=lambda: 1,
     )  # fmt: skip
     async with asyncio.timeout(10):
         await losses.acquire()

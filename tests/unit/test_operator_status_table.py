@@ -16,6 +16,7 @@ from tradingbot_api.v1alpha1 import SafeModeCause, SafeModeStatus
 from tradingbot_operator.bot_controller import stalled
 from tradingbot_operator.equality import Standing
 from tradingbot_operator.fleet import NO_ACCOUNT_YET
+from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.restarts import PodStep, up_to_date
 from tradingbot_operator.status import Finding, Gone, Observed, compose
 
@@ -292,6 +293,17 @@ OPERATORS = [
     Row(
         seen(account=Standing(False, message="not compared for three minutes: a/eth does not tell")),
         Type.BALANCE_SYNCED, T, Reason.COVERED, Phase.TRADING, "a/eth does not tell",
+    ),
+    Row(
+        seen(split=(BotKey("a", "eth"),), account=Standing(True)), Type.BALANCE_SYNCED, U, Reason.ACCOUNT_SPLIT,
+        Phase.TRADING, "Give them the same label",
+    ),
+    Row(
+        seen(split=(BotKey("a", "eth"),)), Type.CAPITAL_COVERED, U, Reason.ACCOUNT_SPLIT, Phase.TRADING, "a/eth",
+    ),
+    Row(
+        seen(split=(BotKey("a", "eth"),), account=Standing(False, True, "it lacks 1 BTC")), Type.BALANCE_SYNCED, F,
+        Reason.UNEXPLAINED, Phase.DEGRADED, "it lacks 1 BTC",
     ),
     Row(
         seen(

@@ -12,11 +12,41 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* The pods of every operator of this release, as a label selector. */}}
+{{- define "operator.pods" -}}
+{{- if .Values.shards -}}
+matchLabels: {app.kubernetes.io/instance: {{ .Release.Name }}}
+matchExpressions:
+  - {key: app.kubernetes.io/name, operator: In, values: [{{ .Chart.Name }}, {{ .Chart.Name }}-shard]}
+{{- else -}}
+matchLabels: {{- include "operator.selector" . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "operator.labels" -}}
 {{ include "operator.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* The operators as a list of {name, selector, arguments, replicas}: the main one, then the shards. Pods of shards have
+another app.kubernetes.io/name, so that no selector of the main one finds them. */}}
+{{- define "operator.operators" -}}
+{{- $name := include "operator.name" . }}
+{{- $others := list }}
+{{- range .Values.shards }}
+{{- $others = append $others (printf "--other-shard=%s" .name) }}
+{{- end }}
+{{- if ne (len $others) (len (uniq $others)) }}
+{{- fail (printf "shards: expected each name once, found %s" (join ", " $others | replace "--other-shard=" "")) }}
+{{- end }}
+{{- $all := list (dict "name" $name "selector" (include "operator.selector" . | fromYaml) "arguments" $others "replicas" .Values.replicas) }}
+{{- range .Values.shards }}
+{{- $selector := dict "app.kubernetes.io/name" (printf "%s-shard" $.Chart.Name) "app.kubernetes.io/instance" $.Release.Name "tradingbot.dev/shard" .name }}
+{{- $all = append $all (dict "name" (printf "%s-shard-%s" $name .name) "selector" $selector "arguments" (list (printf "--shard=%s" .name)) "replicas" (.replicas | default $.Values.replicas)) }}
+{{- end }}
+{{- toYaml (dict "operators" $all) }}
 {{- end }}
 
 {{- define "operator.caSecretName" -}}

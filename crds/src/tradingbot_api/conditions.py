@@ -77,6 +77,7 @@ class Reason(StrEnum):
     # BalanceSynced
     EXACT = "Exact"
     COVERED = "Covered"
+    ACCOUNT_SPLIT = "AccountSplit"
     DRIFT = "Drift"
     UNEXPLAINED = "Unexplained"
     CREDENTIALS_MISSING = "CredentialsMissing"

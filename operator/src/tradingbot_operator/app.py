@@ -60,7 +60,7 @@ async def run(settings: Settings) -> None:
             loop.add_signal_handler(number, stop.set)
 
     listen()
-    metrics = Metrics()
+    metrics = Metrics(settings.shard)
     authority = CertificateAuthority.load(settings.ca_dir)
     access = await Access.load(settings.kubeconfig)
     state = _State()
@@ -71,8 +71,9 @@ async def run(settings: Settings) -> None:
         log.info("listening", probe_port=ports[0], metrics_port=ports[1])
         lease = Cluster(access, metrics, seconds=CALL_SECONDS)
         leader = Leader(
-            lease, settings.claims_namespace, lease_name(settings.namespaces), settings.identity, now=utc_now
-        )
+            lease, settings.claims_namespace, lease_name(settings.namespaces, settings.shard.name),
+            settings.identity, now=utc_now,
+        )  # fmt: skip
         # A connection of its own for each, so that none waits behind another's calls.
         cluster, fast = Cluster(access, metrics, fence=leader.check), Cluster(access, metrics)
         for client in (cluster, fast, lease):
@@ -197,7 +198,7 @@ class _Operator:
 
         def enqueue(key: BotKey | SetKey, urgent: bool) -> None:
             # A standby has no use for a queue: whoever takes over looks at every bot.
-            if self._leading:
+            if self._leading and self._concerns(key):
                 self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))
 
         def enqueue_after(key: SetKey, seconds: float) -> None:
@@ -213,7 +214,7 @@ class _Operator:
 
         self._switches = KillSwitches(
             cluster, switches, bots=bots, fleet=self._fleet, enqueue=enqueue, now=utc_now, identity=settings.identity,
-            random=self.random,
+            random=self.random, shard=settings.shard, pods=pods, namespaces=settings.namespaces,
         )  # fmt: skip
         reservations = Reservations(leader, metrics)
         self._impositions = Impositions(self._switches, reservations)
@@ -240,20 +241,21 @@ class _Operator:
         stack.push_async_callback(self._controller.close)
         lane = SafeModeLane(
             fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, impositions=self._impositions, tls=tls,
-            session=session, metrics=metrics, enqueue=lambda key: enqueue(key, True),
+            session=session, metrics=metrics, enqueue=lambda key: enqueue(key, True), shard=settings.shard,
         )  # fmt: skip
         stack.push_async_callback(lane.close)
         watcher = handlers.Watcher(
             bots=bots, pods=pods, controller=self._controller, lane=lane, switches=switches,
-            switched=self._switches.hurry, enqueue=enqueue,
+            switched=self._switches.hurry, enqueue=enqueue, shard=settings.shard,
         )  # fmt: skip
         self._sets: Inventory[SeenSet] = Inventory()
         self._set_controller = SetController(
             cluster, sets=self._sets, bots=bots, saw_bot=watcher.bot,
             restart=lambda key: enqueue(key, False), enqueue=enqueue, enqueue_after=enqueue_after,
             identity=settings.identity, now=utc_now, random=self.random, reservations=reservations,
+            shard=settings.shard,
         )  # fmt: skip
-        bots.follower = self._set_controller.bot_changed
+        bots.followers.append(self._set_controller.bot_changed)
         self.kinds = (*watcher.watched(), self._set_controller.watched())
         self.resync = Resync(
             cluster, settings.namespaces, self.kinds, now=utc_now, metrics=metrics,
@@ -263,6 +265,13 @@ class _Operator:
         metrics.switches = lambda: self._switches.figures() if self._leading else []
         metrics.sets = lambda: self._set_controller.figures() if self._leading else []
         stack.callback(self.close_links)
+
+    def _concerns(self, key: BotKey | SetKey) -> bool:
+        """Whether it is this operator's to step: it serves the object, or has to let go of it."""
+        if isinstance(key, SetKey) or self._fleet.known(key) is not None:
+            return True
+        seen = self._bots.get(key) or self._pods.get(key)
+        return seen is None or self._settings.shard.serves(seen)
 
     def _may_wait(self, key: BotKey | SetKey) -> bool:
         """A TradingBot without a pod lets those go first that have a process."""
@@ -297,6 +306,8 @@ class _Operator:
                 self._controller.begin()
                 # A pod whose TradingBot is gone needs a step too.
                 for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
+                    if not self._concerns(key):
+                        continue
                     # Safe mode may have been set while nobody worked.
                     urgent = (bot := self._bots.get(key)) is not None and self._wanted_safe(bot)
                     self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))

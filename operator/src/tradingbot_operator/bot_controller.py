@@ -19,7 +19,7 @@ from tradingbot_operator import desired
 from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import Word
 from tradingbot_operator.bot_objects import BotObjects
-from tradingbot_operator.bot_talk import BotTalk, claimant_of
+from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claims
@@ -37,6 +37,7 @@ from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.restarts import Restarts
 from tradingbot_operator.settings import Settings
+from tradingbot_operator.sharding import Account, OtherShards, account_of
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.start_pace import StartPace
 from tradingbot_operator.status import Change, Finding
@@ -124,17 +125,22 @@ class BotController:
         self._claims = claims
         self._enqueue = enqueue
         self._metrics = metrics
+        self._shard = shard = settings.shard
+        self._others = OtherShards(shard, self._split_changed)
+        if not shard.alone:
+            bots.followers.append(self._others.follow)
         self._shares = shares = Shares(
-            settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods, time=asyncio.get_running_loop().time
-        )
+            settings.egress_groups, settings.exchange_weight, bots=bots, pods=pods,
+            time=asyncio.get_running_loop().time, shard=shard,
+        )  # fmt: skip
         self._waits = WaitLane(shares.address, settings.exchange_weight, bots=bots, fleet=fleet, leader=leader, now=now)
         self._pace = StartPace(settings.exchange_weight)
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()
-        certainty = Certainty(cluster, claims, leader)
+        certainty = Certainty(cluster, claims, leader, shard)
         self._reporter = Reporter(
             cluster, bots, certainty, coverage, equality, reservations=reservations, shares=shares,
-            identity=settings.identity, now=now, random=random, metrics=metrics,
+            identity=settings.identity, now=now, random=random, metrics=metrics, others=self._others,
         )  # fmt: skip
         self._objects = BotObjects(
             settings, cluster=cluster, bots=bots, pods=pods, authority=authority, certainty=certainty,
@@ -144,7 +150,7 @@ class BotController:
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
             leader=leader, impositions=impositions, tls=tls, session=session, heard=self.heard, enqueue=enqueue,
-            now=now, random=random, metrics=metrics, shares=shares,
+            now=now, random=random, metrics=metrics, shares=shares, shard=shard,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter,
@@ -171,9 +177,24 @@ class BotController:
         """This process leads: statuses tell which bots share an account, and what was found of it."""
         self._reservations.begin()
         for bot in self._bots:
-            if (account := _account_of(bot, bot.status.get("accountUID"))) is not None:
-                kept = statuses.kept(bot.told)
-                self._equality.expect(account, bot.key, bot.uid, kept, asyncio.get_running_loop().time())
+            if self._shard.serves(bot):
+                self._expect(bot)
+
+    def _expect(self, bot: SeenBot) -> None:
+        """Its account is to be compared with its books too, from what its status tells on."""
+        if (account := account_of(bot, bot.status.get("accountUID"))) is not None:
+            kept = statuses.kept(bot.told)
+            self._equality.expect(account, bot.key, bot.uid, kept, asyncio.get_running_loop().time())
+
+    def _split_changed(self, account: Account) -> None:
+        """Whether an account has bots of other shards too is another than before: its own bots tell."""
+        for key in self._equality.bots_of(account):
+            self._enqueue(key, False)
+
+    def saw(self, bot: SeenBot) -> None:
+        """A TradingBot was seen; what another shard's tells of its address, its operator tells by the status alone."""
+        if not self._shard.serves(bot):
+            self._waits.saw(bot)
 
     def heard(self, key: BotKey, before: BotStatus | None, after: BotStatus | None) -> None:
         """A link told something, or lost its bot (`after` is None)."""
@@ -189,7 +210,10 @@ class BotController:
         if bot is not None and bot.uid == memory.uid:
             self._reservations.hear(bot, memory.link, after)
             self._hear_books(bot, memory, after)
-            self._waits.heard(bot, memory, after)
+            if self._waits.heard(bot, memory, after) and not self._shard.alone:
+                # The other shards' operators hear of it by the status.
+                memory.owes_wait = True
+                self._enqueue(key, True)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
         elif news(before) != news(after) or (claims(before) != claims(after) and self._coverage.lacks(memory.uid)):
@@ -197,8 +221,8 @@ class BotController:
 
     def _hear_books(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:
         """What a bot tells of its account; one that another keeps from its symbol would count the other's fills."""
-        books, account = status.account_books, _account_of(bot, status.account_uid)
-        if books is None or account is None or not memory.claim.holds:
+        books, account = status.account_books, account_of(bot, status.account_uid)
+        if books is None or account is None or not memory.claim.holds or self._others.on(account):
             return
         now = asyncio.get_running_loop().time()
         base = status.base_claim.asset if status.base_claim is not None else ""
@@ -209,7 +233,7 @@ class BotController:
     def pod_gone(self, pod: SeenPod) -> None:
         """A pod's object is gone. Unless its end was told, its process may still run (a forced deletion)."""
         bot = self._bots.get(pod.key)
-        if bot is None or pod.owner_uid != bot.uid:
+        if bot is None or pod.owner_uid != bot.uid or not self._shard.serves(bot):
             return
         memory = self._fleet.of(bot)
         memory.had_pod = True
@@ -273,6 +297,10 @@ class BotController:
         if bot is None:
             self._forget(key)
             return await self._objects.end_orphan(key)
+        if not self._shard.serves(bot):
+            # Its label moved: from now on another operator has the line to it.
+            self._forget(key)
+            return None
         memory = self._fleet.of(bot)
         takes_word = UNTRUSTED_BOOKS in desired.cleared_causes(bot)
         if takes_word and not memory.took_word:
@@ -283,7 +311,9 @@ class BotController:
             await self._talk.recall_claim(bot, memory)
             memory.claim_recalled = True
         if not memory.stepped:
-            memory.stepped = True
+            memory.stepped, memory.since = True, asyncio.get_running_loop().time()
+            if not self._equality.knows(bot.uid):
+                self._expect(bot)
             before = bot.told
             if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:
                 # It had a pod before this process looked: how that one ended was not seen.
@@ -346,7 +376,7 @@ class BotController:
                 self._enqueue(key, False)
             return
         last = memory.last
-        account = _account_of(bot, last.status.account_uid) if last is not None else None
+        account = account_of(bot, last.status.account_uid) if last is not None else None
         if last is None or account is None:
             return
         status = last.status
@@ -384,11 +414,3 @@ class BotController:
         bot = SeenBot.of(raw)
         self._bots.see(bot)
         return bot
-
-
-def _account_of(bot: SeenBot, account_uid: str | None) -> tuple[str, str] | None:
-    """The exchange and the account there; None where they are not known."""
-    if not account_uid or "exchange" not in bot.spec or "symbol" not in bot.spec:
-        return None
-    claimant = claimant_of(bot, account_uid, "", 0)
-    return claimant.exchange, claimant.account_uid

@@ -101,10 +101,16 @@ def client_session(fence: Callable[[], None]) -> aiohttp.ClientSession:
 
 
 class BotCalls:
-    """What the operator says to one process; `epoch` is the Lease's, which the bot compares."""
+    """What the operator says to one process; `epoch` gives the Lease's, which the bot compares."""
 
     def __init__(
-        self, peer: Peer, session: aiohttp.ClientSession, tls: ssl.SSLContext, *, epoch: int, metrics: Metrics
+        self,
+        peer: Peer,
+        session: aiohttp.ClientSession,
+        tls: ssl.SSLContext,
+        *,
+        epoch: Callable[[], int],
+        metrics: Metrics,
     ) -> None:
         self.peer = peer
         self._session = session
@@ -138,7 +144,7 @@ class BotCalls:
 
         One that engages safe mode needs no leadership.
         """
-        body = config.model_copy(update={"epoch": self._epoch}).sparse()
+        body = config.model_copy(update={"epoch": self._epoch()}).sparse()
         tightens = config.settings.safe_mode is True or bool(config.imposed)
         await self._call("PUT", "config", body, leading=not tightens)
 
@@ -175,7 +181,7 @@ class BotLink(BotCalls):
         heard: Callable[[BotKey, BotStatus | None, BotStatus | None], None],
         random: Random,
         metrics: Metrics,
-        epoch: int,
+        epoch: Callable[[], int],
     ) -> None:
         super().__init__(peer, session, tls, epoch=epoch, metrics=metrics)
         self.word: Word | None = None

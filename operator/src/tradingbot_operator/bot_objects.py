@@ -157,7 +157,7 @@ class BotObjects:
         address = self._shares.address(bot)
         wait = self._pace.wait(
             bot.key, address, holding=memory.may_hold(bot), needed=self._shares.needed(address),
-            now=asyncio.get_running_loop().time(),
+            now=asyncio.get_running_loop().time(), part=self._shares.part(address),
         )  # fmt: skip
         if wait == 0:
             memory.paced_until = None
@@ -174,7 +174,7 @@ class BotObjects:
     async def end_orphan(self, key: BotKey) -> float | None:
         """Ends a bot's pod whose TradingBot was removed past this operator; when to look again, None: on news."""
         pod = self._pods.get(key)
-        if pod is None or pod.deleting:
+        if pod is None or pod.deleting or not self._settings.shard.serves(pod):
             return None
         if await self._cluster.get(names.PLURAL, key.namespace, key.name) is not None:
             # Its watch event is on the way.
@@ -227,5 +227,6 @@ class BotObjects:
         """The pod that the TradingBot should have."""
         settings = self._settings
         return desired.pod(
-            Identity.of(bot), spec, settings.bot_image, settings.image_pull_policy, scraped=settings.scrape_annotations
-        )
+            Identity.of(bot), spec, settings.bot_image, settings.image_pull_policy,
+            scraped=settings.scrape_annotations, shard=bot.shard,
+        )  # fmt: skip

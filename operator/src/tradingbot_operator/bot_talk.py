@@ -15,6 +15,7 @@ import structlog
 
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
+    EPOCH_PAST,
     GRANT_RENEWAL_SECONDS,
     STALE_REVISION,
     BotStatus,
@@ -40,6 +41,7 @@ from tradingbot_operator.imposed import Impositions, Standing
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.sharding import ALONE, Shard
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding
 
@@ -89,7 +91,9 @@ class BotTalk:
         random: Random,
         metrics: Metrics,
         shares: Shares,
+        shard: Shard = ALONE,
     ) -> None:
+        self._shard = shard
         self._cluster = cluster
         self._bots = bots
         self._claims = claims
@@ -116,7 +120,7 @@ class BotTalk:
         if peer is not None and memory.link is None:
             memory.link = BotLink(
                 peer, self._session, self._tls, heard=self._heard, random=self._random, metrics=self._metrics,
-                epoch=self._leader.epoch,
+                epoch=lambda: self._leader.epoch,
             )  # fmt: skip
 
     async def talk(self, bot: SeenBot, memory: Memory, again: list[float], *, readable: bool = True) -> None:
@@ -136,9 +140,27 @@ class BotTalk:
         except BotRefusedError as error:
             log.warning("the bot refused", bot=str(bot.key), error=str(error))
             again.append(CALL_RETRY_SECONDS)
+            await self._outrun(bot, error)
         except BotCallError as error:
             log.info("the bot did not answer", bot=str(bot.key), error=str(error))
             again.append(CALL_RETRY_SECONDS)
+
+    async def _outrun(self, bot: SeenBot, error: BotRefusedError) -> None:
+        """A bot that came from another shard may remember its operator's greater epoch: ours is raised above it.
+
+        Whose the bot is says the API server: a label may have moved that no watch told of yet, and two operators must
+        not outrun each other. How far is never taken from the bot, which runs others' strategies.
+        """
+        if error.reply.code != EPOCH_PAST:
+            return
+        raw = await self._cluster.get(names.PLURAL, bot.key.namespace, bot.key.name)
+        latest = SeenBot.of(raw) if raw is not None else None
+        if latest is None or latest.uid != bot.uid:
+            return
+        if self._shard.serves(latest):
+            self._leader.outrun()
+        elif self._bots.see(latest):
+            self._enqueue(bot.key, True)
 
     async def _configure(self, bot: SeenBot, memory: Memory, status: BotStatus, again: list[float]) -> None:
         ledger = memory.ledger
@@ -363,6 +385,9 @@ class BotTalk:
         )
         try:
             await link.drain(request)
+        except BotRefusedError as error:
+            log.warning("the bot refused to drain", bot=str(bot.key), error=str(error))
+            await self._outrun(bot, error)
         except BotCallError as error:
             log.warning("the drain is not begun", bot=str(bot.key), error=str(error))
 

@@ -131,11 +131,11 @@ class _Member:
 
 
 class FleetBook:
-    """Of one fleet and one leader, whose `epoch` is the transition count of its Lease. A new leader begins with an
-    empty one: who has not told yet what it has counts with the most that it may have."""
+    """Of one fleet and one leader, whose `epoch` is the transition count of its Lease, which may grow. A new leader
+    begins with an empty one: who has not told yet what it has counts with the most that it may have."""
 
     def __init__(self, epoch: int) -> None:
-        self._epoch = epoch
+        self.epoch = epoch
         self._limits = Limits()
         self._members: dict[str, _Member] = {}
         self._numbers = 0
@@ -168,9 +168,9 @@ class FleetBook:
         Late words of a former process, or of before another word, change nothing.
         """
         member, report = self._members.get(told.bot_uid), told.report
-        if member is None or told.incarnation is None or report.exposure is None or report.epoch > self._epoch:
+        if member is None or told.incarnation is None or report.exposure is None or report.epoch > self.epoch:
             return None
-        if report.epoch < self._epoch:
+        if report.epoch < self.epoch:
             # It would still take what a former leader sent it: once it knows of this one, its word counts. Of a process
             # that is new to this one nothing is known until then.
             if told.boot_id != member.boot and told.incarnation > member.incarnation:
@@ -215,7 +215,7 @@ class FleetBook:
         return Reservation(
             bot_uid=told.bot_uid,
             boot_id=told.boot_id,
-            epoch=self._epoch,
+            epoch=self.epoch,
             number=self._numbers,
             request=request,
             exposure=exposure,

@@ -18,6 +18,7 @@ from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.fleet import Memory
 from tradingbot_operator.inventory import SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
+from tradingbot_operator.sharding import ALONE, Shard
 from tradingbot_operator.status import Gone
 
 GRANT_MARGIN_SECONDS: Final = 10.0
@@ -26,6 +27,10 @@ GRANT_OVER_SECONDS: Final = GRANT_TTL_SECONDS + GRANT_MARGIN_SECONDS
 
 ENTRY_SETTLE_SECONDS: Final = 15.0
 """The longest recvWindow of an entry, 5 s, and a margin for its answer and for clocks."""
+
+HANDOVER_SECONDS: Final = 90.0
+"""After a TradingBot went from one shard to another: the former operator lists the cluster each minute, so that it
+grants no longer than this though its watches hang."""
 
 log = structlog.get_logger(__name__)
 
@@ -102,12 +107,13 @@ def left_no_entry(drained: DrainStatus | None) -> bool:
 class Certainty:
     """Answers by the last grant that this operator gave, or that a former one may have given."""
 
-    def __init__(self, cluster: Cluster, claims: Claims, leader: Leader) -> None:
+    def __init__(self, cluster: Cluster, claims: Claims, leader: Leader, shard: Shard = ALONE) -> None:
+        self._handover = 0.0 if shard.alone else HANDOVER_SECONDS
         self._cluster = cluster
         self._claims = claims
         self._leader = leader
         self._loop = asyncio.get_running_loop()
-        self._absences = Absences(GRANT_OVER_SECONDS)
+        self._absences = Absences(GRANT_OVER_SECONDS + self._handover)
 
     async def gone_in(self, bot: SeenBot, memory: Memory) -> float:
         """Seconds until a process whose end was not seen can certainly add no exposure; 0: now."""
@@ -121,10 +127,14 @@ class Certainty:
 
     async def granted_for(self, bot: SeenBot, memory: Memory) -> float:
         """Seconds until the last grant that a process of it may have is certainly over; 0: now."""
-        # A former operator may have granted until this one took its Lease.
-        last = memory.last_grant if memory.last_grant is not None else self._leader.since
+        last = memory.last_grant if memory.last_grant is not None else self._former_grant(memory)
         wait = last + GRANT_OVER_SECONDS - self._loop.time()
         return wait if wait > 0 and await self.could_trade(bot, memory) else 0.0
+
+    def _former_grant(self, memory: Memory) -> float:
+        """Until when a former operator may have granted: until this one took its Lease; of another shard, until that
+        one saw that the TradingBot is not its own any more."""
+        return max(self._leader.since, memory.since) + self._handover if self._handover else self._leader.since
 
     @staticmethod
     def _settled(memory: Memory) -> float:

@@ -474,6 +474,15 @@ class Cluster:
             manifest["metadata"] |= {"finalizers": [seen.finalizer], "resourceVersion": seen.resource_version}
         return await self.apply(seen.resource.plural, manifest)
 
+    async def set_shard(self, bot: SeenBot, shard: str) -> Manifest:
+        """Labels a TradingBot with a shard, or with none, whoever labelled it before; ConflictError where it changed
+        since it was seen."""
+        labels = {names.SHARD_LABEL: shard or None}
+        metadata = {"uid": bot.uid, "resourceVersion": bot.resource_version, "labels": labels}
+        path = _path(names.PLURAL, bot.key.namespace, bot.key.name)
+        params = {"fieldManager": names.FIELD_MANAGER}
+        return await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
+
     async def remove_annotation(self, bot: SeenBot, annotation: str) -> None:
         """Takes an annotation off a TradingBot whoever set it; ConflictError where it changed since it was seen."""
         metadata = {"resourceVersion": bot.resource_version, "annotations": {annotation: None}}

@@ -214,10 +214,13 @@ def _probe(path: str, **times: int) -> Manifest:
     return {"httpGet": {"path": path, "port": "probes"}, **times}
 
 
-def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str, *, scraped: bool = False) -> Manifest:
+def pod(
+    identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str, *, scraped: bool = False, shard: str = ""
+) -> Manifest:
     """The bot's pod: it satisfies Pod Security `restricted` and has no token of a service account.
 
-    `scraped`: with annotations by which Prometheus finds it.
+    `scraped`: with annotations by which Prometheus finds it. `shard`: whose operator ends it, should its TradingBot be
+    gone.
     """
     shape = spec.pod
     metadata = _metadata(identity, identity.name)
@@ -318,7 +321,10 @@ def pod(identity: Identity, spec: TradingBotSpec, image: str, pull_policy: str, 
         pod_spec["imagePullSecrets"] = [{"name": item.name} for item in shape.image_pull_secrets]
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
     template = {names.POD_TEMPLATE_ANNOTATION: _digest(manifest)}
-    # Not in the digest: who scrapes is no reason to restart a bot.
+    # Not in the digest: who scrapes, or serves it, is no reason to restart a bot.
+    metadata["labels"].pop(names.SHARD_LABEL, None)
+    if shard:
+        metadata["labels"][names.SHARD_LABEL] = shard
     metadata["annotations"] = {**(SCRAPE_ANNOTATIONS if scraped else {}), **shape.annotations, **template}
     return manifest
 

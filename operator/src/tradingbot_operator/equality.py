@@ -394,6 +394,15 @@ class Equality:
         known.tell(view)
         return list(known.bots.values()) if known.judge(now) else []
 
+    def knows(self, uid: str) -> bool:
+        """Whether a bot is known to be of an account."""
+        return uid in self._of
+
+    def bots_of(self, account: object) -> list[BotKey]:
+        """The bots of an account."""
+        known = self._accounts.get(account)
+        return list(known.bots.values()) if known is not None else []
+
     def forget(self, uid: str) -> None:
         """A bot is gone, or another keeps it from its symbol."""
         account = self._of.pop(uid, None)

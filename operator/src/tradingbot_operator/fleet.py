@@ -144,6 +144,8 @@ class Memory:
     uid: str
     key: BotKey
     ledger: Ledger | None = None
+    since: float = 0.0
+    """When this operator made its first step for it."""
     counted: int = 0
     """The greatest revision of the ledgers that were dropped: the bot may have it."""
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -157,6 +159,8 @@ class Memory:
     granted_boot: str = ""
     wait_told: tuple[str, datetime | None] = ("", None)
     """The boot that was told of a wait that its address was demanded, and the end of that."""
+    owes_wait: bool = False
+    """It was the first to tell of a wait, which its status must tell the operators of other shards."""
     refusal: tuple[int, str, Finding] | None = None
     handed: tuple[int, str, float] | None = None
     """Revision, boot and time of the last configuration that went out; its effect comes over the stream."""

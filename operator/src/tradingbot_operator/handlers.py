@@ -17,6 +17,7 @@ from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, 
 from tradingbot_operator.kill_switch import SeenSwitch
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.safe_mode import SafeModeLane
+from tradingbot_operator.sharding import Shard
 
 OWN_FINALIZER: Final = f"{names.GROUP}/kopf-unused"
 
@@ -34,7 +35,9 @@ class Watcher:
         switches: Mapping[type[SeenSwitch], Inventory[SeenSwitch]],
         switched: Callable[[], None],
         enqueue: Callable[[BotKey, bool], None],
+        shard: Shard,
     ) -> None:
+        self._shard = shard
         self._bots = bots
         self._pods = pods
         self._controller = controller
@@ -65,13 +68,15 @@ class Watcher:
         before = self._bots.get(bot.key)
         if not self._bots.see(bot):
             return
+        self._controller.saw(bot)
         changed = before is not None and before.uid == bot.uid and before.safe_mode != bot.safe_mode
+        moved = before is not None and self._shard.serves(before) != self._shard.serves(bot)
         if changed:
             self._lane.notice(bot)
         if before is None or before.labels != bot.labels:
             self._lane.notice_imposed([bot])
         if before is None or before.uid != bot.uid or _wish(before) != _wish(bot):
-            self._enqueue(bot.key, changed)
+            self._enqueue(bot.key, changed or moved)
 
     def bot_gone(self, bot: SeenBot) -> None:
         """A TradingBot is gone."""

@@ -100,6 +100,11 @@ class SeenResource:
         )
 
     @property
+    def shard(self) -> str:
+        """The shard that it is labelled with; empty where it is not."""
+        return self.labels.get(names.SHARD_LABEL, "")
+
+    @property
     def finalizing(self) -> bool:
         """Our finalizer is on it."""
         return self.finalizer in self.finalizers
@@ -208,6 +213,8 @@ class SeenPod:
     memory_limit: str
     template: str
     """Digest of the manifest that it was made from; empty where a former operator did not write it."""
+    shard: str
+    """The shard that its TradingBot was of when it was made."""
     terminated: bool
     """The kubelet reported that no container of it runs and none will."""
 
@@ -255,6 +262,7 @@ class SeenPod:
             image=container.get("image", ""),
             memory_limit=str(container.get("resources", {}).get("limits", {}).get("memory", "")),
             template=metadata.get("annotations", {}).get(names.POD_TEMPLATE_ANNOTATION, ""),
+            shard=metadata.get("labels", {}).get(names.SHARD_LABEL, ""),
             # A container that ended restarts unless the pod is at its end or going.
             terminated=(phase in {"Failed", "Succeeded"} and not collected) or ((deleting or collected) and ended),
         )
@@ -294,8 +302,8 @@ class Inventory(Generic[T]):
 
     def __init__(self) -> None:
         self._objects: dict[BotKey, T] = {}
-        self.follower: Callable[[T | None, T | None], None] | None = None
-        """Is told of each change, with what was known before and what is known now."""
+        self.followers: list[Callable[[T | None, T | None], None]] = []
+        """Are told of each change, with what was known before and what is known now."""
 
     def get(self, key: BotKey) -> T | None:
         """The object, or None where none is known."""
@@ -313,8 +321,8 @@ class Inventory(Generic[T]):
         if known is not None and not newer(seen.resource_version, known.resource_version):
             return False
         self._objects[seen.key] = seen
-        if self.follower is not None:
-            self.follower(known, seen)
+        for follow in self.followers:
+            follow(known, seen)
         return True
 
     def gone(self, key: BotKey, uid: str) -> bool:
@@ -323,8 +331,8 @@ class Inventory(Generic[T]):
         if known is None or known.uid != uid:
             return False
         del self._objects[key]
-        if self.follower is not None:
-            self.follower(known, None)
+        for follow in self.followers:
+            follow(known, None)
         return True
 
 

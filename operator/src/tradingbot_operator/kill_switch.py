@@ -33,8 +33,9 @@ from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFou
 from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.imposed import Held, Standing
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenResource, read_status
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenResource, read_status
 from tradingbot_operator.metrics import SwitchFigures
+from tradingbot_operator.sharding import ALONE, Shard
 from tradingbot_operator.status import Finding, Notice
 
 LOOK_SECONDS: Final = 1.0
@@ -195,6 +196,27 @@ def answer(switch: SeenSwitch, bot: SeenBot, told: TradingBotStatus | None, *, h
     return Answer(bot.key, has and engaged.status == statuses.TRUE, finding, holding)
 
 
+def told_by(bot: SeenBot, pod: SeenPod | None) -> TradingBotStatus | None:
+    """What the status says of a bot that another shard's operator serves; None where nothing of it counts. Pure.
+
+    That no process runs is of no worth where a pod is there: one may have begun since that was written.
+    """
+    told = bot.told
+    found = {item.type: item for item in told.conditions}
+    engaged, acknowledged = (
+        found.get(kind) for kind in (ConditionType.SAFE_MODE_ENGAGED, ConditionType.SAFE_MODE_ACKNOWLEDGED)
+    )
+    if engaged is None or acknowledged is None:
+        return None
+    ended = Reason.PROCESS_GONE in {engaged.reason, acknowledged.reason}
+    return None if ended and pod is not None and not pod.terminated else told
+
+
+def _tells(bot: SeenBot, cause_id: str) -> bool:
+    safe_mode = bot.told.safe_mode
+    return safe_mode is not None and any(cause.id == cause_id for cause in safe_mode.causes)
+
+
 def compose(switch: SeenSwitch, answers: list[Answer], now: datetime) -> KillSwitchStatus:
     """The status that should stand; `answers` of the bots that it holds. Pure."""
     pending = sorted((item for item in answers if not item.acknowledged.holds), key=lambda item: item.key)
@@ -290,7 +312,13 @@ class KillSwitches:
         now: Callable[[], datetime],
         identity: str,
         random: Random,
+        pods: Inventory[SeenPod],
+        namespaces: tuple[str, ...] = (),
+        shard: Shard = ALONE,
     ) -> None:
+        self._pods = pods
+        self._namespaces = namespaces
+        self._shard = shard
         self._cluster = cluster
         self._kinds = kinds
         self._bots = bots
@@ -383,7 +411,7 @@ class KillSwitches:
     async def _look(self, switch: SeenSwitch) -> None:
         now = self._now()
         ended = switch.ended(now)
-        if ended is None and not switch.finalizing and switch.deleted is None:
+        if ended is None and not switch.finalizing and switch.deleted is None and self._shard.is_main:
             switch = self._saw(switch, await self._cluster.set_finalizer(switch, present=True))
         if ended is not None and not switch.past_when_made and not self._is_confirmed(switch):
             if await self._ask(type(switch), switch.key) is not Standing.ENDED:
@@ -392,10 +420,18 @@ class KillSwitches:
             for bot in self._bots:
                 if switch.covers(bot):
                     self._enqueue(bot.key, False)
+        if not self._shard.is_main:
+            return  # the main operator counts the bots of all shards
         answers, unknown = [], False
         for count, bot in enumerate(self._bots):
             if count % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
+            if not self._shard.serves(bot):
+                if self._holds_other(switch, bot, ended=ended is not None):
+                    told, position = told_by(bot, self._pods.get(bot.key)), bot.told.position
+                    holding = position is not None and position.quantity != 0
+                    answers.append(answer(switch, bot, told, holding=holding))
+                continue
             memory = self._fleet.known(bot.key)
             holds, certain = self._holds(switch, bot, memory, ended=ended is not None)
             if holds:
@@ -411,8 +447,31 @@ class KillSwitches:
         # Who is being deleted drains whatever is imposed: a namespace that goes must not wait for a release.
         staying = any(seen.deleted is None for item in answers if (seen := self._bots.get(item.key)) is not None)
         over = not answers and not unknown if ended is not None else switch.deleted is not None and not staying
-        if switch.finalizing and over:
+        if switch.finalizing and over and not (ended is not None and await self._is_written_elsewhere(switch)):
             await self._cluster.set_finalizer(switch, present=False)
+
+    @staticmethod
+    def _holds_other(switch: SeenSwitch, bot: SeenBot, *, ended: bool) -> bool:
+        """Whether it holds a bot of another shard, by its status."""
+        if not switch.covers(bot) or switch.past_when_made:
+            return False
+        told = _tells(bot, switch.cause_id)
+        return told and bot.deleted is None if ended else told or switch.selects(bot)
+
+    async def _is_written_elsewhere(self, switch: SeenSwitch) -> bool:
+        """Whether the configuration of a bot of another shard has its cause still: a status may not tell, as of a bot
+        that is suspended. Were the switch gone by then, its cause would stay until a human clears it. ApiError."""
+        if self._shard.alone or switch.past_when_made:
+            return False
+        for raw in await self._cluster.list_all("configmaps", self._namespaces):
+            config = desired.decode(raw)
+            if config is None or all(cause.id != switch.cause_id for cause in config.imposed):
+                continue
+            bot = self._bots.get(BotKey(config.bot.namespace, config.bot.name))
+            of_bot = bot is not None and bot.uid == config.bot.uid and bot.deleted is None
+            if bot is not None and of_bot and switch.covers(bot) and not self._shard.serves(bot):
+                return True
+        return False
 
     def _holds(self, switch: SeenSwitch, bot: SeenBot, memory: Memory | None, *, ended: bool) -> tuple[bool, bool]:
         """Whether it holds a bot, and whether that is known."""

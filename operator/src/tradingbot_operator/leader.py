@@ -28,6 +28,8 @@ RENEW_DEADLINE_SECONDS: Final = 6.0
 """Two renewals may fail. Shorter than the Lease by four seconds, for the calls that are under way when it ends."""
 CALL_SECONDS: Final = 2.5
 """A call that hangs on a dead connection is given up in time for another one on a new connection."""
+OUTRUN_SECONDS: Final = 5.0
+"""From one raise of the epoch to the next."""
 LOOK_SECONDS: Final = 0.5
 """How often a standby looks: a Lease that is given up is taken at once."""
 
@@ -42,11 +44,10 @@ class LeaseLostError(Exception):
     code = "LeaseLost"
 
 
-def lease_name(namespaces: tuple[str, ...]) -> str:
-    """Operators of the same namespaces exclude each other; others do not."""
-    if not namespaces:
-        return names.FIELD_MANAGER
-    return f"{names.FIELD_MANAGER}-{hashlib.sha256('|'.join(namespaces).encode()).hexdigest()[:8]}"
+def lease_name(namespaces: tuple[str, ...], shard: str = "") -> str:
+    """Operators of the same namespaces and shard exclude each other; others do not."""
+    watched = f"-{hashlib.sha256('|'.join(namespaces).encode()).hexdigest()[:8]}" if namespaces else ""
+    return f"{names.FIELD_MANAGER}{watched}{f'-shard-{shard}' if shard else ''}"
 
 
 def next_epoch(last: int, now: datetime) -> int:
@@ -92,8 +93,12 @@ class Leader:
         self._sighting: _Sighting | None = None
         self._valid_until = -math.inf
         self.epoch = 0
-        """The Lease's transition count: grows whenever it changes hands, whatever became of the Lease meanwhile. A
-        standby knows the one that it last saw."""
+        """The Lease's transition count: grows whenever it changes hands, whatever became of the Lease meanwhile, and
+        with `outrun`. A standby knows the one that it last saw."""
+        self._outrun = False
+        self._outran = -math.inf
+        self._written = 0
+        """The count of the last renewal that was tried: its answer may not have come."""
         self.since = asyncio.get_running_loop().time()
         """When, on the loop's clock, the Lease was taken: until then a former holder may have worked."""
 
@@ -176,19 +181,31 @@ class Leader:
                 log.warning("the Lease is not renewed", lease=self._name, error=str(error))
                 wait = LOOK_SECONDS
 
+    def outrun(self) -> None:
+        """A bot remembers a greater epoch, as of the operator of another shard that served it before: the next renewal
+        counts above it."""
+        self._outrun = True
+
     async def _renew(self) -> None:
         if self._lease is None:
             raise LeaseLostError(f"Lease {self._name} was never held")
+        lease, now = self._held(self._lease, taken=False), self._clock()
+        if self._outrun and now - self._outran >= OUTRUN_SECONDS:
+            self._outrun, self._outran = False, now
+            lease["spec"]["leaseTransitions"] = next_epoch(self.epoch, self._now())
+            log.info("the epoch is raised above another operator's", lease=self._name)
+        self._written = lease["spec"]["leaseTransitions"]
         try:
-            self._hold(await self._cluster.replace("leases", self._held(self._lease, taken=False)))
+            self._hold(await self._cluster.replace("leases", lease))
         except ConflictError:
             # A renewal whose answer did not come, or a label that somebody added: it is still ours.
-            self._lease = await self._still_ours()
+            self._hold(await self._still_ours())
 
     async def _still_ours(self) -> Manifest:
         raw = await self._cluster.get("leases", self._namespace, self._name)
         holder = raw["spec"].get("holderIdentity") if raw is not None else None
-        if raw is None or holder != self._identity or raw["spec"].get("leaseTransitions") != self.epoch:
+        ours = {self.epoch, self._written}
+        if raw is None or holder != self._identity or raw["spec"].get("leaseTransitions") not in ours:
             raise LeaseLostError(f"Lease {self._name} is held by {holder or 'nobody'}")
         return raw
 

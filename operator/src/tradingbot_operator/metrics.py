@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from tradingbot_api import names
 from tradingbot_api.conditions import Phase
+from tradingbot_operator.sharding import ALONE, Shard
 
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -67,7 +68,7 @@ class Metrics:
     at 0: a rate does not see a counter that is born with its first event.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shard: Shard = ALONE) -> None:
         registry = self.registry = CollectorRegistry()
         self.fleet: Callable[[], Iterable[BotFigures]] = tuple
         self.switches: Callable[[], Iterable[SwitchFigures]] = tuple
@@ -96,8 +97,20 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.leader = Gauge(
-            "tradingbot_operator_leader", "1 in the replica that holds the Lease and works, else 0.", registry=registry
+            "tradingbot_operator_leader",
+            "1 in the replica that holds the Lease of its shard and works, else 0. The main operator's shard is empty.",
+            ["shard"],
+            registry=registry,
+        ).labels(shard.name)
+        expected = Gauge(
+            "tradingbot_operator_shard_expected",
+            "1 for each shard that needs an operator, as far as this one knows: the main one (empty), its own, and "
+            "those that it leaves bots to.",
+            ["shard"],
+            registry=registry,
         )
+        for name in {"", shard.name, *shard.others}:
+            expected.labels(name).set(1)
         self.event_loop_lag_seconds = Histogram(
             "tradingbot_operator_event_loop_lag_seconds",
             "How much later than asked for the event loop came round, looked at ten times a second.",

@@ -24,6 +24,7 @@ from tradingbot_operator.fleet import SUSPENDED, Memory
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod, read_status
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reservations import Reservations
+from tradingbot_operator.sharding import OtherShards, account_of
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Change, Finding, Notice
 from tradingbot_operator.work_queue import LONGEST_RETRY_SECONDS
@@ -57,8 +58,10 @@ class Reporter:
         now: Callable[[], datetime],
         random: Random,
         metrics: Metrics,
+        others: OtherShards,
     ) -> None:
         """`identity` is the reporting instance of events."""
+        self._others = others
         self._cluster = cluster
         self._bots = bots
         self._certainty = certainty
@@ -83,6 +86,7 @@ class Reporter:
         if memory.link is not None and reachable.status == statuses.UNKNOWN:
             again.append(max(0.1, memory.link.silent_at() - self._loop.time()))
         account = self._equality.of(bot.uid, self._loop.time())
+        split = self._others.on(account_of(bot, self._account_uid(bot, memory)))
         memory.unexplained = account.unexplained if account is not None and account.differs else {}
         fresh = statuses.compose(
             statuses.Observed(
@@ -100,7 +104,9 @@ class Reporter:
                 acknowledged_after=memory.acknowledged_after,
                 shortage=self._coverage.of(bot.uid),
                 account=account,
-                account_rest=self._equality.rest(bot.uid),
+                # Of a split account it would count the other shards' fills as nobody's.
+                account_rest=None if split else self._equality.rest(bot.uid),
+                split=tuple(split),
                 up_to_date=memory.up_to_date,
                 drained=memory.drained,
                 vanished_pod=memory.vanished_pod,
@@ -121,6 +127,8 @@ class Reporter:
             fresh = read_status(TradingBotStatus, self._cluster.declared(statuses.encode(fresh)))
         stands = bot.told
         change = statuses.change(stands, fresh)
+        if memory.owes_wait and stands.api != fresh.api:
+            change = Change.STATE
         if change is Change.NONE:
             return
         unheard = memory.link is not None and reachable.status == statuses.UNKNOWN
@@ -146,7 +154,7 @@ class Reporter:
             memory.status_conflicts += 1
             memory.status_refused = (bot.resource_version, self._loop.time() + wait)
             return
-        memory.status_written, memory.status_conflicts = self._loop.time(), 0
+        memory.status_written, memory.status_conflicts, memory.owes_wait = self._loop.time(), 0, False
         log.debug("status written", bot=str(bot.key), change=change, phase=fresh.phase)
         for notice in statuses.notices(stands, fresh):
             if notice.reason in statuses.POD_TROUBLE:
@@ -166,6 +174,11 @@ class Reporter:
         if last is None or last <= self._loop.time() - REPEAT_SECONDS:
             memory.trouble_posted[notice.reason] = self._loop.time()
             await self.events.post(bot, notice)
+
+    @staticmethod
+    def _account_uid(bot: SeenBot, memory: Memory) -> str | None:
+        told = memory.last.status.account_uid if memory.last is not None else None
+        return bot.status.get("accountUID") or told
 
     def _reachable(self, memory: Memory) -> Finding:
         link = memory.link

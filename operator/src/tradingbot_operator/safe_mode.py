@@ -21,6 +21,7 @@ from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader, LeaseLostError
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.sharding import ALONE, Shard
 from tradingbot_operator.status import has_cause
 
 FIRST_RETRY_SECONDS: Final = 0.5
@@ -43,6 +44,8 @@ class SafeModeLane:
     `cluster` is a client of this lane alone: it may have to read a ConfigMap while the other is busy. What
     fails in the leader (no pod, no answer) is left to the steps of the work queue, which repeat it until it holds.
 
+    Of other shards' bots nothing is carried: their own operators, and standbys, do that.
+
     A standby carries a tightening too, as the leader may be dead, stopped or blind, and so does a leader that has not
     heard the bot yet: with the epoch of nobody, of which a bot takes the tightening alone. A standby writes nothing.
     A former leader says nothing: it may have been stopped for long, and its wish be one of then.
@@ -62,7 +65,9 @@ class SafeModeLane:
         session: aiohttp.ClientSession,
         metrics: Metrics,
         enqueue: Callable[[BotKey], None],
+        shard: Shard = ALONE,
     ) -> None:
+        self._shard = shard
         self._cluster = cluster
         self._bots = bots
         self._pods = pods
@@ -82,6 +87,8 @@ class SafeModeLane:
 
     def notice(self, bot: SeenBot) -> None:
         """spec.safeMode is another than before. Never waits."""
+        if not self._shard.serves(bot):
+            return
         memory = self._fleet.of(bot)
         memory.wish(asyncio.get_running_loop().time(), safe=bot.safe_mode or bool(memory.imposed))
         self._crowded.discard(bot.key)
@@ -93,7 +100,7 @@ class SafeModeLane:
         Who says already that it has all of it is left out, as after a restart. Those that answer come first.
         """
         now = asyncio.get_running_loop().time()
-        lacking = [(self._fleet.of(bot), bot) for bot in bots if self._lacks(bot)]
+        lacking = [(self._fleet.of(bot), bot) for bot in bots if self._shard.serves(bot) and self._lacks(bot)]
         for memory, bot in sorted(lacking, key=lambda item: item[0].word() is None):
             memory.wish(now, safe=True)
             if bot.key not in self._tasks:
@@ -134,7 +141,7 @@ class SafeModeLane:
             self._enqueue(key)
 
     def _wanted(self, bot: SeenBot) -> bool:
-        return bot.safe_mode or bool(self._impositions.on(bot))
+        return self._shard.serves(bot) and (bot.safe_mode or bool(self._impositions.on(bot)))
 
     def _turn(self, key: BotKey, crowd: asyncio.Semaphore) -> AbstractAsyncContextManager[None]:
         """One of many waits for its turn, so that a single one never waits for them."""
@@ -184,7 +191,7 @@ class SafeModeLane:
         ledger = await Memory(bot.uid, bot.key).load_ledger(bot, self._cluster)
         # Nothing is cleared: a former clearing under a new number would clear again what latched since.
         ledger.want_spec(bot, (), self._impositions.on(bot, ledger.imposed))
-        calls = BotCalls(peer, self._session, self._tls, epoch=EPOCH_NOT_LEADER, metrics=self._metrics)
+        calls = BotCalls(peer, self._session, self._tls, epoch=lambda: EPOCH_NOT_LEADER, metrics=self._metrics)
         try:
             await calls.put_config(ledger.config(bot))
         except BotRefusedError as error:

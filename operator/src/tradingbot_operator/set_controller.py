@@ -27,6 +27,7 @@ from tradingbot_operator.reservations import Reservations, bound_of
 from tradingbot_operator.rollout import Member
 from tradingbot_operator.set_desired import Owner, Problem, Wanted
 from tradingbot_operator.set_status import BotFacts, ObservedSet
+from tradingbot_operator.sharding import Shard
 from tradingbot_operator.status import SPACING, Change
 
 COALESCE_SECONDS: Final = 0.2
@@ -93,10 +94,12 @@ class SetController:
         now: Callable[[], datetime],
         random: Random,
         reservations: Reservations,
+        shard: Shard,
     ) -> None:
         """`saw_bot` takes in a TradingBot as a write answered it, as a watch event would; `restart` asks for a step of
         one that has its turn."""
         self._restart = restart
+        self._shard = shard
         self._cluster = cluster
         self._sets = sets
         self._bots = bots
@@ -179,8 +182,9 @@ class SetController:
     async def step(self, key: SetKey) -> float | None:
         """Brings one set closer to its spec. Returns when to come again, in seconds; None: on news."""
         seen = self._sets.get(BotKey(key.namespace, key.name))
-        if seen is None or seen.deleted is not None:
-            # Garbage collection deletes its bots, which drain, or leaves them to trade on under their names.
+        if seen is None or seen.deleted is not None or not self._shard.serves(seen):
+            # Garbage collection deletes its bots, which drain, or leaves them to trade on under their names. One of
+            # another shard, and the limits over its bots, are its operator's.
             if (former := self._memories.pop(key, None)) is not None:
                 self._reservations.forget(former.uid)
             return None
@@ -191,6 +195,7 @@ class SetController:
         work = _Step(self._cluster, seen, memory, self._bots, saw_bot=self._saw_bot, restart=self._restart)
         if memory.spec is not None:
             self._limit(seen, memory.spec)
+            await work.place(self._mine(seen))
             await work.stop(self._mine(seen))
             await work.make(self._mine(seen))
             await work.take_out(self._mine(seen))
@@ -301,11 +306,11 @@ def _set_of(bot: SeenBot | None) -> Controller | None:
 
 
 def _owner(seen: SeenSet) -> Owner:
-    return Owner(seen.key.namespace, seen.key.name, seen.uid)
+    return Owner(seen.key.namespace, seen.key.name, seen.uid, seen.shard)
 
 
 def _wish(seen: SeenSet) -> object:
-    return seen.generation, seen.deleted, seen.status
+    return seen.generation, seen.deleted, seen.status, seen.shard
 
 
 def _recalled(seen: SeenSet) -> _Memory:
@@ -386,6 +391,20 @@ class _Step:
         self.current: frozenset[str] = frozenset()
         self.kept: dict[str, Problem] = {}
         """By symbol: TradingBots that should be deleted and were not."""
+
+    async def place(self, mine: Iterable[SeenBot]) -> None:
+        """All bots are of the set's own shard, at once, whoever labelled them otherwise."""
+        wanted = self._memory.wanted
+        await self._all(
+            [
+                (wanted[bot.key.name], self._placing(bot))
+                for bot in mine
+                if bot.shard != self._owner.shard and bot.key.name in wanted
+            ]
+        )
+
+    async def _placing(self, bot: SeenBot) -> None:
+        self._saw_bot(await self._cluster.set_shard(bot, self._owner.shard))
 
     async def stop(self, mine: Iterable[SeenBot]) -> None:
         """Safe mode and suspend of the template go to all bots at once."""

@@ -50,6 +50,8 @@ class Owner:
     namespace: str
     name: str
     uid: str
+    shard: str = ""
+    """That its TradingBots are of, as the set itself: limits over them are one operator's to keep."""
 
 
 def bot_name(set_name: str, symbol: str) -> str:
@@ -90,8 +92,13 @@ def wanted(owner: Owner, template: Template, symbol: str, overrides: Mapping[str
     except ValidationError as error:
         return _problem(error, symbol, template, overrides)
     spec = {"symbol": symbol, **{key: value for key, value in whole.items() if key not in STOPS}}
+    labels = template.metadata.labels if template.metadata else {}
     metadata = {
-        "labels": {**(template.metadata.labels if template.metadata else {}), names.SET_LABEL: owner.name},
+        # Not the shard's: that goes to all bots at once, not to a few at a time.
+        "labels": {
+            **{key: value for key, value in labels.items() if key != names.SHARD_LABEL},
+            names.SET_LABEL: owner.name,
+        },
         "annotations": dict(template.metadata.annotations) if template.metadata else {},
     }
     return Wanted(
@@ -171,7 +178,7 @@ def manifest(owner: Owner, bot: Wanted) -> Manifest:
         "metadata": {
             "namespace": bot.key.namespace,
             "name": bot.key.name,
-            "labels": dict(bot.metadata["labels"]),
+            "labels": {**bot.metadata["labels"], **({names.SHARD_LABEL: owner.shard} if owner.shard else {})},
             "annotations": {**bot.metadata["annotations"], names.SET_TEMPLATE_ANNOTATION: bot.digest},
             "ownerReferences": [
                 {

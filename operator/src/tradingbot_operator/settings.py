@@ -12,6 +12,7 @@ from typing import Final
 
 from tradingbot_api import names
 from tradingbot_operator.egress import EgressGroup
+from tradingbot_operator.sharding import ALONE, Shard, parse_name
 
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH_INACTIVITY_SECONDS: Final = 70.0
@@ -60,11 +61,20 @@ class Settings:
     egress_groups: tuple[EgressGroup, ...] = ()
     exchange_weight: int = USUAL_WEIGHT
     """What all bots of an address may use of its request weight in a minute; 0: they are not held to a sum."""
+    shard: Shard = ALONE
+    """Which TradingBots this operator serves, where there are several."""
 
 
 def _egress_group(text: str) -> EgressGroup:
     try:
         return EgressGroup.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _shard(text: str) -> str:
+    try:
+        return parse_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -76,6 +86,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("--namespace", action="append", default=[], metavar="NAME", help="serve this namespace only; repeatable")
+    add(
+        "--shard", type=_shard, metavar="NAME",
+        help=f"serve what is labelled {names.SHARD_LABEL}=NAME, and nothing else",
+    )  # fmt: skip
+    add(
+        "--other-shard", action="append", default=[], type=_shard, metavar="NAME",
+        help="another operator has --shard NAME: leave to it what is labelled so; repeatable",
+    )  # fmt: skip
     add("--claims-namespace", metavar="NAME", help="namespace of the claims; default: the operator's own")
     add("--ca-dir", type=Path, default=Path("/etc/tradingbot-operator/ca"), help="directory with ca.crt and ca.key")
     add("--bot-image", default="tradingbot/bot:dev", help="image of bots whose spec names none")
@@ -139,6 +157,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         raise SettingsError(
             f"--exchange-weight-per-minute: expected 0 or more, got {options.exchange_weight_per_minute}"
         )
+    if options.shard and options.other_shard:
+        raise SettingsError("--other-shard: expected none beside --shard, which serves its own label alone")
     host = socket.gethostname()
     return Settings(
         namespaces=tuple(sorted(set(options.namespace))),
@@ -159,4 +179,5 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
         log_level=options.log_level,
         egress_groups=tuple(options.egress_group),
         exchange_weight=options.exchange_weight_per_minute,
+        shard=Shard(options.shard or "", frozenset(options.other_shard)),
     )

@@ -11,6 +11,7 @@ from tradingbot_operator.allotment import Need, allot, carries
 from tradingbot_operator.egress import Address, EgressGroup, address_of
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.sharding import ALONE, Shard
 
 COUNT_SECONDS: Final = 5.0
 """How old the parts of an address may be that are granted: to work them out takes a look at all its bots."""
@@ -40,6 +41,9 @@ class AddressShares:
     parts: dict[str, int] = field(default_factory=dict)
     bots: int = 1
     budget: int = 0
+    """Of all bots of the address."""
+    own_budget: int = 0
+    """Of those that this operator serves."""
     limit: int = 0
     used: int = 0
     counted: float = float("-inf")
@@ -61,7 +65,12 @@ class Shares:
         bots: Inventory[SeenBot],
         pods: Inventory[SeenPod],
         time: Callable[[], float],
+        shard: Shard = ALONE,
     ) -> None:
+        """With several shards each operator allots the part of an address's weight that its bots are of all there."""
+        self._shard = shard
+        self._parts: dict[Address, tuple[float, float]] = {}
+        """When the part of an address was counted, and what it is."""
         self._groups = groups
         self._weight_per_minute = weight_per_minute
         self._bots = bots
@@ -86,7 +95,7 @@ class Shares:
             self._count(address, shared, now)
         former_weight, until = shared.told.get(bot.uid, (0, now))
         former_weight = former_weight if until > now else 0
-        weight = max(0, min(shared.parts[bot.uid], shared.budget - (shared.sum_told - former_weight)))
+        weight = max(0, min(shared.parts[bot.uid], shared.own_budget - (shared.sum_told - former_weight)))
         # Should it not arrive, the bot goes by what it was told before.
         shared.tell(bot.uid, max(weight, former_weight), now + GRANT_TTL_SECONDS)
         return Share(weight, shared.bots)
@@ -100,6 +109,23 @@ class Shares:
     def address(self, bot: SeenBot) -> Address:
         """Where its requests come from."""
         return address_of(bot, self._pods.get(bot.key), self._groups)
+
+    def part(self, address: Address) -> float:
+        """How much of an address's weight this operator has to give: what its bots are of all there."""
+        if self._shard.alone:
+            return 1.0
+        counted, part = self._parts.get(address, (float("-inf"), 1.0))
+        if self._time() - counted >= COUNT_SECONDS:
+            own, others = self._sharing(address)
+            part = len(own) / max(1, len(own) + others)
+            self._parts[address] = self._time(), part
+        return part
+
+    def _sharing(self, address: Address) -> tuple[set[str], int]:
+        """The bots of an address that this operator serves, by UID, and how many others it has."""
+        there = [bot for bot in self._bots if not bot.suspended and self.address(bot) == address]
+        own = {bot.uid for bot in there if self._shard.serves(bot)}
+        return own, len(there) - len(own)
 
     def needed(self, address: Address) -> int:
         """What the bots of an address that run need of a minute at least."""
@@ -125,11 +151,13 @@ class Shares:
 
     def _count(self, address: Address, shared: AddressShares, now: float) -> None:
         """Works out the parts anew; what was told lately still counts until it is told anew or has ended."""
-        uids = {bot.uid for bot in self._bots if not bot.suspended and self.address(bot) == address}
+        uids, others = self._sharing(address)
         shared.told = {uid: told for uid, told in shared.told.items() if told[1] > now}
         shared.needs = {uid: need for uid, need in shared.needs.items() if uid in uids}
         shared.sum_told = sum(weight for weight, _ in shared.told.values())
-        shared.bots = max(1, len(uids), len(shared.needs))
+        own = max(1, len(uids), len(shared.needs))
+        shared.bots = own + others
         shared.budget = int(shared.limit * SHARED_PART)
-        shared.parts = allot(shared.budget, shared.needs)
+        shared.own_budget = shared.budget * own // shared.bots
+        shared.parts = allot(shared.own_budget, shared.needs)
         shared.counted = now

@@ -44,16 +44,19 @@ class StartPace:
         self._line_of: dict[BotKey, Address] = {}
         self._came = 0
 
-    def wait(self, key: BotKey, address: Address, *, holding: bool, needed: int, now: float) -> float:
+    def wait(
+        self, key: BotKey, address: Address, *, holding: bool, needed: int, now: float, part: float = 1.0
+    ) -> float:
         """Seconds until this bot may start, as far as can be told; 0: now, and its start is counted.
 
         Those that may hold a position come first, then who came first. `needed` is what bots that run at the address
-        need of a minute. `now` is monotonic, in seconds.
+        need of a minute. `part` of the limit is this operator's to give. `now` is monotonic, in seconds.
         """
         if self._limit == 0:
             return 0.0
-        most = max(float(START_WEIGHT), self._limit * AT_ONCE_PART)
-        rate = max(self._limit * RATE_PART - needed, self._limit * LEAST_RATE_PART) / 60
+        limit = self._limit * part
+        most = max(float(START_WEIGHT), limit * AT_ONCE_PART)
+        rate = max(limit * RATE_PART - needed, limit * LEAST_RATE_PART) / 60
         line = self._lines.setdefault(address, _Line(most, now))
         line.weight = min(most, line.weight + rate * (now - line.refilled))
         line.refilled = now

@@ -18,7 +18,7 @@ from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import Condition, DrainedStatus, PositionPolicy, SafeModeCause, TradingBotStatus
 from tradingbot_operator.coverage import COVERED, Shortage
 from tradingbot_operator.equality import Kept, Standing
-from tradingbot_operator.inventory import SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, SeenBot, SeenPod
 
 NO_NEW_ENTRIES: Final = "NoNewEntries"
 REDUCE_ONLY: Final = "ReduceOnly"
@@ -142,6 +142,8 @@ class Observed:
     """Whether its account is what the fills of all its bots made of it."""
     account_rest: Mapping[str, Decimal] | None = None
     """What of it should be no bot's."""
+    split: tuple[BotKey, ...] = ()
+    """TradingBots of the same account that another shard's operator serves."""
     egress_group: str | None = None
     too_many: tuple[int, int] | None = None
     """How many bots share its address, and how many that carries, where that is less."""
@@ -386,6 +388,19 @@ def balance_synced(told: Finding, account: Standing | None) -> Finding:
     return told
 
 
+def of_split_account(told: Finding, others: Sequence[BotKey]) -> Finding:
+    """BalanceSynced and CapitalCovered where bots of the account are of another shard: nobody hears all of them."""
+    if not told.holds:
+        return told
+    some = ", ".join(str(key) for key in others[:3])
+    return Finding.open(
+        Reason.ACCOUNT_SPLIT,
+        f"{len(others)} TradingBots of the same exchange account are of another shard ({some}), so the account is not "
+        f"compared with the books and capitals of all its bots. Give them the same label {names.SHARD_LABEL}. The bot "
+        "trades on by its own books.",
+    )
+
+
 def kept(status: TradingBotStatus) -> Kept:
     """What a status tells of its account, for an operator that begins."""
     synced = next((item for item in status.conditions if item.type == Type.BALANCE_SYNCED), None)
@@ -436,7 +451,8 @@ def phase(deleting: bool, found: Mapping[Type, Finding], *, suspended: bool = Fa
     engaged = found[Type.SAFE_MODE_ENGAGED]
     if engaged.holds and engaged.reason != Reason.AWAITING_GRANT:
         return Phase.SAFE_MODE
-    if engaged.holds or not synced.holds or found[Type.TRADING_ALLOWED].status == UNKNOWN:
+    books = synced.holds or synced.reason == Reason.ACCOUNT_SPLIT
+    if engaged.holds or not books or found[Type.TRADING_ALLOWED].status == UNKNOWN:
         return Phase.STARTING
     return Phase.TRADING if found[Type.TRADING_ALLOWED].holds else Phase.PAUSED
 
@@ -480,6 +496,9 @@ def compose(seen: Observed) -> TradingBotStatus:
     if seen.shortage.position and found[Type.BALANCE_SYNCED].holds:
         found[Type.BALANCE_SYNCED] = Finding.bad(Reason.DRIFT, seen.shortage.position)
     found[Type.BALANCE_SYNCED] = balance_synced(found[Type.BALANCE_SYNCED], seen.account)
+    if seen.split:
+        for kind in (Type.BALANCE_SYNCED, Type.CAPITAL_COVERED):
+            found[kind] = of_split_account(found[kind], seen.split)
     lacking = [kind for kind in READY_NEEDS if not found[kind].holds]
     found[Type.READY] = (
         Finding.bad(found[lacking[0]].reason, f"Not yet: {', '.join(lacking)}.") if lacking else Finding.good()

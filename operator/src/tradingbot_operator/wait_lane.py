@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from tradingbot_api.bot_http import BotStatus, ExchangeWait
+from tradingbot_api.bot_http import EPOCH_PAST, BotStatus, ExchangeWait
 from tradingbot_operator.bot_link import BotCallError, BotRefusedError
 from tradingbot_operator.egress import Address, ExchangeWaits, turns
 from tradingbot_operator.fleet import Fleet, Memory
@@ -51,30 +51,44 @@ class WaitLane:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[BotKey, asyncio.Task[None]] = {}
 
-    def heard(self, bot: SeenBot, memory: Memory, status: BotStatus) -> None:
-        """A bot said something. Never waits."""
+    def heard(self, bot: SeenBot, memory: Memory, status: BotStatus) -> bool:
+        """A bot said something; whether it is the first to tell of a wait. Never waits."""
         address, now = self._address_of(bot), self._now()
+        news = False
         told = status.api.wait_until_time if status.api is not None else None
         if told is not None:
             # A bot whose clock is ahead would make the others wait for longer than it has to itself.
             told = min(told, now + max(timedelta(), told - status.time))
-            if self._waits.tell(address, told, now):
+            news = self._waits.tell(address, told, now)
+            if news:
                 self._spread(address, told)
         until = self._waits.until(address, now)
         if until is not None and memory.wait_told != (status.boot_id, until):
             self._begin(bot.key)
+        return news
+
+    def saw(self, bot: SeenBot) -> None:
+        """The status of another shard's bot was seen: its operator wrote what that bot told first. Never waits."""
+        api, now = bot.status.get("api") or {}, self._now()
+        if "waitUntilTime" not in api or bot.told.api is None or bot.told.api.wait_until_time is None:
+            return
+        address, until = self._address_of(bot), bot.told.api.wait_until_time
+        if self._waits.tell(address, until, now):
+            self._spread(address, until)
 
     def _spread(self, address: Address, until: datetime) -> None:
-        members = [
-            (bot.key, (memory := self._fleet.known(bot.key)) is not None and memory.told_position)
-            for bot in self._bots
-            if self._address_of(bot) == address
-        ]
+        members = [(bot.key, self._holds(bot)) for bot in self._bots if self._address_of(bot) == address]
         log.warning("the exchange makes an address wait", address=" ".join(address), until=until.isoformat())
         self._turns[address] = turns(members, until, self._weight_per_minute)
-        # Those that hold a position are told first too.
+        # Those that hold a position are told first too; who is of another shard, by its own operator.
         for key, _ in sorted(members, key=lambda member: not member[1]):
-            self._begin(key)
+            if self._fleet.known(key) is not None:
+                self._begin(key)
+
+    def _holds(self, bot: SeenBot) -> bool:
+        memory = self._fleet.known(bot.key)
+        position = bot.told.position if memory is None else None
+        return memory.told_position if memory is not None else position is not None and position.quantity != 0
 
     def _begin(self, key: BotKey) -> None:
         if key not in self._tasks:
@@ -113,6 +127,8 @@ class WaitLane:
                 await memory.link.put_wait(wait)
             except BotRefusedError as error:
                 log.warning("a bot refused to be told of a wait", bot=str(key), error=str(error))
+                if error.reply.code == EPOCH_PAST:
+                    return True  # a step raises the epoch
             except BotCallError as error:
                 log.info("a bot is not told of a wait yet", bot=str(key), error=str(error))
                 return True
