@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from tradingbot.monitoring import metrics as bot
-from tradingbot_api.bot_http import AssetClaim, BotStatus, GrantStatus
+from tradingbot_api.bot_http import AssetClaim, BotStatus, GrantStatus, OrderCount, OrderUse
 from tradingbot_api.v1alpha1 import (
     APIStatus,
     BalanceStatus,
@@ -67,6 +67,7 @@ STATUS: Final = BotStatus(
     orders=OrdersStatus(active=2, oco=1, foreign=1, last_check_time=NOON),
     trades=TradesStatus(total=2, successful=1, failed=1, win_rate=ONE, profit_factor=ONE),
     api=APIStatus(calls=1, errors=1),
+    order_use=OrderUse(counts=[OrderCount(interval="10S", seconds=10, limit=100)], wanted=0, asks=False, allotted=None),
     quote_claim=AssetClaim(asset="USDT", claimed=ONE, held=ONE),
 )
 """A bot that knows everything, in safe mode and in position."""

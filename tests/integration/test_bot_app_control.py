@@ -92,6 +92,19 @@ async def test_a_wait_that_another_bot_of_the_address_was_told_stops_every_call_
     assert {api.wait_until_time for api in told} == {None, wait.until_time}
 
 
+async def test_a_wait_of_the_account_with_orders_is_told_on_and_stops_no_call(bot: BotProcess) -> None:
+    now = datetime.now(UTC)
+    wait = ExchangeWait(
+        bot_uid=UID, boot_id=bot.status.boot_id, epoch=1, until_time=now, seconds=0,
+        orders_until_time=now + timedelta(seconds=3), orders_seconds=3,
+    )  # fmt: skip
+    assert (await bot.call("PUT", "/v1/wait", wait))[0] == 200
+    await bot.until(lambda status: status.order_use is not None and status.order_use.refused_until_time is not None)
+    assert bot.status.order_use is not None
+    assert bot.status.order_use.refused_until_time == wait.orders_until_time
+    assert bot.condition("CircuitClosed") == ("True", "OK")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("bot_uid", "x"), ("boot_id", "x"), ("incarnation", 1), ("revision", 7), ("status_sequence", 10**6)],

@@ -30,6 +30,7 @@ from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.sharding import account_of
 from tradingbot_operator.wait_lane import WaitLane
 
 pytestmark = pytest.mark.integration
@@ -46,6 +47,7 @@ class Scene:
 
     doubles: list[BotDouble]
     lane: WaitLane
+    orders: WaitLane
     fleet: Fleet
 
     async def told(self, bots: list[BotDouble], begun: float, seconds: float = 30) -> float:
@@ -91,11 +93,20 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
         )  # fmt: skip
         stack.push_async_callback(lane.close)
 
+        def account(bot: SeenBot) -> tuple[str, str] | None:
+            memory = fleet.known(bot.key)
+            word = memory.word() if memory is not None else None
+            return account_of(bot, word.status.account_uid if word is not None else None)
+
+        orders = WaitLane(account, 0, bots=bots, fleet=fleet, leader=leader, now=utc_now, of_orders=True)
+        stack.push_async_callback(orders.close)
+
         def heard(key: BotKey, _: BotStatus | None, after: BotStatus | None) -> None:
             bot, memory = bots.get(key), fleet.known(key)
             if after is not None and bot is not None and memory is not None:
                 memory.last = memory.link.word if memory.link is not None else None
                 lane.heard(bot, memory, after)
+                orders.heard(bot, memory, after)
 
         doubles: list[BotDouble] = []
 
@@ -135,7 +146,7 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
             doubles.append(double)
         await until("all to be heard", lambda: all(memory.word() is not None for memory in fleet), 60)
         await asyncio.gather(*(grant(memory) for memory in fleet))
-        yield Scene(doubles, lane, fleet)
+        yield Scene(doubles, lane, orders, fleet)
 
 
 async def test_a_ban_of_one_stops_all_of_its_address_within_a_second_and_they_come_back_in_turn(tmp_path: Path) -> None:
@@ -182,6 +193,41 @@ async def test_who_comes_later_is_told_with_its_first_word_and_a_new_leader_hear
         third.wake()
         await until("both to be heard", lambda: sum(_tells(memory, end) for memory in it.fleet) == 3)
         assert {wait.until_time for bot in (second, third) for _, wait in bot.waits} == {end}
+
+
+async def test_an_entry_refused_as_too_many_is_told_to_all_of_its_account_at_any_address_and_stops_nothing_else(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, [None, None, "b", None], network=63) as it:
+        refused, *others, another = it.doubles
+        another.account_uid = "4711"
+        another.wake()
+        await until("its account to be known", lambda: any(_account(memory) == "4711" for memory in it.fleet))
+        begun, end = time.monotonic(), utc_now() + timedelta(seconds=9)
+        refused.orders_refused_until = end
+        refused.wake()
+
+        assert await it.told([refused, *others], begun) < 1
+
+        waits = [wait for bot in others for _, wait in bot.waits]
+        assert {wait.orders_until_time for wait in waits} == {end}
+        assert all(0 < wait.orders_seconds <= 9 for wait in waits)
+        assert all(wait.seconds == 0 and wait.until_time < utc_now() for wait in waits), (
+            "an older bot waits for nothing"
+        )
+        others[0].orders_refused_until = end
+        others[0].wake()
+        await until("it to be heard", lambda: sum(_refused(memory) == end for memory in it.fleet) == 2)
+        assert [len(bot.waits) for bot in (*others, another)] == [1, 1, 0]
+
+
+def _account(memory: Memory) -> str | None:
+    return memory.last.status.account_uid if memory.last is not None else None
+
+
+def _refused(memory: Memory) -> datetime | None:
+    use = memory.last.status.order_use if memory.last is not None else None
+    return use.refused_until_time if use is not None else None
 
 
 def _tells(memory: Memory, end: datetime) -> bool:

@@ -34,6 +34,8 @@ from tradingbot_api.bot_http import (
     GrantReply,
     GrantStatus,
     OpenOrder,
+    OrderCount,
+    OrderUse,
     RaiseIncarnation,
     Reservation,
     ReservationReply,
@@ -83,6 +85,7 @@ class BotDouble:
     waits: list[tuple[float, ExchangeWait]] = field(default_factory=list)
     """With the time, on the monotonic clock, at which each came."""
     banned_until: datetime | None = None
+    orders_refused_until: datetime | None = None
     knows_fleets: bool = True
     """False: of a version that knows of no reservations."""
 
@@ -268,6 +271,13 @@ class BotDouble:
             open_orders=list(self.open_orders),
             fleet=self._fleet(),
             api=APIStatus(wait_until_time=self.banned_until),
+            order_use=OrderUse(
+                counts=[OrderCount(interval="10S", seconds=10, limit=100)],
+                wanted=0,
+                asks=False,
+                allotted=None,
+                refused_until_time=self.orders_refused_until,
+            ),
             usage=UsageStatus(memory_bytes=1, cpu_seconds=Decimal(self.cpu)),
         )
 

@@ -20,6 +20,8 @@ from tradingbot_api.bot_http import (
     FleetReport,
     Grant,
     OpenOrder,
+    OrderCount,
+    OrderUse,
     ProtectionPair,
     WeightUse,
 )
@@ -72,6 +74,13 @@ def full_status() -> BotStatus:
         base_claim=AssetClaim(asset="BTC", claimed="1", held="1"),
         quote_claim=AssetClaim(asset="USDT", claimed="1000", held="2000"),
         weight=WeightUse(limit=6000, used=90, wanted=110, address_used=2000),
+        order_use=OrderUse(
+            counts=[OrderCount(interval="10S", seconds=10, limit=100, used=7, told_time=NOW)],
+            wanted=5,
+            asks=True,
+            allotted=5,
+            refused_until_time=NOW,
+        ),
         account_books=AccountBooks(held={"BTC": "1"}, flows={"BTC": "1"}, moved={"BTC": "1"}, trades_by_bots={"k": 1}),
         fleet=FleetReport(clock=1, exposure="1", in_position=True, epoch=1, number=1, reserved="1"),
     )

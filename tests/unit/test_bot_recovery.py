@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradingbot.app import Care, backoff
-from tradingbot.gateway.errors import AmbiguousError, RateLimitedError, RejectedError
+from tradingbot.gateway.errors import AmbiguousError, RateLimitedError, RejectedError, TooManyOrdersError
 from tradingbot.gateway.port import EndpointClass
 from tradingbot.recovery.circuit_breaker import BreakerPanel, BreakerState, CircuitBreaker, CircuitOpenError, Pace
 from tradingbot.recovery.retry import full_jitter, retry_read, retryable
@@ -377,8 +377,8 @@ async def test_orders_that_are_too_many_for_an_account_are_its_own_affair() -> N
     clock = Clock()
     panel = BreakerPanel(clock.monotonic, clock.wall)
     with pytest.raises(RateLimitedError):
-        await panel.call(EndpointClass.ORDER, failing(RateLimitedError("429", retry_after=10, api_code=-1015)))
-    assert (panel.demanded_until, panel.wait_seconds()) == (None, 10)
+        await panel.call(EndpointClass.ORDER, failing(TooManyOrdersError("429", retry_after=10, api_code=-1015)))
+    assert (panel.demanded_until, panel.wait_seconds(), panel.snapshot().failures) == (None, 0, 0)
 
 
 async def test_after_a_wait_of_the_address_what_reduces_risk_goes_at_once_and_the_rest_in_its_turn() -> None:

@@ -46,6 +46,7 @@ BOUNDED = {
     "verb", "resource",  # of Kubernetes, those that are used
     "bot_namespace", "bot",  # as many as there are TradingBots
     "exchange", "egress_group", "part", "bots",  # as many as there are addresses
+    "account", "interval",  # as many as there are accounts, and of the exchange's limits
     "shard",  # as many as there are operators
     "switch_kind", "switch_namespace", "switch",  # as many as there are kill switches
     "set_namespace", "set", "limit",  # as many as there are TradingBotSets

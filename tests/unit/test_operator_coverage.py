@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from support.operator_objects import NOW, UID, seen_bot, word
-from tradingbot_api.bot_http import AssetClaim, Grant
+from tradingbot_api.bot_http import ENTRY_ORDERS, AssetClaim, Grant, OrderCount, OrderUse
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator.bot_controller import claims, news
 from tradingbot_operator.bot_talk import BotTalk
@@ -19,6 +19,7 @@ from tradingbot_operator.equality import Equality, Kept
 from tradingbot_operator.fleet import Ledger, Memory
 from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey, Inventory
+from tradingbot_operator.order_shares import OrderShares
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding, Observed, compose
 
@@ -152,6 +153,7 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
         leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
         now=lambda: NOW, random=Random(1), metrics=unused,
         shares=Shares((), 0, bots=Inventory(), pods=Inventory(), time=lambda: 0.0),
+        orders=OrderShares(lambda: 0.0, lambda: NOW),
     )  # fmt: skip
     bot, status = seen_bot(), word(causes=(Reason.AWAITING_GRANT,))
     memory = Memory(UID, bot.key, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"))
@@ -168,6 +170,12 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
     await talk._grant(bot, memory, status, cast(Any, link), [])
     assert [grant.boot_id for grant in link.granted] == ["boot-1"]
     assert asyncio.get_running_loop().time() >= (memory.last_grant or 0)
+    assert link.granted[-1].entry_orders is None, "a version that tells nothing of its account's orders"
+    use = OrderUse(
+        counts=[OrderCount(interval="10S", seconds=10, limit=100)], wanted=ENTRY_ORDERS, asks=True, allotted=0
+    )
+    await talk._grant(bot, memory, status.model_copy(update={"order_use": use}), cast(Any, link), [])
+    assert link.granted[-1].entry_orders == ENTRY_ORDERS, "at once, though the grant is new"
 
 
 def test_what_is_found_bot_by_bot_is_what_all_bots_together_show() -> None:

@@ -278,7 +278,7 @@ async def test_only_the_operator_whose_bot_it_is_by_the_api_servers_word_outruns
         coverage=unused, equality=unused, leader=cast(Leader, SimpleNamespace(outrun=lambda: raised.append(1))),
         impositions=NOBODY, tls=cast(ssl.SSLContext, None), session=unused, heard=unused,
         enqueue=lambda key, _: steps.append(key), now=lambda: NOW, random=Random(1), metrics=unused, shares=unused,
-        shard=A,
+        orders=unused, shard=A,
     )  # fmt: skip
     await talk._outrun(ours, BotRefusedError(409, ErrorReply(code="GrantMismatch", message="")))
     assert (raised, steps) == ([], [])

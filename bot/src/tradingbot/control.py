@@ -19,6 +19,7 @@ from tradingbot.recovery.grant import GrantRefusedError
 from tradingbot.recovery.safe_mode import AWAITING_GRANT, Level
 from tradingbot.state.store import StoreError
 from tradingbot_api.bot_http import (
+    GRANT_TTL_SECONDS,
     STALE_REVISION,
     BotInfo,
     BotStatus,
@@ -123,15 +124,19 @@ class Control:
             raise ControlError(409, error.code, str(error)) from error
         if grant.weight_per_minute is not None and grant.address_bots is not None:
             self._desk.budget.allot(grant.weight_per_minute, grant.address_bots, seconds)
+        self._desk.orders.allot(grant.entry_orders, seconds - (GRANT_TTL_SECONDS - grant.entry_orders_seconds))
         if self._desk.refresh():
             self._desk.wake()
         return GrantReply(expires_in_seconds=seconds)
 
     async def put_wait(self, wait: ExchangeWait) -> None:
-        """The exchange told another bot of this address to send nothing."""
+        """The exchange told another bot of this address to send nothing, or of this account no entries."""
         self._check_process(wait.bot_uid, wait.boot_id)
         self._meet(wait.epoch)
-        self._desk.panel.wait_with_others(wait.until_time, wait.seconds, wait.turn_seconds)
+        if wait.orders_until_time is not None:
+            self._desk.orders.hold(wait.orders_until_time, wait.orders_seconds)
+        else:
+            self._desk.panel.wait_with_others(wait.until_time, wait.seconds, wait.turn_seconds)
         self._desk.refresh()
         self._desk.wake()
 

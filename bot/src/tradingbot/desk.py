@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
 from tradingbot.config import SafeModeWish
+from tradingbot.gateway.order_limits import OrderBudget
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.monitoring.health import Facts, Problem
@@ -116,6 +117,7 @@ class Desk:
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
         self.budget = WeightBudget(self.monotonic)
+        self.orders = OrderBudget(self.monotonic)
         self.grants = GrantKeeper(operated, self.monotonic)
         self.reservations = ReservationKeeper(lambda: self.applied.committed.fleet_limited, self.monotonic)
         self.unprotected = UnprotectedTime(self.monotonic())

@@ -26,6 +26,8 @@ from tradingbot_api.base import canonical
 
 RESERVATION_WAIT_SECONDS: Final = 2.0
 """A signal waits for the operator's answer at most so long: its price gets old."""
+ORDERS_WAIT_SECONDS: Final = 2.0
+"""The same for the room that an entry needs among the account's new orders."""
 RESERVED_STEP: Final = Decimal("1e-8")
 
 
@@ -91,6 +93,8 @@ class Execution:
 
     async def _enter(self, decision: Enter, seen: Seen) -> None:
         parts, settings, signal_id = self._parts, self._parts.settings(), seen.signal_id
+        if self._hindrance() is None:
+            await parts.orders.wait(ORDERS_WAIT_SECONDS, parts.changed)
         book = self._streams.book
         figures = {"signal": decision.reason, **self._figures(book)}
         hindrance = self._hindrance()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tradingbot.gateway.order_limits import OrderBudget
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.monitoring.flight_recorder import FlightRecorder
 from tradingbot.monitoring.metrics import Metrics
@@ -27,6 +28,7 @@ class Parts:
     safe_mode: SafeMode
     panel: BreakerPanel
     budget: WeightBudget
+    orders: OrderBudget
     risk: RiskManager
     reservations: ReservationKeeper
     recorder: FlightRecorder | None

@@ -35,6 +35,7 @@ from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.types import OrdersEvent, OrdersEventKind
 from tradingbot.parts import Parts
 from tradingbot.recovery.circuit_breaker import BreakerState
+from tradingbot.recovery.fence import parse
 from tradingbot.recovery.retry import full_jitter, retry_read, retryable
 from tradingbot.recovery.safe_mode import Level
 from tradingbot.risk.risk_manager import Refusal
@@ -43,6 +44,7 @@ from tradingbot.state.position_validator import Correction
 from tradingbot.state.store import Store, StoreError, StoreFailedError
 from tradingbot.strategy_runner import StrategyRunner
 from tradingbot_api.conditions import Reason
+from tradingbot_api.names import bot_key
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 PING_SECONDS: Final = 2.0
@@ -165,6 +167,7 @@ class Session:
             parts.panel,
             parts.monotonic,
             parts.budget,
+            orders=parts.orders,
             observe=parts.metrics.request,
         )
         try:
@@ -390,8 +393,11 @@ class Session:
                 self._balances.update(event.balances)
             elif isinstance(event, BalanceChange):
                 self.doubt()
-            if isinstance(event, OrderUpdate) and event.fill is not None:
-                self._parts.note("fill", fill=event.fill)
+            if isinstance(event, OrderUpdate):
+                if event.execution_type == "NEW" and not self._is_own(event.report.client_order_id):
+                    self._parts.orders.hear(event.event_ms)
+                if event.fill is not None:
+                    self._parts.note("fill", fill=event.fill)
             await self.manager.on_user_event(event)
         if StreamName.USER in batch.reconnected:
             self.manager.missed_events()
@@ -402,6 +408,10 @@ class Session:
         self.runner.put(batch)
         if batch.user:
             self._parts.changed()
+
+    def _is_own(self, client_order_id: str) -> bool:
+        known = parse(client_order_id)
+        return known is not None and known.key == bot_key(self.account_uid, self._parts.settings().symbol)
 
     def _on_orders_event(self, event: OrdersEvent) -> None:
         parts = self._parts

@@ -60,6 +60,14 @@ FULL_PACE_WEIGHT: Final = 90
 """What it needs in a minute in which nothing is traded, with all its looks at their usual pace."""
 LEAST_WEIGHT: Final = 32
 """The same with its looks as rare as they may be while it holds nothing; with less its books get too old."""
+ENTRY_ORDERS_PART: Final = Decimal("0.6")
+"""What of an account's new orders entries may use, all bots and programs together; the rest is kept for protection,
+its replacement and exits."""
+ENTRY_ORDERS: Final = 5
+"""New orders of one entry at most: it is announced (1), sent with its protection (3), and where the book is thin sent
+once more for a part (1)."""
+ORDER_SETTLE_SECONDS: Final = 15
+"""So long an order that was sent may count in the exchange's ten seconds of now: its recvWindow, and those."""
 EPOCH_NOT_LEADER: Final = -1
 """The epoch of a sender that is not the leader: of its configuration only a tightening is taken."""
 
@@ -145,6 +153,8 @@ class Grant(WireModel):
     delay between operator and bot lengthens it. `epoch` is the transition count of the operator's Lease: a bot
     refuses a smaller one than it has seen. `weight_per_minute` is the part of its address's request weight that this
     bot may use for all that does not reduce risk, for as long as the grant lasts; `address_bots` is how many share it.
+    `entry_orders` is how many new orders its entries may be in any ORDER_SETTLE_SECONDS, for `entry_orders_seconds`
+    counted like the grant and for none after that; None: it goes by what the exchange tells alone.
     """
 
     bot_uid: str
@@ -156,6 +166,8 @@ class Grant(WireModel):
     ttl_seconds: int = GRANT_TTL_SECONDS
     weight_per_minute: int | None = Field(default=None, ge=0)
     address_bots: int | None = Field(default=None, ge=1)
+    entry_orders: int | None = Field(default=None, ge=0)
+    entry_orders_seconds: int = Field(default=GRANT_TTL_SECONDS, ge=0)
 
 
 class GrantReply(WireModel):
@@ -205,6 +217,8 @@ class ExchangeWait(WireModel):
 
     `until_time` is told on as it is, so that a new leader hears of it from any bot; `seconds` is how long that is from
     now, whatever clock the bot has. What does not reduce risk waits `turn_seconds` longer: not all come back at once.
+    Where it refused a new order as too many for the account (-1015), `orders_until_time` and `orders_seconds` tell the
+    same of entries alone, and the others are of now: an older bot so waits for nothing.
     """
 
     bot_uid: str
@@ -213,6 +227,8 @@ class ExchangeWait(WireModel):
     until_time: datetime
     seconds: float = Field(ge=0)
     turn_seconds: float = Field(default=0.0, ge=0)
+    orders_until_time: datetime | None = None
+    orders_seconds: float = Field(default=0.0, ge=0)
 
 
 class RaiseIncarnation(WireModel):
@@ -377,6 +393,33 @@ class WeightUse(WireModel):
     """By the whole address in this minute, as far as answers told."""
 
 
+class OrderCount(WireModel):
+    """New orders of an account in one of the exchange's intervals, as its last answer told."""
+
+    interval: str
+    """As in the header X-MBX-ORDER-COUNT-10S: 10S, 1D."""
+    seconds: int
+    limit: int
+    used: int = 0
+    """By the whole account in the interval of now; orders that were filled count no longer."""
+    told_time: datetime | None = None
+    """When the exchange last told, by its clock; None where it never did."""
+
+
+class OrderUse(WireModel):
+    """New orders, by account."""
+
+    counts: list[OrderCount]
+    wanted: int
+    """What this bot's entries were in the last ORDER_SETTLE_SECONDS, and what the one that waits needs."""
+    asks: bool
+    """An entry waits for more than what is allotted."""
+    allotted: int | None
+    """What a grant told that still counts."""
+    refused_until_time: datetime | None = None
+    """Until then no bot of the account sends an entry: the exchange refused an order as too many (-1015)."""
+
+
 class BotStatus(WireModel):
     """All that a bot tells; every line of the stream is whole.
 
@@ -424,6 +467,7 @@ class BotStatus(WireModel):
     fleet: FleetReport | None = None
     """Of a bot that knows that it belongs to a limited fleet: None with versions that know of none."""
     weight: WeightUse | None = None
+    order_use: OrderUse | None = None
 
 
 class BotInfo(WireModel):

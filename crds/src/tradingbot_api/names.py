@@ -120,6 +120,11 @@ def claim_name(exchange: str, account_uid: str, symbol: str) -> str:
     return f"claim-{symbol.lower()}-{digest[:16]}"
 
 
+def account_key(exchange: str, account_uid: str) -> str:
+    """What metrics call an account of an exchange, as `exchange_name` names it."""
+    return hashlib.sha256(f"{exchange}|{account_uid}".encode()).hexdigest()[:10]
+
+
 def bot_key(account_uid: str, symbol: str) -> str:
     """The key of the one bot that may trade `symbol` on the account: 50 bits, the same in every process."""
     digest = hashlib.sha256(f"{account_uid}|{symbol}".encode()).digest()

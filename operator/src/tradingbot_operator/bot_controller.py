@@ -33,6 +33,7 @@ from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.order_shares import OrderShares
 from tradingbot_operator.reporter import Reporter
 from tradingbot_operator.reservations import Reservations
 from tradingbot_operator.restarts import Restarts
@@ -65,6 +66,7 @@ def news(status: BotStatus) -> object:
         status.position and (status.position.side, status.position.quantity),
         status.orders and (status.orders.active, status.orders.oco, status.orders.foreign),
         status.trades,
+        status.order_use and status.order_use.asks,
     )
 
 
@@ -134,6 +136,12 @@ class BotController:
             time=asyncio.get_running_loop().time, shard=shard,
         )  # fmt: skip
         self._waits = WaitLane(shares.address, settings.exchange_weight, bots=bots, fleet=fleet, leader=leader, now=now)
+        self._orders = orders = OrderShares(
+            asyncio.get_running_loop().time, now, others=lambda account: len(self._others.on(account))
+        )
+        self._order_waits = WaitLane(
+            self._account_of, 0, bots=bots, fleet=fleet, leader=leader, now=now, of_orders=True
+        )
         self._pace = StartPace(settings.exchange_weight)
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()
@@ -150,7 +158,7 @@ class BotController:
         self._talk = BotTalk(
             cluster=cluster, bots=bots, claims=claims, certainty=certainty, coverage=coverage, equality=equality,
             leader=leader, impositions=impositions, tls=tls, session=session, heard=self.heard, enqueue=enqueue,
-            now=now, random=random, metrics=metrics, shares=shares, shard=shard,
+            now=now, random=random, metrics=metrics, shares=shares, orders=orders, shard=shard,
         )  # fmt: skip
         self._restarts = Restarts(
             cluster, certainty=certainty, objects=self._objects, talk=self._talk, reporter=self._reporter,
@@ -164,10 +172,12 @@ class BotController:
     async def close(self) -> None:
         """Ends what is under way beside the steps."""
         await self._waits.close()
+        await self._order_waits.close()
 
     def measure(self) -> None:
         """Sets the gauges of what bots share."""
         self._shares.measure(self._metrics)
+        self._orders.measure(self._metrics)
         for address, waiting in self._pace.waiting().items():
             self._metrics.address_bots.labels(*address, "waiting").set(waiting)
 
@@ -214,6 +224,10 @@ class BotController:
                 # The other shards' operators hear of it by the status.
                 memory.owes_wait = True
                 self._enqueue(key, True)
+            self._order_waits.heard(bot, memory, after)
+            account = account_of(bot, after.account_uid)
+            if account is not None and after.order_use is not None:
+                self._orders.hear(account, bot.uid, after.order_use)
         if before is None or alarm(before) != alarm(after):
             self._enqueue(key, True)
         elif news(before) != news(after) or (claims(before) != claims(after) and self._coverage.lacks(memory.uid)):
@@ -409,6 +423,12 @@ class BotController:
             for other in self._coverage.forget(memory.uid):
                 self._enqueue(other, False)
             self._reporter.count_phase(memory, None)
+
+    def _account_of(self, bot: SeenBot) -> Account | None:
+        """The account that a bot named last."""
+        memory = self._fleet.known(bot.key)
+        word = memory.word() if memory is not None else None
+        return account_of(bot, word.status.account_uid if word is not None else None)
 
     def _saw(self, raw: Manifest) -> SeenBot:
         bot = SeenBot.of(raw)

@@ -17,6 +17,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import (
     EPOCH_PAST,
     GRANT_RENEWAL_SECONDS,
+    GRANT_TTL_SECONDS,
     STALE_REVISION,
     BotStatus,
     DrainPhase,
@@ -41,7 +42,8 @@ from tradingbot_operator.imposed import Impositions, Standing
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
-from tradingbot_operator.sharding import ALONE, Shard
+from tradingbot_operator.order_shares import OrderShares
+from tradingbot_operator.sharding import ALONE, Shard, account_of
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding
 
@@ -91,6 +93,7 @@ class BotTalk:
         random: Random,
         metrics: Metrics,
         shares: Shares,
+        orders: OrderShares,
         shard: Shard = ALONE,
     ) -> None:
         self._shard = shard
@@ -110,6 +113,7 @@ class BotTalk:
         self._random = random
         self._metrics = metrics
         self._shares = shares
+        self._orders = orders
         self._loop = asyncio.get_running_loop()
 
     def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
@@ -340,13 +344,16 @@ class BotTalk:
         now = self._loop.time()
         if memory.last_grant is not None and memory.granted_boot == status.boot_id:
             due = memory.last_grant + (GRANT_RENEWAL_SECONDS if status.grant.held else REGRANT_SECONDS)
+            if status.order_use is not None and status.order_use.asks:
+                due = now
             if now < due:
                 again.append(due - now)
                 return
         # Before it is sent: what has no answer may have had its effect.
         memory.last_grant, memory.granted_boot = now, status.boot_id
         again.append(REGRANT_SECONDS)
-        share = self._shares.grant(bot, status)
+        share, use, account = self._shares.grant(bot, status), status.order_use, account_of(bot, status.account_uid)
+        orders = self._orders.grant(account, bot.uid, use) if account is not None and use and use.counts else None
         await link.put_grant(
             Grant(
                 bot_uid=bot.uid,
@@ -357,8 +364,12 @@ class BotTalk:
                 epoch=self._leader.epoch,
                 weight_per_minute=share.weight if share is not None else None,
                 address_bots=share.address_bots if share is not None else None,
+                entry_orders=orders.orders if orders is not None else None,
+                entry_orders_seconds=orders.seconds if orders is not None else GRANT_TTL_SECONDS,
             )
         )
+        if account is not None and orders is not None:
+            self._orders.arrived(account, bot.uid)
         if share is not None:
             self._shares.arrived(bot, share)
         again[-1] = GRANT_RENEWAL_SECONDS

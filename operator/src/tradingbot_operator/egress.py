@@ -56,19 +56,19 @@ def address_of(bot: SeenBot, pod: SeenPod | None, groups: Sequence[EgressGroup])
 
 
 class ExchangeWaits:
-    """Until when each address sends nothing, as its bots told."""
+    """Until when each address sends nothing, or each account no entry, as its bots told."""
 
     def __init__(self) -> None:
-        self._until: dict[Address, datetime] = {}
+        self._until: dict[tuple[str, str], datetime] = {}
 
-    def tell(self, address: Address, until: datetime, now: datetime) -> bool:
+    def tell(self, address: tuple[str, str], until: datetime, now: datetime) -> bool:
         """A bot told of a wait; whether it was not known, or only a shorter one."""
         if until <= now or ((known := self._until.get(address)) is not None and until <= known):
             return False
         self._until[address] = until
         return True
 
-    def until(self, address: Address, now: datetime) -> datetime | None:
+    def until(self, address: tuple[str, str], now: datetime) -> datetime | None:
         """Until when the bots of an address must send nothing; None where they may."""
         until = self._until.get(address)
         return until if until is not None and until > now else None

@@ -157,8 +157,8 @@ class Memory:
     may_hold_claim: bool | None = None
     last_grant: float | None = None
     granted_boot: str = ""
-    wait_told: tuple[str, datetime | None] = ("", None)
-    """The boot that was told of a wait that its address was demanded, and the end of that."""
+    wait_told: dict[bool, tuple[str, datetime]] = field(default_factory=dict)
+    """The boot that was told of a wait, and the end of that: of its address (False), and of its account's entries."""
     owes_wait: bool = False
     """It was the first to tell of a wait, which its status must tell the operators of other shards."""
     refusal: tuple[int, str, Finding] | None = None

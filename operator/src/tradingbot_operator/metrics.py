@@ -136,6 +136,13 @@ class Metrics:
             ["exchange", "egress_group", "bots"],
             registry=registry,
         )
+        self.account_orders = Gauge(
+            "tradingbot_operator_account_orders",
+            "New orders of an account in an interval of the exchange: its limit, what is allotted to entries, and what "
+            "the exchange last said to be unfilled. An account is named by a hash.",
+            ["exchange", "account", "interval", "part"],
+            registry=registry,
+        )
         self.bot_calls = Counter(
             "tradingbot_operator_bot_calls", "Calls to bots.", ["call", "result"], registry=registry
         )

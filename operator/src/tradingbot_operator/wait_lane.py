@@ -1,4 +1,4 @@
-"""The fast lane of a demanded wait: what the exchange tells one bot goes to all of its address at once."""
+"""The fast lane of a demanded wait: what the exchange tells one bot goes to all of its address or account at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 
 from tradingbot_api.bot_http import EPOCH_PAST, BotStatus, ExchangeWait
 from tradingbot_operator.bot_link import BotCallError, BotRefusedError
-from tradingbot_operator.egress import Address, ExchangeWaits, turns
+from tradingbot_operator.egress import ExchangeWaits, turns
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
 from tradingbot_operator.leader import Leader, LeaseLostError
@@ -27,19 +27,22 @@ log = structlog.get_logger(__name__)
 class WaitLane:
     """A task for each bot that has to be told, past the work queue; each is told until it answers or is gone.
 
-    What is told is level-based: whoever connects or restarts within the wait is told with its first word.
+    What is told is level-based: whoever connects or restarts within the wait is told with its first word. `of_orders`:
+    the wait is of an account's entries, after -1015, and `address_of` gives the account, None while it is not known.
     """
 
     def __init__(
         self,
-        address_of: Callable[[SeenBot], Address],
+        address_of: Callable[[SeenBot], tuple[str, str] | None],
         weight_per_minute: int,
         *,
         bots: Inventory[SeenBot],
         fleet: Fleet,
         leader: Leader,
         now: Callable[[], datetime],
+        of_orders: bool = False,
     ) -> None:
+        self._of_orders = of_orders
         self._address_of = address_of
         self._weight_per_minute = weight_per_minute
         self._bots = bots
@@ -47,15 +50,16 @@ class WaitLane:
         self._leader = leader
         self._now = now
         self._waits = ExchangeWaits()
-        self._turns: dict[Address, dict[BotKey, float]] = {}
+        self._turns: dict[tuple[str, str], dict[BotKey, float]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[BotKey, asyncio.Task[None]] = {}
 
     def heard(self, bot: SeenBot, memory: Memory, status: BotStatus) -> bool:
         """A bot said something; whether it is the first to tell of a wait. Never waits."""
         address, now = self._address_of(bot), self._now()
-        news = False
-        told = status.api.wait_until_time if status.api is not None else None
+        if address is None:
+            return False
+        news, told = False, self._told(status)
         if told is not None:
             # A bot whose clock is ahead would make the others wait for longer than it has to itself.
             told = min(told, now + max(timedelta(), told - status.time))
@@ -63,7 +67,7 @@ class WaitLane:
             if news:
                 self._spread(address, told)
         until = self._waits.until(address, now)
-        if until is not None and memory.wait_told != (status.boot_id, until):
+        if until is not None and memory.wait_told.get(self._of_orders) != (status.boot_id, until):
             self._begin(bot.key)
         return news
 
@@ -73,12 +77,20 @@ class WaitLane:
         if "waitUntilTime" not in api or bot.told.api is None or bot.told.api.wait_until_time is None:
             return
         address, until = self._address_of(bot), bot.told.api.wait_until_time
-        if self._waits.tell(address, until, now):
+        if address is not None and self._waits.tell(address, until, now):
             self._spread(address, until)
 
-    def _spread(self, address: Address, until: datetime) -> None:
+    def _told(self, status: BotStatus) -> datetime | None:
+        if self._of_orders:
+            return status.order_use.refused_until_time if status.order_use is not None else None
+        return status.api.wait_until_time if status.api is not None else None
+
+    def _spread(self, address: tuple[str, str], until: datetime) -> None:
         members = [(bot.key, self._holds(bot)) for bot in self._bots if self._address_of(bot) == address]
-        log.warning("the exchange makes an address wait", address=" ".join(address), until=until.isoformat())
+        if self._of_orders:
+            log.warning("the exchange refuses orders of an account", bots=len(members), until=until.isoformat())
+        else:
+            log.warning("the exchange makes an address wait", address=" ".join(address), until=until.isoformat())
         self._turns[address] = turns(members, until, self._weight_per_minute)
         # Those that hold a position are told first too; who is of another shard, by its own operator.
         for key, _ in sorted(members, key=lambda member: not member[1]):
@@ -112,16 +124,19 @@ class WaitLane:
             if bot is None or memory is None or memory.link is None or word is None or bot.uid != memory.uid:
                 return False  # its next word begins anew
             address, now, boot = self._address_of(bot), self._now(), word.status.boot_id
-            until = self._waits.until(address, now)
-            if until is None or memory.wait_told == (boot, until):
+            until = self._waits.until(address, now) if address is not None else None
+            if address is None or until is None or memory.wait_told.get(self._of_orders) == (boot, until):
                 return False
+            seconds = (until - now).total_seconds()
             wait = ExchangeWait(
                 bot_uid=bot.uid,
                 boot_id=boot,
                 epoch=self._leader.epoch,
-                until_time=until,
-                seconds=(until - now).total_seconds(),
+                until_time=now if self._of_orders else until,
+                seconds=0.0 if self._of_orders else seconds,
                 turn_seconds=_turn(self._turns.get(address, {}), key),
+                orders_until_time=until if self._of_orders else None,
+                orders_seconds=seconds if self._of_orders else 0.0,
             )
             try:
                 await memory.link.put_wait(wait)
@@ -132,7 +147,7 @@ class WaitLane:
             except BotCallError as error:
                 log.info("a bot is not told of a wait yet", bot=str(key), error=str(error))
                 return True
-            memory.wait_told = (boot, until)
+            memory.wait_told[self._of_orders] = (boot, until)
             return self._waits.until(address, now) != until
 
     async def close(self) -> None:

@@ -123,6 +123,9 @@ def _add_server_options(serve: argparse.ArgumentParser) -> None:
         "--weight-limit", type=int, default=6000, help="request weight per address and minute (default %(default)s)"
     )
     serve.add_argument(
+        "--order-limit", type=int, default=100, help="new orders per account in ten seconds (default %(default)s)"
+    )
+    serve.add_argument(
         "--connection-limit", type=int, default=300, help="WebSockets per address in 5 minutes (default %(default)s)"
     )
     serve.add_argument("--scenario", default="", help="a file of faults and market moves, or the name of a shipped one")
@@ -234,6 +237,7 @@ def _made(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Paper
         data_dir=options.data_dir,
         journal=options.journal,
         weight_per_minute=options.weight_limit,
+        orders_10s=options.order_limit,
         connections=ConnectionLimits(options.connection_limit),
         live=LiveTimes(stale=options.stale_after),
         fault_log=options.fault_log,

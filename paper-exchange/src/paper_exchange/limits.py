@@ -91,12 +91,16 @@ class Limits:
     """What has been used of each limit, and who is banned."""
 
     def __init__(
-        self, weight_per_minute: int, maker_credit: int = MAKER_CREDIT, raw_requests: int = RAW_REQUESTS
+        self,
+        weight_per_minute: int,
+        maker_credit: int = MAKER_CREDIT,
+        raw_requests: int = RAW_REQUESTS,
+        orders_10s: int = ORDERS_10S,
     ) -> None:
         self._maker_credit = maker_credit
         self._weight = _Window("REQUEST_WEIGHT", "MINUTE", 1, _MINUTE, weight_per_minute)
         self._raw = _Window("RAW_REQUESTS", "MINUTE", 5, 5 * _MINUTE, raw_requests)
-        self._orders_10s = _OrderWindow("ORDERS", "SECOND", 10, 10 * _SECOND, ORDERS_10S)
+        self._orders_10s = _OrderWindow("ORDERS", "SECOND", 10, 10 * _SECOND, orders_10s)
         self._orders_day = _OrderWindow("ORDERS", "DAY", 1, _DAY, ORDERS_DAY)
         self._sapi = _Window("REQUEST_WEIGHT", "MINUTE", 1, _MINUTE, SAPI_WEIGHT)
         self._refusals = _Window("", "MINUTE", 1, _MINUTE, REFUSALS_BEFORE_BAN)

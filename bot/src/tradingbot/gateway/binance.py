@@ -23,9 +23,11 @@ from tradingbot.gateway.errors import (
     ClockSkewError,
     ExchangeError,
     RejectedError,
+    TooManyOrdersError,
     UnknownSymbolError,
     classify,
 )
+from tradingbot.gateway.order_limits import OrderBudget, orders_of
 from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
 from tradingbot.gateway.port import (
     CallCounts,
@@ -50,7 +52,7 @@ from tradingbot.model import (
     SymbolRules,
     TradeFill,
 )
-from tradingbot_api.bot_http import WeightUse
+from tradingbot_api.bot_http import OrderUse, WeightUse
 from tradingbot_api.v1alpha1 import Environment
 from tradingbot_api.v1alpha1 import Exchange as ExchangeSettings
 
@@ -101,13 +103,14 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
             return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket, f"{base}/sapi")
 
 
-def _watch_weight(budget: WeightBudget, now_ms: Callable[[], int]) -> aiohttp.TraceConfig:
+def _watch_use(budget: WeightBudget, orders: OrderBudget, now_ms: Callable[[], int]) -> aiohttp.TraceConfig:
     """A hook for the client's session that reads each answer's headers: the client keeps only those of its last one."""
 
     async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
         used = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
         if used.isdigit():
             budget.observe(int(used), now_ms())
+        orders.observe(params.response.headers, now_ms())
 
     config = aiohttp.TraceConfig()
     config.on_request_end.append(ended)
@@ -126,6 +129,7 @@ class BinanceExchange:
         monotonic: Callable[[], float],
         clock: ExchangeClock,
         budget: WeightBudget,
+        orders: OrderBudget,
         observe: Observe,
     ) -> None:
         self._client = client
@@ -134,6 +138,7 @@ class BinanceExchange:
         self._monotonic = monotonic
         self._clock = clock
         self._budget = budget
+        self._orders = orders
         self._observe = observe
         self._counts = CallCounts()
 
@@ -146,16 +151,18 @@ class BinanceExchange:
         monotonic: Callable[[], float],
         budget: WeightBudget | None = None,
         *,
+        orders: OrderBudget | None = None,
         observe: Observe = lambda _call, _seconds, _error: None,
     ) -> BinanceExchange:
         """A client without any traffic yet; without credentials only public calls work."""
         addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget(monotonic)
+        orders = orders or OrderBudget(monotonic)
         budget.share = Decimal(settings.weight_share_percent) / 100
         client = AsyncClient(
             api_key=credentials.api_key if credentials else None,
             api_secret=credentials.api_secret if credentials else None,
             private_key=credentials.private_key if credentials else None,
-            session_params={"trace_configs": [_watch_weight(budget, clock.about_ms), refuse_redirects()]},
+            session_params={"trace_configs": [_watch_use(budget, orders, clock.about_ms), refuse_redirects()]},
         )
         client.API_URL, client.MARGIN_API_URL = addresses.rest, addresses.wallet or ""
         return cls(
@@ -165,6 +172,7 @@ class BinanceExchange:
             monotonic=monotonic,
             clock=clock,
             budget=budget,
+            orders=orders,
             observe=observe,
         )
 
@@ -204,6 +212,11 @@ class BinanceExchange:
         used, wanted = self._budget.last_minute(now_ms)
         return WeightUse(limit=self._budget.limit, used=used, wanted=wanted, address_used=self._budget.used(now_ms))
 
+    @property
+    def order_use(self) -> OrderUse:
+        """What was used of the account's new orders, and wanted."""
+        return self._orders.use(self._clock.about_ms())
+
     async def ping(self) -> None:
         """GET time, which also keeps the offset fresh."""
         await self._clock.sample(self._server_time)
@@ -219,11 +232,17 @@ class BinanceExchange:
         """What the limit leaves of this minute's weight, by the last answers; call it after `rules`."""
         return self._budget.limit - self._budget.used(self._clock.about_ms())
 
+    @property
+    def spare_orders(self) -> int:
+        """What the limits leave of the account's new orders, by the last answers."""
+        return self._orders.spare(self._clock.about_ms())
+
     async def rules(self, symbol: str, *, urgent: bool = False) -> SymbolRules:
         """GET exchangeInfo for one symbol."""
         kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
         data = await self._public(kind, "exchangeInfo", symbol=symbol)
         self._budget.limit = _parse(payloads.weight_limit, data)
+        self._orders.limits = _parse(payloads.order_limits, data)
         for item in data["symbols"]:
             if item["symbol"] == symbol:
                 return _parse(payloads.symbol_rules, item)
@@ -428,11 +447,15 @@ class BinanceExchange:
         read, now_ms = method == "get", self._clock.about_ms()
         if path != "time" and (wait := self._budget.wait_ms(kind, weight, now_ms, read=read)) > 0:
             raise WeightBudgetError(path, wait / 1000)
+        orders = orders_of(method, path)
+        if kind is EndpointClass.ORDER:
+            self._orders.check(orders, now_ms)
 
         async def request() -> Any:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
             self._counts = replace(self._counts, calls=self._counts.calls + 1)
             self._budget.sent(weight, self._clock.about_ms())
+            self._orders.sent(orders, entry=kind is EndpointClass.ORDER)
             begun, failed = self._monotonic(), ""
             try:
                 return await send(
@@ -444,16 +467,19 @@ class BinanceExchange:
                     raise
                 failed = known.code
                 self._count_error(known, path)
+                if isinstance(known, TooManyOrdersError):
+                    self._orders.refuse(known.retry_after, self._clock.about_ms())
                 raise known from None
             finally:
                 self._budget.answered(weight)
+                self._orders.answered(orders)
                 call = CallKind.READ if method == "get" or path == "order/test" else CallKind.ORDER
                 self._observe(call, self._monotonic() - begun, failed)
 
         return await self._guard.call(kind, request)
 
     def _count_error(self, error: ExchangeError, path: str) -> None:
-        if isinstance(error, RejectedError):
+        if isinstance(error, RejectedError | TooManyOrdersError):
             return  # a refusal is an answer
         self._counts = replace(self._counts, errors=self._counts.errors + 1, last_error=f"{path}: {error}"[:200])
 

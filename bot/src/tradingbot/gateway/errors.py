@@ -15,6 +15,7 @@ import aiohttp
 from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 _CLOCK: Final = {-1021}
+_ORDERS: Final = {-1015}
 _AUTH: Final = {-1022, -2014, -2015, -1002}
 _NOT_FOUND: Final = {-2013}
 _ARCHIVED: Final = {-2026}
@@ -92,10 +93,12 @@ class RateLimitedError(ExchangeError):
         super().__init__(message, api_code=api_code, status=status)
         self.retry_after = retry_after
 
-    @property
-    def of_account(self) -> bool:
-        """Whether the account's count of orders is used up (-1015): other accounts of the address may go on."""
-        return self.api_code == -1015
+
+class TooManyOrdersError(RateLimitedError):
+    """-1015: the account's count of new orders is used up for `retry_after` seconds; all else may go on."""
+
+    code = "TooManyOrders"
+    counts_as_failure = False
 
 
 class BannedError(RateLimitedError):
@@ -144,7 +147,7 @@ def classify_answer(status: int, code: int, text: str, headers: Mapping[str, str
         text = "the body was not Binance's JSON"
     message = f"HTTP {status} {code} {text}".strip()
     if status in {418, 429}:
-        kind = BannedError if status == 418 else RateLimitedError
+        kind = BannedError if status == 418 else TooManyOrdersError if code in _ORDERS else RateLimitedError
         return kind(message, retry_after=_retry_after(headers), api_code=code, status=status)
     if code in _CLOCK:
         return ClockSkewError(message, api_code=code, status=status)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
+from tradingbot.gateway.order_limits import OrderLimit
 from tradingbot.gateway.port import Commission, KeyPermissions
 from tradingbot.model import (
     NO_LIST,
@@ -38,6 +39,7 @@ from tradingbot.model import (
     UserEvent,
 )
 
+UNIT_MS: Final = {"SECOND": 1_000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 Json = Mapping[str, Any]
 
 
@@ -50,6 +52,17 @@ def weight_limit(data: Json) -> int:
         if (limit["rateLimitType"], limit["interval"], limit["intervalNum"]) == minute
     ]
     return found[0]
+
+
+def order_limits(data: Json) -> dict[str, OrderLimit]:
+    """How many new orders an account may send, of exchangeInfo; by the names that headers have for the intervals."""
+    return {
+        f"{limit['intervalNum']}{limit['interval'][0]}": OrderLimit(
+            int(limit["limit"]), int(limit["intervalNum"]) * UNIT_MS[limit["interval"]]
+        )
+        for limit in data["rateLimits"]
+        if limit["rateLimitType"] == "ORDERS"
+    }
 
 
 def symbol_rules(data: Json) -> SymbolRules:

@@ -197,6 +197,11 @@ class Exchange(Protocol):
         """Request weight that the address may still use in this minute, as of the last call of `rules`."""
         ...
 
+    @property
+    def spare_orders(self) -> int:
+        """New orders that the account may still send now, by what answers told; without any, the whole limit."""
+        ...
+
     async def rules(self, symbol: str, *, urgent: bool = False) -> SymbolRules:
         """What the exchange says of the symbol; UnknownSymbolError where there is none."""
         ...

@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tradingbot.gateway.errors import RejectedError
+from tradingbot.gateway.errors import RejectedError, TooManyOrdersError
 from tradingbot.gateway.port import CallKind
 from tradingbot.orders.types import EntryOutcome
 from tradingbot.risk.risk_manager import Refusal, RiskLevel
@@ -104,7 +104,8 @@ class Metrics:
             ["symbol", "call", "code"],
             registry=self.registry,
         )
-        self._request_failures.labels(symbol, CallKind.ORDER, RejectedError.code)
+        for refusal in (RejectedError, TooManyOrdersError):
+            self._request_failures.labels(symbol, CallKind.ORDER, refusal.code)
         self._order_seconds = Histogram(
             "tradingbot_entry_seconds",
             "From the close of the candle, or the tick, to the outcome of the entry.",
@@ -310,6 +311,21 @@ class _StatusCollector(Collector):
         yield self._counter("api_errors", "Requests that failed.", api.errors if api else None)
         yield self._gauge("api_used_weight", "Weight of the last minute, by the exchange.", extra.used_weight)
         yield self._gauge("api_weight_limit", "Weight that the exchange allows in a minute.", extra.weight_limit)
+        used = GaugeMetricFamily(
+            "tradingbot_account_orders",
+            "Unfilled new orders of the account in the exchange's interval of now, as far as this bot was told.",
+            labels=["symbol", "interval"],
+        )
+        most = GaugeMetricFamily(
+            "tradingbot_account_orders_limit",
+            "New orders that the exchange allows an account in an interval.",
+            labels=["symbol", "interval"],
+        )
+        for count in status.order_use.counts if status.order_use else []:
+            used.add_metric([self._symbol, count.interval], count.used)
+            most.add_metric([self._symbol, count.interval], count.limit)
+        yield used
+        yield most
         ends = extra.exchange_wait_end
         text = "Until when the exchange wants no requests (429, 418); there only while it does."
         yield self._gauge("exchange_wait_end_timestamp_seconds", text, ends)

@@ -313,6 +313,7 @@ def build_status(desk: Desk, clock: ConditionClock, sequence: int) -> BotStatus:
         account_books=known.account_books if known else None,
         fleet=fleet_report(desk),
         weight=session.exchange.weight_use if session is not None else None,
+        order_use=session.exchange.order_use if session is not None else None,
     )
 
 
@@ -371,6 +372,7 @@ def state_of(status: BotStatus) -> Hashable:
         tuple((item.type, item.status, item.reason) for item in status.conditions),
         breaker and breaker.state,
         status.api and status.api.wait_until_time,
+        status.order_use and (status.order_use.asks, status.order_use.refused_until_time),
         (safe.level, safe.engaged, safe.acknowledged, tuple(cause.id for cause in safe.causes)),
         status.position and (status.position.side, status.position.quantity, status.position.validated),
         orders and (orders.active, orders.oco, orders.foreign),

@@ -27,6 +27,8 @@ SETTLE_WAITS: Final = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0, 2.0, 3.0)
 """Seconds between questions about a request that got no answer, while its outcome is waited for."""
 SALE_WEIGHT: Final = 300
 """Request weight for a sale and, where it is refused, new protection: some 150, and as much again for doubts."""
+SALE_ORDERS: Final = 3
+"""New orders for the same: the sale and a pair."""
 REFUSED_WAITS: Final = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Seconds for which the protection stays after a refused sale, and after the next ones in a row."""
 LIMIT_SALES: Final = 3
@@ -128,8 +130,8 @@ class Exits(OrderPart):
         """What can be sold and the best bid, read at once.
 
         Raises where the protection must stay, as no sale could take its place: RejectedError while the symbol does not
-        trade, and for a while after a refused sale; RateLimitedError where the address has not the request weight for
-        all that is to come: a 429 in between would leave the position naked.
+        trade, and for a while after a refused sale; RateLimitedError where the address has not the request weight, or
+        the account not the new orders, for all that is to come: a 429 in between would leave the position naked.
         """
         if not protected:
             return await asyncio.gather(self.sellable(cancelled), self.bid())
@@ -145,9 +147,13 @@ class Exits(OrderPart):
         except RejectedError as error:
             self._keep_protection(str(error))
             raise
-        spare = self._exchange.spare_weight
-        if spare < SALE_WEIGHT:
-            self._keep_protection(f"{spare} of request weight is left, {SALE_WEIGHT} are kept for a sale")
+        for what, spare, needed in (
+            ("request weight", self._exchange.spare_weight, SALE_WEIGHT),
+            ("the account's new orders", self._exchange.spare_orders, SALE_ORDERS),
+        ):
+            if spare >= needed:
+                continue
+            self._keep_protection(f"{spare} of {what} is left, {needed} are kept for a sale")
             message = f"the protection stays: {self._kept_because}"
             raise RateLimitedError(message, retry_after=self._keep_until - self._monotonic())
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from tradingbot.gateway.errors import ExchangeError, NotSentError, RateLimitedError
+from tradingbot.gateway.errors import ExchangeError, NotSentError, RateLimitedError, TooManyOrdersError
 from tradingbot.gateway.port import EndpointClass
 
 T = TypeVar("T")
@@ -215,9 +215,7 @@ class BreakerPanel:
                 return await call()
             return await breaker.call(call, must_pass=reduce, only_probes_count=self.pace is Pace.CONNECTING)
         except RateLimitedError as error:
-            if error.of_account:
-                self._keep(error.retry_after)
-            else:
+            if not isinstance(error, TooManyOrdersError):  # that is of the account, and of entries alone
                 self.demand(error.retry_after)
             raise
 
@@ -228,9 +226,6 @@ class BreakerPanel:
     def wait_with_others(self, until: datetime, seconds: float, turn: float = 0.0) -> None:
         """It told a bot of our address to wait until `until`, `seconds` from now; our turn is so much later."""
         self.demanded_until = max(until, self.demanded_until or until)
-        self._keep(seconds, turn)
-
-    def _keep(self, seconds: float, turn: float = 0.0) -> None:
         ends = self._monotonic() + seconds
         self._wait_until = max(self._wait_until, ends)
         self._turn_at = max(self._turn_at, ends + turn)

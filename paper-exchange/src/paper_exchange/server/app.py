@@ -26,7 +26,7 @@ from paper_exchange.faults.scenario import open_scenario
 from paper_exchange.faults.stagehand import Stagehand
 from paper_exchange.gate import Gate
 from paper_exchange.journal import Journal
-from paper_exchange.limits import Limits
+from paper_exchange.limits import ORDERS_10S, Limits
 from paper_exchange.market import open_market
 from paper_exchange.market.events import Market, MarketError, MarketEvent
 from paper_exchange.market.live import upstream_of
@@ -70,6 +70,8 @@ class Options:
     data_dir: Path | None = None
     journal: Path | None = None
     weight_per_minute: int = 6000
+    orders_10s: int = ORDERS_10S
+    """New orders of an account in ten seconds."""
     connections: ConnectionLimits = USUAL
     live: LiveTimes = USUAL_TIMES
     fault_log: Path | None = None
@@ -154,7 +156,7 @@ class PaperExchangeServer:
         self._store = Store(options.data_dir)
         self._journal = Journal(options.journal) if options.journal else None
         self.venue = Venue(options.symbols, self._market, self._store, wall_ms, registry, journal=self._journal)
-        self._limits = limits = Limits(options.weight_per_minute)
+        self._limits = limits = Limits(options.weight_per_minute, orders_10s=options.orders_10s)
         api = SpotApi(self.venue, limits)
         api.routes |= Wallet(self.venue).routes
         applied = Counter("paper_exchange_faults_applied", "What faults befell, by kind", ["kind"], registry=registry)
