@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,13 @@ import uvloop
 
 from performance.scale.lab import (
     Requests,
+    cpu_of_all,
     cpu_seconds,
     fresh_cluster,
     lab,
     memory_mib,
     pid_of,
+    programs,
     requests,
 )
 from performance.scale.life import Life, live
@@ -67,6 +69,8 @@ class Run:
     burst: Burst
     cpu: float
     memory: float
+    all_cpu: Counter[str]
+    """Of every program that took part, until the last was Ready."""
     asked: Requests | None = None
 
 
@@ -76,11 +80,13 @@ async def run_bots(count: int, options: tuple[str, ...]) -> Run:
         async with lab(cluster, Path(folder), options) as made:
             operator = await made.start_operator("first")
             pid = operator.process.pid
-            before = cpu_seconds(pid)
+            pids = {**programs(cluster), "operator": pid, "all bots": made.bots.process.pid, "clients": os.getpid()}
+            before, all_before = cpu_seconds(pid), cpu_of_all(pids)
             burst = await burst_of_bots(made.kube, made.tradingbots, range(count))
+            used = cpu_of_all(pids) - all_before
             await made.all_trade(count, 120)
             await asyncio.sleep(SETTLE_SECONDS)
-            run = Run(burst, cpu_seconds(pid) - before, memory_mib(pid), requests(cluster))
+            run = Run(burst, cpu_seconds(pid) - before, memory_mib(pid), used, requests(cluster))
             if complaints := operator.complaints():
                 raise AssertionError(f"the operator complained: {complaints[:3]}")
             return run
@@ -91,10 +97,11 @@ async def run_statefulsets(count: int, flags: tuple[str, ...]) -> Run:
     with fresh_cluster(*flags) as cluster:
         kube = await Kube.of(cluster.kubeconfig())
         try:
-            before = cpu_seconds(pid_of(cluster, MANAGER))
+            pid, pids = pid_of(cluster, MANAGER), {**programs(cluster), "clients": os.getpid()}
+            before, all_before = cpu_seconds(pid), cpu_of_all(pids)
             burst = await burst_of_statefulsets(kube, count)
-            pid = pid_of(cluster, MANAGER)
-            return Run(burst, cpu_seconds(pid) - before, memory_mib(pid))
+            used = cpu_of_all(pids) - all_before
+            return Run(burst, cpu_seconds(pid) - before, memory_mib(pid), used)
         finally:
             await kube.close()
 
@@ -135,6 +142,17 @@ def throughput_table(runs: dict[tuple[int, str], list[Run]]) -> str:
             )
         )
     return table(head, rows)
+
+
+def cpu_table(runs: dict[tuple[int, str], list[Run]]) -> str:
+    """CPU for each object, of every program that took part: all of them have the same cores."""
+    rows = []
+    for (count, name), found in runs.items():
+        last = found[-1]
+        each = ", ".join(f"{who} {1000 * seconds / count:.0f}" for who, seconds in last.all_cpu.most_common(7))
+        share = last.all_cpu.total() / last.burst.seconds / (os.cpu_count() or 1)
+        rows.append((str(count), name, each, f"{1000 * last.all_cpu.total() / count:.0f}", f"{share:.0%}"))
+    return table(("n", "Load", "CPU ms each until the last is Ready", "in all", "of the cores"), rows)
 
 
 def requests_table(runs: dict[tuple[int, str], list[Run]]) -> str:
@@ -218,7 +236,7 @@ async def main() -> int:
     parts = [f"`{' '.join(['measure_scale.py', *words])}` on a machine of {machine()} before it began."]
     if options.only != "fleet":
         runs = await throughput(options.counts, options.repeat, NOT_PACED)
-        parts += [throughput_table(runs), aims_table(runs), requests_table(runs)]
+        parts += [throughput_table(runs), aims_table(runs), cpu_table(runs), requests_table(runs)]
         print("\n\n".join(parts), flush=True)
     if options.only != "loads":
         burst = min(500, options.fleet - options.tries)

@@ -255,11 +255,21 @@ def memory_mib(pid: int, kind: str = "VmRSS") -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
 
 
-def pid_of(cluster: LocalCluster, program: str) -> int:
-    """The process of one of the cluster's programs."""
+def programs(cluster: LocalCluster) -> dict[str, int]:
+    """The processes of a cluster, by the first 15 characters of the program's name."""
     first = next(process.pid for process in cluster.processes() if process.first)
     children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    return next(int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == program[:15])
+    return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in children}
+
+
+def pid_of(cluster: LocalCluster, program: str) -> int:
+    """The process of one of the cluster's programs."""
+    return programs(cluster)[program[:15]]
+
+
+def cpu_of_all(pids: Mapping[str, int]) -> Counter[str]:
+    """CPU seconds of some processes so far, by name."""
+    return Counter({name: cpu_seconds(pid) for name, pid in pids.items()})
 
 
 @dataclass(frozen=True)
