@@ -41,7 +41,7 @@ class Account:
             self.budget.check(orders, self.now_ms)
         except OrderBudgetError:
             return False
-        self.budget.sent(orders, entry=True)
+        self.budget.sent(orders, allotted=True)
         self.budget.answered(orders)
         return True
 
@@ -76,7 +76,7 @@ def test_what_was_told_of_the_former_interval_is_past_and_what_is_under_way_coun
     it.told(6)
     assert not it.enter(1)
     it.seconds = 10
-    it.budget.sent(4, entry=False)
+    it.budget.sent(4, allotted=False)
     assert not it.enter(3), "a pair and two sales are under way"
     it.budget.answered(4)
     assert it.enter(3)
@@ -102,6 +102,7 @@ def test_an_allotment_is_kept_to_for_as_long_as_orders_may_count_together() -> N
     assert it.enter(3)
     it.seconds = 60
     assert not it.enter(3), "the allotment is over"
+    it.budget.check(1, it.now_ms, allotted=False)
     it.budget.allot(None, 60)
     assert it.enter(3), "an operator that allots none"
 

@@ -77,7 +77,7 @@ class Bots:
         """Sends an entry if it may; it counts at the exchange after its way."""
         with suppress(OrderBudgetError):
             self.budget(bot).check(orders, self.now_ms)
-            self.budget(bot).sent(orders, entry=True)
+            self.budget(bot).sent(orders, allotted=True)
             self.budget(bot).answered(orders)
             self.counted[int(self.now + way) // WINDOW] += orders
 
@@ -211,12 +211,12 @@ def test_a_day_that_any_bot_tells_to_be_used_up_stops_the_entries_of_all() -> No
 
 
 def test_operators_that_share_an_account_allot_what_their_bots_are_of_all_and_an_entry_at_least() -> None:
-    for others, parts in ((2, 6), (4, 4), (300, 1)):
+    for others, part in ((2, BUDGET // 2), (4, BUDGET // 3), (300, ENTRY_ORDERS)):
         shares = OrderShares(lambda: 0.0, lambda: BEGIN, others=lambda _, others=others: others)
         for bot in range(2):
             shares.hear(ACCOUNT, f"uid-{bot}", use())
         told = [shares.grant(ACCOUNT, f"uid-{bot % 2}", use(BUDGET, asks=True)).orders for bot in range(2)]
-        assert sum(told) // ENTRY_ORDERS == parts
+        assert sum(told) == part
 
 
 def test_a_new_leader_counts_what_bots_say_that_a_former_one_told_them() -> None:

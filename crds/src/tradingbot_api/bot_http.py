@@ -63,9 +63,9 @@ LEAST_WEIGHT: Final = 32
 ENTRY_ORDERS_PART: Final = Decimal("0.6")
 """What of an account's new orders entries may use, all bots and programs together; the rest is kept for protection,
 its replacement and exits."""
-ENTRY_ORDERS: Final = 5
-"""New orders of one entry at most: it is announced (1), sent with its protection (3), and where the book is thin sent
-once more for a part (1)."""
+ENTRY_ORDERS: Final = 4
+"""New orders of one entry at most: it is sent with its protection (3), and where the book is thin once more for a part
+(1)."""
 ORDER_SETTLE_SECONDS: Final = 15
 """So long an order that was sent may count in the exchange's ten seconds of now: its recvWindow, and those."""
 EPOCH_NOT_LEADER: Final = -1

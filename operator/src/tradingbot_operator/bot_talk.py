@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -343,7 +344,7 @@ class BotTalk:
             return
         now = self._loop.time()
         if memory.last_grant is not None and memory.granted_boot == status.boot_id:
-            due = memory.last_grant + (GRANT_RENEWAL_SECONDS if status.grant.held else REGRANT_SECONDS)
+            due = memory.last_grant + (memory.renewal_seconds if status.grant.held else REGRANT_SECONDS)
             if status.order_use is not None and status.order_use.asks:
                 due = now
             if now < due:
@@ -372,7 +373,8 @@ class BotTalk:
             self._orders.arrived(account, bot.uid)
         if share is not None:
             self._shares.arrived(bot, share)
-        again[-1] = GRANT_RENEWAL_SECONDS
+        # What an entry asked for ends sooner than the grant.
+        again[-1] = memory.renewal_seconds = float(min(GRANT_RENEWAL_SECONDS, orders.seconds if orders else math.inf))
 
     async def drain(self, bot: SeenBot, memory: Memory, policy: PositionPolicy, *, seconds_left: float) -> None:
         """Asks the bot to end trading, once until it has begun; progress comes over its stream."""

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradingbot_api import names
-from tradingbot_api.bot_http import BotConfig, BotStatus, DrainStatus, ImposedCause
+from tradingbot_api.bot_http import GRANT_RENEWAL_SECONDS, BotConfig, BotStatus, DrainStatus, ImposedCause
 from tradingbot_api.conditions import Phase, Reason
 from tradingbot_api.v1alpha1 import BotSettings, TradingBotStatus
 from tradingbot_operator import desired
@@ -157,6 +157,8 @@ class Memory:
     may_hold_claim: bool | None = None
     last_grant: float | None = None
     granted_boot: str = ""
+    renewal_seconds: float = GRANT_RENEWAL_SECONDS
+    """How long after the last grant the next one is due."""
     wait_told: dict[bool, tuple[str, datetime]] = field(default_factory=dict)
     """The boot that was told of a wait, and the end of that: of its address (False), and of its account's entries."""
     owes_wait: bool = False

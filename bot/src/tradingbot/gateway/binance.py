@@ -49,6 +49,7 @@ from tradingbot.model import (
     Candle,
     OrderListReport,
     OrderReport,
+    OrderType,
     SymbolRules,
     TradeFill,
 )
@@ -448,14 +449,16 @@ class BinanceExchange:
         if path != "time" and (wait := self._budget.wait_ms(kind, weight, now_ms, read=read)) > 0:
             raise WeightBudgetError(path, wait / 1000)
         orders = orders_of(method, path)
+        # What rests is the announcement, one order in the life of a process: it waits for no operator.
+        entry = kind is EndpointClass.ORDER and params.get("type") != OrderType.LIMIT_MAKER
         if kind is EndpointClass.ORDER:
-            self._orders.check(orders, now_ms)
+            self._orders.check(orders, now_ms, allotted=entry)
 
         async def request() -> Any:
             limits = aiohttp.ClientTimeout(total=timeout, connect=CONNECT_TIMEOUT)
             self._counts = replace(self._counts, calls=self._counts.calls + 1)
             self._budget.sent(weight, self._clock.about_ms())
-            self._orders.sent(orders, entry=kind is EndpointClass.ORDER)
+            self._orders.sent(orders, allotted=entry)
             begun, failed = self._monotonic(), ""
             try:
                 return await send(

@@ -98,8 +98,8 @@ class OrderBudget:
 
     # --- what is sent ---
 
-    def check(self, orders: int, now_ms: int) -> None:
-        """OrderBudgetError where an entry must not send so many now."""
+    def check(self, orders: int, now_ms: int, *, allotted: bool = True) -> None:
+        """OrderBudgetError where so many must not be sent now, of an entry, or of what needs no allotment."""
         if (held := self._held_until - self._monotonic()) > 0:
             raise OrderBudgetError(f"the exchange refused an order of the account (-1015): entries wait {held:.0f} s")
         for name, limit in self.limits.items():
@@ -110,7 +110,7 @@ class OrderBudget:
                     f"the account sent {used} orders of {limit.orders} in {name}, {most:.0f} are for entries; "
                     f"they go on in {seconds:.0f} s"
                 )
-        if self._lacking(orders) > 0:
+        if allotted and self._lacking(orders) > 0:
             raise OrderBudgetError(f"{self._part} of the account's new orders are allotted, {self._own} were sent")
 
     async def wait(self, seconds: float, changed: Callable[[], None]) -> None:
@@ -129,10 +129,10 @@ class OrderBudget:
             self._asks = False
             changed()
 
-    def sent(self, orders: int, *, entry: bool) -> None:
-        """So many are under way."""
+    def sent(self, orders: int, *, allotted: bool) -> None:
+        """So many are under way, of an entry or not."""
         self._in_flight += orders
-        if entry and orders:
+        if allotted and orders:
             self._entries.append((self._monotonic(), orders))
 
     def answered(self, orders: int) -> None:
