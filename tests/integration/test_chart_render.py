@@ -161,6 +161,9 @@ def test_each_shard_is_an_operator_of_its_own_and_the_main_one_leaves_its_bots_t
     assert budgets.keys() == {chart.RELEASE, a}, "one replica does not hold up the drain of its node"
     for name, selector in budgets.items():
         assert [pod for pod, of in labels.items() if selector.items() <= of.items()] == [name]
+    example = yaml.safe_load((chart.ROOT / "examples/monitoring/prometheus.yaml").read_text(encoding="utf-8"))
+    scraped = example["scrape_configs"][0]["relabel_configs"][0]["regex"]
+    assert all(re.fullmatch(scraped, of["app.kubernetes.io/name"]) for of in labels.values())
     bots = chart.one(objects, "NetworkPolicy", f"{chart.RELEASE}-bots")
     (source,) = bots["spec"]["ingress"][0]["from"]
     for selector in (chart.one(objects, "PodMonitor", chart.RELEASE)["spec"]["selector"], source["podSelector"]):

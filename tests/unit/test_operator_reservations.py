@@ -113,6 +113,20 @@ async def test_another_leadership_begins_with_empty_books_under_its_own_epoch() 
     assert (introduced.epoch, introduced.request) == (7, None)
 
 
+async def test_an_epoch_that_is_raised_loses_no_reservation_and_the_bot_is_answered_once_it_knows_of_it() -> None:
+    scene = Scene()
+    (answer,) = await scene.hear(asks())
+    scene.leader.epoch = 9
+    (introduced,) = await scene.hear(asks(2, clock=2.0))
+    assert (introduced.epoch, introduced.request) == (9, None)
+    assert introduced.number > answer.number
+    figures = scene.reservations.figures("set")
+    assert figures is not None
+    assert figures.reserved == 50, "it may still use what it was given before"
+    (again,) = await scene.hear(asks(2, epoch=9, clock=3.0, number=introduced.number))
+    assert (again.epoch, again.request, again.exposure) == (9, 2, 50)
+
+
 def test_whether_a_bot_is_limited_stays_as_it_was_until_its_fleet_is_known() -> None:
     scene = Scene()
     limited = scene.reservations.limited

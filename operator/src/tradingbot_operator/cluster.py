@@ -11,7 +11,7 @@ Permissions, in the namespaces that are served:
     persistentvolumeclaims            create get patch          (patch: label and owner of one that is taken up)
     pods                              create delete get list watch
     secrets                           create
-    tradingbots                       get list patch watch      (patch: the finalizer, tradingbot.dev/clear)
+    tradingbots                       get list patch watch      (patch: finalizer, tradingbot.dev/clear, shard)
     tradingbots/status                patch
     tradingbotsets                    get list watch
     tradingbotsets/status             patch

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -98,9 +99,9 @@ class WaitLane:
                 self._begin(key)
 
     def _holds(self, bot: SeenBot) -> bool:
-        memory = self._fleet.known(bot.key)
-        position = bot.told.position if memory is None else None
-        return memory.told_position if memory is not None else position is not None and position.quantity != 0
+        if (memory := self._fleet.known(bot.key)) is not None:
+            return memory.told_position
+        return Decimal((bot.status.get("position") or {}).get("quantity", 0)) != 0
 
     def _begin(self, key: BotKey) -> None:
         if key not in self._tasks:
