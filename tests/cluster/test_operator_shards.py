@@ -129,13 +129,14 @@ async def test_a_label_moves_while_the_bot_holds_a_position_to_an_operator_of_an
         await granted_by(main, "btcusdt", "a")
         double = main.double()
         pod = await main.kube.get(main.path("pods", "btcusdt"))
-        assert await epoch_of(main) < await epoch_of(main, "a"), "what the bot remembers is greater"
-        lapsed = False
+        assert await epoch_of(main) <= await epoch_of(main, "a"), "what the bot remembers is no less"
+        lapsed, phases = False, set()
 
         async def watch() -> None:
             nonlocal lapsed
             while True:
                 lapsed = lapsed or not double.granted
+                phases.add((await main.bot())["status"]["phase"])
                 await asyncio.sleep(0.05)
 
         watching = asyncio.create_task(watch())
@@ -147,8 +148,10 @@ async def test_a_label_moves_while_the_bot_holds_a_position_to_an_operator_of_an
             await main.reaches("Trading")
         watching.cancel()
         assert not lapsed, "it had a grant all the time"
+        assert phases == {"Trading"}
         raised = [sum(entry["event"] == RAISED for entry in one.log) for one in (main.operator, other)]
-        assert raised == [2, 1], "once a move, and no more"
+        assert raised == [2, 1], "once for each that came, and no more"
+        assert not any(entry["event"] == "the bot refused" for one in (main.operator, other) for entry in one.log)
         later = await main.kube.get(main.path("pods", "btcusdt"))
         assert pod is not None
         assert later is not None

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.operator_objects import NOW, UID, raw_pod, seen_bot, word
+from support.operator_objects import NOW, RUNNING, UID, raw_pod, seen_bot, word
 from support.operator_process import make_authority
 from tradingbot_api import names
 from tradingbot_api.bot_http import (
@@ -30,7 +30,7 @@ from tradingbot_api.bot_http import (
 from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_api.sets import Template
 from tradingbot_operator import desired, set_desired
-from tradingbot_operator.bot_link import BotRefusedError, Word
+from tradingbot_operator.bot_link import BotRefusedError, Word, client_session
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.certainty import GRANT_OVER_SECONDS, HANDOVER_SECONDS, Certainty
@@ -41,6 +41,7 @@ from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.kill_switch import KillSwitches, SeenKillSwitch, SeenSwitch
 from tradingbot_operator.leader import OUTRUN_SECONDS, Leader, LeaseLostError, lease_name
+from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.safe_mode import SafeModeLane
 from tradingbot_operator.settings import SettingsError, load
 from tradingbot_operator.sharding import LONGEST_NAME, Account, OtherShards, Shard
@@ -287,6 +288,26 @@ async def test_only_the_operator_whose_bot_it_is_by_the_api_servers_word_outruns
     known = bots.get(ours.key)
     assert known is not None
     assert A.serves(known) is stays
+
+
+async def test_nothing_is_said_to_a_bot_that_came_from_another_shard_below_an_epoch_of_its_own() -> None:
+    session = client_session(lambda: None)
+    await session.close()
+    unused = cast(Any, None)
+    leader = SimpleNamespace(epoch=5)
+    talk = BotTalk(
+        cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=unused, equality=unused,
+        leader=cast(Leader, leader), impositions=NOBODY, tls=ssl.create_default_context(), session=session,
+        heard=lambda *_: None, enqueue=unused, now=lambda: NOW, random=Random(1), metrics=Metrics(), shares=unused,
+        orders=unused, shard=A,
+    )  # fmt: skip
+    memory = Memory(UID, RUNNING.key, above=5)
+    talk.tend_link(seen_bot(), memory, RUNNING)
+    assert memory.link is None, "its former operator may have the same"
+    leader.epoch = 6
+    talk.tend_link(seen_bot(), memory, RUNNING)
+    assert memory.link is not None
+    memory.link.close()
 
 
 class NoClaims:

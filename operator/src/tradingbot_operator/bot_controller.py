@@ -125,6 +125,7 @@ class BotController:
         self._pods = pods
         self._fleet = fleet
         self._claims = claims
+        self._leader = leader
         self._enqueue = enqueue
         self._metrics = metrics
         self._shard = shard = settings.shard
@@ -200,6 +201,12 @@ class BotController:
         """Whether an account has bots of other shards too is another than before: its own bots tell."""
         for key in self._equality.bots_of(account):
             self._enqueue(key, False)
+
+    def came(self, bot: SeenBot) -> None:
+        """Its label moved to this shard. The bot remembers the epoch of its former operator, who may still believe to
+        serve it: ours must be greater, not equal, before anything is said."""
+        self._fleet.of(bot).above = self._leader.epoch
+        self._leader.outrun()
 
     def saw(self, bot: SeenBot) -> None:
         """A TradingBot was seen; what another shard's tells of its address, its operator tells by the status alone."""
@@ -367,6 +374,8 @@ class BotController:
                 "it is tried again."
             )
         self._talk.tend_link(bot, memory, pod)
+        if self._leader.epoch <= memory.above:
+            again.append(PASSING_RETRY_SECONDS)
         self._see_claims(bot, memory)
         if spec is None and (bot.safe_mode or memory.imposed):
             await self._talk.talk(bot, memory, again, readable=False)

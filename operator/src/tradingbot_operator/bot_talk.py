@@ -122,7 +122,7 @@ class BotTalk:
         if memory.link is not None and memory.link.peer != peer:
             memory.link.close()
             memory.link = None
-        if peer is not None and memory.link is None:
+        if peer is not None and memory.link is None and self._leader.epoch > memory.above:
             memory.link = BotLink(
                 peer, self._session, self._tls, heard=self._heard, random=self._random, metrics=self._metrics,
                 epoch=lambda: self._leader.epoch,

@@ -144,6 +144,8 @@ class Memory:
     uid: str
     key: BotKey
     ledger: Ledger | None = None
+    above: int = -1
+    """It came from another shard's operator, which knows no more of ours than this epoch: nothing is said below."""
     since: float = 0.0
     """When this operator made its first step for it."""
     counted: int = 0

@@ -71,6 +71,8 @@ class Watcher:
         self._controller.saw(bot)
         changed = before is not None and before.uid == bot.uid and before.safe_mode != bot.safe_mode
         moved = before is not None and self._shard.serves(before) != self._shard.serves(bot)
+        if moved and self._shard.serves(bot):
+            self._controller.came(bot)
         if changed:
             self._lane.notice(bot)
         if before is None or before.labels != bot.labels:

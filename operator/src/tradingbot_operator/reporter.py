@@ -131,7 +131,8 @@ class Reporter:
             change = Change.STATE
         if change is Change.NONE:
             return
-        unheard = memory.link is not None and reachable.status == statuses.UNKNOWN
+        awaits_word = memory.link is not None or memory.above >= 0
+        unheard = awaits_word and reachable.status == statuses.UNKNOWN
         if memory.status_written is None and pod is not None and pod.ready and unheard:
             # A new operator has not heard the bot yet: what the former one wrote stands for these seconds.
             return
