@@ -113,7 +113,7 @@ async def test_another_leadership_begins_with_empty_books_under_its_own_epoch() 
     assert (introduced.epoch, introduced.request) == (7, None)
 
 
-async def test_an_epoch_that_is_raised_loses_no_reservation_and_the_bot_is_answered_once_it_knows_of_it() -> None:
+async def test_after_an_epoch_that_is_raised_a_bot_counts_with_all_that_it_may_have_until_it_knows_of_it() -> None:
     scene = Scene()
     (answer,) = await scene.hear(asks())
     scene.leader.epoch = 9
@@ -122,7 +122,7 @@ async def test_an_epoch_that_is_raised_loses_no_reservation_and_the_bot_is_answe
     assert introduced.number > answer.number
     figures = scene.reservations.figures("set")
     assert figures is not None
-    assert figures.reserved == 50, "it may still use what it was given before"
+    assert (figures.reserved, figures.unheard) == (500, 1), "spec.risk.maxPositionValue"
     (again,) = await scene.hear(asks(2, epoch=9, clock=3.0, number=introduced.number))
     assert (again.epoch, again.request, again.exposure) == (9, 2, 50)
 

@@ -135,13 +135,21 @@ class FleetBook:
     begins with an empty one: who has not told yet what it has counts with the most that it may have."""
 
     def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+        self._epoch = epoch
         self._limits = Limits()
         self._members: dict[str, _Member] = {}
         self._numbers = 0
         self._lost_day = ""
         self._losing_since: float | None = None
         self._looked_at = float("-inf")
+
+    def lead(self, epoch: int) -> None:
+        """The leader's epoch is this now. Where it was raised, as another operator's was greater, its bots may have
+        obeyed that one: each counts as with a new leader until it tells anew, what it was given here besides."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            for member in self._members.values():
+                member.told = None
 
     def configure(self, limits: Limits, bounds: Mapping[str, Bound]) -> None:
         """The fleet has these limits and these bots, by UID. Who is not among them any more counts no longer: it is
@@ -168,9 +176,9 @@ class FleetBook:
         Late words of a former process, or of before another word, change nothing.
         """
         member, report = self._members.get(told.bot_uid), told.report
-        if member is None or told.incarnation is None or report.exposure is None or report.epoch > self.epoch:
+        if member is None or told.incarnation is None or report.exposure is None or report.epoch > self._epoch:
             return None
-        if report.epoch < self.epoch:
+        if report.epoch < self._epoch:
             # It would still take what a former leader sent it: once it knows of this one, its word counts. Of a process
             # that is new to this one nothing is known until then.
             if told.boot_id != member.boot and told.incarnation > member.incarnation:
@@ -215,7 +223,7 @@ class FleetBook:
         return Reservation(
             bot_uid=told.bot_uid,
             boot_id=told.boot_id,
-            epoch=self.epoch,
+            epoch=self._epoch,
             number=self._numbers,
             request=request,
             exposure=exposure,

@@ -127,7 +127,7 @@ class Reporter:
             fresh = read_status(TradingBotStatus, self._cluster.declared(statuses.encode(fresh)))
         stands = bot.told
         change = statuses.change(stands, fresh)
-        if memory.owes_wait and stands.api != fresh.api:
+        if memory.owes_wait and fresh.api is not None and fresh.api.wait_until_time is not None:
             change = Change.STATE
         if change is Change.NONE:
             return

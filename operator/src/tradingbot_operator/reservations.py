@@ -125,7 +125,7 @@ class Reservations:
         key = bot.key
         told = Told(status.bot_uid, status.boot_id, status.incarnation, status.fleet)
         before = fleet.book.daily_loss_reached
-        fleet.book.epoch = self._leader.epoch
+        fleet.book.lead(self._leader.epoch)
         answer = fleet.book.hear(told, asyncio.get_running_loop().time())
         if fleet.book.daily_loss_reached != before:
             log.warning("the daily loss of a fleet", bot=str(key), reached=not before, day=fleet.book.day)
