@@ -227,6 +227,11 @@ def test_figures_are_no_news_and_safe_mode_is_an_alarm() -> None:
     assert news(before) != news(word(applied_revision=2))
     assert alarm(before) == alarm(word(applied_revision=2))
     assert alarm(before) != alarm(word(causes=("Spec",)))
+    # After an operator's absence all bots lose and get grants: none of them is an alarm, and each is news.
+    ungranted = word(causes=("AwaitingGrant",))
+    assert alarm(before) == alarm(ungranted)
+    assert news(before) != news(ungranted)
+    assert alarm(ungranted) != alarm(word(causes=("AwaitingGrant", "Spec")))
 
 
 def test_a_tradingbot_made_again_under_its_name_remembers_nothing_and_is_counted_once() -> None:
@@ -276,6 +281,15 @@ async def test_a_key_waits_once_however_often_it_is_added_and_an_urgent_one_goes
     work.add("c", urgent=True)
     assert len(work) == 3
     assert [await work.take() for _ in range(3)] == ["c", "a", "b"]
+
+
+async def test_urgent_keys_keep_their_order_so_that_none_waits_for_all_that_came_after_it() -> None:
+    work = queue(Clock())
+    for key in ("first", "second", "first"):
+        work.add(key, urgent=True)
+    work.add("second", may_wait=True)
+    work.add("third")
+    assert [await work.take() for _ in range(3)] == ["first", "second", "third"]
 
 
 async def test_a_key_is_never_with_two_workers_and_comes_again_after_its_step() -> None:

@@ -25,7 +25,7 @@ class Looks(Inventory[SeenBot]):
 
     def get(self, key: BotKey) -> SeenBot | None:
         self.looks += 1
-        if self.looks == 2:
+        if self.looks == 3:
             asyncio.get_running_loop().call_soon(self.at_last)
         return super().get(key)
 
@@ -53,6 +53,36 @@ async def test_a_wish_that_comes_while_the_lane_ends_is_carried_too() -> None:
     async with asyncio.timeout(5):
         assert [await stepped.get(), await stepped.get()] == [ON.key, ON.key]
     assert told == [True, True]
+
+
+async def test_an_operator_that_begins_carries_at_once_what_nobody_told_a_bot_and_nothing_else() -> None:
+    def told(*reasons: str) -> dict[str, Any]:
+        causes = [{"id": "x", "source": "x", "reason": reason, "level": "NoNewEntries"} for reason in reasons]
+        return {"safeMode": {"level": "Normal", "engaged": bool(reasons), "acknowledged": True, "causes": causes}}
+
+    class Lane(SafeModeLane):
+        async def _engage(self, bot: SeenBot) -> None:
+            told_bots.append(bot.key.name)
+
+    told_bots: list[str] = []
+    seen = [
+        seen_bot(metadata={"name": "lacks"}, status=told("AwaitingGrant"), safeMode=True),
+        seen_bot(metadata={"name": "knows"}, status=told("Spec"), safeMode=True),
+        seen_bot(metadata={"name": "never-spoke"}, status={}, safeMode=True),
+        seen_bot(metadata={"name": "trades"}, status=told()),
+    ]
+    bots, stepped = Inventory[SeenBot](), asyncio.Queue[BotKey]()
+    lane = Lane(
+        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
+        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
+    )  # type: ignore[arg-type]  # fmt: skip
+    for bot in seen:
+        bots.see(bot)
+    lane.notice_imposed(seen)
+    async with asyncio.timeout(5):
+        assert (await stepped.get()).name == "lacks"
+    assert told_bots == ["lacks"]
+    await lane.close()
 
 
 async def test_a_bot_whose_wish_cannot_be_carried_is_looked_at_by_a_step() -> None:

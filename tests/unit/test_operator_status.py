@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -405,6 +406,18 @@ def test_a_start_up_that_goes_well_is_not_written_step_by_step_and_trouble_in_it
     assert change(second, compose(observed(word()))) is Change.STATE
     wrong = compose(observed(word(said={Type.BALANCE_SYNCED: ("False", Reason.CREDENTIALS_MISSING)})))
     assert change(second, wrong) is Change.STATE
+
+
+def test_the_first_status_of_a_start_that_goes_well_may_wait_and_one_of_trouble_may_not() -> None:
+    nothing = TradingBotStatus()
+    assert change(nothing, compose(observed(None, reachable=NOT_YET))) is Change.STARTING
+    assert change(nothing, compose(observed(word()))) is Change.STATE
+    invalid = replace(observed(None, reachable=NOT_YET), accepted=Finding.bad(Reason.INVALID_SPEC, "no"))
+    assert change(nothing, compose(invalid)) is Change.STATE
+    # What a former operator wrote of another generation stands for nothing any more.
+    told = compose(observed(None, reachable=NOT_YET))
+    newer = compose(observed(None, reachable=NOT_YET, bot=seen_bot(metadata={"generation": 4})))
+    assert change(told, newer) is Change.STATE
 
 
 def test_what_is_written_can_be_read_again() -> None:

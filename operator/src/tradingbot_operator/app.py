@@ -239,7 +239,7 @@ class _Operator:
             metrics=metrics,
         )
         stack.push_async_callback(self._controller.close)
-        lane = SafeModeLane(
+        self._lane = lane = SafeModeLane(
             fast, bots=bots, pods=pods, fleet=self._fleet, leader=leader, impositions=self._impositions, tls=tls,
             session=session, metrics=metrics, enqueue=lambda key: enqueue(key, True), shard=settings.shard,
         )  # fmt: skip
@@ -277,9 +277,6 @@ class _Operator:
         """A TradingBot without a pod lets those go first that have a process."""
         return isinstance(key, BotKey) and self._pods.get(key) is None
 
-    def _wanted_safe(self, bot: SeenBot) -> bool:
-        return bot.safe_mode or bool(self._impositions.on(bot))
-
     def close_links(self) -> None:
         """Ends the lines to the bots; nothing is awaited."""
         for memory in self._fleet:
@@ -309,7 +306,7 @@ class _Operator:
                     if not self._concerns(key):
                         continue
                     # Safe mode may have been set while nobody worked.
-                    urgent = (bot := self._bots.get(key)) is not None and self._wanted_safe(bot)
+                    urgent = (bot := self._bots.get(key)) is not None and self._lane.lacks(bot)
                     self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))
                 for seen in self._sets:
                     self._queue.add(SetKey(*seen.key))

@@ -28,7 +28,7 @@ from tradingbot_operator.coverage import Coverage, Member
 from tradingbot_operator.deletion import Deletion
 from tradingbot_operator.desired import SpecError
 from tradingbot_operator.equality import UNTRUSTED_BOOKS, Equality, View
-from tradingbot_operator.fleet import Fleet, ForeignObjectError, Memory
+from tradingbot_operator.fleet import Fleet, ForeignObjectError, Ledger, Memory
 from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
@@ -55,7 +55,9 @@ log = structlog.get_logger(__name__)
 
 def news(status: BotStatus) -> object:
     """What of a bot's word is worth a step at once; figures wait for the next one."""
+    safe = status.safe_mode
     return (
+        (safe.level, safe.engaged, safe.acknowledged),
         status.boot_id,
         status.incarnation,
         status.applied_revision,
@@ -76,10 +78,11 @@ def claims(status: BotStatus) -> object:
 
 
 def alarm(status: BotStatus) -> object:
-    """What of a bot's word goes before all other steps."""
+    """What of a bot's word goes before all other steps. Not that it waits for a grant, or has one: so do all of them
+    after an operator's absence, and who is in danger would stand in their line."""
     safe, circuit = status.safe_mode, status.circuit_breaker
-    causes = [cause.id for cause in safe.causes]
-    return safe.level, safe.engaged, safe.acknowledged, causes, circuit and circuit.state
+    causes = [(cause.id, cause.level) for cause in safe.causes if cause.reason != Reason.AWAITING_GRANT]
+    return causes, causes and (safe.engaged, safe.acknowledged), circuit and circuit.state
 
 
 def stalled(failures: int, error: Exception) -> Finding | None:
@@ -147,6 +150,7 @@ class BotController:
         self._coverage = coverage = Coverage()
         self._equality = equality = Equality()
         certainty = Certainty(cluster, claims, leader, shard)
+        self._certainty = certainty
         self._reporter = Reporter(
             cluster, bots, certainty, coverage, equality, reservations=reservations, shares=shares,
             identity=settings.identity, now=now, random=random, metrics=metrics, others=self._others,
@@ -235,7 +239,9 @@ class BotController:
             account = account_of(bot, after.account_uid)
             if account is not None and after.order_use is not None:
                 self._orders.hear(account, bot.uid, after.order_use)
-        if before is None or alarm(before) != alarm(after):
+        if before is None:
+            self._enqueue(key, bot is not None and bool(bot.safe_mode or memory.imposed))
+        elif alarm(before) != alarm(after):
             self._enqueue(key, True)
         elif news(before) != news(after) or (claims(before) != claims(after) and self._coverage.lacks(memory.uid)):
             self._enqueue(key, False)
@@ -335,10 +341,9 @@ class BotController:
             memory.stepped, memory.since = True, asyncio.get_running_loop().time()
             if not self._equality.knows(bot.uid):
                 self._expect(bot)
-            before = bot.told
-            if self._pods.get(key) is None and (before.pod_uid or before.pod_name) and not memory.had_pod:
-                # It had a pod before this process looked: how that one ended was not seen.
-                memory.vanished_pod, memory.had_pod = before.pod_uid or "", True
+            if self._pods.get(key) is None and not memory.had_pod and await self._had_pod(bot, memory):
+                # How that one ended was not seen.
+                memory.vanished_pod, memory.had_pod = bot.told.pod_uid or "", True
         if bot.deleted is not None:
             self._pace.forget(key)
             again_in = await self._deletion.step(bot, memory)
@@ -354,6 +359,8 @@ class BotController:
             spec = desired.parse_spec(bot)
             if not bot.finalizing:
                 bot = self._saw(await self._cluster.set_finalizer(bot, present=True))
+                # Nothing was ever made for it.
+                memory.ledger = memory.ledger or Ledger(None, None, None)
             await self._objects.ensure_config(bot, memory)
             pod = await self._objects.ensure_pod(bot, spec, memory, again)
             accepted = Finding.good(desired.unknown_fields(bot))
@@ -389,6 +396,14 @@ class BotController:
             # Figures are no news, and without a grant nothing else brings the next step.
             again.append(statuses.SPACING[Change.FIGURES])
         return min(again) if again else None
+
+    async def _had_pod(self, bot: SeenBot, memory: Memory) -> bool:
+        """Whether it had a pod before this process looked, by its status; by its claim where an operator that began
+        with it did not come to write a first one."""
+        told = bot.told
+        if told.phase is None and bot.finalizing:
+            return await self._certainty.could_trade(bot, memory)
+        return bool(told.pod_uid or told.pod_name)
 
     def _see_claims(self, bot: SeenBot, memory: Memory) -> None:
         """What a bot claims of its account, as it last told; one that is suspended claims its position alone, and one

@@ -103,7 +103,7 @@ class BotObjects:
         manifest = desired.config_map(Identity.of(bot), ledger.config(bot))
         try:
             if ledger.uid is None:
-                raw = await self._cluster.create("configmaps", manifest)
+                raw = await self._cluster.create("configmaps", manifest, whole=False)
             else:
                 manifest["metadata"] |= {"uid": ledger.uid, "resourceVersion": ledger.version}
                 raw = await self._cluster.apply("configmaps", manifest)
@@ -200,7 +200,7 @@ class BotObjects:
             await self.ensure_config(bot, memory)
         pair = self._authority.issue_bot(bot.uid, self._now())
         try:
-            await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem))
+            await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem), whole=False)
         except ExistsError:
             log.debug("the certificate exists", bot=str(bot.key))
         await self._volumes.ensure(bot, spec)

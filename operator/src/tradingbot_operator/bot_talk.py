@@ -298,7 +298,7 @@ class BotTalk:
             return
         memory.claim_asked = self._loop.time()
         try:
-            verdict = await self._claims.take(claimant, self._now(), self._certainty.holder_gone)
+            verdict = await self._claims.take(claimant, self._now(), self._certainty.holder_gone, first=not claimed)
         except ApiError as error:
             if error.passing:
                 raise

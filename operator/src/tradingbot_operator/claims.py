@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -146,13 +147,20 @@ class Claims:
             del self._held[uid]
         return gone
 
-    async def take(self, claimant: Claimant, now: datetime, gone: Gone) -> Verdict:
-        """Takes the claim or says who has it. A claim whose holder and process are gone for good is taken over."""
+    async def take(self, claimant: Claimant, now: datetime, gone: Gone, *, first: bool = False) -> Verdict:
+        """Takes the claim or says who has it. A claim whose holder and process are gone for good is taken over.
+
+        `first`: most likely nobody has it, so it is not read before it is made.
+        """
         name = claimant.lease_name
+        if first:
+            with suppress(ExistsError):
+                await self._cluster.create("leases", self._fresh(claimant, now), whole=False)
+                return self._hold(claimant)
         raw = await self._cluster.get("leases", self._namespace, name)
         if raw is None:
             try:
-                await self._cluster.create("leases", self._fresh(claimant, now))
+                await self._cluster.create("leases", self._fresh(claimant, now), whole=False)
             except ExistsError:
                 return Verdict(Standing.FOREIGN, 0, "another bot that came at the same moment")
             return self._hold(claimant)

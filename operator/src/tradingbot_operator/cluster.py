@@ -61,6 +61,7 @@ UNDECLARED_SECONDS: Final = 300.0
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METHODS: Final = {
     "get": "GET",
     "list": "GET",
@@ -403,13 +404,14 @@ class Cluster:
 
     # --- writing ---
 
-    async def create(self, resource: str, manifest: Manifest) -> Manifest:
-        """Makes an object; ExistsError where the name is taken."""
+    async def create(self, resource: str, manifest: Manifest, *, whole: bool = True) -> Manifest:
+        """Makes an object; ExistsError where the name is taken. The answer has its metadata at least."""
         return await self._call(
             "create",
             _path(resource, manifest["metadata"]["namespace"]),
             manifest,
             params={"fieldManager": names.FIELD_MANAGER},
+            accept="application/json" if whole else METADATA,
         )
 
     async def try_create(self, resource: str, manifest: Manifest) -> None:
@@ -439,12 +441,18 @@ class Cluster:
         )
 
     async def apply(
-        self, resource: str, manifest: Manifest, subresource: str = "", *, manager: str = names.FIELD_MANAGER
+        self,
+        resource: str,
+        manifest: Manifest,
+        subresource: str = "",
+        *,
+        manager: str = names.FIELD_MANAGER,
+        whole: bool = True,
     ) -> Manifest:
         """Server-side apply of the fields that are ours, or another of our field managers'.
 
         The manifest carries the UID: applying to a name that is gone would make a new object otherwise. One that is to
-        make an object carries a version that none has.
+        make an object carries a version that none has. The answer has its metadata at least.
         """
         metadata = manifest["metadata"]
         return await self._call(
@@ -453,6 +461,7 @@ class Cluster:
             manifest,
             params={"fieldManager": manager, "force": "true"},
             content=APPLY,
+            accept="application/json" if whole else METADATA,
         )
 
     async def delete(self, resource: str, namespace: str, name: str, uid: str, version: str | None = None) -> None:
@@ -472,7 +481,8 @@ class Cluster:
         manifest = _header(seen)
         if present:
             manifest["metadata"] |= {"finalizers": [seen.finalizer], "resourceVersion": seen.resource_version}
-        return await self.apply(seen.resource.plural, manifest)
+        answer = await self.apply(seen.resource.plural, manifest, whole=False)
+        return {"metadata": answer["metadata"], "spec": seen.spec, "status": seen.status}
 
     async def set_shard(self, bot: SeenBot, shard: str) -> Manifest:
         """Labels a TradingBot with a shard, or with none, whoever labelled it before; ConflictError where it changed
@@ -511,7 +521,9 @@ class Cluster:
     async def _apply_status(self, seen: SeenResource, status: Manifest) -> Manifest:
         manifest = _header(seen) | {"status": self.declared(status)}
         manifest["metadata"]["resourceVersion"] = seen.resource_version
-        return await self.apply(seen.resource.plural, manifest, "status")
+        answer = await self.apply(seen.resource.plural, manifest, "status", whole=False)
+        # It is as it was seen but for what was written: it has not changed since, or this was refused.
+        return {"metadata": answer["metadata"], "spec": seen.spec, "status": manifest["status"]}
 
     def declared(self, status: Manifest) -> Manifest:
         """A status without the `undeclared` fields."""
@@ -552,6 +564,7 @@ class Cluster:
                 "reportingComponent": names.FIELD_MANAGER,
                 "reportingInstance": reporter,
             },
+            whole=False,
         )
 
 

@@ -137,10 +137,12 @@ class Reporter:
             # A new operator has not heard the bot yet: what the former one wrote stands for these seconds.
             return
         if memory.status_written is not None:
-            wait = memory.status_written + statuses.SPACING[change] - self._loop.time()
-            if wait > 0:
-                again.append(wait)
-                return
+            due = memory.status_written + statuses.SPACING[change]
+        else:
+            due = memory.since + statuses.FIRST_SECONDS if change is Change.STARTING and stands.phase is None else 0.0
+        if (wait := due - self._loop.time()) > 0:
+            again.append(wait)
+            return
         if memory.status_refused is not None:
             version, until = memory.status_refused
             if version == bot.resource_version and (wait := until - self._loop.time()) > 0:

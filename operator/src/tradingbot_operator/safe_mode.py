@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
 
 from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION
+from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import SafeModeCause
 from tradingbot_operator.bot_link import BotCallError, BotCalls, BotRefusedError, Peer
 from tradingbot_operator.cluster import ApiError, Cluster
@@ -33,6 +34,8 @@ CROWD: Final = 64
 STANDBY_CROWD: Final = 8
 HEAD_START_SECONDS: Final = 2.0
 """A leader, which has its lines to the bots, tells a crowd before a standby begins to."""
+
+HEAD_START_LOOK_SECONDS: Final = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -95,12 +98,12 @@ class SafeModeLane:
         self._begin(bot, tighter=bot.safe_mode)
 
     def notice_imposed(self, bots: Iterable[SeenBot]) -> None:
-        """Something may be imposed on these bots that was not before. Never waits.
+        """Something may be wished or imposed on these bots that was not before. Never waits.
 
         Who says already that it has all of it is left out, as after a restart. Those that answer come first.
         """
         now = asyncio.get_running_loop().time()
-        lacking = [(self._fleet.of(bot), bot) for bot in bots if self._shard.serves(bot) and self._lacks(bot)]
+        lacking = [(self._fleet.of(bot), bot) for bot in bots if self.lacks(bot)]
         for memory, bot in sorted(lacking, key=lambda item: item[0].word() is None):
             memory.wish(now, safe=True)
             if bot.key not in self._tasks:
@@ -113,10 +116,14 @@ class SafeModeLane:
         if bot.key not in self._tasks:
             self._tasks[bot.key] = asyncio.create_task(self._carry(bot.key), name=f"safe mode {bot.key}")
 
-    def _lacks(self, bot: SeenBot) -> bool:
-        """Whether the bot's status does not tell of everything that is imposed on it."""
-        told = (bot.status.get("safeMode") or {}).get("causes") or []
-        causes = [SafeModeCause.model_validate(cause) for cause in told]
+    def lacks(self, bot: SeenBot) -> bool:
+        """Whether a bot of ours has a status that does not tell of everything that is wished and imposed on it."""
+        if not self._shard.serves(bot):
+            return False
+        safe: Mapping[str, Any] | None = bot.status.get("safeMode")
+        causes = [SafeModeCause.model_validate(cause) for cause in (safe or {}).get("causes") or []]
+        if bot.safe_mode and safe is not None and not any(cause.reason == Reason.SPEC for cause in causes):
+            return True
         return any(not has_cause(causes, cause) for cause in self._impositions.on(bot))
 
     async def close(self) -> None:
@@ -131,8 +138,11 @@ class SafeModeLane:
             # The wish may change while it is carried: the last one counts.
             while (bot := self._bots.get(key)) is not None and key in self._tighter:
                 self._tighter.discard(key)
-                if self._wanted(bot):
-                    await (self._hand_over(bot) if self._leader.valid() else self._engage(bot))
+                if self._wanted(bot) and not self._leader.valid():
+                    await self._engage(bot)
+                latest = self._bots.get(key)
+                if self._leader.valid() and latest is not None and self._wanted(latest):
+                    await self._hand_over(latest)
         finally:
             # Within the task, not after it: a wish that comes now finds none and starts another.
             self._tasks.pop(key, None)
@@ -161,16 +171,17 @@ class SafeModeLane:
             log.warning("safe mode is not carried yet", bot=str(bot.key), error=str(error))
 
     async def _engage(self, bot: SeenBot) -> None:
-        """Tells the bot as a standby, until it is told, the wish ends, or there is no process to tell."""
+        """Tells the bot as a standby, until it is told, the wish ends, there is no process to tell, or we lead."""
         loop = asyncio.get_running_loop()
         begun, delay = loop.time(), FIRST_RETRY_SECONDS
-        if bot.key in self._crowded:
-            await asyncio.sleep(HEAD_START_SECONDS)
+        head_start = begun + HEAD_START_SECONDS if bot.key in self._crowded else begun
+        while loop.time() < head_start and not self._leader.valid():  # noqa: ASYNC110 - a Lease ends without an event
+            await asyncio.sleep(HEAD_START_LOOK_SECONDS)
         while not (self._leader.valid() or self._leader.lapsed()) and loop.time() - begun < GIVE_UP_SECONDS:
             latest, pod = self._bots.get(bot.key), self._pods.get(bot.key)
             if latest is None or not self._wanted(latest) or pod is None or pod.owner_uid != latest.uid:
                 return
-            if not (latest.safe_mode or self._lacks(latest)):
+            if not (latest.safe_mode or self.lacks(latest)):
                 return
             try:
                 async with self._turn(bot.key, self._standby_crowd):

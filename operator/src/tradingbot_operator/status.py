@@ -593,6 +593,8 @@ class Change(StrEnum):
     STATE = "State"
 
 
+FIRST_SECONDS: Final = 3.0
+"""A start that goes well is told after so long at the earliest: a bot that is up by then needs one write less."""
 SPACING: Final = {Change.FIGURES: 60.0, Change.STARTING: 5.0, Change.POSITION: 2.0, Change.STATE: 0.0}
 """Seconds from the last write to the next, by what changed."""
 
@@ -603,7 +605,9 @@ def change(old: TradingBotStatus, new: TradingBotStatus) -> Change:
         return Change.NONE
     if _state(old) != _state(new):
         starting = {Phase.PENDING, Phase.STARTING}
-        calm = old.phase in starting and new.phase in starting and old.observed_generation == new.observed_generation
+        first = old.phase is None and old.observed_generation is None
+        same = old.phase in starting and old.observed_generation == new.observed_generation
+        calm = new.phase in starting and (first or same)
         return Change.STARTING if calm else Change.STATE
     if _position(old) != _position(new):
         return Change.POSITION

@@ -19,18 +19,19 @@ LONGEST_RETRY_SECONDS = 30.0
 class WorkQueue(Generic[K]):
     """Gives each key to one worker at a time; a key added while it is worked on comes again afterwards.
 
-    `add` is cheap and never waits, so event handlers may call it. An urgent key is taken first, and one that
-    may wait after all others: what is begun is finished first, and a burst of beginnings keeps nobody waiting.
+    `add` is cheap and never waits, so event handlers may call it. Urgent keys are taken first, in their order, and one
+    that may wait after all others: what is begun is finished first, and a burst of beginnings keeps nobody waiting.
     Of several delays of one key the earliest counts. Time is `loop.time` and the jitter comes from `random`.
     """
 
     def __init__(self, random: Random, time: Callable[[], float] | None = None) -> None:
         self._random = random
         self._time = time
+        self._urgent: deque[K] = deque()
         self._ready: deque[K] = deque()
         self._later: deque[K] = deque()
         self._waiting: dict[K, deque[K]] = {}
-        """In which of the two each key waits."""
+        """In which of the three each key waits."""
         self._working: set[K] = set()
         self._again: dict[K, bool] = {}
         self._due: dict[K, float] = {}
@@ -50,17 +51,15 @@ class WorkQueue(Generic[K]):
         if key in self._working:
             self._again[key] = self._again.get(key, False) or urgent
             return
-        line = self._later if may_wait and not urgent else self._ready
+        line = self._urgent if urgent else self._later if may_wait else self._ready
         if (stands := self._waiting.get(key)) is not None:
-            if not urgent and (line is stands or line is self._later):
+            lines = (self._urgent, self._ready, self._later)
+            if next(found for found in lines if found is stands or found is line) is stands:
                 return
             stands.remove(key)
         self._due.pop(key, None)
         self._waiting[key] = line
-        if urgent:
-            line.appendleft(key)
-        else:
-            line.append(key)
+        line.append(key)
         self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -76,7 +75,7 @@ class WorkQueue(Generic[K]):
         """The next key; the caller owes `done` for it."""
         while True:
             self._promote()
-            if line := self._ready or self._later:
+            if line := self._urgent or self._ready or self._later:
                 key = line.popleft()
                 del self._waiting[key]
                 self._working.add(key)
