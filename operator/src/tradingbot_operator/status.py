@@ -555,19 +555,26 @@ def encode(status: BaseModel) -> dict[str, Any]:
 def dated(
     found: Mapping[ConditionKind, Finding], before: Iterable[Condition], now: datetime, generation: int
 ) -> list[Condition]:
-    """The conditions of what was found, with the time since which each status stands, by those `before`."""
+    """The conditions of what was found, with the time since which each status stands, by those `before`; what is as
+    before is the same object."""
     earlier = {condition.type: condition for condition in before}
-    return [
-        Condition(
-            type=kind,
-            status=finding.status,
-            reason=finding.reason,
-            message=finding.message,
-            last_transition_time=_since(earlier.get(kind), finding) or now.replace(microsecond=0),
-            observed_generation=generation,
-        )
-        for kind, finding in found.items()
-    ]
+    return [_condition(kind, finding, earlier.get(kind), now, generation) for kind, finding in found.items()]
+
+
+def _condition(kind: str, finding: Finding, last: Condition | None, now: datetime, generation: int) -> Condition:
+    since = _since(last, finding)
+    if last is not None and since is not None:
+        said = last.reason, last.message, last.observed_generation
+        if said == (finding.reason, finding.message, generation):
+            return last
+    return Condition(
+        type=kind,
+        status=finding.status,
+        reason=finding.reason,
+        message=finding.message,
+        last_transition_time=since or now.replace(microsecond=0),
+        observed_generation=generation,
+    )
 
 
 def _since(last: Condition | None, finding: Finding) -> datetime | None:
