@@ -51,7 +51,8 @@ from tradingbot_api import names
 T = TypeVar("T")
 SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
 BOTS: Final = int(os.environ.get("CHAOS_BOTS", "50"))
-STEPS: Final = 60
+STEPS: Final = 240
+"""More than an hour has: MINUTES ends a run."""
 NAMESPACE: Final = "chaos"
 WITHOUT_VOLUME: Final = 5
 """Every so manieth bot: with its pod its store is gone."""
