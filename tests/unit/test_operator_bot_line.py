@@ -94,3 +94,17 @@ async def test_a_claim_that_a_new_leader_recalls_is_looked_at_again() -> None:
     leases.stored.clear()
     assert await claims.look() == {UID}
     assert not await claims.recall(UID, claimant.lease_name)
+
+
+async def test_a_leader_that_begins_knows_all_claims_and_grants_none_to_another_start() -> None:
+    leases = Leases()
+    claimant = Claimant(KEY, UID, "Paper", "1001", "BTCUSDT", "boot-1", 10)
+    await Claims(cast(Cluster, leases), "trading").take(claimant, NOW, _gone)
+    claims = Claims(cast(Cluster, leases), "trading")
+    await claims.begin()
+    assert claims.holds(claimant)
+    assert not claims.holds(replace(claimant, boot_id="boot-2"))
+    assert not claims.holds(replace(claimant, incarnation=11))
+    leases.stored.clear()
+    assert await claims.look() == {UID}
+    assert not claims.holds(claimant)

@@ -300,7 +300,7 @@ class _Operator:
                 group.create_task(self._leader.keep())
                 # Watches may have hung: what a former leader carried out must not be undone by what was seen before.
                 await _retry("the cluster cannot be listed", self.resync.take_in)
-                self._controller.begin()
+                await _retry("what a former leader left cannot be listed", self._controller.begin)
                 # A pod whose TradingBot is gone needs a step too.
                 for key in dict.fromkeys([*(bot.key for bot in self._bots), *(pod.key for pod in self._pods)]):
                     if not self._concerns(key):

@@ -188,12 +188,22 @@ class BotController:
 
     # --- what comes in from outside a step; nothing here waits ---
 
-    def begin(self) -> None:
-        """This process leads: statuses tell which bots share an account, and what was found of it."""
+    async def begin(self) -> None:
+        """This process leads: statuses tell which bots share an account, and what was found of it, ConfigMaps and
+        claims what a former leader left. ApiError."""
         self._reservations.begin()
+        await self._claims.begin()
+        listed = await self._cluster.list_all("configmaps", self._namespaces)
+        stored = {(raw["metadata"]["namespace"], raw["metadata"]["name"]): raw for raw in listed}
         for bot in self._bots:
-            if self._shard.serves(bot):
-                self._expect(bot)
+            if not self._shard.serves(bot):
+                continue
+            self._expect(bot)
+            raw = stored.get((bot.key.namespace, names.config_map_name(bot.key.name)))
+            if raw is not None and desired.owned_by(raw, bot.uid):
+                memory = self._fleet.of(bot)
+                memory.ledger = memory.ledger or Ledger.of(raw)
+                await asyncio.sleep(0)
 
     def _expect(self, bot: SeenBot) -> None:
         """Its account is to be compared with its books too, from what its status tells on."""

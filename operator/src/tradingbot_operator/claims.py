@@ -135,17 +135,26 @@ class Claims:
         """Whether this process start is known to hold its claim; asks nobody."""
         return self._held.get(claimant.uid) == (claimant.lease_name, claimant.boot_id, claimant.incarnation)
 
+    async def begin(self) -> None:
+        """Takes in what TradingBots hold, before the first one is asked for: a thousand are not read one by one."""
+        for raw in await self._all():
+            claim = Claim.of(raw)
+            self._held.setdefault(claim.holder_uid, (raw["metadata"]["name"], claim.boot_id, claim.incarnation))
+
     async def look(self) -> set[str]:
         """Looks at all claims and drops what is not held any more; UIDs of the TradingBots that lost theirs."""
         before = dict(self._held)
-        leases = await self._cluster.claims_of(
-            self._namespace, f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER},{names.BOT_UID_LABEL}"
-        )
+        leases = await self._all()
         # What was taken while the list was on its way is newer than it.
         gone = {uid for uid in lost(before, leases) if self._held.get(uid) == before[uid]}
         for uid in gone:
             del self._held[uid]
         return gone
+
+    async def _all(self) -> list[Manifest]:
+        return await self._cluster.claims_of(
+            self._namespace, f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER},{names.BOT_UID_LABEL}"
+        )
 
     async def take(self, claimant: Claimant, now: datetime, gone: Gone, *, first: bool = False) -> Verdict:
         """Takes the claim or says who has it. A claim whose holder and process are gone for good is taken over.

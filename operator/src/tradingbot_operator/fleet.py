@@ -18,7 +18,7 @@ from tradingbot_operator import status as statuses
 from tradingbot_operator.bot_link import BotCallError, BotLink, Word
 from tradingbot_operator.cluster import Cluster
 from tradingbot_operator.imposed import NOBODY, Impositions
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot
 from tradingbot_operator.metrics import BotFigures
 from tradingbot_operator.status import NO_POD, Finding
 
@@ -60,6 +60,12 @@ class Ledger:
         self.stored_revision = self.revision
         self.uid = uid
         self.version = version
+
+    @classmethod
+    def of(cls, raw: Manifest) -> Ledger:
+        """From a ConfigMap."""
+        metadata = raw["metadata"]
+        return cls(desired.decode(raw), metadata["uid"], metadata["resourceVersion"])
 
     def want(self, settings: BotSettings, cleared: tuple[str, ...] = (), imposed: tuple[ImposedCause, ...] = ()) -> int:
         """The revision of this content; `cleared` are the safe-mode causes that a human clears with it."""
@@ -318,8 +324,7 @@ class Memory:
                     former = desired.formerly_owned(raw, desired.Identity.of(bot))
                     raise ForeignObjectError("ConfigMap", bot.key, name, passing=former)
                 else:
-                    metadata = raw["metadata"]
-                    self.ledger = Ledger(desired.decode(raw), metadata["uid"], metadata["resourceVersion"])
+                    self.ledger = Ledger.of(raw)
                 self.ledger.heard(self.counted)
             return self.ledger
 
