@@ -595,6 +595,7 @@ def campaign(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, waiting: Sequence[str]) -> Iterator[tuple[str, Row]]:
     if not waiting:
         return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the report comes first
     with tempfile.TemporaryDirectory(prefix="tradingbot-chaos-") as folder:
         fleet = Fleet(options.cluster, Path(folder))
         fleet.start()
