@@ -12,7 +12,6 @@ import uvloop
 
 from tradingbot_operator.settings import SettingsError, load
 
-
 M_MMAP_THRESHOLD: Final = -3
 """Of glibc's malloc.h."""
 MAPPED_FROM: Final = 128 * 1024
