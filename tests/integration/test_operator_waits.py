@@ -23,7 +23,7 @@ from support.waiting import until
 from tradingbot.monitoring.http_api import TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, Grant
 from tradingbot_operator import desired
-from tradingbot_operator.bot_link import BotLink, Peer, client_session
+from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session
 from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.egress import EgressGroup, address_of
 from tradingbot_operator.fleet import Fleet, Memory
@@ -84,7 +84,7 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
     fleet, metrics = Fleet(), Metrics()
     leader = cast(Leader, SimpleNamespace(epoch=1))
     async with AsyncExitStack() as stack:
-        session = client_session(lambda: None)
+        session, opening = client_session(lambda: None), Opening()
         stack.push_async_callback(session.close)
         tls = authority.client_context(utc_now())
         lane = WaitLane(
@@ -140,7 +140,16 @@ async def scene(folder: Path, zones: list[str | None], network: int, weight: int
             await double.start(tls_folder, cast(str, pod.ip))
             peer = Peer.of(uid, pod)
             assert peer is not None
-            link = BotLink(peer, session, tls, heard=heard, random=Random(number), metrics=metrics, epoch=lambda: 1)
+            link = BotLink(
+                peer,
+                session,
+                tls,
+                heard=heard,
+                random=Random(number),
+                metrics=metrics,
+                epoch=lambda: 1,
+                opening=opening,
+            )
             stack.callback(link.close)
             fleet.of(bot).link = link
             doubles.append(double)

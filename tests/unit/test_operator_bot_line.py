@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from support.operator_objects import NOW, UID
 from tradingbot_api.bot_http import BotStatus
-from tradingbot_operator.bot_link import BotLink, Peer, client_session
+from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import Cluster, ExistsError
 from tradingbot_operator.inventory import BotKey, Manifest
@@ -30,7 +30,7 @@ async def test_a_link_goes_on_after_a_failure_that_nobody_thought_of() -> None:
 
     link = BotLink(
         Peer(KEY, UID, "pod-1", "127.0.0.1"), session, ssl.create_default_context(), heard=heard, random=Random(1),
-        metrics=Metrics(), epoch=lambda: 1,
+        metrics=Metrics(), epoch=lambda: 1, opening=Opening(),
     )  # fmt: skip
     async with asyncio.timeout(10):
         await losses.acquire()
@@ -66,6 +66,29 @@ class Leases:
 
 async def _gone(claim: Claim) -> bool:
     return False
+
+
+async def test_bots_that_do_not_answer_keep_others_from_being_called_for_a_moment_only() -> None:
+    opening = Opening(at_once=2, seconds=0.05)
+    open_now, most, silent = 0, 0, asyncio.Event()
+
+    async def call(answers: bool) -> None:
+        nonlocal open_now, most
+        async with opening.turn():
+            open_now += 1
+            most = max(most, open_now)
+            await (asyncio.sleep(0) if answers else silent.wait())
+            open_now -= 1
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(call(True))
+        await asyncio.sleep(0)
+        assert most == 2
+        dead = [group.create_task(call(False)) for _ in range(4)]
+        await group.create_task(call(True))
+        assert not any(task.done() for task in dead)
+        silent.set()
 
 
 async def test_a_first_claim_is_not_read_before_it_is_made_and_one_that_another_has_is_not_taken() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -34,6 +35,8 @@ CONNECT_SECONDS: Final = 3.0
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 2.0
 LONGEST_LINE: Final = 2**20
+OPENED_AT_ONCE: Final = 16
+OPENING_SECONDS: Final = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -169,6 +172,30 @@ class BotCalls:
         await self._call("POST", "drain", _whole(request))
 
 
+class Opening:
+    """Turns to open a stream: a leader that begins opens a thousand, and what it has to say to one bot would wait for
+    all of their handshakes. Who does not answer keeps the others for a moment only."""
+
+    def __init__(self, at_once: int = OPENED_AT_ONCE, seconds: float = OPENING_SECONDS) -> None:
+        self._turns = asyncio.Semaphore(at_once)
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits for a turn, which ends by itself after a while."""
+        loop = asyncio.get_running_loop()
+        await self._turns.acquire()
+        due = loop.time() + self._seconds
+        timer = loop.call_at(due, self._turns.release)
+        try:
+            yield
+        finally:
+            # Where it is due already the timer gives the turn back, or has.
+            if loop.time() < due:
+                timer.cancel()
+                self._turns.release()
+
+
 class BotLink(BotCalls):
     """Follows one bot's stream for as long as it is open; `heard` is called after every line and every loss."""
 
@@ -182,8 +209,10 @@ class BotLink(BotCalls):
         random: Random,
         metrics: Metrics,
         epoch: Callable[[], int],
+        opening: Opening,
     ) -> None:
         super().__init__(peer, session, tls, epoch=epoch, metrics=metrics)
+        self._opening = opening
         self.word: Word | None = None
         self.trouble = ""
         self.mismatch = ""
@@ -236,12 +265,14 @@ class BotLink(BotCalls):
             delay = min(LONGEST_RETRY_SECONDS, delay * 2)
 
     async def _read_stream(self) -> None:
-        async with self._session.get(
-            f"{self.peer.url}/v1/status/stream",
-            ssl=self._tls,
-            server_hostname=names.bot_server_name(self.peer.uid),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALE_AFTER_SECONDS),
-        ) as response:
+        async with self._opening.turn():
+            opened = await self._session.get(
+                f"{self.peer.url}/v1/status/stream",
+                ssl=self._tls,
+                server_hostname=names.bot_server_name(self.peer.uid),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALE_AFTER_SECONDS),
+            )
+        async with opened as response:
             if response.status != 200:
                 raise ValueError(f"the status stream answered {response.status}")
             async for line in response.content:

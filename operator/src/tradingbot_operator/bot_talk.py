@@ -31,7 +31,7 @@ from tradingbot_api.conditions import Reason
 from tradingbot_api.kill_switch import CAUSE_PREFIXES
 from tradingbot_api.v1alpha1 import PositionPolicy, SafeModeCause
 from tradingbot_operator import status as statuses
-from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Peer
+from tradingbot_operator.bot_link import BotCallError, BotLink, BotRefusedError, Opening, Peer
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claimant, Claims
 from tradingbot_operator.claims import Standing as ClaimStanding
@@ -116,6 +116,7 @@ class BotTalk:
         self._shares = shares
         self._orders = orders
         self._loop = asyncio.get_running_loop()
+        self._opening = Opening()
 
     def tend_link(self, bot: SeenBot, memory: Memory, pod: SeenPod | None) -> None:
         peer = Peer.of(bot.uid, pod)
@@ -125,7 +126,7 @@ class BotTalk:
         if peer is not None and memory.link is None and self._leader.epoch > memory.above:
             memory.link = BotLink(
                 peer, self._session, self._tls, heard=self._heard, random=self._random, metrics=self._metrics,
-                epoch=lambda: self._leader.epoch,
+                epoch=lambda: self._leader.epoch, opening=self._opening,
             )  # fmt: skip
 
     async def talk(self, bot: SeenBot, memory: Memory, again: list[float], *, readable: bool = True) -> None:
