@@ -22,6 +22,7 @@ from tradingbot_operator.certificates import CertificateAuthority
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.cluster import Access, ApiError, Cluster
 from tradingbot_operator.fleet import Fleet
+from tradingbot_operator.garbage import collect_now_and_then, spare_what_lasts
 from tradingbot_operator.imposed import Impositions
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenSet, SetKey
 from tradingbot_operator.kill_switch import KillSwitches, SeenClusterKillSwitch, SeenKillSwitch, SeenSwitch
@@ -88,7 +89,11 @@ async def run(settings: Settings) -> None:
         async with asyncio.TaskGroup() as group:
             ready = asyncio.Event()
             leading = group.create_task(operator.lead())
-            background = [group.create_task(coroutine) for coroutine in (operator.resync.run(), operator.gauges())]
+            spare_what_lasts()
+            background = [
+                group.create_task(coroutine)
+                for coroutine in (operator.resync.run(), operator.gauges(), collect_now_and_then())
+            ]
             watching = group.create_task(
                 watch(
                     lambda: handlers.register(operator.kinds, access, metrics),

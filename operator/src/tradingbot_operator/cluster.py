@@ -52,7 +52,8 @@ from tradingbot_operator.status import Notice
 REQUEST_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 CONNECTIONS: Final = 32
-LIST_CHUNK: Final = 500
+LIST_CHUNK: Final = 100
+"""Objects a page: to read one stops all else for some milliseconds."""
 LONGEST_HOLD_SECONDS: Final = 60.0
 RELOGIN_SECONDS: Final = 1.0
 UNDECLARED_SECONDS: Final = 300.0
