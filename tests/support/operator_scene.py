@@ -165,7 +165,7 @@ async def operator_scene(
 
     `kubeconfig` is the operator's alone: its way may lead through a proxy. `more` are arguments of it.
     """
-    audit_from = cluster.audit_log().stat().st_size
+    audit_from = cluster.audit_log().read_bytes().rfind(b"\n") + 1  # a line may be half written
     kube = await Kube.of(cluster.kubeconfig())
     kubelet = KubeletDouble(kube, namespace, directory / "pods")
     await kubelet.start()

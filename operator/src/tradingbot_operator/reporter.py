@@ -136,10 +136,11 @@ class Reporter:
         if memory.status_written is None and pod is not None and pod.ready and unheard:
             # A new operator has not heard the bot yet: what the former one wrote stands for these seconds.
             return
+        due = 0.0
         if memory.status_written is not None:
             due = memory.status_written + statuses.SPACING[change]
-        else:
-            due = memory.since + statuses.FIRST_SECONDS if change is Change.STARTING and stands.phase is None else 0.0
+        elif change is Change.STARTING and stands.phase is None and pod is not None:
+            due = memory.since + statuses.FIRST_SECONDS
         if (wait := due - self._loop.time()) > 0:
             again.append(wait)
             return
