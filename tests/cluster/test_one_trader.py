@@ -69,6 +69,21 @@ async def test_incarnations_grow_whatever_a_backup_brings_back(scene: Scene, inc
     await until("a grant of a greater incarnation", granted, seconds=30)
 
 
+async def test_a_pod_that_vanished_before_any_status_was_written_is_replaced_only_when_its_grant_is_over(
+    scene: Scene,
+) -> None:
+    await scene.create()
+    await scene.reaches("Trading")
+    await scene.operator.stop()
+    # As where an operator granted the bot and was killed before it wrote the first status.
+    status = scene.path("tradingbots", "btcusdt") + "/status"
+    await scene.kube.merge(status, {"status": dict.fromkeys((await scene.bot())["status"])})
+    await scene.kube.call("DELETE", scene.path("pods", "btcusdt"), {"gracePeriodSeconds": 0})
+    await scene.restart_operator()
+    assert "its process may still run" in await scene.is_("PodReady", "False", "PodMissing", seconds=30)
+    assert await gone(scene, "pods", "btcusdt")
+
+
 async def test_a_claim_that_a_backup_forgot_is_made_again_and_only_its_bot_is_granted(scene: Scene) -> None:
     await scene.create("first")
     await scene.reaches("Trading", "first")
