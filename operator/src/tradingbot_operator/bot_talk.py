@@ -420,11 +420,10 @@ def _foreign(ledger: Ledger, status: BotStatus) -> list[SafeModeCause]:
 
 
 def claimant_of(bot: SeenBot, account_uid: str, boot_id: str, incarnation: int) -> Claimant:
-    exchange = bot.spec["exchange"]
     return Claimant(
         key=bot.key,
         uid=bot.uid,
-        exchange=names.exchange_name(str(exchange["environment"]), exchange.get("baseURL"), bot.key.namespace),
+        exchange=bot.exchange,
         account_uid=account_uid,
         symbol=str(bot.spec["symbol"]),
         boot_id=boot_id,

@@ -86,10 +86,8 @@ def granted_after(last: Word, granted: float | None) -> bool:
 
 def stood(bot: SeenBot, *, imposed: bool = False) -> bool:
     """Whether the status says that it acknowledged, for a reason that no bot ends by itself."""
-    found = {item.type: item for item in bot.told.conditions}
-    acknowledged, engaged = (
-        found.get(kind) for kind in (ConditionType.SAFE_MODE_ACKNOWLEDGED, ConditionType.SAFE_MODE_ENGAGED)
-    )
+    acknowledged = statuses.condition(bot.told, ConditionType.SAFE_MODE_ACKNOWLEDGED)
+    engaged = statuses.condition(bot.told, ConditionType.SAFE_MODE_ENGAGED)
     if acknowledged is None or engaged is None or acknowledged.status != statuses.TRUE:
         return False
     return (

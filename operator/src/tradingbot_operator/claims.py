@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -161,16 +160,13 @@ class Claims:
 
         `first`: most likely nobody has it, so it is not read before it is made.
         """
-        name = claimant.lease_name
-        if first:
-            with suppress(ExistsError):
-                await self._cluster.create("leases", self._fresh(claimant, now), whole=False)
-                return self._hold(claimant)
-        raw = await self._cluster.get("leases", self._namespace, name)
+        raw = None if first else await self._cluster.get("leases", self._namespace, claimant.lease_name)
         if raw is None:
             try:
                 await self._cluster.create("leases", self._fresh(claimant, now), whole=False)
             except ExistsError:
+                if first:
+                    return await self.take(claimant, now, gone)
                 return Verdict(Standing.FOREIGN, 0, "another bot that came at the same moment")
             return self._hold(claimant)
         claim = Claim.of(raw)

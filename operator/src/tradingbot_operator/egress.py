@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from tradingbot_api import names
 from tradingbot_operator.inventory import BotKey, SeenBot, SeenPod
 
 DEFAULT_GROUP: Final = "default"
@@ -48,11 +47,9 @@ class Address(NamedTuple):
 def address_of(bot: SeenBot, pod: SeenPod | None, groups: Sequence[EgressGroup]) -> Address:
     """Where a bot's requests come from: the first group that its pod's nodeSelector (without a pod the spec's)
     contains; one default for all others."""
-    exchange = bot.spec.get("exchange") or {}
-    environment, base_url = str(exchange.get("environment", "")), exchange.get("baseURL")
     selector = pod.node_selector if pod is not None else (bot.spec.get("pod") or {}).get("nodeSelector") or {}
     group = next((group.name for group in groups if group.node_selector.items() <= selector.items()), DEFAULT_GROUP)
-    return Address(names.exchange_name(environment, base_url, bot.key.namespace), group)
+    return Address(bot.exchange, group)
 
 
 class ExchangeWaits:

@@ -121,6 +121,19 @@ class SeenBot(SeenResource):
         """The status that stands."""
         return read_status(TradingBotStatus, self.status)
 
+    @cached_property
+    def exchange(self) -> str:
+        """Where it trades, as names.exchange_name makes it."""
+        exchange = self.spec.get("exchange") or {}
+        environment, base_url = str(exchange.get("environment", "")), exchange.get("baseURL")
+        return names.exchange_name(environment, base_url, self.key.namespace)
+
+    @property
+    def told_position(self) -> bool:
+        """Whether the status tells of a position."""
+        position = self.told.position
+        return position is not None and position.quantity != 0
+
     @property
     def safe_mode(self) -> bool:
         """spec.safeMode; absent means false."""

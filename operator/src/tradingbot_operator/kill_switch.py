@@ -202,10 +202,8 @@ def told_by(bot: SeenBot, pod: SeenPod | None) -> TradingBotStatus | None:
     That no process runs is of no worth where a pod is there: one may have begun since that was written.
     """
     told = bot.told
-    found = {item.type: item for item in told.conditions}
-    engaged, acknowledged = (
-        found.get(kind) for kind in (ConditionType.SAFE_MODE_ENGAGED, ConditionType.SAFE_MODE_ACKNOWLEDGED)
-    )
+    engaged = statuses.condition(told, ConditionType.SAFE_MODE_ENGAGED)
+    acknowledged = statuses.condition(told, ConditionType.SAFE_MODE_ACKNOWLEDGED)
     if engaged is None or acknowledged is None:
         return None
     ended = Reason.PROCESS_GONE in {engaged.reason, acknowledged.reason}
@@ -275,7 +273,7 @@ def spacing(old: KillSwitchStatus, new: KillSwitchStatus) -> float | None:
 
 def _state(status: KillSwitchStatus) -> object:
     # Of the pending the reason alone may come and go with each bot.
-    active = next((item for item in status.conditions if item.type == SwitchCondition.ACTIVE), None)
+    active = statuses.condition(status, SwitchCondition.ACTIVE)
     told = active and (active.status, active.message if "deleted" in active.message else "")
     return status.observed_generation, status.phase, told, [(item.type, item.status) for item in status.conditions]
 
@@ -428,9 +426,8 @@ class KillSwitches:
                 await asyncio.sleep(0)
             if not self._shard.serves(bot):
                 if self._holds_other(switch, bot, ended=ended is not None):
-                    told, position = told_by(bot, self._pods.get(bot.key)), bot.told.position
-                    holding = position is not None and position.quantity != 0
-                    answers.append(answer(switch, bot, told, holding=holding))
+                    told = told_by(bot, self._pods.get(bot.key))
+                    answers.append(answer(switch, bot, told, holding=bot.told_position))
                 continue
             memory = self._fleet.known(bot.key)
             holds, certain = self._holds(switch, bot, memory, ended=ended is not None)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import structlog
 
 from tradingbot_api.bot_http import EPOCH_NOT_LEADER, EPOCH_PAST, STALE_REVISION
 from tradingbot_api.conditions import Reason
-from tradingbot_api.v1alpha1 import SafeModeCause
 from tradingbot_operator.bot_link import BotCallError, BotCalls, BotRefusedError, Peer
 from tradingbot_operator.cluster import ApiError, Cluster
 from tradingbot_operator.desired import SpecError
@@ -120,8 +119,8 @@ class SafeModeLane:
         """Whether a bot of ours has a status that does not tell of everything that is wished and imposed on it."""
         if not self._shard.serves(bot):
             return False
-        safe: Mapping[str, Any] | None = bot.status.get("safeMode")
-        causes = [SafeModeCause.model_validate(cause) for cause in (safe or {}).get("causes") or []]
+        safe = bot.told.safe_mode
+        causes = safe.causes if safe is not None else []
         if bot.safe_mode and safe is not None and not any(cause.reason == Reason.SPEC for cause in causes):
             return True
         return any(not has_cause(causes, cause) for cause in self._impositions.on(bot))

@@ -282,9 +282,7 @@ def set_figures(key: BotKey, told: TradingBotSetStatus, limits: Limits, fleet: F
         namespace=key.namespace,
         name=key.name,
         phases=told.phases,
-        rollout_stopped=any(
-            item.type == SetCondition.STALLED and item.status == statuses.TRUE for item in told.conditions
-        ),
+        rollout_stopped=statuses.holds(told, SetCondition.STALLED),
         limits={name: Decimal(amount) for name, amount in amounts.items() if amount is not None},
         counted=counted,
         daily_loss_reached=fleet is not None and fleet.daily_loss_reached,

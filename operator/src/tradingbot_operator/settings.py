@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tradingbot_api import names
 from tradingbot_operator.egress import EgressGroup
 from tradingbot_operator.sharding import ALONE, Shard, parse_name
 
+T = TypeVar("T")
 SERVICE_ACCOUNT_DIR: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH_INACTIVITY_SECONDS: Final = 70.0
 RESYNC_SECONDS: Final = 60.0
@@ -65,18 +66,16 @@ class Settings:
     """Which TradingBots this operator serves, where there are several."""
 
 
-def _egress_group(text: str) -> EgressGroup:
-    try:
-        return EgressGroup.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """For argparse, which shows no message of a ValueError."""
 
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def _shard(text: str) -> str:
-    try:
-        return parse_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return parsed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,11 +86,11 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--namespace", action="append", default=[], metavar="NAME", help="serve this namespace only; repeatable")
     add(
-        "--shard", type=_shard, metavar="NAME",
+        "--shard", type=_checked(parse_name), metavar="NAME",
         help=f"serve what is labelled {names.SHARD_LABEL}=NAME, and nothing else",
     )  # fmt: skip
     add(
-        "--other-shard", action="append", default=[], type=_shard, metavar="NAME",
+        "--other-shard", action="append", default=[], type=_checked(parse_name), metavar="NAME",
         help="another operator has --shard NAME: leave to it what is labelled so; repeatable",
     )  # fmt: skip
     add("--claims-namespace", metavar="NAME", help="namespace of the claims; default: the operator's own")
@@ -114,7 +113,8 @@ def parser() -> argparse.ArgumentParser:
         help="how often the cluster is listed for what no watch told",
     )  # fmt: skip
     add(
-        "--egress-group", action="append", default=[], type=_egress_group, metavar="NAME=KEY=VALUE[,KEY=VALUE]",
+        "--egress-group", action="append", default=[], type=_checked(EgressGroup.parse),
+        metavar="NAME=KEY=VALUE[,KEY=VALUE]",
         help="bots whose pod's nodeSelector contains these labels reach the exchange from one address; repeatable; "
         "all others are of one group, default",
     )  # fmt: skip

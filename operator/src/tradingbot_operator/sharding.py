@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tradingbot_api import names
 from tradingbot_operator.inventory import BotKey, SeenBot
 
 LONGEST_NAME: Final = 20
@@ -60,11 +59,9 @@ ALONE: Final = Shard()
 
 def account_of(bot: SeenBot, account_uid: str | None) -> Account | None:
     """The account that a TradingBot trades on; None where it is not known."""
-    exchange = bot.spec.get("exchange")
-    if not account_uid or not exchange or "symbol" not in bot.spec:
+    if not account_uid or not bot.spec.get("exchange") or "symbol" not in bot.spec:
         return None
-    environment, base_url = str(exchange["environment"]), exchange.get("baseURL")
-    return names.exchange_name(environment, base_url, bot.key.namespace), account_uid
+    return bot.exchange, account_uid
 
 
 class OtherShards:

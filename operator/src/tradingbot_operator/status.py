@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -403,7 +403,7 @@ def of_split_account(told: Finding, others: Sequence[BotKey]) -> Finding:
 
 def kept(status: TradingBotStatus) -> Kept:
     """What a status tells of its account, for an operator that begins."""
-    synced = next((item for item in status.conditions if item.type == Type.BALANCE_SYNCED), None)
+    synced = condition(status, Type.BALANCE_SYNCED)
     if synced is None:
         return Kept(status.account_rest or {})
     return Kept(
@@ -703,10 +703,25 @@ def notices(old: TradingBotStatus, new: TradingBotStatus) -> list[Notice]:
     return result
 
 
-def holds(status: TradingBotStatus, kind: Type) -> bool:
+class HasConditions(Protocol):
+    """A status of one of our kinds."""
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """One a question."""
+
+
+def condition(status: HasConditions, kind: str) -> Condition | None:
+    """A condition of a status; None where it is not told."""
+    return next((item for item in status.conditions if item.type == kind), None)
+
+
+def holds(status: HasConditions, kind: str) -> bool:
     """Whether a condition is True."""
-    return any(item.type == kind and item.status == TRUE for item in status.conditions)
+    found = condition(status, kind)
+    return found is not None and found.status == TRUE
 
 
-def _reason(status: TradingBotStatus, kind: Type) -> str | None:
-    return next((item.reason for item in status.conditions if item.type == kind), None)
+def _reason(status: HasConditions, kind: str) -> str | None:
+    found = condition(status, kind)
+    return found.reason if found is not None else None

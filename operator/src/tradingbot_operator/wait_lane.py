@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -101,7 +100,7 @@ class WaitLane:
     def _holds(self, bot: SeenBot) -> bool:
         if (memory := self._fleet.known(bot.key)) is not None:
             return memory.told_position
-        return Decimal((bot.status.get("position") or {}).get("quantity", 0)) != 0
+        return bot.told_position
 
     def _begin(self, key: BotKey) -> None:
         if key not in self._tasks:

@@ -27,11 +27,10 @@ class WorkQueue(Generic[K]):
     def __init__(self, random: Random, time: Callable[[], float] | None = None) -> None:
         self._random = random
         self._time = time
-        self._urgent: deque[K] = deque()
-        self._ready: deque[K] = deque()
-        self._later: deque[K] = deque()
-        self._waiting: dict[K, deque[K]] = {}
-        """In which of the three each key waits."""
+        self._lines: tuple[deque[K], ...] = (deque(), deque(), deque())
+        """Urgent, ready, and what may wait."""
+        self._waiting: dict[K, int] = {}
+        """In which of the lines each key waits."""
         self._working: set[K] = set()
         self._again: dict[K, bool] = {}
         self._due: dict[K, float] = {}
@@ -51,15 +50,14 @@ class WorkQueue(Generic[K]):
         if key in self._working:
             self._again[key] = self._again.get(key, False) or urgent
             return
-        line = self._urgent if urgent else self._later if may_wait else self._ready
+        line = 0 if urgent else 2 if may_wait else 1
         if (stands := self._waiting.get(key)) is not None:
-            lines = (self._urgent, self._ready, self._later)
-            if next(found for found in lines if found is stands or found is line) is stands:
+            if stands <= line:
                 return
-            stands.remove(key)
+            self._lines[stands].remove(key)
         self._due.pop(key, None)
         self._waiting[key] = line
-        line.append(key)
+        self._lines[line].append(key)
         self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -75,7 +73,7 @@ class WorkQueue(Generic[K]):
         """The next key; the caller owes `done` for it."""
         while True:
             self._promote()
-            if line := self._urgent or self._ready or self._later:
+            if (line := next((line for line in self._lines if line), None)) is not None:
                 key = line.popleft()
                 del self._waiting[key]
                 self._working.add(key)
