@@ -47,7 +47,8 @@ class Scene:
         self.metrics = Metrics()
         self.reservations = Reservations(cast(Leader, self.leader), self.metrics)
         self.line = Line()
-        self.told = 0
+        self.told: list[bool] = []
+        """Whether it was urgent, for each of the fleet's news."""
         self.bot = bot_of_set("60")
         self.configure(limits)
 
@@ -56,8 +57,8 @@ class Scene:
             "set", limits, {UID: Bound(Decimal(60), Decimal(60))}, lost_day=lost_day, news=self.tell
         )  # fmt: skip
 
-    def tell(self) -> None:
-        self.told += 1
+    def tell(self, urgent: bool) -> None:
+        self.told.append(urgent)
 
     async def hear(self, status: BotStatus) -> list[Reservation]:
         """What is sent in answer."""
@@ -127,6 +128,21 @@ async def test_after_an_epoch_that_is_raised_a_bot_counts_with_all_that_it_may_h
     assert (again.epoch, again.request, again.exposure) == (9, 2, 50)
 
 
+async def test_the_figures_of_a_fleet_are_news_when_a_bot_is_first_heard_and_when_a_reservation_comes_or_ends() -> None:
+    scene = Scene()
+    await scene.hear(asks(None, epoch=-1))
+    assert scene.told == [], "its word does not count yet"
+    await scene.hear(asks(None))
+    await scene.hear(asks(None, clock=2.0))
+    assert scene.told == [False]
+    (answer,) = await scene.hear(asks(1, clock=3.0))
+    await scene.hear(asks(1, clock=4.0))
+    assert scene.told == [False, False]
+    await scene.hear(asks(None, clock=5.0, number=answer.number))
+    await scene.hear(asks(None, clock=6.0, number=answer.number))
+    assert scene.told == [False, False, False]
+
+
 def test_whether_a_bot_is_limited_stays_as_it_was_until_its_fleet_is_known() -> None:
     scene = Scene()
     limited = scene.reservations.limited
@@ -156,7 +172,7 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
         scene.reservations.hear(
             scene.bot, cast(BotLink, scene.line), asks(None, day="2026-03-01", daily_pnl="-10", clock=moment)
         )  # fmt: skip
-    assert (scene.told, scene.reservations.lost_day("set")) == (1, "2026-03-01")
+    assert (scene.told.count(True), scene.reservations.lost_day("set")) == (1, "2026-03-01")
     assert scene.configure(LIMITS), "the bots need another configuration"
     assert not scene.configure(LIMITS)
     (cause,) = scene.reservations.imposes(OF_SET, {})
@@ -172,7 +188,7 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
     (refused,) = await scene.hear(asks(2, day="2026-03-01", daily_pnl="0"))
     assert refused.exposure == 0
     (granted,) = await scene.hear(asks(3, clock=2.0, day="2026-03-02", daily_pnl="0"))
-    assert (granted.exposure, scene.told) == (50, 2)
+    assert (granted.exposure, scene.told.count(True)) == (50, 2)
     assert scene.configure(LIMITS)
     assert list(scene.reservations.imposes(OF_SET, held)) == []
     assert await scene.reservations.standing(OF_SET, cause.id) is Standing.ENDED

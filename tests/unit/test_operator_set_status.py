@@ -248,10 +248,15 @@ def test_a_set_without_limits_tells_of_none() -> None:
     assert SetCondition.FLEET_LIMITS_HELD not in {item.type for item in found.conditions}
 
 
-def test_what_counts_against_limits_are_figures_and_a_lost_day_is_more() -> None:
+def test_what_counts_against_limits_are_figures_and_an_unheard_bot_or_a_lost_day_is_more() -> None:
     before = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("60")))
     after = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("61"), before=before))
     assert set_status.change(before, after) is Change.FIGURES
     lost = set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("61"), lost_day="2026-11-22", before=after))
     assert set_status.change(after, lost) is Change.STATE
     assert (set_status.lost_day(lost), set_status.lost_day(after)) == ("2026-11-22", "")
+    one, two = (
+        set_status.compose(observed(facts(), limits=LIMITS, fleet=fleet("61", unheard=unheard), before=after))
+        for unheard in (1, 2)
+    )
+    assert set_status.change(one, two) is Change.STATE

@@ -170,6 +170,11 @@ class FleetBook:
         member = self._members.get(uid)
         return member.value if member is not None and member.told is not None else None
 
+    def untold(self, uid: str) -> tuple[bool, Decimal]:
+        """Of a bot what no status of it tells: whether it told this leader what it has, and what is reserved for it."""
+        member = self._members.get(uid)
+        return (False, NOTHING) if member is None else (member.told is not None, member.reserved)
+
     def hear(self, told: Told, now: float) -> Reservation | None:
         """Take what a bot tells, `now` on a monotonic clock; the reservation that is to be sent to it, if any.
 

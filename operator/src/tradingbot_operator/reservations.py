@@ -46,8 +46,9 @@ class _Limited:
     """One fleet of this leader."""
 
     book: FleetBook
-    news: Callable[[], None]
-    """Is called when the limit of the daily loss is reached, and when that day is over."""
+    news: Callable[[bool], None]
+    """Is called when its figures are others, of which no bot's status tells; with True when the limit of the daily loss
+    is reached, and when that day is over."""
     reached: bool = False
     """What the bots' configurations were last made with."""
 
@@ -72,10 +73,10 @@ class Reservations:
         self._fleet_of.clear()
 
     def configure(
-        self, fleet: str, limits: Limits, bounds: Mapping[str, Bound], *, lost_day: str, news: Callable[[], None]
+        self, fleet: str, limits: Limits, bounds: Mapping[str, Bound], *, lost_day: str, news: Callable[[bool], None]
     ) -> bool:
         """The fleet has these limits and these bots, and reached its daily loss last on that day as far as was written;
-        `news` is called when it does, and when that day is over. Whether its bots need another configuration."""
+        `news` is called when its figures change, with True at once. Whether its bots need another configuration."""
         before = self._fleets.get(fleet)
         limited, reached = limits != UNLIMITED, before is not None and before.reached
         if not limited:
@@ -124,12 +125,14 @@ class Reservations:
         fleet.book.bind(bot.uid, bound_of(bot))
         key = bot.key
         told = Told(status.bot_uid, status.boot_id, status.incarnation, status.fleet)
-        before = fleet.book.daily_loss_reached
+        before, untold = fleet.book.daily_loss_reached, fleet.book.untold(bot.uid)
         fleet.book.lead(self._leader.epoch)
         answer = fleet.book.hear(told, asyncio.get_running_loop().time())
         if fleet.book.daily_loss_reached != before:
             log.warning("the daily loss of a fleet", bot=str(key), reached=not before, day=fleet.book.day)
-            fleet.news()
+            fleet.news(True)
+        elif fleet.book.untold(bot.uid) != untold:
+            fleet.news(False)
         if answer is not None:
             task = asyncio.create_task(self._send(key, link, answer), name=f"reservation {key}")
             self._sending.add(task)

@@ -214,7 +214,7 @@ class SetController:
             set_status.limits_of(spec),
             {bot.uid: bound_of(bot) for bot in mine},
             lost_day=set_status.lost_day(seen.told),
-            news=lambda: self._enqueue(key, True),
+            news=lambda urgent: self._enqueue(key, True) if urgent else self._enqueue_after(key, COALESCE_SECONDS),
         )
         for bot in mine if changed else ():
             self._enqueue(bot.key, False)

@@ -439,8 +439,9 @@ def change(old: TradingBotSetStatus, new: TradingBotSetStatus) -> Change:
 
 def _state(status: TradingBotSetStatus) -> object:
     conditions = [(item.type, item.status, item.reason) for item in status.conditions]
+    limits = (status.limits.daily_loss_reached, status.limits.unheard) if status.limits is not None else None
     return status.model_copy(
-        update={"conditions": conditions, "totals": [], "worst_drawdown": None, "limits": lost_day(status)}
+        update={"conditions": conditions, "totals": [], "worst_drawdown": None, "limits": limits}
     )  # the figures, and the words of the conditions
 
 
