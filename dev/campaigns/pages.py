@@ -34,7 +34,7 @@ NAMESPACE: Final = "pages"
 ALONE_AT_ITS_ADDRESS: Final = {"kubernetes.io/hostname": "node1"}
 """Node selector of the bot whose address is banned: the others would keep its wait."""
 VALUES: Final = (
-    "--set", "prometheusRule.configMap=true",
+    "--set", "prometheusRule.configMap=true", "--set", "sets.enabled=true",
     "--set-json", "egressGroups=" + json.dumps([{"name": "banned", "nodeSelector": ALONE_AT_ITS_ADDRESS}]),
 )  # fmt: skip
 TOLD_SECONDS: Final = 900.0
@@ -69,16 +69,33 @@ class Stage:
 
     def add_bot(self, name: str, spec: dict[str, Any]) -> None:
         """A bot with its account and keys."""
+        apply(self.demo, self._bot(name, spec))
+
+    def add_set(self, name: str, spec: dict[str, Any]) -> None:
+        """A TradingBotSet of one bot with its account and keys; `limits` of the spec are the set's."""
+        bot = self._bot(name, {key: value for key, value in spec.items() if key != "limits"})["spec"]
+        made = {
+            "apiVersion": names.API_VERSION, "kind": names.TRADING_BOT_SET.kind, "metadata": {"name": name},
+            "spec": {
+                "bots": [{"symbol": bot.pop("symbol")}],
+                "template": {"spec": bot},
+                "limits": spec.get("limits", {}),
+                "updateStrategy": {"progressDeadlineSeconds": 60},
+            },
+        }  # fmt: skip
+        apply(self.demo, made)
+
+    def _bot(self, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         made = self.demo.control("create", "accounts", {"deposits": {"USDT": "10000"}})
         self.uids[name] = made["uid"]
         secret = {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"keys-{name}"},
             "stringData": {"apiKey": made["apiKey"], "apiSecret": made["secretKey"]},
         }  # fmt: skip
+        self.demo.shell.quiet("kubectl", "apply", "-f", "-", stdin=json.dumps(secret))
         bot = manifest(name, **{"symbol": "BTCUSDT", **spec})
         bot["spec"]["exchange"]["credentialsSecretRef"] = {"name": f"keys-{name}"}
-        self.demo.shell.quiet("kubectl", "apply", "-f", "-", stdin=json.dumps(secret))
-        apply(self.demo, bot)
+        return bot
 
     def fault(self, bot: str, **fields: Any) -> None:
         """A fault of this bot's account alone, until `heal`; one with a `count` ends by itself."""
@@ -114,6 +131,12 @@ class Stage:
             subprocess.run(["nsenter", f"--net=/proc/{min(pids)}/ns/net", "iptables", verb, *rule], check=True)
         return bool(pids)
 
+    def fall(self, symbol: str) -> bool:
+        """The price falls through the stops."""
+        steps = [{"at": 0, "market": {"symbol": symbol, "gap": "-8%"}}]
+        self.demo.control("create", "scenario", {"description": "The price falls through the stops.", "steps": steps})
+        return True
+
     def in_position(self, bot: str) -> bool:
         """Whether the bot has a position and its protection."""
         return self.demo.condition(bot, "Protected").startswith("True Protected")
@@ -147,6 +170,8 @@ class Case:
     again: Callable[[Stage, str], object] = _nothing
     spec: dict[str, Any] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    of_set: bool = False
+    """`bot` is the name of a set of one bot."""
     resolves: bool = True
     """Whether somebody is told that it is over."""
     alone: bool = False
@@ -154,7 +179,7 @@ class Case:
 
     def wanted(self) -> dict[str, str]:
         """Labels of what must be told."""
-        of_bot = {"namespace": NAMESPACE, "pod": self.bot} if self.bot else {}
+        of_bot = {"namespace": NAMESPACE, "set" if self.of_set else "pod": self.bot} if self.bot else {}
         return {"alertname": self.alert, **of_bot, **self.labels}
 
 
@@ -221,11 +246,7 @@ def _have_capital(stage: Stage, bot: str) -> None:
 
 
 def _fall_through_the_stop(stage: Stage, bot: str) -> bool:
-    if not stage.in_position(bot):
-        return False
-    steps = [{"at": 0, "market": {"symbol": "BNBUSDT", "gap": "-8%"}}]
-    stage.demo.control("create", "scenario", {"description": "The price falls through the stop.", "steps": steps})
-    return True
+    return stage.in_position(bot) and stage.fall("BNBUSDT")
 
 
 def _lose_protection(stage: Stage, bot: str) -> bool:
@@ -239,6 +260,28 @@ def _lose_protection(stage: Stage, bot: str) -> bool:
         "create", "scenario", {"description": "Protection is lost.", "steps": [{"at": 0, "market": fill}]}
     )
     return True
+
+
+def _change_set(stage: Stage, name: str, change: dict[str, Any]) -> None:
+    stage.demo.shell.show(
+        "kubectl", "patch", names.TRADING_BOT_SET.plural, name, "--type", "merge", "-p", json.dumps({"spec": change})
+    )
+
+
+def _change_to_no_node(stage: Stage, name: str) -> bool:
+    if not stage.demo.condition(f"{name}-bnbusdt", "TradingAllowed").startswith("True"):
+        return False
+    nowhere = {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}
+    _change_set(stage, name, {"template": {"spec": {"pod": nowhere}}})
+    return True
+
+
+def _correct_template(stage: Stage, name: str) -> None:
+    _change_set(stage, name, {"template": {"spec": {"pod": None}}})
+
+
+def _lose_together(stage: Stage, name: str) -> bool:
+    return stage.in_position(f"{name}-ethusdt") and stage.fall("ETHUSDT")
 
 
 def _restore_operator(stage: Stage, _: str) -> None:
@@ -303,6 +346,12 @@ CASES: Final = (
          spec={"symbol": "ETHUSDT", **HELD}),
     Case("GrantExpired", "robbed", "the same as of BalanceDrift: no grants while something lacks", _with_the_other,
          _take_the_accounts_word),
+    Case("RolloutStopped", "rolling", "a template with a node that does not exist",
+         _change_to_no_node, _correct_template, of_set=True,
+         spec={"symbol": "BNBUSDT", "updateStrategy": "Immediate"}),
+    Case("FleetDailyLossReached", "together", "the price falls by 8 % through the stop; the set may lose 10",
+         _lose_together, spec={"symbol": "ETHUSDT", **HELD, "limits": {"maxDailyLoss": "10"}},
+         of_set=True, resolves=False),
     Case("OperatorDown", "", "both operators scaled away",
          _kubectl("scale", *OPERATOR, "--replicas=0"), _restore_operator, alone=True),
     Case("LeaderMissing", "", "the right to Leases taken away",
@@ -347,10 +396,11 @@ def _run(cluster: str, alerts: Sequence[str]) -> Iterator[tuple[str, Row]]:
         stage = Stage(demo, watched)
         for case in CASES:
             if case.bot and case.bot not in stage.uids and any(one.bot == case.bot for one in chosen):
-                stage.add_bot(case.bot, case.spec)
-        demo.shell.show(
-            "kubectl", "wait", "tradingbot", *stage.uids, "--for=condition=TradingAllowed", "--timeout=180s"
-        )
+                (stage.add_set if case.of_set else stage.add_bot)(case.bot, case.spec)
+        bots = sorted({case.bot for case in chosen if case.bot and not case.of_set})
+        if bots:
+            allowed = ("--for=condition=TradingAllowed", "--timeout=180s")
+            demo.shell.show("kubectl", "wait", "tradingbot", *bots, *allowed)
         yield from ((one.case.alert, one.row(stage)) for one in _go_through(stage, chosen))
 
 
