@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from hypothesis import given
@@ -119,6 +120,30 @@ def test_whatever_is_granted_when_all_that_is_in_force_fits_together(
         fleet.now += later
         fleet.grant(bot, wanted, holding=holding, arrives=arrives)
         assert fleet.in_force <= limit * Decimal("0.8")
+
+
+def test_a_new_leader_that_grants_all_its_bots_looks_once_who_shares_an_address() -> None:
+    class Looked(Inventory[SeenBot]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[SeenBot]:
+            self.looks += 1
+            return super().__iter__()
+
+    fleet = Fleet()
+    bots = [fleet.add(number) for number in range(60)]
+    looked = Looked()
+    for bot in bots:
+        looked.see(bot)
+    shares = Shares((), 6_000, bots=looked, pods=Inventory(), time=lambda: 0.0)
+    for bot in bots:
+        shares.grant(bot, said(0, holding=False))
+    assert looked.looks == 1
+    late = fleet.add(60)
+    looked.see(late)
+    told = shares.grant(late, said(0, holding=False))
+    assert told is not None
+    assert (looked.looks, told.address_bots) == (2, 61)
 
 
 def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,6 +55,21 @@ class AddressShares:
         self.told[uid] = (weight, until)
 
 
+@dataclass
+class Sharing:
+    """Who shares an address."""
+
+    own: set[str] = field(default_factory=set)
+    """UIDs of the bots that this operator serves."""
+    others: int = 0
+    """How many other bots there are."""
+
+    @property
+    def part(self) -> float:
+        """What its own bots are of all."""
+        return len(self.own) / max(1, len(self.own) + self.others)
+
+
 class Shares:
     """The parts of all addresses. `weight_per_minute` is the limit of an address; 0: nothing is shared out."""
 
@@ -69,8 +85,8 @@ class Shares:
     ) -> None:
         """With several shards each operator allots the part of an address's weight that its bots are of all there."""
         self._shard = shard
-        self._parts: dict[Address, tuple[float, float]] = {}
-        """When the part of an address was counted, and what it is."""
+        self._sharing: Mapping[Address, Sharing] = {}
+        self._looked = float("-inf")
         self._groups = groups
         self._weight_per_minute = weight_per_minute
         self._bots = bots
@@ -92,7 +108,7 @@ class Shares:
         former = shared.needs.get(bot.uid)
         shared.needs[bot.uid] = Need(max(wanted, int(former.wanted * KEEP) if former is not None else 0), holding)
         if now - shared.counted >= COUNT_SECONDS or bot.uid not in shared.parts:
-            self._count(address, shared, now)
+            self._count(address, shared, now, bot.uid)
         former_weight, until = shared.told.get(bot.uid, (0, now))
         former_weight = former_weight if until > now else 0
         weight = max(0, min(shared.parts[bot.uid], shared.own_budget - (shared.sum_told - former_weight)))
@@ -112,20 +128,29 @@ class Shares:
 
     def part(self, address: Address) -> float:
         """How much of an address's weight this operator has to give: what its bots are of all there."""
-        if self._shard.alone:
-            return 1.0
-        counted, part = self._parts.get(address, (float("-inf"), 1.0))
-        if self._time() - counted >= COUNT_SECONDS:
-            own, others = self._sharing(address)
-            part = len(own) / max(1, len(own) + others)
-            self._parts[address] = self._time(), part
-        return part
+        return 1.0 if self._shard.alone else self._who_shares(address).part
 
-    def _sharing(self, address: Address) -> tuple[set[str], int]:
-        """The bots of an address that this operator serves, by UID, and how many others it has."""
-        there = [bot for bot in self._bots if not bot.suspended and self.address(bot) == address]
-        own = {bot.uid for bot in there if self._shard.serves(bot)}
-        return own, len(there) - len(own)
+    def _who_shares(self, address: Address, uid: str | None = None) -> Sharing:
+        """Who shares it, with the bot `uid` among them. All bots are looked at once for all addresses: a new leader
+        grants a thousand within seconds."""
+        now = self._time()
+        if now - self._looked >= COUNT_SECONDS or (
+            uid is not None and uid not in self._sharing.get(address, Sharing()).own
+        ):
+            self._looked, self._sharing = now, self._look()
+        return self._sharing.get(address) or Sharing()
+
+    def _look(self) -> Mapping[Address, Sharing]:
+        found: defaultdict[Address, Sharing] = defaultdict(Sharing)
+        for bot in self._bots:
+            if bot.suspended:
+                continue
+            sharing = found[self.address(bot)]
+            if self._shard.serves(bot):
+                sharing.own.add(bot.uid)
+            else:
+                sharing.others += 1
+        return dict(found)
 
     def needed(self, address: Address) -> int:
         """What the bots of an address that run need of a minute at least."""
@@ -149,14 +174,15 @@ class Shares:
             for which, bots in (("sharing", shared.bots), ("carried", carries(shared.budget))):
                 metrics.address_bots.labels(*address, which).set(bots)
 
-    def _count(self, address: Address, shared: AddressShares, now: float) -> None:
-        """Works out the parts anew; what was told lately still counts until it is told anew or has ended."""
-        uids, others = self._sharing(address)
-        shared.told = {uid: told for uid, told in shared.told.items() if told[1] > now}
-        shared.needs = {uid: need for uid, need in shared.needs.items() if uid in uids}
+    def _count(self, address: Address, shared: AddressShares, now: float, uid: str) -> None:
+        """Works out the parts anew, for one more bot too; what was told lately counts until it is told anew or ends."""
+        sharing = self._who_shares(address, uid)
+        uids = sharing.own | {uid}
+        shared.told = {one: told for one, told in shared.told.items() if told[1] > now}
+        shared.needs = {one: need for one, need in shared.needs.items() if one in uids}
         shared.sum_told = sum(weight for weight, _ in shared.told.values())
         own = max(1, len(uids), len(shared.needs))
-        shared.bots = own + others
+        shared.bots = own + sharing.others
         shared.budget = int(shared.limit * SHARED_PART)
         shared.own_budget = shared.budget * own // shared.bots
         shared.parts = allot(shared.own_budget, shared.needs)
