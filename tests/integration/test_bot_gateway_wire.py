@@ -23,6 +23,7 @@ from support.bot_orders import bot_settings
 from support.stream_server import StreamServer, book, kline, serving
 from support.waiting import until
 from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.connection_limits import ConnectionBudget
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.errors import AmbiguousError, ClockSkewError, UnreachableError
 from tradingbot.gateway.port import NewOrder, OpenGuard, Stamp
@@ -217,6 +218,7 @@ async def running_streams(url: str) -> AsyncIterator[Streams]:
         interval="1m",
         subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
         wait=OpenGuard(),
+        connections=ConnectionBudget(lambda: 1, time.monotonic),
         monotonic=time.monotonic,
         random=Random(3),
     )

@@ -15,6 +15,7 @@ from typing import cast
 from paper_exchange.testing import PaperExchange, TestAccount
 from support.waiting import until
 from tradingbot.gateway.binance import BinanceExchange
+from tradingbot.gateway.connection_limits import ConnectionBudget
 from tradingbot.gateway.credentials import Credentials
 from tradingbot.gateway.port import Exchange, OpenGuard
 from tradingbot.gateway.streams import Streams
@@ -171,6 +172,7 @@ async def bot_side(
             interval="1s",
             subscription=exchange.user_subscription,
             wait=OpenGuard(),
+            connections=ConnectionBudget(lambda: 1, time.monotonic),
             monotonic=time.monotonic,
             random=Random(2),
         )

@@ -42,6 +42,8 @@ class StreamServer:
     """Of connections asked for, the refused ones too."""
     refuse: Callable[[], web.Response | None] = lambda: None
     """The answer to a handshake that is not accepted."""
+    cuts: bool = False
+    """Whether each connection is cut as soon as it is accepted."""
     refusal: dict[str, Any] | None = None
     """What requests are answered with instead of a result."""
 
@@ -57,6 +59,8 @@ class StreamServer:
             return refused
         socket = web.WebSocketResponse(heartbeat=PING_SECONDS)
         await socket.prepare(request)
+        if self.cuts and request.transport is not None:
+            request.transport.abort()
         user = request.path.endswith("/ws-api/v3")
         (self.users if user else self.markets).append(socket)
         async for frame in socket:

@@ -16,6 +16,7 @@ from aiohttp import web
 from paper_exchange.virtual_loop import VirtualLoop
 from support.stream_server import StreamServer, book, kline, serving
 from support.waiting import until
+from tradingbot.gateway.connection_limits import LIMIT, WINDOW_SECONDS, ConnectionBudget
 from tradingbot.gateway.market_watch import MarketWatch
 from tradingbot.gateway.payloads import stream_book
 from tradingbot.gateway.streams import ROTATE_AFTER, StreamName, Streams
@@ -65,7 +66,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
+async def scene(address_bots: int = 1) -> AsyncIterator[Scene]:
     loop = asyncio.get_running_loop()
     panel = BreakerPanel(loop.time, lambda: START + timedelta(seconds=loop.time()))
     server = StreamServer()
@@ -77,6 +78,7 @@ async def scene() -> AsyncIterator[Scene]:
             interval="1m",
             subscription=lambda: {"apiKey": "key", "timestamp": 1, "signature": "x"},
             wait=panel,
+            connections=ConnectionBudget(lambda: address_bots, loop.time),
             monotonic=loop.time,
             random=Random(3),
             rotate_after=ROTATE_AFTER * LIFETIME / DAY,
@@ -185,6 +187,64 @@ def test_an_exchange_that_refuses_for_long_is_asked_less_and_less() -> None:
             assert 40 < it.server.handshakes - before < 120
             it.server.refuse = lambda: None
             await until("both streams", lambda: it.up, 61)
+
+    run(main())
+
+
+@pytest.mark.parametrize("bots", [6, 50, 150])
+def test_bots_of_one_address_that_lose_every_connection_make_no_more_new_ones_than_it_may(bots: int) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with scene(bots) as it:
+            begun, asked = loop.time(), [0.0]
+            known = len(it.server.markets)
+            while loop.time() < begun + 3 * WINDOW_SECONDS:
+                await it.lose()
+                await asyncio.sleep(0.1)
+                asked += [loop.time() - begun] * (len(it.server.markets) - known)
+                known = len(it.server.markets)
+            most = max(sum(at <= other < at + WINDOW_SECONDS for other in asked) for at in asked)
+            assert len(asked) > 2
+            assert most * bots <= LIMIT
+
+    run(main())
+
+
+def test_who_must_wait_for_a_new_connection_says_so_and_for_how_long() -> None:
+    async def main() -> None:
+        async with scene(50) as it:
+            for _ in range(5):
+                await it.lose()
+                await asyncio.sleep(2)
+            assert "50 bots share the new connections" in (it.streams.health(StreamName.MARKET).last_error or "")
+            await until("both streams", lambda: it.up, 120)
+
+    run(main())
+
+
+def test_a_connection_that_is_cut_within_its_handshake_is_made_anew() -> None:
+    async def main() -> None:
+        async with scene() as it:
+            it.server.cuts = True
+            await it.lose()
+            await until("more tries", lambda: it.server.handshakes > 10, 300)
+            it.server.cuts = False
+            await until("both streams", lambda: it.up, 61)
+
+    run(main())
+
+
+def test_an_exchange_that_is_not_reached_counts_no_connection() -> None:
+    async def main() -> None:
+        loop, limits = asyncio.get_running_loop(), []
+        budget = ConnectionBudget(lambda: 150, loop.time)
+        for _ in range(20):
+            budget.asked("market")
+            limits.append(budget.wait_seconds("market"))
+            budget.unheard("market")
+        assert min(limits) > 300
+        assert budget.wait_seconds("market") == 0
+        assert budget.wait_seconds("user") == 0
 
     run(main())
 

@@ -415,6 +415,7 @@ class BotApp:
             safe_mode=self.desk.safe_mode,
             panel=self.desk.panel,
             budget=self.desk.budget,
+            connections=self.desk.connections,
             orders=self.desk.orders,
             risk=self.desk.risk,
             reservations=self.desk.reservations,

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from tradingbot.applied import Applied, StartConfig
 from tradingbot.clocks import Clocks, from_ms
 from tradingbot.config import SafeModeWish
+from tradingbot.gateway.connection_limits import ConnectionBudget
 from tradingbot.gateway.order_limits import OrderBudget
 from tradingbot.gateway.port import CallCounts
 from tradingbot.gateway.rate_limits import WeightBudget
@@ -117,6 +118,7 @@ class Desk:
         self.safe_mode = SafeMode()
         self.panel = BreakerPanel(self.monotonic, self.clocks.utc)
         self.budget = WeightBudget(self.monotonic)
+        self.connections = ConnectionBudget(lambda: self.budget.address_bots, self.monotonic)
         self.orders = OrderBudget(self.monotonic)
         self.grants = GrantKeeper(operated, self.monotonic)
         self.reservations = ReservationKeeper(lambda: self.applied.committed.fleet_limited, self.monotonic)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tradingbot.gateway.connection_limits import ConnectionBudget
 from tradingbot.gateway.order_limits import OrderBudget
 from tradingbot.gateway.rate_limits import WeightBudget
 from tradingbot.monitoring.flight_recorder import FlightRecorder
@@ -28,6 +29,7 @@ class Parts:
     safe_mode: SafeMode
     panel: BreakerPanel
     budget: WeightBudget
+    connections: ConnectionBudget
     orders: OrderBudget
     risk: RiskManager
     reservations: ReservationKeeper

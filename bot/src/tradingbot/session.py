@@ -95,6 +95,7 @@ class Session:
             interval=settings.strategy.interval.value,
             subscription=exchange.user_subscription,
             wait=parts.panel,
+            connections=parts.connections,
             monotonic=parts.monotonic,
             random=parts.random,
         )

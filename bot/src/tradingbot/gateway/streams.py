@@ -22,6 +22,7 @@ import aiohttp
 import structlog
 
 from tradingbot.gateway import payloads
+from tradingbot.gateway.connection_limits import ConnectionBudget
 from tradingbot.gateway.errors import ExchangeError, RateLimitedError, classify_handshake, classify_ws_answer
 from tradingbot.gateway.port import DemandedWait
 from tradingbot.gateway.redirects import refuse_redirects
@@ -139,6 +140,7 @@ class Streams:
         interval: str,
         subscription: Subscription,
         wait: DemandedWait,
+        connections: ConnectionBudget,
         monotonic: Callable[[], float],
         random: Random,
         rotate_after: float = ROTATE_AFTER,
@@ -149,6 +151,7 @@ class Streams:
         self._interval = interval
         self._subscription = subscription
         self._wait = wait
+        self._connections = connections
         self._monotonic = monotonic
         self._random = random
         self._rotate_after = rotate_after
@@ -268,11 +271,18 @@ class Streams:
 
     async def _open(self, session: aiohttp.ClientSession, name: StreamName) -> _Connection:
         """Connect and subscribe, as soon as the exchange lets us; from then on it is read. Raises one of _BROKEN."""
-        await self._until_allowed()
+        await self._until_its_turn(name)
         url = self._market_url() if name is StreamName.MARKET else self._ws_api_url
+        self._connections.asked(name)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 socket = await session.ws_connect(url, autoping=False, max_msg_size=1 << 20)
+        except aiohttp.ClientConnectorError:
+            self._connections.unheard(name)
+            raise
+        except AssertionError as error:
+            # What aiohttp says where the other side has closed within its own answer to the handshake.
+            raise _StreamError("closed within the handshake") from error
         except aiohttp.WSServerHandshakeError as error:
             raise classify_handshake(error) or error from None
         connection = _Connection(socket, self._monotonic())
@@ -300,6 +310,16 @@ class Streams:
             if left <= 0:
                 return
             await asyncio.sleep(left + self._random.uniform(0.0, 1.0))
+
+    async def _until_its_turn(self, name: StreamName) -> None:
+        """Wait until no wait is demanded and the address's bots together may make a connection of this kind."""
+        await self._until_allowed()
+        while (left := self._connections.wait_seconds(name)) > 0:
+            bots = self._connections.address_bots
+            self._errors[name] = f"waits {left:.0f} s: {bots} bots share the new connections of an address"
+            self._log.warning("no connection yet", stream=name.value, seconds=round(left), address_bots=bots)
+            await asyncio.sleep(left + self._random.uniform(0.0, 1.0))
+            await self._until_allowed()
 
     def _refused(self, error: BaseException) -> str:
         """What an error says; all that talks to the exchange keeps the wait that it demands."""
