@@ -313,6 +313,7 @@ class _Operator:
                     # Safe mode may have been set while nobody worked.
                     urgent = (bot := self._bots.get(key)) is not None and self._lane.lacks(bot)
                     self._queue.add(key, urgent=urgent, may_wait=self._may_wait(key))
+                    await asyncio.sleep(0)
                 for seen in self._sets:
                     self._queue.add(SetKey(*seen.key))
                 self.resync.hurry()

@@ -84,7 +84,11 @@ class Resync:
         listed, older = await self._list(kind)
         _refuse(kind.plural, older)
         for raw in listed:
-            kind.see(raw)
+            known, metadata = kind.inventory.get(BotKey.of(raw)), raw["metadata"]
+            if known is None or (known.uid, known.resource_version) != (metadata["uid"], metadata["resourceVersion"]):
+                kind.see(raw)
+                # A thousand at once would keep everything else waiting.
+                await asyncio.sleep(0)
         there = {BotKey.of(raw) for raw in listed}
         for known in kind.inventory:
             if known.key not in there:
