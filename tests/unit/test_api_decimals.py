@@ -1,4 +1,4 @@
-"""Money has one spelling on the wire, and is never a float."""
+"""Money has one spelling on the wire, and is never a float; models share what is the same of them, and no more."""
 
 from __future__ import annotations
 
@@ -64,3 +64,15 @@ def test_models_are_immutable() -> None:
     money = Money(amount=Decimal(1), signed=Decimal(0))
     with pytest.raises(ValidationError, match="frozen"):
         money.amount = Decimal(2)  # type: ignore[misc]
+
+
+def test_what_was_given_is_known_of_each_model_by_itself() -> None:
+    class Optional(Model):
+        first: int = 0
+        second: int = 0
+
+    models = [Optional(first=1), Optional(first=2), Optional(second=1)]
+    copied = models[0].model_copy(update={"second": 3})
+    assert [model.model_fields_set for model in (*models, copied)] == [
+        {"first"}, {"first"}, {"second"}, {"first", "second"}
+    ]  # fmt: skip

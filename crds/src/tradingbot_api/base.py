@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
@@ -15,12 +16,22 @@ UNSIGNED_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,8})?$"
 SIGNED_PATTERN = r"^-?[0-9]{1,20}(\.[0-9]{1,18})?$"
 
 
+@lru_cache(maxsize=1024)
+def _one_set(fields: frozenset[str]) -> set[str]:
+    return set(fields)
+
+
 class Model(BaseModel):
     """A frozen model with camelCase names on the wire that refuses fields it does not know."""
 
     model_config = ConfigDict(
         frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", use_enum_values=False
     )
+
+    def model_post_init(self, _: Any, /) -> None:
+        """The set of the fields that were given is one for all models that were given the same: it may take more
+        memory than their values, and in a frozen model nobody changes it."""
+        object.__setattr__(self, "__pydantic_fields_set__", _one_set(frozenset(self.__pydantic_fields_set__)))
 
 
 class WireModel(Model):
@@ -40,12 +51,18 @@ def canonical(value: Decimal) -> str:
 def _parser(pattern: str) -> BeforeValidator:
     compiled = re.compile(pattern)
 
+    @lru_cache(maxsize=1024)  # Many amounts are the same, as 0: each is one object.
+    def read(text: str) -> Decimal:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected a decimal number as a string such as '0.02', got {text!r}")
+        return Decimal(text)
+
     def parse(value: Any) -> Decimal:
         if isinstance(value, Decimal):
             value = canonical(value)
-        if not isinstance(value, str) or not compiled.fullmatch(value):
+        if not isinstance(value, str):
             raise ValueError(f"expected a decimal number as a string such as '0.02', got {value!r}")
-        return Decimal(value)
+        return read(value)
 
     return BeforeValidator(parse)
 
