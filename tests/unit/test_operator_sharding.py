@@ -34,7 +34,7 @@ from tradingbot_operator.bot_link import BotRefusedError, Word, client_session
 from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.certainty import GRANT_OVER_SECONDS, HANDOVER_SECONDS, Certainty
-from tradingbot_operator.cluster import Cluster, ConflictError
+from tradingbot_operator.cluster import Cluster, ConflictError, UnreachableError
 from tradingbot_operator.egress import address_of
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.imposed import NOBODY
@@ -179,12 +179,15 @@ def test_a_pod_is_labelled_as_its_tradingbot_and_a_label_that_moves_makes_no_oth
 
 
 class Lease:
-    """An API server that has one Lease; `lost` answers of writes do not come."""
+    """An API server that has one Lease.
+
+    `lost`: an answer does not come, and the write is tried twice; `silent`: none comes; `down`: nothing is written.
+    """
 
     def __init__(self) -> None:
         self.stored: Manifest | None = None
         self.version = 0
-        self.lost = False
+        self.lost = self.silent = self.down = False
 
     async def get(self, *_: str) -> Manifest | None:
         return copy.deepcopy(self.stored)
@@ -194,6 +197,8 @@ class Lease:
 
     async def replace(self, _: str, manifest: Manifest) -> Manifest:
         sent = manifest["metadata"].get("resourceVersion")
+        if self.down:
+            raise UnreachableError(0, "Unreachable", "no answer")
         if self.stored is not None and sent != self.stored["metadata"]["resourceVersion"]:
             raise ConflictError(409, "Conflict", "it changed")
         self.version += 1
@@ -202,6 +207,8 @@ class Lease:
         if self.lost:
             self.lost = False
             raise ConflictError(409, "Conflict", "it was tried twice")
+        if self.silent:
+            raise UnreachableError(0, "Unreachable", "no answer in time")
         return copy.deepcopy(self.stored)
 
 
@@ -249,6 +256,21 @@ async def test_a_raise_whose_answer_was_lost_is_still_ours_and_another_holders_i
     lease.stored["metadata"]["resourceVersion"] = "another"
     with pytest.raises(LeaseLostError):
         await leader._renew()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_raise_that_got_no_answer_is_made_with_the_next_renewal_and_costs_no_lease(arrives: bool) -> None:
+    clock, lease = [0.0], Lease()
+    leader = await led(lease, clock)
+    first = leader.epoch
+    clock[0], lease.down, lease.silent = 50.0, not arrives, arrives
+    leader.outrun()
+    with pytest.raises(UnreachableError):
+        await leader._renew()
+    clock[0], lease.down, lease.silent = 51.0, False, False
+    await leader._renew()
+    assert lease.stored is not None
+    assert leader.epoch == lease.stored["spec"]["leaseTransitions"] > first, "a bot that came waits for it"
 
 
 class Latest:

@@ -98,7 +98,7 @@ class Leader:
         self._outrun = False
         self._outran = -math.inf
         self._written = 0
-        """The count of the last renewal that was tried: its answer may not have come."""
+        """The count of the last raise that was tried: its answer may not have come."""
         self.since = asyncio.get_running_loop().time()
         """When, on the loop's clock, the Lease was taken: until then a former holder may have worked."""
 
@@ -192,9 +192,10 @@ class Leader:
         lease, now = self._held(self._lease, taken=False), self._clock()
         if self._outrun and now - self._outran >= OUTRUN_SECONDS:
             self._outrun, self._outran = False, now
-            lease["spec"]["leaseTransitions"] = next_epoch(self.epoch, self._now())
+            self._written = next_epoch(self.epoch, self._now())
             log.info("the epoch is raised above another operator's", lease=self._name)
-        self._written = lease["spec"]["leaseTransitions"]
+        # A raise whose answer did not come may have had its effect, or not: it is written again.
+        lease["spec"]["leaseTransitions"] = max(self.epoch, self._written)
         try:
             self._hold(await self._cluster.replace("leases", lease))
         except ConflictError:
