@@ -164,6 +164,22 @@ async def test_a_fleet_without_limits_and_a_bot_that_tells_of_none_are_answered_
     assert await Scene().hear(word()) == []
 
 
+async def test_limits_that_were_taken_out_and_come_back_pass_over_nothing_that_a_bot_saw_or_still_holds() -> None:
+    scene = Scene()
+    (former,) = await scene.hear(asks())
+    scene.configure(UNLIMITED)
+    scene.configure(LIMITS)
+    await scene.hear(asks(None, clock=2.0, number=former.number, reserved="50"))
+    figures = scene.reservations.figures("set")
+    assert figures is not None
+    assert (figures.reserved, figures.bots_counted) == (50, 1), "it may enter by what it was given before"
+    (answer,) = await scene.hear(asks(2, clock=3.0, number=former.number))
+    assert answer.number > former.number, "a bot takes no older one"
+    figures = scene.reservations.figures("set")
+    assert figures is not None
+    assert figures.reserved == 50
+
+
 async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, loop = Scene(), asyncio.get_running_loop()
     for moment in (100.0, 103.0, 104.5):

@@ -7,7 +7,8 @@ for it and may still be used, so that lost, repeated and late messages in either
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -114,7 +115,9 @@ class _Member:
 
     @property
     def reserved(self) -> Decimal:
-        return max((one.exposure for one in self.outstanding.values()), default=NOTHING)
+        # What it holds may be of a former book of this leader, of before the limits were taken out and came back.
+        held = self.told.reserved if self.told is not None else NOTHING
+        return max((held, *(one.exposure for one in self.outstanding.values())))
 
     @property
     def value(self) -> Decimal:
@@ -134,11 +137,12 @@ class FleetBook:
     """Of one fleet and one leader, whose `epoch` is the transition count of its Lease, which may grow. A new leader
     begins with an empty one: who has not told yet what it has counts with the most that it may have."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, numbers: Iterator[int] | None = None) -> None:
+        """`numbers` of its reservations: a bot takes no lower one of an epoch, whichever book of a leader gave it."""
         self._epoch = epoch
         self._limits = Limits()
         self._members: dict[str, _Member] = {}
-        self._numbers = 0
+        self._numbers = numbers or itertools.count(1)
         self._lost_day = ""
         self._losing_since: float | None = None
         self._looked_at = float("-inf")
@@ -224,12 +228,11 @@ class FleetBook:
         return reservation
 
     def _reservation(self, told: Told, request: int | None, exposure: Decimal, message: str = "") -> Reservation:
-        self._numbers += 1
         return Reservation(
             bot_uid=told.bot_uid,
             boot_id=told.boot_id,
             epoch=self._epoch,
-            number=self._numbers,
+            number=next(self._numbers),
             request=request,
             exposure=exposure,
             clock=told.report.clock,

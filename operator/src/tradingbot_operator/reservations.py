@@ -4,6 +4,7 @@ safe mode on all of them where they reached their daily loss together."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -65,6 +66,7 @@ class Reservations:
         self._fleets: dict[str, _Limited | None] = {}
         """None: known, and without limits."""
         self._fleet_of: dict[str, str] = {}
+        self._numbers = itertools.count(1)
         self._sending: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -83,7 +85,7 @@ class Reservations:
             self.forget(fleet)
             self._fleets[fleet] = None
         else:
-            entry = before or _Limited(FleetBook(self._leader.epoch), news)
+            entry = before or _Limited(FleetBook(self._leader.epoch, self._numbers), news)
             entry.book.configure(limits, bounds)
             entry.book.recall_loss(lost_day)
             self._fleets[fleet] = entry
