@@ -591,6 +591,26 @@ def test_two_shards_start_bots_of_one_address_no_faster_together_than_one_operat
     assert alone - 2 <= started <= alone
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_first_bots_of_an_address_have_a_part_of_it_though_all_addresses_were_looked_at_just_before(
+    shared: bool,
+) -> None:
+    bots = Inventory[SeenBot]()
+    shares = Shares((), 6_000, bots=bots, pods=Inventory(), time=lambda: 0.0, shard=A)
+    bots.see(bot("known", "a"))
+    elsewhere = {**bot().spec["exchange"], "baseURL": "http://another:8080"}
+    if shared:
+        bots.see(bot("other", "b", exchange=elsewhere))
+    assert shares.part(shares.address(bot("known", "a"))) == 1
+    pace = StartPace(6_000)
+    for name in [f"new{number}" for number in range(100)]:
+        new = bot(name, "a", exchange=elsewhere)
+        bots.see(new)
+        address = shares.address(new)
+        pace.wait(new.key, address, holding=False, needed=0, now=0.0, part=shares.part(address))
+    assert 0 < pace.waiting()[address] < 100
+
+
 class Line:
     """What was sent to a bot."""
 

@@ -66,8 +66,9 @@ class Sharing:
 
     @property
     def part(self) -> float:
-        """What its own bots are of all."""
-        return len(self.own) / max(1, len(self.own) + self.others)
+        """What its own bots are of all; whoever asks has one there, which may be newer than the look."""
+        own = max(1, len(self.own))
+        return own / (own + self.others)
 
 
 class Shares:
