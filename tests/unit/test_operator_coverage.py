@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,14 +13,19 @@ import pytest
 from support.operator_objects import NOW, UID, seen_bot, word
 from tradingbot_api.bot_http import ENTRY_ORDERS, AssetClaim, Grant, OrderCount, OrderUse
 from tradingbot_api.conditions import ConditionType, Reason
-from tradingbot_operator.bot_controller import claims, news
+from tradingbot_operator.bot_controller import BotController, claims, news
+from tradingbot_operator.bot_link import Word
 from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.claims import Claims
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
 from tradingbot_operator.equality import Equality, Kept
-from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.fleet import Fleet, Ledger, Memory
 from tradingbot_operator.imposed import NOBODY
-from tradingbot_operator.inventory import BotKey, Inventory
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
+from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.order_shares import OrderShares
+from tradingbot_operator.settings import Settings
+from tradingbot_operator.sharding import ALONE, account_of
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding, Observed, compose
 
@@ -137,6 +143,28 @@ def test_a_shortage_of_the_account_is_told_by_the_condition_of_the_bot(
         status = compose(Observed(**{**vars(seen), "shortage": given}))
         told = next(item for item in status.conditions if item.type == kind)
         assert (told.status, told.reason if given else None) == expected
+
+
+async def test_a_tradingbot_that_is_made_anew_under_its_name_shares_its_account_with_nobody_that_is_gone() -> None:
+    bots, fleet, unused = Inventory[SeenBot](), Fleet(), cast(Any, None)
+    settings = SimpleNamespace(namespaces=(), shard=ALONE, egress_groups=(), exchange_weight=0, identity="me")
+    controller = BotController(
+        cast(Settings, settings), cluster=unused, bots=bots, pods=Inventory(), fleet=fleet,
+        claims=Claims(unused, "tb"), authority=unused, tls=unused, session=unused, enqueue=lambda *_: None,
+        has_turn=lambda _: True, leader=unused, impositions=NOBODY, now=lambda: NOW, random=Random(1),
+        metrics=Metrics(), reservations=unused,
+    )  # fmt: skip
+    for uid, version in (("1-former", "10"), ("2-anew", "20")):
+        bot = seen_bot(metadata={"uid": uid, "resourceVersion": version})
+        # Its step comes once both events were seen.
+        bots.gone(bot.key, "1-former")
+        bots.see(bot)
+        memory = fleet.of(bot)
+        memory.last = Word(word(quote_claim=claim("USDT", "1000", "1500")), 0.0)
+        controller._see_claims(bot, memory)
+    assert controller._coverage.of("2-anew") == COVERED
+    account = account_of(bot, "1001")
+    assert controller._equality.bots_of(account) == [bot.key]
 
 
 async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_there() -> None:

@@ -127,6 +127,7 @@ class BotController:
         self._bots = bots
         self._pods = pods
         self._fleet = fleet
+        fleet.followers.append(self._dropped)
         self._claims = claims
         self._leader = leader
         self._enqueue = enqueue
@@ -452,11 +453,14 @@ class BotController:
         self._pace.forget(key)
         memory = self._fleet.forget(key)
         if memory is not None:
-            self._claims.forget(memory.uid)
-            self._equality.forget(memory.uid)
-            for other in self._coverage.forget(memory.uid):
-                self._enqueue(other, False)
             self._reporter.count_phase(memory, None)
+
+    def _dropped(self, memory: Memory) -> None:
+        """Of a TradingBot that is gone, or another shard's, nothing counts any more in its account."""
+        self._claims.forget(memory.uid)
+        self._equality.forget(memory.uid)
+        for other in self._coverage.forget(memory.uid):
+            self._enqueue(other, False)
 
     def _account_of(self, bot: SeenBot) -> Account | None:
         """The account that a bot named last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -349,6 +349,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self._memories: dict[BotKey, Memory] = {}
+        self.followers: list[Callable[[Memory], None]] = []
+        """Are told of each memory that is dropped, also where another TradingBot of its name came at once."""
 
     def of(self, bot: SeenBot) -> Memory:
         """The memory of a TradingBot; a new TradingBot of an old name starts with an empty one."""
@@ -375,8 +377,11 @@ class Fleet:
     def forget(self, key: BotKey) -> Memory | None:
         """Drops a memory and closes its link; gives back what was dropped."""
         memory = self._memories.pop(key, None)
-        if memory is not None and memory.link is not None:
-            memory.link.close()
+        if memory is not None:
+            if memory.link is not None:
+                memory.link.close()
+            for follow in self.followers:
+                follow(memory)
         return memory
 
     def __iter__(self) -> Iterator[Memory]:
