@@ -37,6 +37,7 @@ from tradingbot_operator.certainty import GRANT_OVER_SECONDS, HANDOVER_SECONDS, 
 from tradingbot_operator.cluster import Cluster, ConflictError, UnreachableError
 from tradingbot_operator.egress import address_of
 from tradingbot_operator.fleet import Fleet, Memory
+from tradingbot_operator.handlers import Watcher
 from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.kill_switch import KillSwitches, SeenKillSwitch, SeenSwitch
@@ -521,6 +522,23 @@ async def test_each_shard_confirms_itself_that_a_kill_switch_has_ended() -> None
     assert [key.name for key in of_a.enqueued] == ["a1"]
     assert of_a.store.writes == []
     assert list(of_a.switches.imposes(bot("a1", "a"), {CAUSE.id: CAUSE})) == []
+
+
+async def test_a_kill_switch_that_is_read_before_its_watch_event_comes_is_carried_at_once_too() -> None:
+    scene, carried, unused = Switches(MAIN, bot()), list[BotKey](), cast(Any, None)
+    watcher = Watcher(
+        bots=scene.switches._bots, pods=Inventory(), controller=unused, switches={SeenKillSwitch: scene.kinds},
+        lane=cast(Any, SimpleNamespace(notice_imposed=lambda bots: carried.extend(seen.key for seen in bots))),
+        switched=scene.switches.hurry, enqueue=unused, shard=MAIN,
+    )  # fmt: skip
+    store = scene.store
+    store.change(spec={"selector": {"matchLabels": {"team": "other"}}, "reason": "drill"})
+    watcher.switch(SeenKillSwitch, store.raw)
+    assert carried == []
+    store.change(spec={"selector": {}, "reason": "drill"})
+    await scene.switches.standing(bot(), CAUSE.id)
+    watcher.switch(SeenKillSwitch, store.raw)
+    assert carried == [bot().key]
 
 
 # --- one account, one address ---

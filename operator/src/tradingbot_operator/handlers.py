@@ -43,6 +43,8 @@ class Watcher:
         self._controller = controller
         self._lane = lane
         self._switches = switches
+        for inventory in switches.values():
+            inventory.followers.append(self._follow_switch)
         self._switched = switched
         self._enqueue = enqueue
 
@@ -87,18 +89,22 @@ class Watcher:
 
     def switch(self, kind: type[SeenSwitch], raw: Manifest) -> None:
         """A kill switch was seen."""
-        switch, inventory = kind.of(raw), self._switches[kind]
-        before = inventory.get(switch.key)
-        if inventory.see(switch) and (before is None or before.spec != switch.spec):
-            self._lane.notice_imposed(bot for bot in self._bots if switch.selects(bot))
-            self._switched()
+        self._switches[kind].see(kind.of(raw))
 
     def switch_gone(self, kind: type[SeenSwitch], switch: SeenSwitch) -> None:
-        """A kill switch is gone: who is held still is told what to do."""
-        if self._switches[kind].gone(switch.key, switch.uid):
+        """A kill switch is gone."""
+        self._switches[kind].gone(switch.key, switch.uid)
+
+    def _follow_switch(self, before: SeenSwitch | None, after: SeenSwitch | None) -> None:
+        """One is another than before, whoever saw it first: this process may have read it past its watch."""
+        if after is None:
+            # Who is held still is told what to do.
             for bot in self._bots:
-                if switch.covers(bot):
+                if before is not None and before.covers(bot):
                     self._enqueue(bot.key, False)
+        elif before is None or before.spec != after.spec:
+            self._lane.notice_imposed(bot for bot in self._bots if after.selects(bot))
+            self._switched()
 
     def pod(self, raw: Manifest) -> None:
         """A pod of ours was seen."""
