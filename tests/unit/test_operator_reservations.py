@@ -226,14 +226,41 @@ def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits()
         ({}, {}, (500, 0, True)),
         ({}, {"accountUID": "1", "position": {"quantity": "0.1", "averagePrice": "6000"}}, (600, 0, False)),
         ({"risk": {}, "capital": None}, {"accountUID": "1"}, (10**15, 0, False)),
+        ({"suspend": True}, {"accountUID": "1", "drained": {"remaining": []}}, (500, 0, True)),
+        ({"suspend": True}, {"accountUID": "1", "drained": {"remaining": ["position 1 BTC"]}}, (500, 0, False)),
+        ({"suspend": True}, {"accountUID": "1"}, (500, 0, False)),
+        ({}, {"accountUID": "1", "drained": {"remaining": []}}, (500, 0, False)),
     ],
-    ids=["as-told", "tightened", "raised", "not-told-yet", "never-traded", "holds-more", "unreadable"],
+    ids=[
+        "as-told",
+        "tightened",
+        "raised",
+        "not-told-yet",
+        "never-traded",
+        "holds-more",
+        "unreadable",
+        "suspended-with-nothing-left",
+        "suspended-in-position",
+        "suspended-and-silent",
+        "not-suspended-any-more",
+    ],
 )
 def test_a_bot_counts_with_the_most_that_its_spec_or_its_status_tells_and_is_granted_the_least(
     spec: dict[str, Any], status: dict[str, Any], bound: tuple[int, int, bool]
 ) -> None:
     found = bound_of(seen_bot(status=status, **spec))
     assert (found.value, found.grantable, found.blank) == bound
+
+
+async def test_a_bot_that_is_suspended_and_left_nothing_takes_no_room_of_a_leader_that_never_hears_it() -> None:
+    scene = Scene()
+    bounds = {
+        "away": bound_of(seen_bot(status={"accountUID": "1", "drained": {"remaining": []}}, suspend=True)),
+        UID: bound_of(scene.bot),
+    }
+    scene.reservations.configure("set", Limits(Decimal(500)), bounds, lost_day="", news=scene.tell)
+    (answer,) = await scene.hear(asks())
+    assert answer.exposure == 50
 
 
 def bot_of_set(recorded: str | None = None, **spec: Any) -> SeenBot:

@@ -51,8 +51,8 @@ UNLIMITED: Final = Limits()
 class Bound:
     """The most that a bot may have, and that may be granted to it, by its spec and its status.
 
-    `value` is counted until the bot tells what it has; `blank`: it has never been the trader of its account and symbol,
-    so that it can have nothing.
+    `value` is counted until the bot tells what it has; `blank`: it can have nothing, as it has never been the trader of
+    its account and symbol, or is suspended and left nothing.
     """
 
     value: Decimal

@@ -38,7 +38,9 @@ def bound_of(bot: SeenBot) -> Bound:
     """The most that a bot may have, by its spec and by what its status tells; pure."""
     position = bot.status.get("position") or {}
     held = Decimal(position.get("quantity", 0)) * Decimal(position.get("averagePrice", 0))
-    bound = Bound.of(allowed_by(bot.spec), bot.status.get("exposureBound"), blank=not bot.status.get("accountUID"))
+    drained = bot.status.get("drained") if bot.suspended else None
+    blank = not bot.status.get("accountUID") or (drained is not None and not drained.get("remaining"))
+    bound = Bound.of(allowed_by(bot.spec), bot.status.get("exposureBound"), blank=blank)
     return replace(bound, value=max(bound.value, held))
 
 

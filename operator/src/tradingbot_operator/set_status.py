@@ -255,7 +255,7 @@ def _limits_held(seen: ObservedSet) -> Finding | None:
     if fleet.unheard:
         return Finding.open(
             SetReason.BOTS_UNHEARD,
-            f"{fleet.unheard} bots have not told what they have; each counts with the most that its spec allows.",
+            f"{fleet.unheard} bots have not told what they have; each counts with the most that it may have.",
         )
     if fleet.full is Full.DAILY_LOSS:
         return Finding.good("The daily loss is reached: no bot enters until 00:00 UTC.", SetReason.LIMIT_REACHED)
