@@ -213,11 +213,17 @@ class Lease:
         return copy.deepcopy(self.stored)
 
 
+def standby(lease: Lease, clock: list[float], identity: str = "me") -> Leader:
+    """Its wall clock and its own go by `clock`, in seconds."""
+    return Leader(
+        cast(Cluster, lease), "tb", "lease", identity, now=lambda: NOW + timedelta(seconds=clock[0]),
+        clock=lambda: clock[0],
+    )  # fmt: skip
+
+
 async def led(lease: Lease, clock: list[float]) -> Leader:
-    """A leader; its wall clock and its own go by `clock`, in seconds."""
-    leader = Leader(
-        cast(Cluster, lease), "tb", "lease", "me", now=lambda: NOW + timedelta(seconds=clock[0]), clock=lambda: clock[0]
-    )
+    """A standby that leads."""
+    leader = standby(lease, clock)
     await leader.acquire()
     return leader
 
@@ -272,6 +278,19 @@ async def test_a_raise_that_got_no_answer_is_made_with_the_next_renewal_and_cost
     await leader._renew()
     assert lease.stored is not None
     assert leader.epoch == lease.stored["spec"]["leaseTransitions"] > first, "a bot that came waits for it"
+
+
+async def test_a_renewal_that_met_a_change_by_others_is_written_before_it_counts() -> None:
+    clock, lease = [0.0], Lease()
+    leader, other = await led(lease, clock), standby(lease, clock, "other")
+    assert lease.stored is not None
+    lease.version += 1
+    lease.stored["metadata"] |= {"labels": {"team": "ops"}, "resourceVersion": str(lease.version)}
+    assert not await other._try()
+    clock[0] = 5.5
+    await leader._renew()  # counts until 11.5
+    clock[0] = 11.0
+    assert not await other._try(), "two would lead"
 
 
 class Latest:

@@ -189,18 +189,24 @@ class Leader:
     async def _renew(self) -> None:
         if self._lease is None:
             raise LeaseLostError(f"Lease {self._name} was never held")
-        lease, now = self._held(self._lease, taken=False), self._clock()
+        now = self._clock()
         if self._outrun and now - self._outran >= OUTRUN_SECONDS:
             self._outrun, self._outran = False, now
             self._written = next_epoch(self.epoch, self._now())
             log.info("the epoch is raised above another operator's", lease=self._name)
-        # A raise whose answer did not come may have had its effect, or not: it is written again.
-        lease["spec"]["leaseTransitions"] = max(self.epoch, self._written)
         try:
-            self._hold(await self._cluster.replace("leases", lease))
+            await self._write(self._lease)
         except ConflictError:
-            # A renewal whose answer did not come, or a label that somebody added: it is still ours.
-            self._hold(await self._still_ours())
+            # A renewal whose answer did not come, or a label that somebody added: it is still ours. Others count from
+            # what they saw then, so that it is renewed only once it is written.
+            self._hold(raw := await self._still_ours())
+            await self._write(raw)
+
+    async def _write(self, lease: Manifest) -> None:
+        fresh = self._held(lease, taken=False)
+        # A raise whose answer did not come may have had its effect, or not: it is written again.
+        fresh["spec"]["leaseTransitions"] = max(self.epoch, self._written)
+        self._hold(await self._cluster.replace("leases", fresh))
 
     async def _still_ours(self) -> Manifest:
         raw = await self._cluster.get("leases", self._namespace, self._name)
