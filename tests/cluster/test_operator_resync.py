@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from local_kubernetes.local import LocalCluster
+from pydantic import Field
 
 from support.kube import BOTS, Kube
 from support.operator_objects import SPEC, watched
@@ -15,6 +16,7 @@ from support.operator_scene import operator_scene
 from support.waiting import until
 from tradingbot_api import names
 from tradingbot_api.bot_http import BotConfig
+from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator.cluster import Access, Cluster
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -84,15 +86,21 @@ async def test_a_config_map_that_somebody_changed_or_deleted_is_written_anew(
         assert (await scene.bot())["status"]["phase"] == "SafeMode"
 
 
+class LaterStatus(TradingBotStatus):
+    """Of an operator that is newer than the CRD."""
+
+    of_later: str = "a"
+    also_later: dict[str, str] = Field(default={"deep": "b"})
+
+
 async def test_a_status_with_fields_that_an_older_crd_does_not_have_is_written_without_them(
     calls: tuple[Kube, Cluster], api_namespace: str
 ) -> None:
     kube, cluster = calls
     body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "old"}, "spec": SPEC}
     bot = SeenBot.of(await kube.call("POST", BOTS.format(api_namespace), body))
-    status = {"phase": "Trading", "ofLater": "a", "alsoLater": {"deep": "b"}}
-    written = SeenBot.of(await cluster.apply_status(bot, status))
-    assert written.status == {"phase": "Trading"}
+    written = await cluster.apply_status(bot, LaterStatus(phase="Trading"))
+    assert written.told == TradingBotStatus(phase="Trading")
     assert cluster.undeclared == {"ofLater", "alsoLater"}
-    await cluster.apply_status(written, {**status, "phase": "Paused"})
+    await cluster.apply_status(written, LaterStatus(phase="Paused"))
     await kube.call("DELETE", f"{BOTS.format(api_namespace)}/old")

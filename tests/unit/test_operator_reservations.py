@@ -216,6 +216,9 @@ def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits()
     assert list(reservations.imposes(OF_SET, {})) == []
 
 
+HELD = {"side": "Long", "quantity": "0.1", "averagePrice": "6000", "value": "610", "validated": True}
+
+
 @pytest.mark.parametrize(
     ("spec", "status", "bound"),
     [
@@ -224,12 +227,20 @@ def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits()
         ({}, {"accountUID": "1", "exposureBound": "400"}, (500, 400, False)),
         ({}, {"accountUID": "1"}, (500, 0, False)),
         ({}, {}, (500, 0, True)),
-        ({}, {"accountUID": "1", "position": {"quantity": "0.1", "averagePrice": "6000"}}, (600, 0, False)),
+        ({}, {"accountUID": "1", "position": HELD}, (600, 0, False)),
         ({"risk": {}, "capital": None}, {"accountUID": "1"}, (10**15, 0, False)),
-        ({"suspend": True}, {"accountUID": "1", "drained": {"remaining": []}}, (500, 0, True)),
-        ({"suspend": True}, {"accountUID": "1", "drained": {"remaining": ["position 1 BTC"]}}, (500, 0, False)),
+        (
+            {"suspend": True},
+            {"accountUID": "1", "drained": {"positionPolicy": "Hold", "remaining": []}},
+            (500, 0, True),
+        ),
+        (
+            {"suspend": True},
+            {"accountUID": "1", "drained": {"positionPolicy": "Hold", "remaining": ["position 1 BTC"]}},
+            (500, 0, False),
+        ),
         ({"suspend": True}, {"accountUID": "1"}, (500, 0, False)),
-        ({}, {"accountUID": "1", "drained": {"remaining": []}}, (500, 0, False)),
+        ({}, {"accountUID": "1", "drained": {"positionPolicy": "Hold", "remaining": []}}, (500, 0, False)),
     ],
     ids=[
         "as-told",
@@ -255,7 +266,9 @@ def test_a_bot_counts_with_the_most_that_its_spec_or_its_status_tells_and_is_gra
 async def test_a_bot_that_is_suspended_and_left_nothing_takes_no_room_of_a_leader_that_never_hears_it() -> None:
     scene = Scene()
     bounds = {
-        "away": bound_of(seen_bot(status={"accountUID": "1", "drained": {"remaining": []}}, suspend=True)),
+        "away": bound_of(
+            seen_bot(status={"accountUID": "1", "drained": {"positionPolicy": "Hold", "remaining": []}}, suspend=True)
+        ),
         UID: bound_of(scene.bot),
     }
     scene.reservations.configure("set", Limits(Decimal(500)), bounds, lost_day="", news=scene.tell)

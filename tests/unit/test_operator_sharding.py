@@ -28,6 +28,7 @@ from tradingbot_api.bot_http import (
     WeightUse,
 )
 from tradingbot_api.conditions import ConditionType, Reason
+from tradingbot_api.kill_switch import KillSwitchStatus
 from tradingbot_api.sets import Template
 from tradingbot_operator import desired, set_desired
 from tradingbot_operator.bot_link import BotRefusedError, Word, client_session
@@ -48,6 +49,7 @@ from tradingbot_operator.settings import SettingsError, load
 from tradingbot_operator.sharding import LONGEST_NAME, Account, OtherShards, Shard
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.start_pace import StartPace
+from tradingbot_operator.status import encode
 from tradingbot_operator.wait_lane import WaitLane
 
 MAIN, A, B = Shard(others=frozenset({"a", "b"})), Shard("a"), Shard("b")
@@ -436,15 +438,16 @@ class SwitchStore:
         assert resource == "configmaps"
         return self.config_maps
 
-    async def set_finalizer(self, _: SeenSwitch, *, present: bool) -> Manifest:
+    async def set_finalizer(self, _: SeenSwitch, *, present: bool) -> SeenSwitch:
         self.writes.append(f"finalizer {present}")
         self.change()
         self.raw["metadata"]["finalizers"] = [names.RELEASE_FINALIZER] if present else []
-        return self.raw
+        return self.seen
 
-    async def apply_status(self, _: SeenSwitch, status: Manifest) -> Manifest:
+    async def apply_status(self, _: SeenSwitch, status: KillSwitchStatus) -> SeenSwitch:
         self.writes.append("status")
-        return self.change(status=status)
+        self.change(status=encode(status))
+        return self.seen
 
     async def create_event(self, *_: object, **__: object) -> None: ...
 

@@ -420,6 +420,11 @@ def test_the_first_status_of_a_start_that_goes_well_may_wait_and_one_of_trouble_
     assert change(told, newer) is Change.STATE
 
 
+def test_what_cannot_be_read_of_a_status_costs_nothing_else() -> None:
+    raw = {"accountUID": "1001", "phase": "Trading", "position": {"side": "Both"}, "pnl": "1", "ofLater": {}}
+    assert read_status(TradingBotStatus, raw) == TradingBotStatus(account_uid="1001", phase="Trading")
+
+
 def test_what_is_written_can_be_read_again() -> None:
     status = compose(observed(figures(pnl=Decimal("-0.00000001"))))
     assert read_status(TradingBotStatus, encode(status)) == status

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from support.operator_objects import seen_bot
 from tradingbot_operator.inventory import BotKey
 from tradingbot_operator.uninstall import SHOWN, report
 
-LONG = {
-    "phase": "Trading",
-    "position": {"side": "Long", "quantity": "0.5", "value": "101.2"},
-    "orders": {"active": 2, "oco": 1},
-}
+
+def status(phase: str, side: str, quantity: str, value: str, orders: int) -> dict[str, Any]:
+    position = {"side": side, "quantity": quantity, "averagePrice": "200", "value": value, "validated": True}
+    return {"phase": phase, "position": position, "orders": {"active": orders, "oco": 0}}
 
 
 def test_each_tradingbot_is_named_with_its_position_and_its_orders() -> None:
-    flat = {"phase": "SafeMode", "position": {"side": "Flat", "quantity": "0"}, "orders": {"active": 0, "oco": 0}}
     bots = [
-        replace(seen_bot(status=flat), key=BotKey("trading", "flat")),
-        replace(seen_bot(status=LONG), key=BotKey("desk", "long")),
+        replace(seen_bot(status=status("SafeMode", "Flat", "0", "0", 0)), key=BotKey("trading", "flat")),
+        replace(seen_bot(status=status("Trading", "Long", "0.5", "101.2", 2)), key=BotKey("desk", "long")),
         replace(seen_bot(), key=BotKey("trading", "silent")),
     ]
     said = report(bots, ["nevertheless: --no-hooks"])
@@ -34,7 +33,12 @@ def test_each_tradingbot_is_named_with_its_position_and_its_orders() -> None:
 
 
 def test_many_are_counted_and_not_all_shown() -> None:
-    bots = [replace(seen_bot(status=LONG), key=BotKey("trading", f"bot-{number:03d}")) for number in range(SHOWN + 7)]
+    bots = [
+        replace(
+            seen_bot(status=status("Trading", "Long", "0.5", "101.2", 2)), key=BotKey("trading", f"bot-{number:03d}")
+        )
+        for number in range(SHOWN + 7)
+    ]
     said = report(bots)
     assert said.startswith(f"not uninstalled: {SHOWN + 7} TradingBots ")
     assert "and 7 more" in said.splitlines()

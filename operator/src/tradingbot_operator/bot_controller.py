@@ -30,7 +30,7 @@ from tradingbot_operator.desired import SpecError
 from tradingbot_operator.equality import UNTRUSTED_BOOKS, Equality, View
 from tradingbot_operator.fleet import Fleet, ForeignObjectError, Ledger, Memory
 from tradingbot_operator.imposed import Impositions
-from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.order_shares import OrderShares
@@ -208,7 +208,7 @@ class BotController:
 
     def _expect(self, bot: SeenBot) -> None:
         """Its account is to be compared with its books too, from what its status tells on."""
-        if (account := account_of(bot, bot.status.get("accountUID"))) is not None:
+        if (account := account_of(bot, bot.told.account_uid)) is not None:
             kept = statuses.kept(bot.told)
             self._equality.expect(account, bot.key, bot.uid, kept, asyncio.get_running_loop().time())
 
@@ -369,7 +369,8 @@ class BotController:
         try:
             spec = desired.parse_spec(bot)
             if not bot.finalizing:
-                bot = self._saw(await self._cluster.set_finalizer(bot, present=True))
+                bot = await self._cluster.set_finalizer(bot, present=True)
+                self._bots.see(bot)
                 # Nothing was ever made for it.
                 memory.ledger = memory.ledger or Ledger(None, None, None)
             await self._objects.ensure_config(bot, memory)
@@ -467,8 +468,3 @@ class BotController:
         memory = self._fleet.known(bot.key)
         word = memory.word() if memory is not None else None
         return account_of(bot, word.status.account_uid if word is not None else None)
-
-    def _saw(self, raw: Manifest) -> SeenBot:
-        bot = SeenBot.of(raw)
-        self._bots.see(bot)
-        return bot

@@ -253,7 +253,7 @@ class BotTalk:
 
     async def recall_claim(self, bot: SeenBot, memory: Memory) -> None:
         """Looks at the claim of a bot that has no process to ask, as when it is suspended: an operator that begins."""
-        account = bot.status.get("accountUID")
+        account = bot.told.account_uid
         if memory.claim != NO_ACCOUNT_YET or not account or "exchange" not in bot.spec or "symbol" not in bot.spec:
             return
         if await self._claims.recall(bot.uid, claimant_of(bot, account, "", 0).lease_name):
@@ -272,7 +272,7 @@ class BotTalk:
         if memory.claim.reason == Reason.ACCOUNT_CHANGED:
             return Record.OTHER_ACCOUNT
         nameless = word.status.account_uid is None or word.status.incarnation is None
-        if nameless and bot.status.get("accountUID") and memory.granted_boot != word.status.boot_id:
+        if nameless and bot.told.account_uid and memory.granted_boot != word.status.boot_id:
             return Record.NOT_YET
         return Record.RAISED if memory.claim.reason == Reason.STARTING else Record.DONE
 
@@ -281,7 +281,7 @@ class BotTalk:
             if not memory.claim.holds:
                 memory.claim = NO_ACCOUNT_YET
             return
-        claimed = bot.status.get("accountUID")
+        claimed = bot.told.account_uid
         if claimed and claimed != status.account_uid:
             memory.claim = Finding.bad(
                 Reason.ACCOUNT_CHANGED,
@@ -393,7 +393,7 @@ class BotTalk:
             boot_id=word.status.boot_id,
             position_policy=policy,
             deadline_seconds=max(1, int(seconds_left)),
-            account_known=bool(bot.status.get("accountUID")) or memory.claim.holds or memory.last_grant is not None,
+            account_known=bool(bot.told.account_uid) or memory.claim.holds or memory.last_grant is not None,
             claimed_incarnation=self._claimed(bot, word.status),
             epoch=self._leader.epoch,
         )

@@ -166,7 +166,7 @@ class Certainty:
 
     async def could_trade(self, bot: SeenBot, memory: Memory) -> bool:
         """Whether the bot can ever have had an order: without a claim it was never granted anything."""
-        if memory.last_grant is not None or memory.claim.holds or bot.status.get("accountUID"):
+        if memory.last_grant is not None or memory.claim.holds or bot.told.account_uid:
             return True
         if memory.may_hold_claim is None:
             memory.may_hold_claim = await self._claims.any_of(bot.uid)

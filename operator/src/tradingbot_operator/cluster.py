@@ -35,16 +35,18 @@ import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import kopf
 import structlog
 from kubernetes.aio import client, config
+from pydantic import BaseModel
 
 from tradingbot_api import names
-from tradingbot_operator.inventory import Manifest, SeenBot, SeenResource
+from tradingbot_operator import status as statuses
+from tradingbot_operator.inventory import Manifest, SeenBot, SeenResource, read_status
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.settings import SettingsError
 from tradingbot_operator.status import Notice
@@ -71,6 +73,7 @@ METHODS: Final = {
     "patch": "PATCH",
     "delete": "DELETE",
 }
+Seen = TypeVar("Seen", bound=SeenResource)
 MANAGED: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
 
@@ -474,8 +477,8 @@ class Cluster:
         except NotFoundError:
             return
 
-    async def set_finalizer(self, seen: SeenResource, *, present: bool) -> Manifest:
-        """Puts our finalizer on an object or takes it off; others' stay.
+    async def set_finalizer(self, seen: Seen, *, present: bool) -> Seen:
+        """Puts our finalizer on an object or takes it off; others' stay. The object as it is then.
 
         ConflictError where it changed since it was seen: the answer would hide the change from the watch.
         """
@@ -483,7 +486,7 @@ class Cluster:
         if present:
             manifest["metadata"] |= {"finalizers": [seen.finalizer], "resourceVersion": seen.resource_version}
         answer = await self.apply(seen.resource.plural, manifest, whole=False)
-        return {"metadata": answer["metadata"], "spec": seen.spec, "status": seen.status}
+        return seen.written(answer["metadata"])
 
     async def set_shard(self, bot: SeenBot, shard: str) -> Manifest:
         """Labels a TradingBot with a shard, or with none, whoever labelled it before; ConflictError where it changed
@@ -501,8 +504,9 @@ class Cluster:
         params = {"fieldManager": names.FIELD_MANAGER}
         await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
 
-    async def apply_status(self, seen: SeenResource, status: Manifest) -> Manifest:
-        """Writes the whole status of an object as it was seen; ConflictError where it changed since.
+    async def apply_status(self, seen: Seen, status: BaseModel) -> Seen:
+        """Writes the whole status of an object as it was seen; ConflictError where it changed since. The object as it
+        is then.
 
         Fields that the CRD of a former release does not have are left out: server-side apply refuses them, and with
         them all others.
@@ -519,12 +523,14 @@ class Cluster:
                 self._undeclared_until = asyncio.get_running_loop().time() + UNDECLARED_SECONDS
                 log.warning("the CRD is older than this operator: apply the present one", left_out=sorted(unknown))
 
-    async def _apply_status(self, seen: SeenResource, status: Manifest) -> Manifest:
-        manifest = _header(seen) | {"status": self.declared(status)}
+    async def _apply_status(self, seen: Seen, status: BaseModel) -> Seen:
+        whole = statuses.encode(status)
+        manifest = _header(seen) | {"status": self.declared(whole)}
         manifest["metadata"]["resourceVersion"] = seen.resource_version
         answer = await self.apply(seen.resource.plural, manifest, "status", whole=False)
         # It is as it was seen but for what was written: it has not changed since, or this was refused.
-        return {"metadata": answer["metadata"], "spec": seen.spec, "status": manifest["status"]}
+        told = status if manifest["status"] == whole else read_status(seen.status_model, manifest["status"])
+        return seen.written(answer["metadata"], told)
 
     def declared(self, status: Manifest) -> Manifest:
         """A status without the `undeclared` fields."""

@@ -247,7 +247,7 @@ class Deletion:
     async def _claimed_by_other(self, bot: SeenBot, memory: Memory, told: str | None) -> bool:
         if memory.claim.holds:
             return False
-        account = bot.status.get("accountUID") or told
+        account = bot.told.account_uid or told
         if memory.claim.reason == Reason.CLAIMED_BY_OTHER or not account:
             return memory.claim.reason == Reason.CLAIMED_BY_OTHER
         # Not asked since this process started.

@@ -239,7 +239,7 @@ class Memory:
     def may_hold(self, bot: SeenBot) -> bool:
         """Whether a position of it may be open: its last word says so, or it ran before and nobody remembers."""
         if self.last is None:
-            return bool(bot.status.get("accountUID"))
+            return bool(bot.told.account_uid)
         position = self.last.status.position
         return position is None or position.quantity != 0
 

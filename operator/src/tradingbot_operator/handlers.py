@@ -66,10 +66,11 @@ class Watcher:
 
     def bot(self, raw: Manifest) -> None:
         """A TradingBot was seen."""
-        bot = SeenBot.of(raw)
-        before = self._bots.get(bot.key)
-        if not self._bots.see(bot):
+        key = BotKey.of(raw)
+        if not self._bots.is_news(key, raw["metadata"]["resourceVersion"]):
             return
+        before, bot = self._bots.get(key), SeenBot.of(raw)
+        self._bots.see(bot)
         self._controller.saw(bot)
         changed = before is not None and before.uid == bot.uid and before.safe_mode != bot.safe_mode
         moved = before is not None and self._shard.serves(before) != self._shard.serves(bot)
@@ -120,7 +121,7 @@ class Watcher:
 
 def _wish(bot: SeenBot) -> object:
     """What is worth a step. The operator's own status writes are known from their answers: another's is mended."""
-    return bot.generation, bot.deleted, bot.finalizers, bot.labels, bot.annotations, bot.status
+    return bot.generation, bot.deleted, bot.finalizers, bot.labels, bot.annotations, bot.told
 
 
 class EndlessBackoff:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -22,11 +22,12 @@ Status = TypeVar("Status", bound=BaseModel)
 
 
 def read_status(model: type[Status], raw: Mapping[str, Any]) -> Status:
-    """The status of an object; an empty one where it is of another version."""
+    """The status of an object, without the fields that are of another version."""
     try:
         return model.model_validate(raw)
-    except ValidationError:
-        return model()
+    except ValidationError as error:
+        unread = {str(item["loc"][0]) for item in error.errors()}
+    return model.model_validate({field: value for field, value in raw.items() if field not in unread})
 
 
 class BotKey(NamedTuple):
@@ -59,6 +60,7 @@ class SeenResource:
     resource: ClassVar[names.Resource]
     finalizer: ClassVar[str]
     """Ours, of that kind."""
+    status_model: ClassVar[type[BaseModel]]
 
     key: BotKey
     uid: str
@@ -71,7 +73,8 @@ class SeenResource:
     annotations: Mapping[str, str]
     controller: Controller | None
     spec: Mapping[str, Any]
-    status: Mapping[str, Any]
+    told: BaseModel
+    """The status that stands."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
@@ -96,8 +99,12 @@ class SeenResource:
                 None,
             ),
             spec=dict(raw.get("spec", {})),
-            status=dict(raw.get("status", {})),
+            told=read_status(cls.status_model, raw.get("status", {})),
         )
+
+    def written(self, metadata: Manifest, told: BaseModel | None = None) -> Self:
+        """As the answer to a write shows it: as it was seen, but for its metadata and a status that was written."""
+        return replace(type(self).of({"metadata": metadata, "spec": self.spec}), told=told or self.told)
 
     @property
     def shard(self) -> str:
@@ -115,11 +122,8 @@ class SeenBot(SeenResource):
 
     resource = names.TRADING_BOT
     finalizer = names.FINALIZER
-
-    @cached_property
-    def told(self) -> TradingBotStatus:
-        """The status that stands."""
-        return read_status(TradingBotStatus, self.status)
+    status_model = TradingBotStatus
+    told: TradingBotStatus
 
     @cached_property
     def exchange(self) -> str:
@@ -150,11 +154,8 @@ class SeenSet(SeenResource):
 
     resource = names.TRADING_BOT_SET
     finalizer = names.FINALIZER
-
-    @cached_property
-    def told(self) -> TradingBotSetStatus:
-        """The status that stands."""
-        return read_status(TradingBotSetStatus, self.status)
+    status_model = TradingBotSetStatus
+    told: TradingBotSetStatus
 
 
 class SetKey(NamedTuple):
@@ -328,11 +329,16 @@ class Inventory(Generic[T]):
     def __len__(self) -> int:
         return len(self._objects)
 
+    def is_news(self, key: BotKey, version: str) -> bool:
+        """Whether a version of an object is newer than what is known of it."""
+        known = self._objects.get(key)
+        return known is None or newer(version, known.resource_version)
+
     def see(self, seen: T) -> bool:
         """Takes an object in; False where it was known or is older than what is."""
-        known = self._objects.get(seen.key)
-        if known is not None and not newer(seen.resource_version, known.resource_version):
+        if not self.is_news(seen.key, seen.resource_version):
             return False
+        known = self._objects.get(seen.key)
         self._objects[seen.key] = seen
         for follow in self.followers:
             follow(known, seen)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from pydantic import ValidationError
@@ -33,7 +33,7 @@ from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFou
 from tradingbot_operator.events import Events
 from tradingbot_operator.fleet import Fleet, Memory
 from tradingbot_operator.imposed import Held, Standing
-from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenResource, read_status
+from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod, SeenResource
 from tradingbot_operator.metrics import SwitchFigures
 from tradingbot_operator.sharding import ALONE, Shard
 from tradingbot_operator.status import Finding, Notice
@@ -57,6 +57,8 @@ class SeenSwitch(SeenResource):
     """A kill switch as the API server last showed it."""
 
     finalizer = names.RELEASE_FINALIZER
+    status_model = KillSwitchStatus
+    told: KillSwitchStatus
 
     @cached_property
     def wanted(self) -> KillSwitchSpec | None:
@@ -65,11 +67,6 @@ class SeenSwitch(SeenResource):
             return KillSwitchSpec.model_validate(self.spec, extra="ignore")
         except ValidationError:
             return None
-
-    @cached_property
-    def told(self) -> KillSwitchStatus:
-        """The status that stands."""
-        return read_status(KillSwitchStatus, self.status)
 
     @property
     def cause_id(self) -> str:
@@ -410,7 +407,7 @@ class KillSwitches:
         now = self._now()
         ended = switch.ended(now)
         if ended is None and not switch.finalizing and switch.deleted is None and self._shard.is_main:
-            switch = self._saw(switch, await self._cluster.set_finalizer(switch, present=True))
+            switch = self._saw(await self._cluster.set_finalizer(switch, present=True))
         if ended is not None and not switch.past_when_made and not self._is_confirmed(switch):
             if await self._ask(type(switch), switch.key) is not Standing.ENDED:
                 return
@@ -487,7 +484,7 @@ class KillSwitches:
         if wait is None or self._loop.time() < self._written.get(switch.uid, 0.0) + wait:
             return
         try:
-            self._saw(switch, await self._cluster.apply_status(switch, statuses.encode(fresh)))
+            self._saw(await self._cluster.apply_status(switch, fresh))
         except (ConflictError, NotFoundError):
             return  # the watch tells what is now
         self._written[switch.uid] = self._loop.time()
@@ -498,7 +495,6 @@ class KillSwitches:
             notice = Notice(str(fresh.phase), message, warning=fresh.phase == SwitchPhase.ENGAGING)
             await self._events.post(switch, notice)
 
-    def _saw(self, switch: SeenSwitch, raw: dict[str, Any]) -> SeenSwitch:
-        latest = type(switch).of(raw)
-        self._kinds[type(switch)].see(latest)
-        return latest
+    def _saw(self, switch: SeenSwitch) -> SeenSwitch:
+        self._kinds[type(switch)].see(switch)
+        return switch

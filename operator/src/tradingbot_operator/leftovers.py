@@ -38,7 +38,7 @@ class Leftovers:
 def leftovers(bot: SeenBot, drained: DrainStatus | None, last: BotStatus | None) -> Leftovers:
     """From the best witness there is: the drain, else the bot's last word, however old, else the status."""
     symbol = str(bot.spec.get("symbol", "its symbol"))
-    account = bot.status.get("accountUID") or (last.account_uid if last is not None else None)
+    account = bot.told.account_uid or (last.account_uid if last is not None else None)
     prefix = names.order_prefix(str(account), symbol) if account else "tb-"
     look_for = f"every open order of {symbol} whose client order id begins {prefix}"
     if drained is not None:

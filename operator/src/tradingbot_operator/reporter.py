@@ -150,7 +150,7 @@ class Reporter:
                 again.append(wait)
                 return
         try:
-            self._bots.see(SeenBot.of(await self._cluster.apply_status(bot, statuses.encode(fresh))))
+            self._bots.see(await self._cluster.apply_status(bot, fresh))
         except (ConflictError, NotFoundError):
             # It changed, or went, since it was seen; the watch tells what is now.
             wait = conflict_wait(memory.status_conflicts)
@@ -182,7 +182,7 @@ class Reporter:
     @staticmethod
     def _account_uid(bot: SeenBot, memory: Memory) -> str | None:
         told = memory.last.status.account_uid if memory.last is not None else None
-        return bot.status.get("accountUID") or told
+        return bot.told.account_uid or told
 
     def _reachable(self, memory: Memory) -> Finding:
         link = memory.link

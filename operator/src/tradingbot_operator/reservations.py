@@ -36,11 +36,11 @@ def allowed_by(spec: Mapping[str, Any]) -> Decimal:
 
 def bound_of(bot: SeenBot) -> Bound:
     """The most that a bot may have, by its spec and by what its status tells; pure."""
-    position = bot.status.get("position") or {}
-    held = Decimal(position.get("quantity", 0)) * Decimal(position.get("averagePrice", 0))
-    drained = bot.status.get("drained") if bot.suspended else None
-    blank = not bot.status.get("accountUID") or (drained is not None and not drained.get("remaining"))
-    bound = Bound.of(allowed_by(bot.spec), bot.status.get("exposureBound"), blank=blank)
+    told = bot.told
+    held = told.position.quantity * told.position.average_price if told.position is not None else Decimal(0)
+    drained = told.drained if bot.suspended else None
+    blank = not told.account_uid or (drained is not None and not drained.remaining)
+    bound = Bound.of(allowed_by(bot.spec), told.exposure_bound, blank=blank)
     return replace(bound, value=max(bound.value, held))
 
 
@@ -118,7 +118,7 @@ class Reservations:
         fleet = self._fleets[bot.controller.uid]
         if fleet is None:
             return None
-        return next_bound(allowed_by(bot.spec), bot.status.get("exposureBound"), fleet.book.known(bot.uid))
+        return next_bound(allowed_by(bot.spec), bot.told.exposure_bound, fleet.book.known(bot.uid))
 
     def hear(self, bot: SeenBot, link: BotLink | None, status: BotStatus) -> None:
         """A bot told something; its answer, if it waits for one, is sent beside. Never waits."""

@@ -17,7 +17,6 @@ from tradingbot_api.conditions import Reason
 from tradingbot_api.sets import SetReason, TradingBotSetSpec, TradingBotSetStatus
 from tradingbot_api.v1alpha1 import UpdateStrategy
 from tradingbot_operator import desired, rollout, set_desired, set_status
-from tradingbot_operator import status as statuses
 from tradingbot_operator.budget import UNLIMITED
 from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, NotFoundError
 from tradingbot_operator.events import Events
@@ -289,11 +288,11 @@ class SetController:
         if latest is None or latest.uid != seen.uid or latest.generation != seen.generation:
             return
         try:
-            raw = await self._cluster.apply_status(latest, statuses.encode(fresh))
+            written = await self._cluster.apply_status(latest, fresh)
         except (ConflictError, NotFoundError):
             work.again.append(CONFLICT_RETRY_SECONDS)
             return
-        self._sets.see(SeenSet.of(raw))
+        self._sets.see(written)
         memory.written = loop.time()
         for notice in set_status.notices(stands, fresh):
             await self._events.post(seen, notice)
@@ -310,7 +309,7 @@ def _owner(seen: SeenSet) -> Owner:
 
 
 def _wish(seen: SeenSet) -> object:
-    return seen.generation, seen.deleted, seen.status, seen.shard
+    return seen.generation, seen.deleted, seen.told, seen.shard
 
 
 def _recalled(seen: SeenSet) -> _Memory:

@@ -82,7 +82,7 @@ class OtherShards:
         if seen is None:
             return
         foreign = after is not None and not self._shard.serves(after)
-        account = account_of(after, after.status.get("accountUID")) if after is not None and foreign else None
+        account = account_of(after, after.told.account_uid) if after is not None and foreign else None
         former = self._account_of.get(seen.key)
         if account == former:
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import uvloop
 
 from tradingbot_api import names
+from tradingbot_api.base import canonical
+from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator.cluster import Access, ApiError, Cluster, NotFoundError
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.metrics import Metrics
@@ -38,8 +40,8 @@ def report(bots: Sequence[SeenBot], hints: Sequence[str] = ()) -> str:
     """What stays when the operator goes, and what to do instead; `hints` come last."""
     rows = [("TRADINGBOT", "SYMBOL", "PHASE", "POSITION", "ORDERS")]
     rows += [
-        (str(bot.key), str(bot.spec.get("symbol", "")), str(bot.status.get("phase", "unknown")), _position(bot.status),
-         _orders(bot.status))
+        (str(bot.key), str(bot.spec.get("symbol", "")), bot.told.phase or "unknown", _position(bot.told),
+         _orders(bot.told))
         for bot in sorted(bots, key=lambda bot: bot.key)[:SHOWN]
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -65,18 +67,17 @@ def report(bots: Sequence[SeenBot], hints: Sequence[str] = ()) -> str:
     )
 
 
-def _position(status: Mapping[str, Any]) -> str:
-    position = status.get("position")
+def _position(status: TradingBotStatus) -> str:
+    position = status.position
     if position is None:
         return "unknown"
-    if position["side"] == "Flat":
+    if position.side == "Flat":
         return "flat"
-    return f"{position['quantity']} worth {position['value']}"
+    return f"{canonical(position.quantity)} worth {canonical(position.value)}"
 
 
-def _orders(status: Mapping[str, Any]) -> str:
-    orders = status.get("orders")
-    return "unknown" if orders is None else str(orders["active"])
+def _orders(status: TradingBotStatus) -> str:
+    return "unknown" if status.orders is None else str(status.orders.active)
 
 
 async def _bots(kubeconfig: str | None, namespaces: tuple[str, ...]) -> list[SeenBot]:

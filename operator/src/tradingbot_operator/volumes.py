@@ -63,7 +63,8 @@ def standing(raw: Manifest, bot: SeenBot, living: frozenset[str]) -> Standing:
         return Standing.OWN
     if served in living:
         return Standing.USED
-    ran = any(bot.status.get(field) is not None for field in ("podName", "incarnation", "accountUID"))
+    told = bot.told
+    ran = any(fact is not None for fact in (told.pod_name, told.incarnation, told.account_uid))
     if served is None and (ran or datetime.fromisoformat(metadata["creationTimestamp"]) >= bot.created):
         return Standing.HISTORY
     return Standing.ADOPT if bot.annotations.get(names.ADOPT_VOLUME_ANNOTATION) == metadata["uid"] else Standing.LEFT

@@ -73,10 +73,10 @@ class WaitLane:
 
     def saw(self, bot: SeenBot) -> None:
         """The status of another shard's bot was seen: its operator wrote what that bot told first. Never waits."""
-        api, now = bot.status.get("api") or {}, self._now()
-        if "waitUntilTime" not in api or bot.told.api is None or bot.told.api.wait_until_time is None:
+        until = bot.told.api.wait_until_time if bot.told.api is not None else None
+        if until is None:
             return
-        address, until = self._address_of(bot), bot.told.api.wait_until_time
+        address, now = self._address_of(bot), self._now()
         if address is not None and self._waits.tell(address, until, now):
             self._spread(address, until)
 
