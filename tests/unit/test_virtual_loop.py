@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -120,6 +121,29 @@ def test_timeouts_are_virtual_too() -> None:
 
     _, took = run(main())
     assert 120 <= took < 3600
+
+
+@pytest.mark.parametrize("machine", [0.0, 60.0], ids=["machine stands still", "machine is slow"])
+def test_a_client_keeps_a_connection_for_virtual_seconds(machine: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> list[int]:
+        async def handle(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            return web.Response(text=str(request.transport.get_extra_info("peername")[1]))
+
+        runner, url = await listening(handle)
+        ports = []
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(keepalive_timeout=15)) as session:
+            for pause in (0, 10, 20):
+                await asyncio.sleep(pause)
+                async with session.get(url) as answer:
+                    ports.append(int(await answer.text()))
+        await runner.cleanup()
+        return ports
+
+    clock = count(0.0, machine)
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: next(clock))
+    (first, second, third), _ = run(main())
+    assert first == second != third
 
 
 def test_waiting_for_nothing_is_told_instead_of_standing_still() -> None:

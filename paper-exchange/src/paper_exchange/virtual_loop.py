@@ -11,6 +11,8 @@ from contextvars import Context, copy_context
 from random import Random
 from typing import Any, Final
 
+from aiohttp import connector
+
 _HIGH_WATER: Final = 64 * 1024
 _FIRST_PORT: Final = 20_000
 _AFTER: Final = 0.001
@@ -43,6 +45,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._virtual
+
+    def run_forever(self) -> None:
+        """As long as it runs, it is the clock of aiohttp's pool of connections too.
+
+        By the machine's clock a client would open another connection, and so do all else that follows later, where
+        the work of 15 virtual seconds takes as many real ones.
+        """
+        former = vars(connector)["monotonic"]
+        vars(connector)["monotonic"] = self.time
+        try:
+            super().run_forever()
+        finally:
+            vars(connector)["monotonic"] = former
 
     def pass_time(self, seconds: float) -> None:
         """Nobody has anything to do for so long."""

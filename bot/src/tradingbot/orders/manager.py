@@ -599,7 +599,7 @@ class OrderManager:
         # Books without an entry would call its protection stale: the exchange is asked for it before.
         entries = {entry for item in stale if (entry := entry_of(item.order)) and self._tracker.get(entry) is None}
         if entries:
-            await self._known.absorb(await self._known.read(entries))
+            await self._known.absorb(await self._known.read(sorted(entries)))
             await self._fills.collect()
             if self._fills.missing():
                 return

@@ -183,7 +183,8 @@ class Connections:
         self.clock_ms = clock_ms
         self._limits = limits
         self._faults = faults
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}
+        """In their order: that of a set is an accident of addresses, and would be another one in each run."""
         self._window = -1
         self._attempts: dict[tuple[str, str], int] = {}
 
@@ -227,12 +228,12 @@ class Connections:
             self._limits.queued_bytes,
             self._faults.line(),
         )
-        self._open.add(connection)
+        self._open[connection] = None
         sender = asyncio.create_task(connection.run())
         try:
             yield connection
         finally:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
             sender.cancel()
             with suppress(asyncio.CancelledError):
                 await sender

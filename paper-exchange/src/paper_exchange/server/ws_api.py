@@ -53,7 +53,8 @@ class WsApi:
     def __init__(self, desk: Desk, connections: Connections) -> None:
         self._desk = desk
         self._connections = connections
-        self._talks: set[_Talk] = set()
+        self._talks: dict[_Talk, None] = {}
+        """In their order."""
         desk.venue.deleted_key_listeners.append(self._on_key_deleted)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -71,13 +72,13 @@ class WsApi:
         async with self._connections.open(request) as connection:
             ban = partial(self._ban, connection)
             talk = _Talk(self._desk, connection, address, ban, microseconds=microseconds, show_limits=show_limits)
-            self._talks.add(talk)
+            self._talks[talk] = None
             connection.farewell = talk.farewell
             try:
                 async for frame in connection.frames(self._connections.clock_ms):
                     talk.receive(frame)
             finally:
-                self._talks.discard(talk)
+                del self._talks[talk]
                 talk.gone = True
                 talk.session.close()
         return connection.socket
