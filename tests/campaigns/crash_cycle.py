@@ -19,7 +19,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -329,6 +329,8 @@ class _Branches:
                     self._become(cell, far)
                     return True
                 far.close()
+                with suppress(EOFError):  # told with its result
+                    near.recv()
                 self._running[near] = cell, process
         if not self._waiting and not self._alone and self.cell is None:
             self.end(Outcome())
@@ -342,6 +344,7 @@ class _Branches:
         own = self._folder / str(os.getpid())
         take_copies(Path.cwd(), own)
         os.chdir(own)
+        results.send(None)  # the cycle waits: what it wrote meanwhile would be in the copies
 
     def _take_results(self) -> None:
         for ready in wait(list(self._running)):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import count
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from campaigns.crash_cycle import FAULTS, Cell, Moment, all_cells, run_cells, run_undisturbed
+from campaigns.crash_cycle import FAULTS, Cell, Moment, Outcome, all_cells, run_cells, run_undisturbed
 from paper_exchange.faults.kinds import KINDS
+from support.forked_files import take_copies
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +28,41 @@ FEWEST_KINDS = 6
 
 def test_every_kind_of_fault_of_the_exchange_is_in_the_matrix() -> None:
     assert set(FAULTS) == set(KINDS)
+
+
+@pytest.mark.parametrize("operated", [False, True], ids=["alone", "with an operator"])
+def test_a_cycle_is_the_same_each_time_whatever_ran_before_and_however_long_it_took(
+    operated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_undisturbed(operated=operated)
+    cells = Random(SEED).sample(all_cells(first.points, operated=operated), 4)
+    died = [(cell, _told(outcome)) for cell, outcome in run_cells(cells)]
+    clock = count(0.0, 60.0)
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: next(clock))  # as on a machine that is slow
+    again = run_undisturbed(operated=operated)
+    assert again.points == first.points
+    assert _told(again) == _told(first)
+    assert [(cell, _told(outcome)) for cell, outcome in run_cells(cells)] == died
+
+
+def test_a_cell_goes_on_from_its_point_however_long_it_takes_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [point for point in run_undisturbed(operated=False).points if point.kind == "request"]
+    # The cycle would go on to the last point meanwhile.
+    cells = [Cell(point, Moment.BEFORE) for point in (requests[len(requests) // 2], requests[-1])]
+    former = [(cell, _told(outcome)) for cell, outcome in run_cells(cells)]
+
+    def take_copies_late(*folders: Path) -> None:
+        time.sleep(1)
+        take_copies(*folders)
+
+    monkeypatch.setattr("campaigns.crash_cycle.take_copies", take_copies_late)
+    assert [(cell, _told(outcome)) for cell, outcome in run_cells(cells)] == former
+
+
+def _told(outcome: Outcome) -> list[str]:
+    """All that was logged, at its moment."""
+    assert not outcome.violations
+    return outcome.log
 
 
 def test_a_bot_that_dies_at_any_point_among_any_fault_goes_on_and_its_books_balance() -> None:
