@@ -60,6 +60,8 @@ class _Memory:
     """Symbols by the names of the TradingBots that the spec wants."""
     wanted: dict[str, Wanted] = field(default_factory=dict)
     """By name; without those that cannot be."""
+    stops: dict[str, frozenset[str]] = field(default_factory=dict)
+    """What each bot of the spec is stopped by, by name; with those that cannot be."""
     problems: dict[str, Problem] = field(default_factory=dict)
     """Of the spec, by symbol."""
     spec: TradingBotSetSpec | None = None
@@ -74,6 +76,15 @@ class _Memory:
     """When the status was last written, on the loop's clock."""
     told: TradingBotSetStatus | None = None
     """As the last step found it, written or not."""
+
+
+@dataclass(frozen=True)
+class _Stopped:
+    """A TradingBot that is stopped though the rest of what its set wants of it cannot be read."""
+
+    key: BotKey
+    symbol: str
+    digest: str = ""
 
 
 class SetController:
@@ -194,8 +205,9 @@ class SetController:
         work = _Step(self._cluster, seen, memory, self._bots, saw_bot=self._saw_bot, restart=self._restart)
         if memory.spec is not None:
             self._limit(seen, memory.spec)
+        await work.stop(self._mine(seen))
+        if memory.spec is not None:
             await work.place(self._mine(seen))
-            await work.stop(self._mine(seen))
             await work.make(self._mine(seen))
             await work.take_out(self._mine(seen))
         facts = {bot.name: bot for bot in self._owned.get(seen.uid, {}).values()}
@@ -246,6 +258,7 @@ class SetController:
                     wanted[name] = found
         memory.generation, memory.spec = seen.generation, spec
         memory.names, memory.wanted, memory.problems = names_, wanted, problems
+        memory.stops = set_desired.stops(seen.key.name, seen.spec)
         memory.refused = {name: value for name, value in memory.refused.items() if name in names_}
 
     async def _tell(self, seen: SeenSet, memory: _Memory, work: _Step, plan: rollout.Rollout) -> None:
@@ -255,7 +268,7 @@ class SetController:
         problems = {
             **work.kept,
             **memory.problems,
-            **{memory.names[name]: item[1] for name, item in memory.refused.items()},
+            **{memory.names.get(name, name): item[1] for name, item in memory.refused.items()},
         }
         fresh = set_status.compose(
             ObservedSet(
@@ -339,8 +352,8 @@ def _is_current(memory: _Memory, bot: SeenBot, wanted: Wanted) -> bool:
     return True
 
 
-def _is_stopped(bot: SeenBot, wanted: Wanted) -> bool:
-    return wanted.stops <= _held(bot) and all(bot.spec.get(stop) is True for stop in wanted.stops)
+def _is_stopped(bot: SeenBot, stops: frozenset[str]) -> bool:
+    return stops <= _held(bot) and all(bot.spec.get(stop) is True for stop in stops)
 
 
 def _restarts_flat(bot: SeenBot, wanted: Wanted, fact: BotFacts) -> bool:
@@ -406,12 +419,14 @@ class _Step:
         self._saw_bot(await self._cluster.set_shard(bot, self._owner.shard))
 
     async def stop(self, mine: Iterable[SeenBot]) -> None:
-        """Safe mode and suspend of the template go to all bots at once."""
-        stopped = []
+        """Safe mode and suspend of the template go to all bots at once, also where the rest of it cannot be read."""
+        stopped: list[tuple[Wanted | _Stopped, Awaitable[None]]] = []
         for bot in mine:
-            wanted = self._memory.wanted.get(bot.key.name)
-            if wanted is not None and bot.deleted is None and not _is_stopped(bot, wanted):
-                stopped.append((wanted, self._stopping(bot, wanted.stops | _held(bot))))
+            stops = self._memory.stops.get(bot.key.name, frozenset())
+            if bot.deleted is None and not _is_stopped(bot, stops):
+                name, symbol = bot.key.name, str(bot.spec.get("symbol", bot.key.name))
+                whose = self._memory.wanted.get(name) or _Stopped(bot.key, symbol)
+                stopped.append((whose, self._stopping(bot, stops | _held(bot))))
         await self._all(stopped)
 
     async def make(self, mine: Iterable[SeenBot]) -> None:
@@ -553,7 +568,7 @@ class _Step:
             return False
         return True
 
-    def _refuse(self, wanted: Wanted, problem: Problem, seconds: float) -> None:
+    def _refuse(self, wanted: Wanted | _Stopped, problem: Problem, seconds: float) -> None:
         self._memory.refused[wanted.key.name] = (wanted.digest, problem, self._loop.time() + seconds)
         self.again.append(seconds)
 
@@ -568,10 +583,10 @@ class _Step:
             )
         self._refuse(wanted, Problem(SetReason.FOREIGN_OBJECT, what), FOREIGN_RETRY_SECONDS)
 
-    async def _all(self, works: Sequence[tuple[Wanted, Awaitable[None]]]) -> None:
+    async def _all(self, works: Sequence[tuple[Wanted | _Stopped, Awaitable[None]]]) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(wanted: Wanted, work: Awaitable[None]) -> None:
+        async def one(wanted: Wanted | _Stopped, work: Awaitable[None]) -> None:
             async with gate:
                 await self._tried(wanted, work)
 
@@ -580,7 +595,7 @@ class _Step:
             if failure is not None:
                 raise failure
 
-    async def _tried(self, wanted: Wanted, work: Awaitable[None]) -> None:
+    async def _tried(self, wanted: Wanted | _Stopped, work: Awaitable[None]) -> None:
         try:
             await work
         except ConflictError:

@@ -102,9 +102,21 @@ def wanted(owner: Owner, template: Template, symbol: str, overrides: Mapping[str
         "annotations": dict(template.metadata.annotations) if template.metadata else {},
     }
     return Wanted(
-        BotKey(owner.namespace, name), symbol, spec, frozenset(stop for stop in STOPS if whole.get(stop) is True),
-        metadata, digest(spec, metadata), typed,
+        BotKey(owner.namespace, name), symbol, spec, _stops_in(whole), metadata, digest(spec, metadata), typed,
     )  # fmt: skip
+
+
+def _stops_in(spec: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(stop for stop in STOPS if spec.get(stop) is True)
+
+
+def stops(set_name: str, spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """What a set's spec stops its TradingBots by, by name, whether or not the rest of it can be read."""
+    template = (spec.get("template") or {}).get("spec") or {}
+    return {
+        bot_name(set_name, bot["symbol"]): _stops_in({**template, **(bot.get("overrides") or {})})
+        for bot in spec.get("bots", ())
+    }
 
 
 def _problem(error: ValidationError, symbol: str, template: Template, overrides: Mapping[str, Any]) -> Problem:
