@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from support.operator_objects import UID, seen_bot, word
-from tradingbot_api.bot_http import BotStatus, FleetReport, Reservation, ReservationRequest
+from tradingbot_api.bot_http import BotStatus, FleetReport, ImposedCause, Reservation, ReservationRequest
 from tradingbot_operator.bot_link import BotCallError, BotLink
 from tradingbot_operator.budget import UNLIMITED, Bound, Limits
 from tradingbot_operator.imposed import Standing
@@ -192,7 +192,7 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
     assert scene.configure(LIMITS), "the bots need another configuration"
     assert not scene.configure(LIMITS)
     (cause,) = scene.reservations.imposes(OF_SET, {})
-    assert (cause.id, cause.reason, cause.level) == ("fleet-daily-loss/x", "DailyLoss", "NoNewEntries")
+    assert (cause.id, cause.reason, cause.level) == ("fleet-daily-loss/x/2026-03-01", "DailyLoss", "NoNewEntries")
     assert await scene.reservations.standing(OF_SET, cause.id) is Standing.IN_FORCE
     assert scene.reservations.owns(cause.id)
     scene.reservations.begin()
@@ -208,6 +208,23 @@ async def test_a_daily_loss_is_told_once_and_recalled_by_the_next_leader(monkeyp
     assert scene.configure(LIMITS)
     assert list(scene.reservations.imposes(OF_SET, held)) == []
     assert await scene.reservations.standing(OF_SET, cause.id) is Standing.ENDED
+
+
+async def test_a_daily_loss_that_no_status_tells_yet_is_known_to_the_next_leader_by_what_its_bots_hold() -> None:
+    told = "fleet-daily-loss/x/2026-03-01"
+    cause = ImposedCause(id=told, source="Operator", reason="DailyLoss", level="NoNewEntries")
+    scene = Scene()
+    assert await scene.reservations.standing(OF_SET, told) is Standing.IN_FORCE
+    assert scene.told == [True], "the set's status is written"
+    (refused,) = await scene.hear(asks(day="2026-03-01", daily_pnl="0"))
+    assert refused.exposure == 0, "prices came back, the day is lost all the same"
+    assert [one.id for one in scene.reservations.imposes(OF_SET, {told: cause})] == [told]
+    by_its_configuration = Scene()
+    assert [one.id for one in by_its_configuration.reservations.imposes(OF_SET, {told: cause})] == [told]
+    await by_its_configuration.hear(asks(day="2026-03-02", daily_pnl="0"))
+    assert list(by_its_configuration.reservations.imposes(OF_SET, {told: cause})) == [], "another day"
+    by_its_configuration.reservations.begin()
+    assert await by_its_configuration.reservations.standing(OF_SET, told) is Standing.GONE, "the fleet is not known yet"
 
 
 def test_no_safe_mode_is_imposed_on_a_bot_of_no_fleet_or_of_one_without_limits() -> None:

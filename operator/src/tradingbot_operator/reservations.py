@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
@@ -18,7 +18,7 @@ from tradingbot_api.conditions import Reason
 from tradingbot_operator.bot_link import BotCallError, BotLink
 from tradingbot_operator.budget import UNLIMITED, Bound, Figures, FleetBook, Limits, Told, next_bound
 from tradingbot_operator.imposed import Held, Standing
-from tradingbot_operator.inventory import BotKey, SeenBot
+from tradingbot_operator.inventory import BotKey, Controller, SeenBot
 from tradingbot_operator.leader import Leader, LeaseLostError
 from tradingbot_operator.metrics import Metrics
 
@@ -169,13 +169,22 @@ class Reservations:
         owner = bot.controller
         if owner is None:
             return ()
-        if owner.uid not in self._fleets:
-            return held.values()
-        fleet = self._fleets[owner.uid]
-        if fleet is None or not fleet.book.daily_loss_reached:
+        return self._loss(owner, held) if owner.uid in self._fleets else held.values()
+
+    def _loss(self, owner: Controller, held: Collection[str]) -> tuple[ImposedCause, ...]:
+        """What is imposed on a bot that holds causes of these ids."""
+        fleet, prefix = self._fleets[owner.uid], f"{DAILY_LOSS_PREFIX}{owner.name}/"
+        if fleet is None:
+            return ()
+        for day in (cause_id.removeprefix(prefix) for cause_id in held if cause_id.startswith(prefix)):
+            # A former leader may have ended after it told its bots, and before it wrote it into the set's status.
+            if day > fleet.book.lost_day:
+                fleet.book.recall_loss(day)
+                fleet.news(True)
+        if not fleet.book.daily_loss_reached:
             return ()
         cause = ImposedCause(
-            id=f"{DAILY_LOSS_PREFIX}{owner.name}",
+            id=f"{prefix}{fleet.book.lost_day}",
             source="Operator",
             reason=Reason.DAILY_LOSS,
             level="NoNewEntries",
@@ -189,8 +198,11 @@ class Reservations:
         return cause_id.startswith(DAILY_LOSS_PREFIX)
 
     async def standing(self, bot: SeenBot, cause_id: str) -> Standing:
-        """Whether it is imposed."""
-        imposed = any(cause.id == cause_id for cause in self.imposes(bot, {}))
+        """Whether it is imposed, as far as the fleet is known."""
+        owner = bot.controller
+        if owner is not None and owner.uid not in self._fleets:
+            return Standing.GONE
+        imposed = owner is not None and any(cause.id == cause_id for cause in self._loss(owner, (cause_id,)))
         return Standing.IN_FORCE if imposed else Standing.ENDED
 
     def close(self) -> None:
