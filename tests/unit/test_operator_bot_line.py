@@ -8,9 +8,10 @@ from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
-from support.operator_objects import NOW, UID
+from support.operator_objects import NOW, UID, word
 from tradingbot_api.bot_http import BotStatus
-from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session
+from tradingbot_api.v1alpha1 import OrdersStatus, SafeModeStatus
+from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session, share
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import Cluster, ExistsError
 from tradingbot_operator.inventory import BotKey, Manifest
@@ -37,6 +38,16 @@ async def test_a_link_goes_on_after_a_failure_that_nobody_thought_of() -> None:
         await losses.acquire()
     assert link.trouble.startswith("RuntimeError")
     link.close()
+
+
+def test_what_a_bot_repeats_is_held_once_and_the_rest_is_as_it_told() -> None:
+    said = SafeModeStatus(level="Normal", engaged=False, acknowledged=False)
+    former = word(safe_mode=said, orders=OrdersStatus(active=1))
+    latest = word(safe_mode=said.model_copy(), orders=OrdersStatus(active=2), sequence=8)
+    told = latest.model_copy()
+    share(former, latest)
+    assert latest == told
+    assert latest.safe_mode is former.safe_mode
 
 
 class Leases:

@@ -26,6 +26,7 @@ from tradingbot_api.bot_http import (
     RaiseIncarnation,
     Reservation,
 )
+from tradingbot_api.v1alpha1 import TradingBotStatus
 from tradingbot_operator.cluster import fencing
 from tradingbot_operator.inventory import BotKey, SeenPod
 from tradingbot_operator.metrics import Metrics
@@ -35,6 +36,8 @@ CONNECT_SECONDS: Final = 3.0
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 2.0
 LONGEST_LINE: Final = 2**20
+LASTING: Final = BotStatus.model_fields.keys() & TradingBotStatus.model_fields.keys() - {"conditions"}
+"""What of a bot's word goes into its status as it is."""
 OPENED_AT_ONCE: Final = 16
 OPENING_SECONDS: Final = 0.1
 
@@ -285,8 +288,16 @@ class BotLink(BotCalls):
             raise ValueError(self.mismatch)
         self.mismatch = self.trouble = ""
         before = self.word.status if self.word is not None else None
+        if before is not None:
+            share(before, status)
         self.word = Word(status, self._loop.time())
         self._heard(self.peer.key, before, status)
+
+
+def share(former: BotStatus, latest: BotStatus) -> None:
+    """What is as it was before is the same object in both: the status that was made of the former word has it too."""
+    before, now = vars(former), vars(latest)
+    now.update({field: before[field] for field in LASTING if before[field] == now[field]})
 
 
 def _whole(body: BaseModel) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class SeenResource:
 
     def written(self, metadata: Manifest, told: BaseModel | None = None) -> Self:
         """As the answer to a write shows it: as it was seen, but for its metadata and a status that was written."""
-        return replace(type(self).of({"metadata": metadata, "spec": self.spec}), told=told or self.told)
+        return replace(type(self).of({"metadata": metadata}), spec=self.spec, told=told or self.told)
 
     @property
     def shard(self) -> str:
