@@ -126,6 +126,55 @@ async def test_an_ed25519_key_signs_what_goes_over_the_wire(verb: str) -> None:
     key.public_key().verify(base64.b64decode(unquote(signature)), unsigned.encode())
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"{}"), (200, b"[]"), (200, b"null"), (200, b""), (200, b"\xe9"), (502, b"[]"), (502, b"\xe9")],
+)
+async def test_an_answer_of_another_shape_than_documented_is_an_error_of_the_exchange_and_never_means_nothing(
+    status: int, body: bytes
+) -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        headers = {"X-MBX-USED-WEIGHT-1M": "²", "X-MBX-ORDER-COUNT-10S": "²"}
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+    async with serving(answer) as url, gateway(url, HMAC) as exchange:
+        with pytest.raises(AmbiguousError):
+            await exchange.ping()
+        exchange._clock._samples.append(0.0)
+        told = [
+            exchange.rules("BTCUSDT"),
+            exchange.last_price("BTCUSDT"),
+            exchange.book_ticker("BTCUSDT"),
+            exchange.account(),
+            exchange.order("BTCUSDT", "id-1"),
+            exchange.place_order(ORDER, Stamp(1, 5_000)),
+            exchange.cancel_order("BTCUSDT", "id-1", "id-2", Stamp(1, 5_000)),
+        ]
+        if body != b"[]" or status != 200:
+            told += [
+                exchange.open_orders("BTCUSDT"),
+                exchange.all_orders("BTCUSDT", from_order_id=0),
+                exchange.trades("BTCUSDT", from_id=0),
+                exchange.candles("BTCUSDT", "1m"),
+            ]
+        for call in told:
+            with pytest.raises(AmbiguousError):
+                await call
+
+
+async def test_an_exchange_that_tells_no_limit_of_orders_is_taken_to_have_the_usual() -> None:
+    weight = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000}
+    symbol = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT"}
+
+    async def answer(_request: web.Request, _payload: str) -> web.StreamResponse:
+        rows = [symbol | {"orderTypes": [], "filters": []}]
+        return web.json_response({"rateLimits": [weight], "symbols": rows})
+
+    async with wire(answer) as server, gateway(server.url, HMAC) as exchange:
+        await exchange.rules("BTCUSDT")
+        assert exchange.spare_orders == 100
+
+
 async def test_an_order_whose_connection_drops_is_sent_once_and_its_outcome_is_unknown() -> None:
     async def drop(request: web.Request, _payload: str) -> web.StreamResponse:
         assert request.transport is not None

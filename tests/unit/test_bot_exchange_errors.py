@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
-from binance.exceptions import BinanceAPIException
 
 from tradingbot.gateway.errors import (
     AmbiguousError,
@@ -21,12 +21,19 @@ from tradingbot.gateway.errors import (
     UnknownSymbolError,
     UnreachableError,
     classify,
+    read_answer,
 )
 
 
-def api_error(status: int, code: int | None, text: str = "text", **headers: str) -> BinanceAPIException:
+def answered(status: int, body: bytes, **headers: str) -> ExchangeError:
+    with pytest.raises(ExchangeError) as caught:
+        read_answer(status, body, headers)
+    return caught.value
+
+
+def api_error(status: int, code: int | None, text: str = "text", **headers: str) -> ExchangeError:
     body = "<html>bad gateway</html>" if code is None else json.dumps({"code": code, "msg": text})
-    return BinanceAPIException(SimpleNamespace(headers=headers, text="<bound method>"), status, body)
+    return answered(status, body.encode(), **headers)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +80,39 @@ def test_refusals_never_count_for_the_circuit_breaker(code: int) -> None:
     assert not error.counts_as_failure
 
 
-def test_retry_after_is_read_from_the_headers() -> None:
-    error = classify(api_error(429, -1003, **{"Retry-After": "7"}))
+@pytest.mark.parametrize(
+    ("told", "seconds"), [("7", 7), ("0", 1), ("259201", 259_200), ("inf", 259_200), ("nan", 1), ("soon", 60)]
+)
+def test_retry_after_is_read_from_the_headers_within_what_a_ban_may_last(told: str, seconds: float) -> None:
+    error = api_error(429, -1003, **{"Retry-After": told})
 
     assert isinstance(error, RateLimitedError)
-    assert error.retry_after == 7
+    assert error.retry_after == seconds
 
 
 def test_a_body_that_is_not_json_does_not_leak_into_the_text() -> None:
-    assert "bound method" not in str(classify(api_error(502, None)))
+    assert "gateway" not in str(api_error(502, None))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"502", b'"Bad Gateway"', b"indisponibilit\xe9", b'{"code": "Throttled"}', b'{"code": [1]}'],
+)
+def test_whatever_body_an_answer_has_its_status_is_heard(body: bytes) -> None:
+    assert type(answered(502, body)) is AmbiguousError
+    limited = answered(429, body, **{"Retry-After": "7"})
+    assert isinstance(limited, RateLimitedError)
+    assert limited.retry_after == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"<html>", b"\xe9", b"[" * 100_000], ids=repr)
+def test_an_answer_without_json_says_nothing_of_what_was_done(body: bytes) -> None:
+    assert type(answered(200, body)) is AmbiguousError
+
+
+def test_the_json_of_an_answer_is_given_as_it_is() -> None:
+    answers: list[Any] = [{}, [], {"code": 200, "msg": "é"}]
+    assert [read_answer(200, json.dumps(data).encode(), {}) for data in answers] == answers
 
 
 def test_what_is_not_the_exchanges_doing_is_left_alone() -> None:

@@ -146,6 +146,19 @@ def test_a_wait_demanded_by_an_answer_to_the_subscription_is_kept_and_told_to_al
     run(main())
 
 
+@pytest.mark.parametrize("error", ["banned", [-1003], {"code": "banned"}, {"code": -1003, "data": "banned"}], ids=repr)
+def test_a_refused_subscription_of_another_shape_than_documented_is_tried_again(error: object) -> None:
+    async def main() -> None:
+        async with scene() as it:
+            it.server.refusal = {"status": 400, "error": error}
+            await it.server.users[0].close()
+            await until("a refusal", lambda: it.server.subscriptions > 1)
+            it.server.refusal = None
+            await until("both streams", lambda: it.up, 30)
+
+    run(main())
+
+
 def test_a_limit_told_on_a_ping_is_kept_without_losing_the_stream() -> None:
     error = {"code": -1003, "msg": "too much", "data": {"serverTime": 1_000_000, "retryAfter": 1_200_000}}
 

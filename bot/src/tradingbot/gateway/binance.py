@@ -26,6 +26,7 @@ from tradingbot.gateway.errors import (
     TooManyOrdersError,
     UnknownSymbolError,
     classify,
+    read_answer,
 )
 from tradingbot.gateway.order_limits import OrderBudget, orders_of
 from tradingbot.gateway.order_params import oco_params, order_params, otoco_params
@@ -104,12 +105,19 @@ def endpoints(settings: ExchangeSettings) -> Endpoints:
             return Endpoints(f"{base}/api", f"{socket}/ws-api/v3", socket, f"{base}/sapi")
 
 
+class _Client(AsyncClient):  # type: ignore[misc]
+    """The library's, but for how it reads an answer."""
+
+    async def _handle_response(self, response: aiohttp.ClientResponse) -> Any:
+        return read_answer(response.status, await response.read(), response.headers)
+
+
 def _watch_use(budget: WeightBudget, orders: OrderBudget, now_ms: Callable[[], int]) -> aiohttp.TraceConfig:
     """A hook for the client's session that reads each answer's headers: the client keeps only those of its last one."""
 
     async def ended(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
         used = params.response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-        if used.isdigit():
+        if used.isdecimal():
             budget.observe(int(used), now_ms())
         orders.observe(params.response.headers, now_ms())
 
@@ -159,7 +167,7 @@ class BinanceExchange:
         addresses, clock, budget = endpoints(settings), ExchangeClock(monotonic), budget or WeightBudget(monotonic)
         orders = orders or OrderBudget(monotonic)
         budget.share = Decimal(settings.weight_share_percent) / 100
-        client = AsyncClient(
+        client = _Client(
             api_key=credentials.api_key if credentials else None,
             api_secret=credentials.api_secret if credentials else None,
             private_key=credentials.private_key if credentials else None,
@@ -224,7 +232,7 @@ class BinanceExchange:
 
     async def _server_time(self) -> int:
         data = await self._public(EndpointClass.MARKET, "time")
-        return int(data["serverTime"])
+        return _parse(lambda: int(data["serverTime"]))
 
     # --- market ---
 
@@ -243,11 +251,11 @@ class BinanceExchange:
         kind = EndpointClass.REDUCE if urgent else EndpointClass.MARKET
         data = await self._public(kind, "exchangeInfo", symbol=symbol)
         self._budget.limit = _parse(payloads.weight_limit, data)
-        self._orders.limits = _parse(payloads.order_limits, data)
-        for item in data["symbols"]:
-            if item["symbol"] == symbol:
-                return _parse(payloads.symbol_rules, item)
-        raise UnknownSymbolError(f"exchangeInfo has no {symbol}", api_code=-1121)
+        self._orders.limits = _parse(payloads.order_limits, data) or self._orders.limits
+        found = _parse(payloads.rules_of, data, symbol)
+        if found is None:
+            raise UnknownSymbolError(f"exchangeInfo has no {symbol}", api_code=-1121)
+        return found
 
     async def book_ticker(self, symbol: str, *, urgent: bool = False) -> BookTicker:
         """GET ticker/bookTicker."""
@@ -259,7 +267,7 @@ class BinanceExchange:
     async def last_price(self, symbol: str) -> Decimal:
         """GET ticker/price."""
         data = await self._public(EndpointClass.MARKET, "ticker/price", symbol=symbol)
-        return Decimal(data["price"])
+        return _parse(lambda: Decimal(data["price"]))
 
     async def candles(
         self, symbol: str, interval: str, *, limit: int = 500, start_ms: int | None = None
@@ -269,7 +277,7 @@ class BinanceExchange:
             EndpointClass.MARKET, "klines", symbol=symbol, interval=interval, limit=limit, startTime=start_ms
         )
         now = self._clock.now_ms()
-        return [_parse(payloads.candle, symbol, interval, row, now) for row in rows]
+        return _list(rows, lambda row: payloads.candle(symbol, interval, row, now))
 
     # --- account ---
 
@@ -298,10 +306,7 @@ class BinanceExchange:
 
     async def open_orders(self, symbol: str, *, urgent: bool = False) -> list[OrderReport]:
         """GET openOrders."""
-        return [
-            _parse(payloads.order, row)
-            for row in await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol)
-        ]
+        return _list(await self._signed(_reading(urgent), "get", "openOrders", symbol=symbol), payloads.order)
 
     async def all_orders(self, symbol: str, *, from_order_id: int, urgent: bool = False) -> list[OrderReport]:
         """GET allOrders, paged by order id."""
@@ -310,7 +315,7 @@ class BinanceExchange:
             rows = await self._signed(
                 _reading(urgent), "get", "allOrders", symbol=symbol, orderId=from_order_id, limit=PAGE
             )
-            found += [_parse(payloads.order, row) for row in rows]
+            found += _list(rows, payloads.order)
             if len(rows) < PAGE:
                 return found
             from_order_id = found[-1].order_id + 1
@@ -318,7 +323,7 @@ class BinanceExchange:
     async def order_trades(self, symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
         """GET myTrades of one order, paged by trade id."""
         rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, orderId=order_id, limit=PAGE)
-        found = [_parse(payloads.trade, row) for row in rows]
+        found = _list(rows, payloads.trade)
         while len(rows) == PAGE:
             rows = await self._signed(
                 _reading(urgent),
@@ -329,7 +334,7 @@ class BinanceExchange:
                 fromId=found[-1].trade_id + 1,
                 limit=PAGE,
             )
-            found += [_parse(payloads.trade, row) for row in rows]
+            found += _list(rows, payloads.trade)
         return found
 
     async def trades(self, symbol: str, *, from_id: int | None, urgent: bool = False) -> list[TradeFill]:
@@ -337,7 +342,7 @@ class BinanceExchange:
         found: list[TradeFill] = []
         while True:
             rows = await self._signed(_reading(urgent), "get", "myTrades", symbol=symbol, fromId=from_id, limit=PAGE)
-            found += [_parse(payloads.trade, row) for row in rows]
+            found += _list(rows, payloads.trade)
             if len(rows) < PAGE or from_id is None:
                 return found
             from_id = found[-1].trade_id + 1
@@ -379,11 +384,7 @@ class BinanceExchange:
             origClientOrderId=client_order_id,
             newClientOrderId=cancel_id,
         )
-        # An order of a list brings the whole list as the answer.
-        reports = [_parse(payloads.order, row) for row in data["orderReports"]] if "orderReports" in data else None
-        if reports is None:
-            return _parse(payloads.order, data)
-        return next(report for report in reports if report.client_order_id == client_order_id)
+        return _parse(payloads.cancelled_order, data, client_order_id)
 
     async def cancel_list(self, symbol: str, order_list_id: int, cancel_id: str, stamp: Stamp) -> OrderListReport:
         """DELETE orderList."""
@@ -491,8 +492,15 @@ def _parse(parser: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Parse an answer; one of another shape than documented says nothing about what was done."""
     try:
         return parser(*args, **kwargs)
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+    except payloads.UNREADABLE as error:
         raise AmbiguousError(f"the answer was not understood ({type(error).__name__}: {error})") from None
+
+
+def _list(data: Any, parser: Callable[[Any], T]) -> list[T]:
+    """Parse an answer that is a list; an empty object is not the word that there is nothing."""
+    if not isinstance(data, list):
+        raise AmbiguousError(f"the answer was not understood (expected a list, got {type(data).__name__})")
+    return _parse(lambda: [parser(row) for row in data])
 
 
 def _reading(urgent: bool) -> EndpointClass:

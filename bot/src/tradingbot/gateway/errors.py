@@ -1,8 +1,9 @@
 """What may go wrong at the exchange, as classes by what the caller must do about it.
 
-The shapes that the client library raises: a non-2xx answer is BinanceAPIException, with code 0 where the body is not
-JSON; a dropped connection is an aiohttp.ClientError; no answer is a builtin TimeoutError with an empty text. So type,
-HTTP status, code and message are all looked at. Codes: Binance Spot API documentation, errors.md.
+An answer is read here and not by the client library, which raises what is none of its errors where a body is JSON and
+no object, or no UTF-8: a proxy's words would end a session, and hide the wait that a 429 demands. A dropped connection
+is an aiohttp.ClientError; no answer is a builtin TimeoutError with an empty text. So type, HTTP status, code and
+message are all looked at. Codes: Binance Spot API documentation, errors.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import aiohttp
-from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 _CLOCK: Final = {-1021}
 _ORDERS: Final = {-1015}
@@ -21,6 +21,8 @@ _NOT_FOUND: Final = {-2013}
 _ARCHIVED: Final = {-2026}
 _AMBIGUOUS: Final = {-1006, -1007}
 _UNREACHABLE_CODES: Final = {-1000, -1001, -1008, -1016}
+LONGEST_BAN: Final = 3 * 86_400.0
+"""Seconds; Binance's bans last from two minutes to three days (rest-api.md)."""
 
 
 class ExchangeError(Exception):
@@ -119,15 +121,25 @@ class AuthRejectedError(ExchangeError):
     code = "CredentialsRejected"
 
 
+def read_answer(status: int, body: bytes, headers: Mapping[str, str]) -> Any:
+    """The JSON of an answer that is 2xx; ExchangeError of any other, and of a body that is not JSON."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = None
+    if not 200 <= status < 300:
+        told = data if isinstance(data, dict) else {}
+        code = told.get("code")
+        raise classify_answer(status, code if isinstance(code, int) else 0, str(told.get("msg", "")), headers)
+    if data is None:
+        raise AmbiguousError("the exchange's answer was not JSON")
+    return data
+
+
 def classify(error: BaseException) -> ExchangeError | None:
     """The class of an exception of the client library; None where it is none of the exchange's doing."""
     if isinstance(error, ExchangeError):
         return error
-    if isinstance(error, BinanceAPIException):
-        headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
-        return classify_answer(int(error.status_code), int(error.code or 0), str(error.message or ""), headers)
-    if isinstance(error, BinanceRequestException):
-        return AmbiguousError("the exchange's answer was not JSON")
     if isinstance(error, aiohttp.ClientConnectorError):  # before the request was written
         return UnreachableError(f"cannot connect to {error.host}:{error.port} ({type(error).__name__})")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -136,14 +148,12 @@ def classify(error: BaseException) -> ExchangeError | None:
         return AmbiguousError(f"the connection broke before an answer came ({type(error).__name__})")
     if isinstance(error, TimeoutError):
         return AmbiguousError("no answer in time")
-    if isinstance(error, json.JSONDecodeError):
-        return AmbiguousError("the exchange's answer was not JSON")
     return None
 
 
 def classify_answer(status: int, code: int, text: str, headers: Mapping[str, str]) -> ExchangeError:
     """The class of an answer that is not 2xx; `code` 0 means that the body had none."""
-    if code == 0:  # the library puts a bound method into the text of a body that is not JSON
+    if code == 0:
         text = "the body was not Binance's JSON"
     message = f"HTTP {status} {code} {text}".strip()
     if status in {418, 429}:
@@ -189,6 +199,6 @@ def classify_handshake(error: aiohttp.WSServerHandshakeError) -> RateLimitedErro
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     try:
-        return max(1.0, float(headers.get("Retry-After", "")))
+        return min(LONGEST_BAN, max(1.0, float(headers.get("Retry-After", ""))))
     except ValueError:
         return 60.0

@@ -41,6 +41,8 @@ from tradingbot.model import (
 
 UNIT_MS: Final = {"SECOND": 1_000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 Json = Mapping[str, Any]
+UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a message of another shape than documented raises."""
 
 
 def weight_limit(data: Json) -> int:
@@ -63,6 +65,12 @@ def order_limits(data: Json) -> dict[str, OrderLimit]:
         for limit in data["rateLimits"]
         if limit["rateLimitType"] == "ORDERS"
     }
+
+
+def rules_of(data: Json, symbol: str) -> SymbolRules | None:
+    """Those of one symbol, of exchangeInfo; None where it has none."""
+    found = next((item for item in data["symbols"] if item["symbol"] == symbol), None)
+    return None if found is None else symbol_rules(found)
 
 
 def symbol_rules(data: Json) -> SymbolRules:
@@ -193,6 +201,12 @@ def order(data: Json) -> OrderReport:
         expiry_reason=data.get("expiryReason"),
         working=int(data.get("workingTime", -1)) >= 0,
     )
+
+
+def cancelled_order(data: Json, client_order_id: str) -> OrderReport:
+    """The answer to the cancel of an order: of one of a list it is the whole list."""
+    reports = {report.client_order_id: report for report in map(order, data.get("orderReports", ()))}
+    return reports[client_order_id] if reports else order(data)
 
 
 def order_list(data: Json) -> OrderListReport:

@@ -74,8 +74,6 @@ class StreamHealth:
     last_error: str | None
 
 
-_UNREADABLE: Final = (KeyError, TypeError, ValueError, ArithmeticError)
-"""What a message of another shape than documented raises: the connection is rebuilt, the bot reconciles."""
 Subscription = Callable[[], Mapping[str, Any]]
 
 
@@ -83,7 +81,8 @@ class _StreamError(Exception):
     """The connection must be rebuilt."""
 
 
-_BROKEN: Final = (aiohttp.ClientError, OSError, TimeoutError, ExchangeError, _StreamError, *_UNREADABLE)
+_BROKEN: Final = (aiohttp.ClientError, OSError, TimeoutError, ExchangeError, _StreamError, *payloads.UNREADABLE)
+"""What a connection ends with: another is made, and the bot reconciles."""
 
 
 class _Connection:
