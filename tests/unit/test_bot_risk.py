@@ -233,6 +233,17 @@ def test_a_daily_loss_stops_entries_until_midnight_utc_even_if_it_is_won_back() 
     assert risk.should_pause_trading(tomorrow, 100.0) == []
 
 
+def test_a_daily_loss_is_past_at_midnight_utc_also_before_the_new_days_equity_is_seen() -> None:
+    risk = known(manager())
+    risk.update_equity(Decimal(940), NOW)
+    risk.should_pause_trading(NOW, 0.0)
+    assert [item.code for item in risk.should_pause_trading(NOW, 3.0)] == [Refusal.DAILY_LOSS]
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    assert risk.should_pause_trading(midnight, 100.0) == []
+    risk.update_equity(Decimal(940), midnight)
+    assert risk.should_pause_trading(midnight, 101.0) == []
+
+
 def test_a_drawdown_stops_entries_without_an_end() -> None:
     risk = manager(maxDailyLoss="900")
     risk.update_equity(Decimal(1000), NOW)

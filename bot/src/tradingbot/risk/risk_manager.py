@@ -204,7 +204,10 @@ class RiskManager(Recorded):
         """Every reason to open no position at present."""
         risk, pauses = self.config.risk, []
         day = now.astimezone(UTC).date()
-        loss, fall = self.drawdown.daily_loss, self.drawdown.drawdown
+        marks, fall = self.drawdown.marks, self.drawdown.drawdown
+        # Until the equity of a new day is seen its loss is not that of the day before.
+        same_day = marks is not None and marks.day == day.isoformat()
+        loss = self.drawdown.daily_loss if same_day else Decimal(0)
         if self._daily_breached_day not in {None, day.isoformat()}:
             self._daily_breached_day = None
             self.overshoot = replace(self.overshoot, daily_loss=Decimal(0))
