@@ -303,6 +303,18 @@ def test_the_rest_of_a_partly_filled_take_profit_is_stopped_or_sold() -> None:
     assert run_emergency(befall).unprotected < DEADLINE_SECONDS
 
 
+def test_a_rest_of_a_take_profit_that_is_too_little_to_be_sold_keeps_no_entry_from_being_made() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        await world.market(fill={"side": "SELL", "share": "0.995"})
+        world.move(PRICE * 0.99)
+        await world.until("no position", lambda: not world.session.manager.holding)
+        await world.until("nothing that rests", lambda: not world.resting)
+        await world.at_peace()
+
+    run_emergency(befall)
+
+
 @pytest.mark.parametrize(
     ("gift", "after"),
     [

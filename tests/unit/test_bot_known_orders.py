@@ -236,6 +236,7 @@ def leg(purpose: str, *, list_id: int = 5, status: OrderStatus = NEW, executed: 
         order_id=number,
         list_id=list_id,
         side=Side.BUY if purpose in {"en", "an"} else Side.SELL,
+        kind=OrderType.STOP_LOSS if purpose == "sl" else OrderType.LIMIT_MAKER,
         status=status,
         quantity="2",
         executed=executed,
@@ -250,6 +251,14 @@ def leg(purpose: str, *, list_id: int = 5, status: OrderStatus = NEW, executed: 
         pytest.param([leg("sl")], True, "2", [], id="no-more-than-the-position"),
         pytest.param([leg("sl")], True, "1.9", ["protects a position that is no longer held"], id="more-than-that"),
         pytest.param([leg("sl", executed="0.1")], True, "1.9", [], id="what-is-left-of-it"),
+        pytest.param([leg("tp"), leg("sl")], True, "2", [], id="a-pair-of-the-position"),
+        pytest.param(
+            [leg("sl", status=EXPIRED), leg("tp", executed="1.99")],
+            True,
+            "0.01",
+            ["what it has not sold is too little to be sold"],
+            id="a-rest-without-a-stop",
+        ),
         pytest.param([leg("sl", status=CANCELED)], True, "0", [], id="done"),
         pytest.param([leg("en"), leg("sl")], True, "0", [], id="its-entry-works"),
         pytest.param(

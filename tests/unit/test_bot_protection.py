@@ -225,6 +225,12 @@ def test_a_stop_of_what_changed_filters_call_dust_is_not_stale() -> None:
     assert stale(pair(NEW, NEW), flat=True, position="1") == []
 
 
+def test_the_rest_of_a_sale_that_ended_its_stop_is_stale_once_it_is_too_little_to_be_sold() -> None:
+    assert stale(pair(EXPIRED, PART, taken="0.99"), flat=True, position="0.01") == ["t"]
+    assert stale(pair(EXPIRED, PART, taken="0.99"), flat=False, position="0.01") == []
+    assert stale(pair(NEW, EXPIRED, stopped="0.99"), flat=True, position="0.01") == []
+
+
 def test_legs_of_a_working_entry_are_not_stale() -> None:
     assert stale(pair(PENDING, PENDING, entry=NEW), flat=True) == []
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tradingbot.model import OrderReport, Side
+from tradingbot.orders.protection import stopping_orders
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.fence import Purpose, parse
 
@@ -28,9 +29,12 @@ def stale_orders(
     """Open orders of ours that serve nothing: announcements, entries that are older, and sales while nothing is held.
 
     `flat` and `position`, in base, must come from books that agree with the exchange. A sale of no more than the
-    position is kept, as changed filters may call that too little to be sold, and so are legs whose entry still works.
+    position is kept, as changed filters may call that too little to be sold, and so are legs whose entry still works;
+    but not the rest of one that ended its stop, as no entry is sent while it is open.
     """
-    open_orders = [order for order in orders if order.is_open]
+    known = list(orders)
+    open_orders = [order for order in known if order.is_open]
+    stopping = {order.group for order in stopping_orders(known)}
     entries = {order.order_list_id for order in open_orders if order.side is Side.BUY}
     stale = []
     for order in open_orders:
@@ -41,6 +45,8 @@ def stale_orders(
                 stale.append(StaleOrder(order, f"entry older than {entry_seconds} s"))
         elif flat and order.quantity - order.executed_quantity > position and order.order_list_id not in entries:
             stale.append(StaleOrder(order, "protects a position that is no longer held"))
+        elif flat and order.executed_quantity > 0 and order.group not in stopping:
+            stale.append(StaleOrder(order, "what it has not sold is too little to be sold"))
     return stale
 
 
