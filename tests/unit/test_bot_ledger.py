@@ -23,6 +23,7 @@ from tradingbot.state.ledger import (
     extend,
     fold,
 )
+from tradingbot_api.v1alpha1 import RiskStatus
 
 DUST = Decimal("0.00001")
 
@@ -52,6 +53,15 @@ def fill(  # noqa: PLR0917, a row of a table
 def folded(*fills: TradeFill, fee_price: str | None = None) -> LedgerState:
     price = None if fee_price is None else Decimal(fee_price)
     return fold([book(one, "BTC", "USDT", price) for one in fills], "BTC", "USDT", DUST)
+
+
+def test_equity_can_be_told_whatever_the_rate_of_the_fee() -> None:
+    taxed, price = Decimal("0.00100232"), Decimal("0.5001")
+    books = folded(fill(1, Side.BUY, "1000.1", "0.5123", "1.00242023", "BTC"))
+    equity = books.equity(Decimal(1000), price, taxed)
+    assert RiskStatus(level="LOW", drawdown=Decimal(0), daily_loss=1000 - equity).daily_loss == 1000 - equity
+    exact = 1000 + books.realized + books.unrealized(price) - books.quantity * price * taxed
+    assert abs(equity - exact) < Decimal("1e-16")
 
 
 def test_books_without_a_fill_have_exact_zeros() -> None:

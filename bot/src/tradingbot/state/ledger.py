@@ -18,6 +18,9 @@ EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero
 RETURN_PLACES: Final = 20
 """Decimals of a return, so that the sums over any number of round trips stay exact."""
 _RETURN_STEP: Final = Decimal(1).scaleb(-RETURN_PLACES)
+EQUITY_PLACES: Final = 16
+"""Of a quantity times a price; a fee's rate adds up to eight, and no message has room for so many."""
+_EQUITY_STEP: Final = Decimal(1).scaleb(-EQUITY_PLACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +177,10 @@ class LedgerState:
             return self.quantity * price - self.cost
 
     def equity(self, capital: Decimal, price: Decimal, taker_rate: Decimal) -> Decimal:
-        """Capital + realised + what is held at `price`, less the fee of selling it."""
-        return capital + self.realized + self.unrealized(price) - self.quantity * price * taker_rate
+        """Capital + realised + what is held at `price`, less the fee of selling it with EQUITY_PLACES decimals."""
+        with localcontext(Context(prec=60)):
+            fee = (self.quantity * price * taker_rate).quantize(_EQUITY_STEP)
+            return capital + self.realized + self.unrealized(price) - fee
 
 
 def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal | None = None) -> BookedFill:
