@@ -80,6 +80,7 @@ def test_a_template_that_cannot_be_a_body_is_refused_with_its_field(template: st
         pytest.param("nan", 0, id="no-number"),
         pytest.param("inf", 0, id="for-ever"),
         pytest.param("Fri, 02 Jan 2026 03:04:35 -0000", 30, id="no-zone"),
+        pytest.param("Fri, 02 Jan 2026 03:04:35 +99999999999999999999", 0, id="a-zone-of-nowhere"),
     ],
 )
 def test_a_receiver_gets_the_pause_that_it_asks_for_within_bounds(asked: str, seconds: float) -> None:

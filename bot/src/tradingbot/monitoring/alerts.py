@@ -186,7 +186,7 @@ def _pause(attempt: int, rng: Random) -> float:
 def asked_wait(retry_after: str, now: datetime) -> float:
     """Seconds that a receiver asks for by `Retry-After`, in seconds or as a date: 0 to LONGEST_ASKED; pure."""
     seconds = 0.0
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         date = parsedate_to_datetime(retry_after)
         seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
     with suppress(ValueError):
