@@ -125,6 +125,15 @@ def test_after_a_refusal_entries_wait_until_the_interval_is_over_and_it_is_told_
     assert other.budget.use(other.now_ms).refused_until_time is None
 
 
+def test_an_order_of_others_that_is_heard_late_makes_none_forgotten_that_came_after_it() -> None:
+    it = Account(limit=10)
+    for _ in range(6):
+        it.budget.hear(it.now_ms)
+    it.budget.hear(it.now_ms - 1)  # over a connection that is being replaced
+    assert it.budget.spare(it.now_ms) == 10 - 7
+    assert not it.enter(1)
+
+
 def test_what_is_left_for_a_sale_is_the_whole_limit_less_what_answers_told() -> None:
     it = Account(limit=10)
     assert it.budget.spare(it.now_ms) == 10

@@ -71,7 +71,7 @@ class OrderBudget:
     def observe(self, headers: Mapping[str, str], now_ms: int) -> None:
         """An answer, which may tell the account's counts."""
         for name in self.limits:
-            if (count := headers.get(HEADER + name, "")).isdigit():
+            if (count := headers.get(HEADER + name, "")).isdecimal():
                 self._told[name] = (int(count), now_ms)
                 self._heard.pop(name, None)
 
@@ -79,7 +79,9 @@ class OrderBudget:
         """The user stream tells of a new order of another bot or program of the account. One of before the last answer
         counts twice until the next one."""
         for name, limit in self.limits.items():
-            self._heard[name] = (_count_in(self._heard.get(name), limit, at_ms) + 1, at_ms)
+            heard = self._heard.get(name, (0, at_ms))
+            newest = max(at_ms, heard[1])  # an older one comes late over a connection that is replaced
+            self._heard[name] = (_count_in(heard, limit, newest) + 1, newest)
 
     def allot(self, orders: int | None, seconds: float) -> None:
         """The operator's word, for so long; then this bot has none of them. None: the operator allots none."""
