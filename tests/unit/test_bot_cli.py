@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tradingbot.__main__ import main
+from tradingbot.commands.shared import log_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -56,3 +61,15 @@ def test_the_strategies_are_listed_with_their_parameters(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "ema-cross" in out
     assert "slow" in out
+
+
+def test_a_log_that_cannot_be_written_is_lost_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(OSError), open("/dev/full", "w", encoding="utf-8", buffering=1) as full:  # closing it fails too
+        monkeypatch.setattr(sys, "stderr", full)
+        log_json()
+        structlog.get_logger("x").error("lost")
+        os.dup2(2, full.fileno())  # there is room again
+        structlog.get_logger("x").error("kept")
+    assert '"event": "kept"' in capfd.readouterr().err

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -81,6 +83,24 @@ def home_state(bot: BotIdentity) -> Path:
     return home_states() / bot.namespace / bot.name
 
 
+class _Lossy(io.TextIOBase):
+    """Loses what cannot be written, as on a full disk: a line of the log must not end a trade, or the process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """As of any file."""
+        with suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of any file."""
+        with suppress(OSError):
+            self._file.flush()
+
+
 def log_json(level: int = logging.INFO) -> None:
     """JSON lines on stderr; levels of libraries are kept low."""
     structlog.configure(
@@ -92,6 +112,6 @@ def log_json(level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
