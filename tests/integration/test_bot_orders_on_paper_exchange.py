@@ -16,7 +16,7 @@ from support.bot_orders import SYMBOL, BotSide, bot_side, exchange_for
 from support.silent_disk import silent_disk
 from support.waiting import until
 from tradingbot.gateway.errors import AmbiguousError, RejectedError
-from tradingbot.gateway.port import NewOrder
+from tradingbot.gateway.port import EndpointClass, NewOrder
 from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
 from tradingbot.orders.oco_monitor import OcoState
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState, Trace
@@ -276,6 +276,21 @@ async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: Bot
     stops = [order.quantity for order in bot.orders.open_orders if order.purpose == "sl"]
     assert stops == [Decimal("0.00299")] or bot.orders.protection.state is ProtectionState.FLAT
     assert 0 < bot.orders.unprotected_seconds < 10
+    assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_a_pair_that_somebody_made_smaller_gets_another_for_the_rest(bot: BotSide) -> None:
+    await bot.enter()
+    stop = bot.leg("sl")
+    same = {"origClientOrderId": stop.client_order_id, "newClientOrderId": stop.client_order_id, "newQty": "0.002"}
+    path = "order/amend/keepPriority"
+    await bot.exchange._send(EndpointClass.REDUCE, "put", path, bot.exchange.stamp(), symbol=SYMBOL, **same)
+
+    def stops() -> list[Decimal]:
+        return [order.quantity for order in bot.orders.open_orders if order.purpose == "sl"]
+
+    await bot.tick_until(lambda: stops() == [Decimal("0.002"), stop.quantity - Decimal("0.002")])
+    assert bot.orders.protection.state is ProtectionState.PROTECTED
     assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
 
 

@@ -225,6 +225,15 @@ def test_a_stop_of_what_changed_filters_call_dust_is_not_stale() -> None:
     assert stale(pair(NEW, NEW), flat=True, position="1") == []
 
 
+def test_a_stop_that_somebody_made_smaller_protects_no_more_than_it_sells() -> None:
+    orders = pair(NEW, NEW)
+    for quantity in ("0.4", "1"):  # what was told before may come late
+        report = order_report("s", order_id=2, list_id=5, kind=OrderType.STOP_LOSS, quantity=quantity)
+        orders.absorb(report, "sl")
+        assert stopped_quantity(orders) == Decimal("0.4")
+        assert judge_protection(RULES, held("1"), orders)[0] is ProtectionState.UNPROTECTED
+
+
 def test_the_rest_of_a_sale_that_ended_its_stop_is_stale_once_it_is_too_little_to_be_sold() -> None:
     assert stale(pair(EXPIRED, PART, taken="0.99"), flat=True, position="0.01") == ["t"]
     assert stale(pair(EXPIRED, PART, taken="0.99"), flat=False, position="0.01") == []

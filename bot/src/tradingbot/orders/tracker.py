@@ -96,6 +96,7 @@ class OrderTracker:
             after = replace(
                 before,
                 status=report.status if newer else before.status,
+                quantity=min(before.quantity, report.quantity),  # an order can be made smaller, and never larger
                 executed_quantity=max(before.executed_quantity, report.executed_quantity),
                 updated_ms=max(before.updated_ms, report.time_ms) if newer else before.updated_ms,
                 expiry_reason=report.expiry_reason or before.expiry_reason,
