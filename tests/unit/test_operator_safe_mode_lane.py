@@ -10,7 +10,7 @@ from support.operator_objects import seen_bot
 from tradingbot_operator.fleet import Fleet
 from tradingbot_operator.imposed import NOBODY
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot
-from tradingbot_operator.safe_mode import SafeModeLane
+from tradingbot_operator.safe_mode import PASS_SECONDS, SafeModeLane
 
 OFF, ON = seen_bot(safeMode=None), seen_bot(safeMode=True)
 
@@ -101,3 +101,35 @@ async def test_a_bot_whose_wish_cannot_be_carried_is_looked_at_by_a_step() -> No
     lane.notice(ON)
     async with asyncio.timeout(5):
         assert await stepped.get() == ON.key
+
+
+async def test_other_work_lets_a_wish_for_one_bot_pass_and_waits_a_moment_only_for_one_that_does_not_answer() -> None:
+    bots, answers, loop = Inventory[SeenBot](), asyncio.Event(), asyncio.get_running_loop()
+    bots.see(ON)
+
+    class Lane(SafeModeLane):
+        async def _engage(self, bot: SeenBot) -> None:
+            await answers.wait()
+
+    def lane() -> Lane:
+        return Lane(
+            None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
+            impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=lambda _: None,
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    silent, begun = lane(), loop.time()
+    silent.notice(ON)
+    await silent.let_pass()
+    assert loop.time() - begun >= PASS_SECONDS
+    begun = loop.time()
+    await silent.let_pass()
+    assert loop.time() - begun < PASS_SECONDS
+    answering = lane()
+    answering.notice(ON)
+    work = asyncio.create_task(answering.let_pass())
+    await asyncio.sleep(0)
+    assert not work.done()
+    answers.set()
+    await asyncio.sleep(0.01)
+    assert work.done()
+    await silent.close()

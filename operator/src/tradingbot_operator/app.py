@@ -338,6 +338,9 @@ class _Operator:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # Steps that wait for nothing would follow one another, and keep the loop to themselves.
+            await asyncio.sleep(0)
+            await self._lane.let_pass()
             key = await self._queue.take()
             begun, again, failed = loop.time(), None, True
             try:

@@ -35,6 +35,8 @@ HEAD_START_SECONDS: Final = 2.0
 """A leader, which has its lines to the bots, tells a crowd before a standby begins to."""
 
 HEAD_START_LOOK_SECONDS: Final = 0.1
+PASS_SECONDS: Final = 0.3
+"""So long other work waits for a wish: with a thousand bots taken over it would come between each two of its calls."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,8 @@ class SafeModeLane:
         self._metrics = metrics
         self._enqueue = enqueue
         self._tasks: dict[BotKey, asyncio.Task[None]] = {}
+        self._alone: dict[BotKey, tuple[float, asyncio.Task[None]]] = {}
+        """Wishes for one bot that are under way, and since when."""
         self._tighter: set[BotKey] = set()
         """Whose tightening is not carried yet."""
         self._crowded: set[BotKey] = set()
@@ -113,7 +117,16 @@ class SafeModeLane:
         if tighter:
             self._tighter.add(bot.key)
         if bot.key not in self._tasks:
-            self._tasks[bot.key] = asyncio.create_task(self._carry(bot.key), name=f"safe mode {bot.key}")
+            self._tasks[bot.key] = task = asyncio.create_task(self._carry(bot.key), name=f"safe mode {bot.key}")
+            if bot.key not in self._crowded:
+                self._alone[bot.key] = asyncio.get_running_loop().time(), task
+
+    async def let_pass(self) -> None:
+        """Lets what is wished for single bots go before other work, but not for long: one of them may not answer."""
+        now = asyncio.get_running_loop().time()
+        waits = {task: left for since, task in self._alone.values() if (left := since + PASS_SECONDS - now) > 0}
+        if waits:
+            await asyncio.wait(waits, timeout=max(waits.values()))
 
     def lacks(self, bot: SeenBot) -> bool:
         """Whether a bot of ours has a status that does not tell of everything that is wished and imposed on it."""
@@ -145,6 +158,7 @@ class SafeModeLane:
         finally:
             # Within the task, not after it: a wish that comes now finds none and starts another.
             self._tasks.pop(key, None)
+            self._alone.pop(key, None)
             self._crowded.discard(key)
             self._tighter.discard(key)
             self._enqueue(key)

@@ -28,6 +28,8 @@ from tradingbot_api import names
 
 HAND_OVER_SECONDS = 14.0
 """From the leader's end until another has its Lease and has taken over, and some more."""
+MIN_READY_SECONDS = 10.0
+"""As the chart's Deployment waits before it ends the former one."""
 COLD_START_SECONDS = 8.0
 FIGURES_SECONDS = 65.0
 """Figures of the last change are written at most a minute later."""
@@ -122,6 +124,7 @@ async def _hand_over(made: Lab, tried: list[str], life: Life) -> None:
     leader = made.operators[0]
     standby = await made.start_operator("second")
     await until("the standby to be ready", lambda: made.ready(standby), 60)
+    await asyncio.sleep(MIN_READY_SECONDS)
 
     async def kill() -> None:
         await asyncio.sleep(1.0)
