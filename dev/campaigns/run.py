@@ -11,7 +11,7 @@ make test-exhaustive CAMPAIGN=crashes SHARD=1/2
 make test-exhaustive CAMPAIGN=crashes CASES=request:31:sent+delay
 make test-exhaustive CAMPAIGN=mutation CASES=recovery,state
 make test-exhaustive CAMPAIGN=pages CASES=BotDown,OperatorDown
-make test-exhaustive CAMPAIGN=chaos MINUTES=60
+make test-exhaustive CAMPAIGN=chaos MINUTES=75
 """
 
 from __future__ import annotations
