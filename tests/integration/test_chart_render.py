@@ -125,7 +125,7 @@ def test_a_roll_or_a_drained_node_never_leaves_the_cluster_without_an_operator(o
     spec = chart.one(objects, "Deployment")["spec"]
     assert spec["replicas"] == 2
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-    assert spec["minReadySeconds"] == 10, "the next leader has taken in what is there"
+    assert spec["minReadySeconds"] == 5, "the next leader has taken in what is there"
     budget = chart.one(objects, "PodDisruptionBudget")["spec"]
     assert budget["minAvailable"] == 1
     assert budget["selector"] == spec["selector"]

@@ -28,7 +28,7 @@ from tradingbot_api import names
 
 HAND_OVER_SECONDS = 14.0
 """From the leader's end until another has its Lease and has taken over, and some more."""
-MIN_READY_SECONDS = 10.0
+MIN_READY_SECONDS = 5.0
 """As the chart's Deployment waits before it ends the former one."""
 COLD_START_SECONDS = 8.0
 FIGURES_SECONDS = 65.0
