@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,14 @@ class Looks(Inventory[SeenBot]):
         return super().get(key)
 
 
+def made(kind: type[SafeModeLane], bots: Inventory[SeenBot], enqueue: Callable[[BotKey], None]) -> SafeModeLane:
+    """The lane of a standby that reaches neither cluster nor bots."""
+    return kind(
+        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
+        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=enqueue,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
 async def test_a_wish_that_comes_while_the_lane_ends_is_carried_too() -> None:
     bots, told = Looks(), []
     stepped: asyncio.Queue[BotKey] = asyncio.Queue()
@@ -39,10 +48,7 @@ async def test_a_wish_that_comes_while_the_lane_ends_is_carried_too() -> None:
         async def _engage(self, bot: SeenBot) -> None:
             told.append(bot.safe_mode)
 
-    lane = Lane(
-        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
-    )  # type: ignore[arg-type]  # fmt: skip
+    lane = made(Lane, bots, stepped.put_nowait)
 
     def off_and_on() -> None:
         for bot in (OFF, ON):
@@ -72,10 +78,7 @@ async def test_an_operator_that_begins_carries_at_once_what_nobody_told_a_bot_an
         seen_bot(metadata={"name": "trades"}, status=told()),
     ]
     bots, stepped = Inventory[SeenBot](), asyncio.Queue[BotKey]()
-    lane = Lane(
-        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
-    )  # type: ignore[arg-type]  # fmt: skip
+    lane = made(Lane, bots, stepped.put_nowait)
     for bot in seen:
         bots.see(bot)
     lane.notice_imposed(seen)
@@ -94,10 +97,7 @@ async def test_a_bot_whose_wish_cannot_be_carried_is_looked_at_by_a_step() -> No
         async def _engage(self, bot: SeenBot) -> None:
             raise RuntimeError("unexpected")
 
-    lane = Lane(
-        None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-        impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=stepped.put_nowait,
-    )  # type: ignore[arg-type]  # fmt: skip
+    lane = made(Lane, bots, stepped.put_nowait)
     lane.notice(ON)
     async with asyncio.timeout(5):
         assert await stepped.get() == ON.key
@@ -111,20 +111,14 @@ async def test_other_work_lets_a_wish_for_one_bot_pass_and_waits_a_moment_only_f
         async def _engage(self, bot: SeenBot) -> None:
             await answers.wait()
 
-    def lane() -> Lane:
-        return Lane(
-            None, bots=bots, pods=Inventory(), fleet=Fleet(), leader=SimpleNamespace(valid=lambda: False),
-            impositions=NOBODY, tls=None, session=None, metrics=None, enqueue=lambda _: None,
-        )  # type: ignore[arg-type]  # fmt: skip
-
-    silent, begun = lane(), loop.time()
+    silent, begun = made(Lane, bots, lambda _: None), loop.time()
     silent.notice(ON)
     await silent.let_pass()
     assert loop.time() - begun >= PASS_SECONDS
     begun = loop.time()
     await silent.let_pass()
     assert loop.time() - begun < PASS_SECONDS
-    answering = lane()
+    answering = made(Lane, bots, lambda _: None)
     answering.notice(ON)
     work = asyncio.create_task(answering.let_pass())
     await asyncio.sleep(0)

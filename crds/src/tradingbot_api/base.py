@@ -21,6 +21,12 @@ def _one_set(fields: frozenset[str]) -> set[str]:
     return set(fields)
 
 
+@lru_cache(maxsize=1024)
+def _one_amount(text: str) -> Decimal:
+    """Many amounts are the same, as 0: each is one object."""
+    return Decimal(text)
+
+
 class Model(BaseModel):
     """A frozen model with camelCase names on the wire that refuses fields it does not know."""
 
@@ -51,18 +57,12 @@ def canonical(value: Decimal) -> str:
 def _parser(pattern: str) -> BeforeValidator:
     compiled = re.compile(pattern)
 
-    @lru_cache(maxsize=1024)  # Many amounts are the same, as 0: each is one object.
-    def read(text: str) -> Decimal:
-        if not compiled.fullmatch(text):
-            raise ValueError(f"expected a decimal number as a string such as '0.02', got {text!r}")
-        return Decimal(text)
-
     def parse(value: Any) -> Decimal:
         if isinstance(value, Decimal):
             value = canonical(value)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not compiled.fullmatch(value):
             raise ValueError(f"expected a decimal number as a string such as '0.02', got {value!r}")
-        return read(value)
+        return _one_amount(value)
 
     return BeforeValidator(parse)
 

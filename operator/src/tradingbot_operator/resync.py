@@ -84,8 +84,7 @@ class Resync:
         listed, older = await self._list(kind)
         _refuse(kind.plural, older)
         for raw in listed:
-            known, metadata = kind.inventory.get(BotKey.of(raw)), raw["metadata"]
-            if known is None or (known.uid, known.resource_version) != (metadata["uid"], metadata["resourceVersion"]):
+            if kind.inventory.is_news(BotKey.of(raw), raw["metadata"]["resourceVersion"]):
                 kind.see(raw)
                 # A thousand at once would keep everything else waiting.
                 await asyncio.sleep(0)
