@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,6 +201,23 @@ def test_up_killed_at_any_point_is_repaired_by_the_next(make: Make, home: Home, 
     cluster.up(node=False)
     assert cluster.status()[0]
     assert sum(process.first for process in cluster.processes()) == 1
+
+
+def test_a_start_that_was_overtaken_is_no_running_cluster(make: Make, home: Home) -> None:
+    cluster = make("overtaken")
+    state = home.clusters / "overtaken"
+    state.mkdir(parents=True)
+    (state / "kubeconfig").touch()
+    (state / "token").write_text("of-the-next")
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+    isolate = ["unshare", "--pid", "--fork", "--kill-child"]
+    with subprocess.Popen([*isolate, *waits, "of-the-killed", "tradingbot-cluster", str(state)]) as late:
+        wait_for("its first process", lambda: len(cluster.processes()) == 2, 10)
+        with pytest.raises(ClusterError, match="does not run"):
+            cluster.kubeconfig()
+        (state / "token").write_text("of-the-killed")
+        assert cluster.kubeconfig() == state / "kubeconfig"
+        late.kill()
 
 
 def test_the_audit_log_says_who_wrote_what(api_cluster: LocalCluster, api_namespace: str) -> None:

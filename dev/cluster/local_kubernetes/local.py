@@ -35,7 +35,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 @dataclass(frozen=True)
 class Process:
-    """A process of a cluster, as seen from outside."""
+    """A process of a cluster, as seen from outside; `first` is the first process inside, of the start that is valid."""
 
     pid: int
     first: bool
@@ -193,16 +193,23 @@ class LocalCluster:
     def processes(self) -> list[Process]:
         """What keeps the cluster running: the first process inside, and who started it."""
         tail = f"\0{MARK}\0{self._state}\0".encode()
+        # One of a start that was overtaken may become visible late, and is about to end: it is no running cluster.
+        try:
+            valid = b"\0" + self._token.read_bytes() + tail
+        except FileNotFoundError:  # it is being removed
+            valid = None
         found = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
             with contextlib.suppress(OSError):  # it ended while we looked
-                if (folder / "cmdline").read_bytes().endswith(tail):
+                words = (folder / "cmdline").read_bytes()
+                if words.endswith(tail):
                     status = (folder / "status").read_text()
                     pids = re.search(r"^NSpid:(.*)$", status, re.M)
                     inside = pids[1].split() if pids else []
-                    found.append(Process(int(folder.name), first=len(inside) > 1 and inside[-1] == "1"))
+                    first = valid is not None and words.endswith(valid) and len(inside) > 1 and inside[-1] == "1"
+                    found.append(Process(int(folder.name), first))
         return found
 
     # ---- start and stop
