@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.operator_objects import seen_bot, word
+from support.operator_objects import seen_bot, seen_pod, word
 from tradingbot_api.bot_http import (
     FULL_PACE_WEIGHT,
     GRANT_RENEWAL_SECONDS,
@@ -71,15 +72,17 @@ class Fleet:
     def __init__(self, limit: int = 6_000) -> None:
         self.now = 0.0
         self.bots: Inventory[SeenBot] = Inventory()
-        pods: Inventory[SeenPod] = Inventory()
-        self.shares = Shares((), limit, bots=self.bots, pods=pods, time=lambda: self.now)
+        self.pods: Inventory[SeenPod] = Inventory()
+        self.shares = Shares((), limit, bots=self.bots, pods=self.pods, time=lambda: self.now)
         self.held: dict[str, tuple[int, float]] = {}
         """What each bot goes by, and until when."""
 
-    def add(self, number: int) -> SeenBot:
-        bot = seen_bot()
-        bot = SeenBot(**{**bot.__dict__, "key": BotKey("trading", f"b{number}"), "uid": f"uid-{number}"})
+    def add(self, number: int, *, pod: bool = False) -> SeenBot:
+        key = BotKey("trading", f"b{number}")
+        bot = SeenBot(**{**seen_bot().__dict__, "key": key, "uid": f"uid-{number}"})
         self.bots.see(bot)
+        if pod:
+            self.pods.see(replace(seen_pod(), key=key))
         return bot
 
     def grant(self, bot: SeenBot, wanted: int, *, holding: bool = False, arrives: bool = True) -> int:
@@ -116,7 +119,7 @@ def test_whatever_is_granted_when_all_that_is_in_force_fits_together(
 ) -> None:
     fleet, known = Fleet(limit), {}
     for number, wanted, holding, arrives, later in grants:
-        bot = known.get(number) or known.setdefault(number, fleet.add(number))
+        bot = known.get(number) or known.setdefault(number, fleet.add(number, pod=number % 2 == 0))
         fleet.now += later
         fleet.grant(bot, wanted, holding=holding, arrives=arrives)
         assert fleet.in_force <= limit * Decimal("0.8")
@@ -144,6 +147,17 @@ def test_a_new_leader_that_grants_all_its_bots_looks_once_who_shares_an_address(
     told = shares.grant(late, said(0, holding=False))
     assert told is not None
     assert (looked.looks, told.address_bots) == (2, 61)
+
+
+def test_a_new_leader_leaves_no_bot_without_its_part_until_the_next_grant() -> None:
+    for many, least in ((30, FULL_PACE_WEIGHT), (140, LEAST_WEIGHT)):
+        fleet = Fleet()
+        bots = [fleet.add(number, pod=True) for number in range(many)]
+        for number in range(many, many + 300):
+            fleet.add(number)  # it waits for its turn to start
+        for seconds in (0.0, GRANT_RENEWAL_SECONDS):
+            fleet.now = seconds
+            assert min(fleet.grant(bot, 300) for bot in bots) >= least
 
 
 def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tradingbot_api.bot_http import GRANT_TTL_SECONDS, LEAST_WEIGHT, SHARED_PART, BotStatus
+from tradingbot_api.bot_http import GRANT_RENEWAL_SECONDS, GRANT_TTL_SECONDS, LEAST_WEIGHT, SHARED_PART, BotStatus
 from tradingbot_operator.allotment import Need, allot, carries
 from tradingbot_operator.egress import Address, EgressGroup, address_of
 from tradingbot_operator.inventory import Inventory, SeenBot, SeenPod
@@ -34,6 +34,8 @@ class Share:
 class AddressShares:
     """One address. Times are of the loop's clock."""
 
+    since: float
+    """When this operator first granted a bot of it."""
     needs: dict[str, Need] = field(default_factory=dict)
     """Of each bot that was granted, by UID."""
     told: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Sharing:
 
     own: set[str] = field(default_factory=set)
     """UIDs of the bots that this operator serves."""
+    running: dict[str, Need] = field(default_factory=dict)
+    """Of those that have a pod: what each needs as far as its status tells."""
     others: int = 0
     """How many other bots there are."""
 
@@ -100,8 +104,8 @@ class Shares:
         if self._weight_per_minute == 0:
             return None
         address = self.address(bot)
-        shared = self._addresses.setdefault(address, AddressShares())
         now, use = self._time(), status.weight
+        shared = self._addresses.setdefault(address, AddressShares(now))
         shared.limit = min(self._weight_per_minute, use.limit if use is not None else self._weight_per_minute)
         shared.used = use.address_used if use is not None else shared.used
         holding = status.position is not None and status.position.quantity != 0
@@ -149,6 +153,8 @@ class Shares:
             sharing = found[self.address(bot)]
             if self._shard.serves(bot):
                 sharing.own.add(bot.uid)
+                if self._pods.get(bot.key) is not None:
+                    sharing.running[bot.uid] = Need(0, bot.told_position)
             else:
                 sharing.others += 1
         return dict(found)
@@ -186,5 +192,7 @@ class Shares:
         shared.bots = own + sharing.others
         shared.budget = int(shared.limit * SHARED_PART)
         shared.own_budget = shared.budget * own // shared.bots
-        shared.parts = allot(shared.own_budget, shared.needs)
+        # Who is granted first by a new leader must not have what a former one gave all others.
+        unheard = sharing.running if now - shared.since < GRANT_RENEWAL_SECONDS else {}
+        shared.parts = allot(shared.own_budget, {**unheard, **shared.needs})
         shared.counted = now
