@@ -44,7 +44,8 @@ def test_each_alert_of_the_chart_goes_where_its_severity_belongs(name: str, seve
 
 
 def test_safe_mode_that_people_asked_for_is_information() -> None:
-    assert receiver(alertname="SafeModeActive", severity="warning", reason="Spec") == "information"
+    for reason in ("Spec", "KillSwitch", "PodAnnotation", "Flattened", "Draining"):
+        assert receiver(alertname="SafeModeActive", severity="warning", reason=reason) == "information", reason
     assert receiver(alertname="SafeModeActive", severity="warning", reason="DailyLoss") == "ticket"
     assert receiver(alertname="SafeModeActive", severity="critical", reason="StoreFailed") == "page"
 
