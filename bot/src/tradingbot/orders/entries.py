@@ -208,7 +208,9 @@ class Entries(OrderPart):
         if (self._refuse_buy() or self._may_announce()) is not None:
             return
         self._announce_after = self._monotonic() + ANNOUNCE_AGAIN_SECONDS
-        await self._announce((await self._exchange.book_ticker(self._ctx.rules.symbol)).bid)
+        bid = (await self._exchange.book_ticker(self._ctx.rules.symbol)).bid
+        if bid > 0:  # while nobody buys there is nothing to be far below
+            await self._announce(bid)
 
     @because("Announce")
     async def _announce(self, price: Decimal) -> None:

@@ -205,9 +205,9 @@ class Exits(OrderPart):
         return account.balance(self._ctx.rules.base_asset).free + sum(locked.values(), Decimal(0))
 
     async def bid(self) -> Decimal | None:
-        """The best bid; None where it cannot be read: then the market takes what it is given."""
+        """The best bid; None where nobody buys, or it cannot be read: then the market takes what it is given."""
         try:
-            return (await self._exchange.book_ticker(self._ctx.rules.symbol, urgent=True)).bid
+            return (await self._exchange.book_ticker(self._ctx.rules.symbol, urgent=True)).bid or None
         except AuthRejectedError:
             raise
         except ExchangeError as error:
