@@ -2,97 +2,14 @@
 
 from __future__ import annotations
 
-from random import Random
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from support.operator_objects import NOW, SPEC
+from support.set_store import KEY, SYMBOLS, Store, controller
 from tradingbot_api import names
-from tradingbot_api.sets import TradingBotSetStatus
-from tradingbot_operator.cluster import ApiError, Cluster
-from tradingbot_operator.inventory import Inventory, Manifest, SeenBot, SeenSet, SetKey
-from tradingbot_operator.leader import Leader
-from tradingbot_operator.metrics import Metrics
-from tradingbot_operator.reservations import Reservations
-from tradingbot_operator.set_controller import SetController
+from tradingbot_operator.cluster import ApiError
 from tradingbot_operator.sharding import Shard
-
-KEY = SetKey("trading", "majors")
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
-
-
-def metadata(name: str, version: int, **more: Any) -> Manifest:
-    return {
-        "namespace": "trading", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version), "generation": 1,
-        "creationTimestamp": "2026-11-22T11:00:00Z", **more,
-    }  # fmt: skip
-
-
-class Store:
-    """An API server that has a set and its bots; `labels` is what comes of a label that is written."""
-
-    def __init__(self, overrides: dict[str, Any], **spec: Any) -> None:
-        template = {key: value for key, value in SPEC.items() if key != "symbol"} | {"safeMode": True}
-        bots = [{"symbol": symbol} for symbol in SYMBOLS]
-        bots[0]["overrides"] = cast(Any, overrides)
-        self.set = {
-            "metadata": metadata("majors", 1), "spec": {"template": {"spec": template}, "bots": bots, **spec},
-        }  # fmt: skip
-        owner = {"kind": names.TRADING_BOT_SET.kind, "name": "majors", "uid": "uid-majors", "controller": True}
-        self.version = 100
-        self.bots = {
-            name: {"metadata": metadata(name, 10, ownerReferences=[owner]), "spec": {**SPEC, "symbol": symbol}}
-            for symbol in SYMBOLS
-            for name in [f"majors-{symbol.lower()}"]
-        }
-        self.labels: ApiError | None = None
-
-    async def get(self, resource: str, _: str, name: str) -> Manifest | None:
-        return self.set if resource == names.TRADING_BOT_SET.plural else self.bots.get(name)
-
-    async def apply(self, _: str, manifest: Manifest, **__: str) -> Manifest:
-        name, self.version = manifest["metadata"]["name"], self.version + 1
-        there = self.bots[name]
-        self.bots[name] = {
-            "metadata": {
-                **there["metadata"], **manifest["metadata"], "resourceVersion": str(self.version),
-                "annotations": {
-                    **there["metadata"].get("annotations", {}), **manifest["metadata"].get("annotations", {}),
-                },
-            },
-            "spec": {**there["spec"], **manifest["spec"]},
-        }  # fmt: skip
-        return self.bots[name]
-
-    async def set_shard(self, _: SeenBot, __: str) -> Manifest:
-        assert self.labels is not None
-        raise self.labels
-
-    async def apply_status(self, seen: SeenSet, status: TradingBotSetStatus) -> SeenSet:
-        return seen.written(metadata("majors", int(seen.resource_version) + 1), status)
-
-    async def create_event(self, *_: object, **__: object) -> None: ...
-
-    def stopped(self) -> set[str]:
-        return {str(raw["spec"]["symbol"]) for raw in self.bots.values() if raw["spec"].get("safeMode") is True}
-
-
-def controller(store: Store, shard: Shard) -> SetController:
-    """The operator of a shard that has seen what there is."""
-    bots, sets = Inventory[SeenBot](), Inventory[SeenSet]()
-    leader = cast(Leader, SimpleNamespace(epoch=1))
-    result = SetController(
-        cast(Cluster, store), sets=sets, bots=bots, saw_bot=lambda raw: bots.see(SeenBot.of(raw)) and None,
-        restart=lambda _: None, enqueue=lambda *_: None, enqueue_after=lambda *_: None, identity="me",
-        now=lambda: NOW, random=Random(1), reservations=Reservations(leader, Metrics()), shard=shard,
-    )  # fmt: skip
-    bots.followers.append(result.bot_changed)
-    for raw in store.bots.values():
-        bots.see(SeenBot.of(raw))
-    result.set_seen(store.set)
-    return result
 
 
 @pytest.mark.parametrize(
@@ -107,13 +24,13 @@ async def test_safe_mode_of_a_template_comes_to_all_bots_though_something_else_c
     overrides: dict[str, Any], more: dict[str, Any]
 ) -> None:
     store = Store(overrides, **more)
-    await controller(store, Shard()).step(KEY)
+    await controller(store).step(KEY)
     assert store.stopped() == set(SYMBOLS)
 
 
 async def test_an_override_takes_safe_mode_of_the_template_from_its_bot_alone() -> None:
     store = Store({"safeMode": None})
-    await controller(store, Shard()).step(KEY)
+    await controller(store).step(KEY)
     assert store.stopped() == {"ETHUSDT", "SOLUSDT"}
 
 

@@ -69,6 +69,8 @@ class _Memory:
     """By name: the digest of what was refused, why, and until when on the loop's clock it is not tried again."""
     since: dict[str, float] = field(default_factory=dict)
     """Since when bots are in the middle of a change, in seconds since 1970."""
+    turns: set[str] = field(default_factory=set)
+    """Of these, those that were given it: who is merely not Ready may not restart. A new operator gives turns anew."""
     equal: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     """By name: UID and generation of a TradingBot that was found to be as the wish of this digest has it. To compare is
     the most of a step."""
@@ -172,7 +174,7 @@ class SetController:
         if owner is None or seen is None or seen.uid != owner.uid or seen.deleted is not None:
             return True
         memory = self._memories.get(SetKey(*seen.key))
-        return memory is not None and memory.uid == owner.uid and bot.key.name in memory.since
+        return memory is not None and memory.uid == owner.uid and bot.key.name in memory.turns
 
     def figures(self) -> list[SetFigures]:
         """What the operator's metrics tell of the sets that it works on."""
@@ -483,12 +485,13 @@ class _Step:
             if as_wanted:
                 current.add(name)
                 memory.refused.pop(name, None)
-            if fact.awaits == Reason.AWAITING_FLAT or (fact.awaits and name not in memory.since):
+            if fact.awaits == Reason.AWAITING_FLAT or (fact.awaits and name not in memory.turns):
                 # It runs on with a former pod, and is given its turn as one that has not the template.
                 as_wanted = False
             as_wanted = as_wanted or fact.deleting
             if fact.settled or not as_wanted:
                 memory.since.pop(name, None)
+                memory.turns.discard(name)
             members.append(
                 Member(
                     name,
@@ -503,6 +506,7 @@ class _Step:
             )
         for name in memory.since.keys() - memory.wanted.keys():
             del memory.since[name]
+        memory.turns &= memory.since.keys()
         self.current = frozenset(current)
         strategy = memory.spec.update_strategy if memory.spec is not None else None
         if strategy is None:
@@ -521,6 +525,7 @@ class _Step:
             bot = self._bots.get(wanted.key)
             if bot is not None and self._may_try(wanted):
                 self._memory.since[name] = now
+                self._memory.turns.add(name)
                 if _is_current(self._memory, bot, wanted):
                     self._restart(bot.key)
                 else:

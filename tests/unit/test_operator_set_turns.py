@@ -1,0 +1,41 @@
+"""Promises of a set's turns: no bot of it is restarted for another pod but in a turn that it was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.set_store import KEY, Store, controller
+from tradingbot_operator.inventory import SeenBot
+from tradingbot_operator.set_controller import SetController
+
+
+def status(ready: bool = True, up_to_date: str = "OK") -> dict[str, Any]:
+    latest = up_to_date == "OK"
+    return {
+        "phase": "Trading" if ready else "Degraded",
+        "conditions": [
+            {"type": "Ready", "status": str(ready), "reason": "OK" if ready else "ExchangeUnreachable"},
+            {"type": "UpToDate", "status": str(latest), "reason": up_to_date},
+        ],
+    }
+
+
+def in_turn(sets: SetController, store: Store) -> list[str]:
+    return [name for name, raw in store.bots.items() if sets.has_turn(SeenBot.of(raw))]
+
+
+async def test_bots_that_are_not_ready_are_restarted_for_another_pod_no_more_at_a_time_than_all_others() -> None:
+    store = Store({}, updateStrategy={"maxUnavailable": 3})
+    sets = controller(store)
+    await sets.step(KEY)
+    store.tell(status())
+    await sets.step(KEY)
+    store.set["spec"]["updateStrategy"] = {"maxUnavailable": 1}
+    store.set["metadata"] = {**store.set["metadata"], "generation": 2, "resourceVersion": "50"}
+    sets.set_seen(store.set)
+    store.tell(status(ready=False))
+    await sets.step(KEY)
+    assert in_turn(sets, store) == []
+    store.tell(status(ready=False, up_to_date="AwaitingTurn"))
+    await sets.step(KEY)
+    assert len(in_turn(sets, store)) == 1
