@@ -74,6 +74,38 @@ def test_a_gap_through_a_stop_limit_that_stands_alone_is_sold_at_the_market() ->
     assert world.unprotected < DEADLINE_SECONDS
 
 
+@pytest.mark.parametrize(
+    "trailing", [pytest.param({}, id="that-stays"), pytest.param({"trailingRatio": "0.01"}, id="that-follows")]
+)
+def test_a_stop_that_is_lost_while_nobody_buys_is_placed_again(trailing: dict[str, str]) -> None:
+    async def befall(world: Emergency) -> None:
+        stop = await world.hold()
+        world.buyers = False
+        world.quote()
+        world.cancel_by_hand(stop)
+        await world.until("a stop", world.stops)
+        world.buyers = True
+        await world.at_peace()
+
+    protection = {"stopLossRatio": "0.01", "takeProfitRatio": "0.02", "deadlineSeconds": DEADLINE_SECONDS}
+    world = run_emergency(befall, protection=protection | trailing)
+    assert world.unprotected < DEADLINE_SECONDS
+    assert world.count("Connected") == 1
+
+
+def test_a_start_while_nobody_buys_shows_itself_once_somebody_does() -> None:
+    async def befall(world: Emergency) -> None:
+        world.buyers = False
+        world.quote()
+        await world.until("a bot that trades", lambda: world.condition("TradingAllowed")[0] == "True")
+        await asyncio.sleep(10)
+        assert not world.status.announced
+        world.buyers = True
+        await world.until("an announced bot", lambda: world.status.announced, seconds=90)
+
+    assert run_emergency(befall).count("Connected") == 1
+
+
 def test_a_gap_past_the_daily_loss_ends_entries_and_is_told_by_how_much() -> None:
     async def befall(world: Emergency) -> None:
         await world.hold()

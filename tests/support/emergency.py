@@ -78,6 +78,8 @@ class Emergency:
         """Whether the outside market trades each second; a book that is old is not traded on."""
         self.depth = Decimal(5)
         """Base at each level of its book."""
+        self.buyers = True
+        """Whether anybody outside buys."""
         self._quoted = 0
         self._condition_clock = ConditionClock()
 
@@ -276,6 +278,7 @@ class Emergency:
         bids, asks = (
             tuple((to_units(PRICE + side * step * _TICK), size) for step in range(1, _LEVELS + 1)) for side in (-1, 1)
         )
+        bids = bids if self.buyers else ()
         self.venue.feed(BookUpdate(SYMBOL, self.venue.now_ms(), bids, asks, snapshot=True))
         self.venue.gap(SYMBOL, 0)
 
