@@ -14,7 +14,7 @@ from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway.filters import FilterCode, FilterRefusal, floor_price
 from tradingbot.model import LotFilter, NotionalFilter, PriceFilter, Side, SymbolRules, TradeFill
 from tradingbot.orders.planning import plan_entry
-from tradingbot.risk.drawdown import DrawdownTracker
+from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks
 from tradingbot.risk.risk_manager import STOP_SLIPPAGE, Funds, Refusal, Refused, RiskManager, Size, at_risk
 from tradingbot.risk.volatility import VolatilityTracker
 from tradingbot.state.ledger import LedgerState, book, extend
@@ -254,6 +254,15 @@ def test_a_loss_of_today_that_no_process_saw_counts_to_the_day() -> None:
     assert (risk.drawdown.day_known, risk.drawdown.daily_loss) == (True, 0)
     # One without prices for an hour does not.
     risk.update_equity(Decimal(930), morning + timedelta(hours=45, minutes=1))
+    assert not risk.drawdown.day_known
+
+
+def test_a_loss_of_today_counts_also_where_the_store_with_yesterdays_marks_came_back_after_it() -> None:
+    """The process followed the equity in memory until then: that tells nothing of how the day began."""
+    risk = RiskManager(_spec(maxDailyLoss="50"), DrawdownTracker(), VolatilityTracker())
+    risk.update_equity(Decimal(940), NOON)
+    risk.drawdown.restore(EquityMarks(CAPITAL, CAPITAL, "2026-02-28", CAPITAL).to_json())
+    risk.update_equity(Decimal(940), NOON + timedelta(seconds=1))
     assert not risk.drawdown.day_known
 
 

@@ -73,6 +73,7 @@ class DrawdownTracker(Recorded):
     def restore(self, data: dict[str, str] | None) -> None:
         """Continue from marks of EquityMarks.to_json, or from none."""
         self.marks = EquityMarks.from_json(data) if data else None
+        self._updated = None  # what was seen until now was not measured by these marks
 
     @recorded
     def update(self, equity: Decimal, capital: Decimal, now: datetime) -> bool:
