@@ -169,6 +169,26 @@ async def test_a_fee_whose_asset_has_no_market_is_asked_for_once_and_told(paper:
         assert bot.faults.calls.count("last_price") + bot.faults.calls.count("candles") == 1
 
 
+async def test_a_fee_that_is_read_long_after_it_was_paid_has_the_value_that_it_had_then(tmp_path: Path) -> None:
+    async with running_paper_exchange(Options(symbols=("BTCUSDT", "BNBUSDT"))) as paper:
+        account = await paper.create_account(USDT="10000", BNB="1")
+        pay_in_bnb(paper, account)
+        async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as bot:
+            read, paid_ms = bot.exchange.order_trades, bot.exchange.exchange_ms() - 600_000
+            paid_ms -= paid_ms % 60_000
+
+            async def late(symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
+                return [replace(fill, time_ms=paid_ms) for fill in await read(symbol, order_id, urgent=urgent)]
+
+            bot.exchange.order_trades = late  # type: ignore[method-assign]
+            await bot.enter()
+
+            (then,) = await bot.exchange.candles("BNBUSDT", "1m", limit=1, start_ms=paid_ms)
+            assert then.open_ms == paid_ms
+            assert then.close != await bot.exchange.last_price("BNBUSDT")
+            assert bot.orders.books.fees_value == bot.orders.books.fees["BNB"] * then.close
+
+
 async def test_three_bots_on_one_account_that_pays_in_bnb_keep_their_books_apart_and_sell_only_their_own(
     tmp_path: Path,
 ) -> None:

@@ -164,7 +164,7 @@ class OwnFills(OrderPart):
             self._ctx.tell(OrdersEventKind.BOOKS_CHANGED, f"{last.side} fill", last.quantity, last.price)
 
     async def _value(self, fill: TradeFill) -> BookedFill:
-        """The fill with its fee's value; a fee in a third asset is valued at that asset's last price."""
+        """The fill with its fee's value; a fee in a third asset is valued at that asset's price when it was paid."""
         base, quote = self._ctx.rules.base_asset, self._ctx.rules.quote_asset
         known = self._by_id.get(fill.trade_id)
         if known is not None:
@@ -174,30 +174,36 @@ class OwnFills(OrderPart):
         price = None
         if fill.commission_asset not in self.priceless:
             try:
-                price = await self._exchange.last_price(f"{fill.commission_asset}{quote}")
+                price = await self._fee_price(fill)
             except ExchangeError as error:
                 self._without_value(fill, error)
         return book(fill, base, quote, price)
 
+    async def _fee_price(self, fill: TradeFill) -> Decimal | None:
+        """Of the fee's asset, in the minute of the fill; None where nobody traded it. ExchangeError."""
+        market, minute = f"{fill.commission_asset}{self._ctx.rules.quote_asset}", fill.time_ms - fill.time_ms % 60_000
+        if self._exchange.exchange_ms() < minute + 60_000:
+            return await self._exchange.last_price(market)
+        candles = await self._exchange.candles(market, "1m", limit=1, start_ms=minute)
+        return candles[0].close if candles else None
+
     async def value_fees(self) -> None:
-        """Value the fees whose asset had no price that could be read, at the price of the minute of the fill."""
+        """Value the fees whose asset had no price that could be read."""
         valued: list[BookedFill] = []
         for booked in [item for item in self._by_id.values() if item.fee_value is None]:
-            fill, quote = booked.fill, self._ctx.rules.quote_asset
+            fill = booked.fill
             if fill.commission_asset in self.priceless:
                 continue
             try:
-                candles = await self._exchange.candles(
-                    f"{fill.commission_asset}{quote}", "1m", limit=1, start_ms=fill.time_ms - fill.time_ms % 60_000
-                )
+                price = await self._fee_price(fill)
             except UnknownSymbolError as error:
                 self._without_value(fill, error)
                 continue
             except ExchangeError as error:
                 self._without_value(fill, error)
                 break
-            if candles:
-                valued.append(book(fill, self._ctx.rules.base_asset, quote, candles[0].close))
+            if price is not None:
+                valued.append(book(fill, self._ctx.rules.base_asset, self._ctx.rules.quote_asset, price))
         if valued:
             self._by_id |= {item.fill.trade_id: item for item in valued}
             self.books = self._extended()
