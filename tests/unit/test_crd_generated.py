@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def test_checked_in_reference_is_what_the_models_generate(kind: crd.Kind) -> Non
         part, _, field = path.removeprefix(".").partition(".")
         if part in ("spec", "status") and field and "[]" not in field:
             assert f"| `{field}` |" in (spec if part == "spec" else status)
+
+
+def test_the_reference_tells_a_bound_on_one_side_alone() -> None:
+    row = re.search(r"^\| `updateStrategy.maxUnavailable` .*", crd.render_reference(), re.M)
+    assert row is not None
+    assert row[0].endswith("| default `1`; at least 1 |")
 
 
 def test_check_mode_names_a_stale_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,8 +251,11 @@ def _rules(schema: dict[str, Any], *, required: bool) -> str:
         words.append(f"default `{schema['default']}`")
     if "enum" in schema:
         words.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
-    if "minimum" in schema or "maximum" in schema:
-        words.append(f"{schema.get('minimum', '')} to {schema.get('maximum', '')}")
+    match schema:
+        case {"minimum": least, "maximum": most}:
+            words.append(f"{least} to {most}")
+        case {"minimum": least}:
+            words.append(f"at least {least}")
     words += [str(rule["message"]) for rule in schema.get("x-kubernetes-validations", ())]
     return "; ".join(words)
 
