@@ -69,7 +69,8 @@ def add(commands: Commands) -> None:
         "--state-dir",
         type=Path,
         metavar="DIR",
-        help=f"where orders and fills are kept (default with --config: {names.STATE_DIR})",
+        help="where orders and fills are kept (default: ~/.local/state/tradingbot/NAMESPACE/NAME; "
+        f"with --config: {names.STATE_DIR})",
     )
     run.add_argument(
         "--podinfo-dir",
