@@ -10,6 +10,7 @@ from typing import Any
 import metrics_page
 import pytest
 
+from tradingbot.__main__ import main
 from tradingbot_api import crd, names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,3 +109,10 @@ def test_every_file_and_target_of_make_that_is_named_exists(page: Path) -> None:
                for name in line.split()}  # fmt: skip
     for target in re.findall(r"(?:^ {4}|`|\$ )make ([a-z][a-z0-9-]*)", text, re.M):
         assert target in targets, target
+
+
+def test_every_command_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = re.findall(r"^    ([a-z][a-z-]+)", capsys.readouterr().out, re.M)
+    assert re.findall(r"^\| `([a-z-]+)` \|", text_of(ROOT / "docs/commands.md"), re.M) == commands
