@@ -158,8 +158,9 @@ class Exchange(Model):
         default=100,
         ge=1,
         le=100,
-        description="Share of the exchange's request weight per minute and address that this bot may use; with ten "
-        "bots behind one address about 10. A fifth of it is kept for cancels, protection and exits, which never wait.",
+        description="The most of the exchange's request weight per minute and address that this bot may use, whatever "
+        "its operator allots it; without an operator, with ten bots behind one address about 10. A fifth of it is kept "
+        "for cancels, protection and exits, which never wait.",
     )
 
     @model_validator(mode="after")
@@ -684,7 +685,7 @@ class UsageStatus(WireModel):
 
 
 class DrainedStatus(WireModel):
-    """How the bot ended when its TradingBot was deleted."""
+    """How the bot ended when its TradingBot was deleted or suspended."""
 
     position_policy: str = Field(description="Hold or ClosePosition: what the bot was asked to do.")
     remaining: list[str] = Field(
@@ -745,5 +746,5 @@ class TradingBotStatus(WireModel):
     api: APIStatus | None = Field(default=None, description="Calls to the exchange.")
     usage: UsageStatus | None = Field(default=None, description="Process usage.")
     drained: DrainedStatus | None = Field(
-        default=None, description="While it is deleted: the bot has finished, and its pod may end."
+        default=None, description="While it is deleted or suspended: the bot has finished, and its pod may end."
     )
