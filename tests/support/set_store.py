@@ -48,12 +48,19 @@ class Store:
         }
         self.labels: ApiError | None = None
         self.saw: Callable[[Manifest], None] = lambda _: None
+        self.now = NOW
+        self.refused: set[str] = set()
+        """Names of TradingBots of which the API server takes no spec."""
+        self.told = TradingBotSetStatus()
+        """The set's status."""
 
     async def get(self, resource: str, _: str, name: str) -> Manifest | None:
         return self.set if resource == names.TRADING_BOT_SET.plural else self.bots.get(name)
 
     async def apply(self, _: str, manifest: Manifest, **__: str) -> Manifest:
         name, self.version = manifest["metadata"]["name"], self.version + 1
+        if name in self.refused and "symbol" in manifest["spec"]:
+            raise ApiError(422, "Invalid", "spec.exchange.environment is immutable")
         there = self.bots[name]
         self.bots[name] = {
             "metadata": {
@@ -80,6 +87,7 @@ class Store:
         raise self.labels
 
     async def apply_status(self, seen: SeenSet, status: TradingBotSetStatus) -> SeenSet:
+        self.told = status
         return seen.written(metadata("majors", int(seen.resource_version) + 1), status)
 
     async def create_event(self, *_: object, **__: object) -> None: ...
@@ -100,7 +108,7 @@ def controller(store: Store, shard: Shard = ALONE) -> SetController:
     result = SetController(
         cast(Cluster, store), sets=sets, bots=bots, saw_bot=saw,
         restart=lambda _: None, enqueue=lambda *_: None, enqueue_after=lambda *_: None, identity="me",
-        now=lambda: NOW, random=Random(1), reservations=Reservations(leader, Metrics()), shard=shard,
+        now=lambda: store.now, random=Random(1), reservations=Reservations(leader, Metrics()), shard=shard,
     )  # fmt: skip
     bots.followers.append(result.bot_changed)
     for raw in store.bots.values():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from support.operator_objects import NOW
 from support.set_store import KEY, Store, controller
+from tradingbot_api import names
 from tradingbot_operator.inventory import SeenBot
 from tradingbot_operator.set_controller import SetController
 
@@ -39,3 +42,33 @@ async def test_bots_that_are_not_ready_are_restarted_for_another_pod_no_more_at_
     store.tell(status(ready=False, up_to_date="AwaitingTurn"))
     await sets.step(KEY)
     assert len(in_turn(sets, store)) == 1
+
+
+async def test_a_bot_whose_change_the_api_server_refuses_keeps_it_from_no_other_one() -> None:
+    store = Store({})
+    store.refused = {"majors-btcusdt"}
+    sets = controller(store)
+    for _ in range(4):
+        await sets.step(KEY)
+        store.tell(status())
+    given = [
+        name for name, raw in store.bots.items() if names.SET_TEMPLATE_ANNOTATION in raw["metadata"]["annotations"]
+    ]
+    assert given == ["majors-ethusdt", "majors-solusdt"]
+    assert [(problem.symbol, problem.reason) for problem in store.told.problems] == [("BTCUSDT", "Refused")]
+
+
+async def test_a_bot_that_awaits_to_be_flat_and_cannot_be_asked_whether_it_is_stops_the_rollout() -> None:
+    store = Store({})
+    sets = controller(store)
+    store.tell(status(ready=False, up_to_date="AwaitingFlat"))
+    await sets.step(KEY)
+    for seconds in (1, 300, 599):
+        store.now = NOW + timedelta(seconds=seconds)
+        await sets.step(KEY)
+    (figures,) = sets.figures()
+    assert not figures.rollout_stopped
+    store.now = NOW + timedelta(seconds=602)
+    await sets.step(KEY)
+    (figures,) = sets.figures()
+    assert figures.rollout_stopped

@@ -23,6 +23,8 @@ class Member:
     """It says that it has one."""
     restarts_flat: bool = False
     """It needs another pod, which its updateStrategy makes only while it is flat."""
+    refused: bool = False
+    """The API server lately refused what it would be given: it has its turn later, and keeps it from nobody."""
     since: float = 0.0
     """Since when it has the present template and is not settled, in seconds."""
 
@@ -70,7 +72,7 @@ def next_step(members: Iterable[Member], most: int, deadline: float, now: float)
     for bot in outdated:
         if len(moving) + len(given) >= most:
             break
-        if bot in waiting:
+        if bot in waiting or bot.refused:
             continue
         if bot.available and (late or len(moving) + len(given) + down >= most):
             break

@@ -485,7 +485,8 @@ class _Step:
             if as_wanted:
                 current.add(name)
                 memory.refused.pop(name, None)
-            if fact.awaits == Reason.AWAITING_FLAT or (fact.awaits and name not in memory.turns):
+            queues = fact.awaits == Reason.AWAITING_TURN and name not in memory.turns
+            if queues or (fact.awaits == Reason.AWAITING_FLAT and fact.available):
                 # It runs on with a former pod, and is given its turn as one that has not the template.
                 as_wanted = False
             as_wanted = as_wanted or fact.deleting
@@ -501,6 +502,7 @@ class _Step:
                     flat=fact.flat,
                     in_position=fact.in_position,
                     restarts_flat=not as_wanted and fact.in_position and _restarts_flat(bot, wanted, fact),
+                    refused=not (as_wanted or self._may_try(wanted)),
                     since=now if fact.settled or not as_wanted else memory.since.setdefault(name, now),
                 )
             )
@@ -523,7 +525,7 @@ class _Step:
         for name in chosen:
             wanted = self._memory.wanted[name]
             bot = self._bots.get(wanted.key)
-            if bot is not None and self._may_try(wanted):
+            if bot is not None:
                 self._memory.since[name] = now
                 self._memory.turns.add(name)
                 if _is_current(self._memory, bot, wanted):
