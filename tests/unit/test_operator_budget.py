@@ -6,6 +6,7 @@ In full: make test-exhaustive CAMPAIGN=fleet
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -254,6 +255,25 @@ def test_amounts_in_two_quote_assets_are_never_added(value: str | None, loss: st
     assert fleet.figures.full == (Full.QUOTE_ASSETS if exposure == "0" else None)
     if exposure == "0":
         assert answer.message == "the bots trade against EUR, USDT: limits hold in one quote asset"
+
+
+def test_a_bot_that_no_leader_of_now_heard_trades_against_the_quote_asset_that_its_status_tells() -> None:
+    fleet = book("a", "b")
+    fleet.bind("c", replace(FULL, quote_asset="BTC"))
+    assert granted(fleet, told("a", 1)) == "0"
+    assert fleet.figures.full is Full.QUOTE_ASSETS
+    fleet.hear(told("c"), 0.0)
+    assert granted(fleet, told("a", 2)) == "60", "its own word counts for more"
+
+
+def test_losses_in_two_quote_assets_make_no_lost_day_and_amounts_of_them_no_figure() -> None:
+    fleet, today = book("c", loss="10"), {"day": "2026-03-01"}
+    for now in (0.0, 10.0, 20.0):
+        fleet.hear(told("a", daily_pnl="-3", exposure="30", in_position=True, **today), now)
+        fleet.hear(told("b", daily_pnl="-300", exposure="90", in_position=True, quote_asset="JPY", **today), now)
+    found = fleet.figures
+    assert (fleet.lost_day, found.full, found.daily_loss_reached) == ("", Full.QUOTE_ASSETS, False)
+    assert (found.position_value, found.reserved, found.daily_pnl, found.bots_in_position) == (None, None, None, 2)
 
 
 def test_a_loss_of_the_day_ends_entries_until_midnight_once_it_held_for_three_seconds() -> None:

@@ -280,6 +280,10 @@ def test_a_bot_counts_with_the_most_that_its_spec_or_its_status_tells_and_is_gra
     assert (found.value, found.grantable, found.blank) == bound
 
 
+def test_a_bot_counts_in_the_quote_asset_that_its_status_tells() -> None:
+    assert bound_of(seen_bot(status={"accountUID": "1", "quoteAsset": "BTC"})).quote_asset == "BTC"
+
+
 async def test_a_bot_that_is_suspended_and_left_nothing_takes_no_room_of_a_leader_that_never_hears_it() -> None:
     scene = Scene()
     bounds = {

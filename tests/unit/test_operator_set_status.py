@@ -242,6 +242,18 @@ def test_limits_over_a_set_are_told_with_what_counts_against_them(
     assert (found.limits.reserved, found.limits.daily_pnl, found.limits.unheard) == (5, -3, figures.unheard)
 
 
+def test_of_amounts_in_two_quote_assets_nothing_is_told_and_no_limit_is_exceeded_by_them() -> None:
+    mixed = replace(fleet(full=Full.QUOTE_ASSETS), position_value=None, reserved=None, daily_pnl=None)
+    found = set_status.compose(observed(facts(), limits=LIMITS, fleet=mixed))
+    assert told(found, SetCondition.FLEET_LIMITS_HELD)[:2] == ("False", "QuoteAssetsDiffer")
+    assert found.limits is not None
+    assert (found.limits.position_value, found.limits.reserved, found.limits.daily_pnl) == (None, None, None)
+    assert found.limits.bots_in_position == 1
+    assert read_status(TradingBotSetStatus, encode(found)) == found
+    counted = set_status.set_figures(BotKey("trading", "x"), found, LIMITS, mixed).counted
+    assert counted == {"maxBotsInPosition": 1}
+
+
 def test_a_set_without_limits_tells_of_none() -> None:
     found = set_status.compose(observed(facts()))
     assert found.limits is None

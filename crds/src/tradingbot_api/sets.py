@@ -235,17 +235,20 @@ class BotProblem(WireModel):
 
 
 class SetLimitsStatus(WireModel):
-    """What counts against spec.limits, in the quote asset."""
+    """What counts against spec.limits, in the quote asset; no amounts while the bots trade against different ones."""
 
-    position_value: SignedDecimal = Field(
-        description="What the positions cost, and what entries under way may cost, as the bots last told."
+    position_value: SignedDecimal | None = Field(
+        default=None, description="What the positions cost, and what entries under way may cost, as the bots last told."
     )
-    reserved: SignedDecimal = Field(
-        description="What counts beside it: reservations, and the most that bots may have which have not told."
+    reserved: SignedDecimal | None = Field(
+        default=None,
+        description="What counts beside it: reservations, and the most that bots may have which have not told.",
     )
     bots_in_position: int = Field(default=0, description="Bots that hold a position or are entering one.")
-    daily_pnl: SignedDecimal = Field(
-        alias="dailyPnL", description="Change of the equity of all bots since 00:00 UTC, as they last told."
+    daily_pnl: SignedDecimal | None = Field(
+        default=None,
+        alias="dailyPnL",
+        description="Change of the equity of all bots since 00:00 UTC, as they last told.",
     )
     unheard: int = Field(default=0, description="Bots that have not told this operator what they have.")
     daily_loss_reached: str | None = Field(

@@ -52,12 +52,13 @@ class Bound:
     """The most that a bot may have, and that may be granted to it, by its spec and its status.
 
     `value` is counted until the bot tells what it has; `blank`: it can have nothing, as it has never been the trader of
-    its account and symbol, or is suspended and left nothing.
+    its account and symbol, or is suspended and left nothing. Amounts are in `quote_asset`; None: it never told.
     """
 
     value: Decimal
     grantable: Decimal
     blank: bool = False
+    quote_asset: str | None = None
 
     @classmethod
     def of(cls, allowed: Decimal, recorded: Decimal | str | None, *, blank: bool = False) -> Bound:
@@ -85,14 +86,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a fleet, in the quote asset. `reserved` is beyond what the bots told to have."""
+    """Of a fleet, in the quote asset. `reserved` is beyond what the bots told to have. Amounts are None while the bots
+    trade against different quote assets: they are never added."""
 
-    position_value: Decimal
-    reserved: Decimal
+    position_value: Decimal | None
+    reserved: Decimal | None
     bots_in_position: int
     bots_counted: int
     """As in position: those that may enter, and that did not tell, too."""
-    daily_pnl: Decimal
+    daily_pnl: Decimal | None
     unheard: int
     """Bots that did not tell what they have: the most that they may have is among `reserved`."""
     full: Full | None
@@ -125,6 +127,10 @@ class _Member:
         if self.told is None or self.told.exposure is None:
             return NOTHING if self.bound.blank else max(self.bound.value, self.reserved)
         return max(self.told.exposure, self.reserved)
+
+    @property
+    def quote_asset(self) -> str | None:
+        return (self.told.quote_asset if self.told is not None else None) or self.bound.quote_asset
 
     @property
     def in_position(self) -> bool:
@@ -250,10 +256,10 @@ class FleetBook:
     def _full(self, member: _Member) -> Full | None:
         most = self._limits.max_bots_in_position
         others = sum(one.in_position for one in self._members.values() if one is not member)
-        if self.daily_loss_reached or self._loses:
-            return Full.DAILY_LOSS
         if self._amounts_matter and len(self._quotes) > 1:
             return Full.QUOTE_ASSETS
+        if self.daily_loss_reached or self._loses:
+            return Full.DAILY_LOSS
         return Full.BOTS_IN_POSITION if most is not None and others >= most else None
 
     @property
@@ -262,8 +268,7 @@ class FleetBook:
 
     @property
     def _quotes(self) -> set[str]:
-        told = (member.told for member in self._members.values())
-        return {report.quote_asset for report in told if report is not None and report.quote_asset is not None}
+        return {quote for member in self._members.values() if (quote := member.quote_asset) is not None}
 
     # --- the day ---
 
@@ -283,7 +288,7 @@ class FleetBook:
     @property
     def _loses(self) -> bool:
         limit = self._limits.max_daily_loss
-        return limit is not None and -self.daily_pnl >= limit
+        return limit is not None and -self.daily_pnl >= limit and len(self._quotes) <= 1
 
     def _judge_loss(self, now: float) -> None:
         if now - self._looked_at < LOSS_LOOK_SECONDS:
@@ -314,26 +319,34 @@ class FleetBook:
     # --- what people are told ---
 
     @property
+    def _told_value(self) -> Decimal:
+        told = (member.told for member in self._members.values())
+        return sum((one.exposure for one in told if one is not None and one.exposure is not None), NOTHING)
+
+    @property
+    def _counted(self) -> Decimal:
+        return sum((member.value for member in self._members.values()), NOTHING)
+
+    @property
     def figures(self) -> Figures:
         """As far as the bots told."""
         members = list(self._members.values())
-        told = sum((m.told.exposure for m in members if m.told is not None and m.told.exposure is not None), NOTHING)
-        limits, full = self._limits, None
-        counted, slots = sum((m.value for m in members), NOTHING), sum(m.in_position for m in members)
-        if self.daily_loss_reached or self._loses:
-            full = Full.DAILY_LOSS
-        elif self._amounts_matter and len(self._quotes) > 1:
+        limits, full, told, counted = self._limits, None, self._told_value, self._counted
+        slots, mixed = sum(m.in_position for m in members), len(self._quotes) > 1
+        if self._amounts_matter and mixed:
             full = Full.QUOTE_ASSETS
+        elif self.daily_loss_reached or self._loses:
+            full = Full.DAILY_LOSS
         elif limits.max_bots_in_position is not None and slots >= limits.max_bots_in_position:
             full = Full.BOTS_IN_POSITION
         elif limits.max_position_value is not None and counted >= limits.max_position_value:
             full = Full.POSITION_VALUE
         return Figures(
-            position_value=told,
-            reserved=counted - told,
+            position_value=None if mixed else told,
+            reserved=None if mixed else counted - told,
             bots_in_position=sum(m.told is not None and m.told.in_position for m in members),
             bots_counted=slots,
-            daily_pnl=self.daily_pnl,
+            daily_pnl=None if mixed else self.daily_pnl,
             unheard=sum(m.told is None for m in members),
             full=full,
             daily_loss_reached=self.daily_loss_reached,
@@ -342,12 +355,12 @@ class FleetBook:
     def _explain(self, full: Full | None, member: _Member) -> str:
         if full is None:
             return ""
-        limits, figures = self._limits, self.figures
+        limits = self._limits
         if full is Full.BOTS_IN_POSITION:
             slots = sum(member.in_position for member in self._members.values())
             return f"maxBotsInPosition={limits.max_bots_in_position} counted={slots}"
         if full is Full.DAILY_LOSS:
-            return f"maxDailyLoss={limits.max_daily_loss} dailyPnL={canonical(figures.daily_pnl)} until 00:00 UTC"
+            return f"maxDailyLoss={limits.max_daily_loss} dailyPnL={canonical(self.daily_pnl)} until 00:00 UTC"
         if full is Full.QUOTE_ASSETS:
             return f"the bots trade against {', '.join(sorted(self._quotes))}: limits hold in one quote asset"
         if full is Full.OWN_BOUND:
@@ -356,6 +369,6 @@ class FleetBook:
                 "spec.risk.maxPositionValue and status.exposureBound, which the operator writes first"
             )
         return (
-            f"maxPositionValue={limits.max_position_value} positions={canonical(figures.position_value)} "
-            f"reserved={canonical(figures.reserved)}"
+            f"maxPositionValue={limits.max_position_value} positions={canonical(self._told_value)} "
+            f"reserved={canonical(self._counted - self._told_value)}"
         )

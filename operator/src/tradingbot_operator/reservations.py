@@ -41,7 +41,7 @@ def bound_of(bot: SeenBot) -> Bound:
     drained = told.drained if bot.suspended else None
     blank = not told.account_uid or (drained is not None and not drained.remaining)
     bound = Bound.of(allowed_by(bot.spec), told.exposure_bound, blank=blank)
-    return replace(bound, value=max(bound.value, held))
+    return replace(bound, value=max(bound.value, held), quote_asset=told.quote_asset)
 
 
 @dataclass

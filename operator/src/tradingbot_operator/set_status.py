@@ -238,9 +238,9 @@ def _limits_held(seen: ObservedSet) -> Finding | None:
     limits, fleet = seen.limits, seen.fleet
     if fleet is None:
         return None
-    over = []
-    if limits.max_position_value is not None and fleet.position_value > limits.max_position_value:
-        over.append(f"positions={canonical(fleet.position_value)} maxPositionValue={limits.max_position_value}")
+    over, value = [], fleet.position_value
+    if limits.max_position_value is not None and value is not None and value > limits.max_position_value:
+        over.append(f"positions={canonical(value)} maxPositionValue={limits.max_position_value}")
     if limits.max_bots_in_position is not None and fleet.bots_in_position > limits.max_bots_in_position:
         over.append(f"botsInPosition={fleet.bots_in_position} maxBotsInPosition={limits.max_bots_in_position}")
     if over:
@@ -273,11 +273,11 @@ def set_figures(key: BotKey, told: TradingBotSetStatus, limits: Limits, fleet: F
     }
     counted: dict[str, Decimal] = {}
     if fleet is not None:
-        counted = {
-            "maxPositionValue": fleet.position_value + fleet.reserved,
-            "maxDailyLoss": -fleet.daily_pnl,
-            "maxBotsInPosition": Decimal(fleet.bots_counted),
-        }
+        counted["maxBotsInPosition"] = Decimal(fleet.bots_counted)
+        if fleet.position_value is not None and fleet.reserved is not None:
+            counted["maxPositionValue"] = fleet.position_value + fleet.reserved
+        if fleet.daily_pnl is not None:
+            counted["maxDailyLoss"] = -fleet.daily_pnl
     return SetFigures(
         namespace=key.namespace,
         name=key.name,
