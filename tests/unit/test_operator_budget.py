@@ -14,7 +14,7 @@ import pytest
 
 from campaigns.fleet_walk import LIVES, live
 from tradingbot_api.bot_http import RESERVATION_TTL_SECONDS, FleetReport, Reservation, ReservationRequest
-from tradingbot_operator.budget import LOSS_HOLD_SECONDS, Bound, FleetBook, Full, Limits, Told
+from tradingbot_operator.budget import LOSS_HOLD_SECONDS, UNHEARD_HOLD_SECONDS, Bound, FleetBook, Full, Limits, Told
 
 EPOCH = 7
 FULL = Bound(Decimal(60), Decimal(60))
@@ -295,6 +295,30 @@ def test_a_loss_of_the_day_ends_entries_until_midnight_once_it_held_for_three_se
     assert (fleet.lost_day, fleet.figures.full) == ("2026-03-01", Full.DAILY_LOSS)
     fleet.hear(told("a", daily_pnl="0", day="2026-03-02"), 30.0)
     assert (fleet.daily_pnl, granted(fleet, told("c", 5), now=30.0)) == (0, "60")
+
+
+def test_a_sum_of_the_day_that_lacks_bots_is_no_lost_day_until_they_had_the_time_to_tell() -> None:
+    fleet, today = book(loss="10"), {"day": "2026-03-01"}
+    fleet.configure(Limits(None, Decimal(10)), {**dict.fromkeys("abc", FULL), "n": replace(FULL, blank=True)})
+    lost = told("a", daily_pnl="-14", **today)
+    for now in (0.0, LOSS_HOLD_SECONDS):
+        fleet.hear(lost, now)
+    assert granted(fleet, told("a", 1, daily_pnl="-14", **today), now=5.0) == "0", "nothing is granted meanwhile"
+    fleet.hear(told("b", daily_pnl="9", **today), 6.0)
+    fleet.hear(lost, 20.0)
+    assert fleet.lost_day == ""
+    fleet.hear(told("b", daily_pnl="0", **today), 30.0)
+    fleet.hear(lost, 30.0 + UNHEARD_HOLD_SECONDS - 1)
+    assert fleet.lost_day == "", "c may be connected still"
+    fleet.hear(told("c", **today), 30.0 + UNHEARD_HOLD_SECONDS)
+    assert fleet.lost_day == "2026-03-01", "all but the one that never traded have told"
+
+
+def test_a_bot_that_never_tells_keeps_no_loss_from_being_reached() -> None:
+    fleet = book(loss="10")
+    for now in (0.0, UNHEARD_HOLD_SECONDS):
+        fleet.hear(told("a", daily_pnl="-14", day="2026-03-01"), now)
+    assert fleet.lost_day == "2026-03-01"
 
 
 def test_a_leader_that_follows_goes_on_with_the_day_that_was_lost() -> None:

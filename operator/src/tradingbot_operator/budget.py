@@ -22,6 +22,8 @@ LOSS_LOOK_SECONDS: Final = 1.0
 """The sum over all bots is looked at once in this time, however many tell something."""
 LOSS_HOLD_SECONDS: Final = 3.0
 """A loss counts as reached only when it was for this long, as in a bot: one bad quote must not stop a fleet."""
+UNHEARD_HOLD_SECONDS: Final = 60.0
+"""For so long where bots have not told a new leader yet: those that gained may be connected last."""
 
 
 class Full(StrEnum):
@@ -298,7 +300,8 @@ class FleetBook:
             self._losing_since = None
             return
         self._losing_since = now if self._losing_since is None else self._losing_since
-        if now - self._losing_since >= LOSS_HOLD_SECONDS:
+        unheard = any(member.told is None and not member.bound.blank for member in self._members.values())
+        if now - self._losing_since >= (UNHEARD_HOLD_SECONDS if unheard else LOSS_HOLD_SECONDS):
             self._lost_day = self.day
 
     @property
