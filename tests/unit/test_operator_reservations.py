@@ -12,10 +12,14 @@ import pytest
 
 from support.operator_objects import UID, seen_bot, word
 from tradingbot_api.bot_http import BotStatus, FleetReport, ImposedCause, Reservation, ReservationRequest
+from tradingbot_operator import desired
 from tradingbot_operator.bot_link import BotCallError, BotLink
+from tradingbot_operator.bot_objects import BotObjects
 from tradingbot_operator.budget import UNLIMITED, Bound, Limits
-from tradingbot_operator.imposed import Standing
-from tradingbot_operator.inventory import SeenBot
+from tradingbot_operator.cluster import Cluster
+from tradingbot_operator.fleet import Memory
+from tradingbot_operator.imposed import NOBODY, Standing
+from tradingbot_operator.inventory import Controller, Inventory, Manifest, SeenBot
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.reservations import Reservations, bound_of
@@ -145,17 +149,43 @@ async def test_the_figures_of_a_fleet_are_news_when_a_bot_is_first_heard_and_whe
 
 def test_whether_a_bot_is_limited_stays_as_it_was_until_its_fleet_is_known() -> None:
     scene = Scene()
-    limited = scene.reservations.limited
-    assert limited("set", before=False)
-    assert [limited("other", before=before) for before in (True, False)] == [True, False]
+    limited, of_set = scene.reservations.limited, Controller("TradingBotSet", "x", "set")
+    assert limited(of_set, before=False)
+    other = of_set._replace(uid="other")
+    assert [limited(other, before=before) for before in (True, False)] == [True, False]
+    assert limited(other, before=None), "the first configuration of a bot that a former leader made"
+    assert not limited(Controller("Deployment", "x", "other"), before=None)
     assert not limited(None, before=True)
     assert scene.configure(UNLIMITED)
-    assert not limited("set", before=True)
+    assert not limited(of_set, before=True)
+    assert not limited(of_set, before=None)
     assert not scene.configure(UNLIMITED)
     assert scene.configure(LIMITS)
     assert not scene.configure(LIMITS)
     scene.reservations.forget("set")
-    assert limited("set", before=True)
+    assert limited(of_set, before=True)
+
+
+async def test_a_bot_that_was_made_and_not_configured_needs_reservations_until_a_new_leader_knows_its_set() -> None:
+    written: list[Manifest] = []
+
+    class ConfigMaps:
+        async def get(self, *_: str) -> None: ...
+
+        async def create(self, _: str, manifest: Manifest, *, whole: bool) -> Manifest:
+            written.append(manifest)
+            return {"metadata": {"uid": "map", "resourceVersion": str(whole)}}
+
+    unused = cast(Any, None)
+    objects = BotObjects(
+        unused, cluster=cast(Cluster, ConfigMaps()), bots=Inventory(), pods=unused, authority=unused, certainty=unused,
+        reporter=unused, impositions=NOBODY, shares=unused, pace=unused, now=unused, metrics=unused,
+        reservations=Reservations(cast(Leader, SimpleNamespace(epoch=5)), Metrics()),
+    )  # fmt: skip
+    for bot in (OF_SET, seen_bot()):
+        await objects.ensure_config(bot, Memory(bot.uid, bot.key))
+    configs = [desired.decode(manifest) for manifest in written]
+    assert [config.fleet_limited for config in configs if config is not None] == [True, False]
 
 
 async def test_a_fleet_without_limits_and_a_bot_that_tells_of_none_are_answered_nothing() -> None:

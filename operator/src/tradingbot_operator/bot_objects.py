@@ -95,8 +95,8 @@ class BotObjects:
     async def ensure_config(self, bot: SeenBot, memory: Memory) -> None:
         """Writes the ConfigMap where its content is another; SpecError, ForeignObjectError, ApiError."""
         ledger = await memory.wanted_config(bot, self._bots, self._cluster, self._impositions)
-        fleet = bot.controller.uid if bot.controller is not None else None
-        ledger.limit(self._reservations.limited(fleet, before=ledger.fleet_limited))
+        before = ledger.fleet_limited if ledger.uid is not None else None
+        ledger.limit(self._reservations.limited(bot.controller, before=before))
         revision = ledger.revision
         if ledger.stored_revision == revision:
             return

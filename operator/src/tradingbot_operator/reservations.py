@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from tradingbot_api import names
 from tradingbot_api.base import canonical
 from tradingbot_api.bot_http import BotStatus, ImposedCause, Reservation
 from tradingbot_api.conditions import Reason
@@ -103,11 +104,14 @@ class Reservations:
         self._fleets.pop(fleet, None)
         self._fleet_of = {bot: other for bot, other in self._fleet_of.items() if other != fleet}
 
-    def limited(self, fleet: str | None, *, before: bool) -> bool:
-        """Whether a bot of that fleet needs reservations; as `before` while this leader does not know the fleet."""
-        if fleet is None:
+    def limited(self, owner: Controller | None, *, before: bool | None) -> bool:
+        """Whether a bot of that owner needs reservations; as `before` while this leader does not know the fleet. None:
+        it had no configuration before; one of a set so needs them until the set is known."""
+        if owner is None:
             return False
-        return self._fleets[fleet] is not None if fleet in self._fleets else before
+        if owner.uid in self._fleets:
+            return self._fleets[owner.uid] is not None
+        return owner.kind == names.TRADING_BOT_SET.kind if before is None else before
 
     def exposure_bound(self, bot: SeenBot) -> Decimal | None:
         """What the status of a bot must tell as its bound; None where it needs no reservations."""
