@@ -329,6 +329,20 @@ def test_a_leader_that_follows_goes_on_with_the_day_that_was_lost() -> None:
     assert granted(fleet, told("b", 1)) == "0"
 
 
+def test_a_day_that_was_lost_is_undone_by_no_limit_and_by_no_higher_one() -> None:
+    fleet = book(*"abc", loss="10")
+    fleet.recall_loss("2026-03-01")
+    fleet.configure(Limits(Decimal(100), Decimal(50)), dict.fromkeys("abc", FULL))
+    assert fleet.daily_loss_reached
+    for limit, lost in ((None, ""), (Decimal(50), "")):
+        fleet.configure(Limits(Decimal(100), limit), dict.fromkeys("abc", FULL))
+        if limit is None:
+            fleet.recall_loss("2026-03-01")  # the set's status tells it still
+        fleet.hear(told("a", daily_pnl="-14", day="2026-03-01"), 0.0)
+        assert fleet.lost_day == lost
+    assert granted(fleet, told("b", 1)) == "60"
+
+
 def test_the_last_day_that_was_lost_is_kept_whatever_a_former_leader_wrote() -> None:
     fleet = book(*"abc", loss="10")
     for day in ("2026-03-01", "2026-03-02", "2026-03-01", ""):

@@ -167,6 +167,8 @@ class FleetBook:
         """The fleet has these limits and these bots, by UID. Who is not among them any more counts no longer: it is
         certainly gone, or never entered under these limits."""
         self._limits = limits
+        if limits.max_daily_loss is None:
+            self._lost_day = ""
         for uid in self._members.keys() - bounds.keys():
             del self._members[uid]
         for uid, bound in bounds.items():
@@ -315,9 +317,12 @@ class FleetBook:
         """The last day on which it was reached; empty: none."""
         return self._lost_day
 
-    def recall_loss(self, day: str) -> None:
-        """A former leader saw it reached on that day."""
-        self._lost_day = max(self._lost_day, day)
+    def recall_loss(self, day: str) -> bool:
+        """A former leader saw it reached on that day; whether that was not known."""
+        if self._limits.max_daily_loss is None or day <= self._lost_day:
+            return False
+        self._lost_day = day
+        return True
 
     # --- what people are told ---
 

@@ -182,8 +182,7 @@ class Reservations:
             return ()
         for day in (cause_id.removeprefix(prefix) for cause_id in held if cause_id.startswith(prefix)):
             # A former leader may have ended after it told its bots, and before it wrote it into the set's status.
-            if day > fleet.book.lost_day:
-                fleet.book.recall_loss(day)
+            if fleet.book.recall_loss(day):
                 fleet.news(True)
         if not fleet.book.daily_loss_reached:
             return ()
