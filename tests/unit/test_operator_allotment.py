@@ -21,7 +21,7 @@ from tradingbot_api.bot_http import (
 from tradingbot_api.v1alpha1 import PositionStatus
 from tradingbot_operator.allotment import SPARE_PART, Need, allot, carries
 from tradingbot_operator.inventory import BotKey, Inventory, SeenBot, SeenPod
-from tradingbot_operator.shares import Shares
+from tradingbot_operator.shares import COUNT_SECONDS, Shares
 
 needs = st.lists(st.builds(Need, wanted=st.integers(0, 3_000), holding=st.booleans()), max_size=200).map(
     lambda made: dict(enumerate(made))
@@ -77,9 +77,10 @@ class Fleet:
         self.held: dict[str, tuple[int, float]] = {}
         """What each bot goes by, and until when."""
 
-    def add(self, number: int, *, pod: bool = False) -> SeenBot:
-        key = BotKey("trading", f"b{number}")
-        bot = SeenBot(**{**seen_bot().__dict__, "key": key, "uid": f"uid-{number}"})
+    def add(self, number: int, *, pod: bool = False, holding: bool = False) -> SeenBot:
+        key, position = BotKey("trading", f"b{number}"), said(0, holding=holding).position
+        told = seen_bot(status={"position": position.model_dump(mode="json", by_alias=True)} if position else {})
+        bot = SeenBot(**{**told.__dict__, "key": key, "uid": f"uid-{number}"})
         self.bots.see(bot)
         if pod:
             self.pods.see(replace(seen_pod(), key=key))
@@ -160,6 +161,12 @@ def test_a_new_leader_leaves_no_bot_without_its_part_until_the_next_grant() -> N
             assert min(fleet.grant(bot, 300) for bot in bots) >= least
 
 
+def test_a_new_leader_keeps_for_those_in_position_that_it_has_not_heard_what_they_need() -> None:
+    fleet = Fleet(limit=600)
+    bots = [fleet.add(number, pod=True, holding=number < 4) for number in range(8)]
+    assert fleet.grant(bots[7], 300) == LEAST_WEIGHT
+
+
 def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:
     fleet = Fleet(limit=1_200)
     first, second = fleet.add(0), fleet.add(1)
@@ -169,8 +176,32 @@ def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:
     fleet.grant(first, 0, arrives=False)
     assert fleet.grant(second, 0) == 960 - alone, "the first may not have heard"
     fleet.now = 40
+    assert fleet.grant(first, 0, arrives=False) < alone
+    assert fleet.grant(second, 0) == 960 - alone, "nor may it of the smaller part"
     fleet.grant(first, 0)
     assert fleet.grant(second, 0) > 400
+
+
+def test_a_bot_that_is_gone_leaves_its_part_to_others_once_its_grant_is_over() -> None:
+    fleet = Fleet(limit=1_200)
+    gone, stays = fleet.add(0), fleet.add(1)
+    first = fleet.grant(gone, 900)
+    fleet.bots.gone(gone.key, gone.uid)
+    fleet.now = GRANT_TTL_SECONDS - 1
+    assert fleet.grant(stays, 0) == 960 - first
+    fleet.now += COUNT_SECONDS + 1
+    share = fleet.shares.grant(stays, said(0, holding=False))
+    assert share is not None
+    assert (share.weight, share.address_bots) == (960 - 960 // SPARE_PART, 1)
+
+
+def test_a_bot_that_is_suspended_shares_no_address() -> None:
+    fleet = Fleet()
+    bot = fleet.add(0)
+    fleet.bots.see(replace(bot, key=BotKey("trading", "away"), uid="away", spec={**bot.spec, "suspend": True}))
+    share = fleet.shares.grant(bot, said(0, holding=False))
+    assert share is not None
+    assert share.address_bots == 1
 
 
 def test_who_comes_gets_its_part_within_two_grants_and_parts_stay_as_long_as_needs_do() -> None:
@@ -210,10 +241,22 @@ def test_a_bot_that_is_refused_for_lack_gets_more_and_one_that_is_quiet_gives_it
     assert less[-1] < 200
 
 
+def test_what_bots_that_run_need_at_least_is_more_only_for_those_in_position() -> None:
+    fleet = Fleet()
+    flat, holds, calm = fleet.add(0), fleet.add(1), fleet.add(2)
+    address = fleet.shares.address(flat)
+    assert fleet.shares.needed(address) == 0
+    for bot, wanted, holding in ((flat, 300, False), (holds, 210, True), (calm, 0, True)):
+        fleet.grant(bot, wanted, holding=holding)
+    assert fleet.shares.needed(address) == LEAST_WEIGHT + 210 + LEAST_WEIGHT
+
+
 def test_a_group_that_is_too_large_says_so_and_a_limit_of_zero_shares_nothing() -> None:
     fleet = Fleet(limit=600)
-    bots = [fleet.add(number) for number in range(carries(480) + 1)]
+    bots = [fleet.add(number) for number in range(carries(480))]
     fleet.grant(bots[0], 0)
+    assert fleet.shares.too_many(bots[0]) is None
+    fleet.grant(fleet.add(carries(480)), 0)
     assert fleet.shares.too_many(bots[0]) == (16, 15)
     assert Fleet(limit=0).shares.grant(bots[0], said(0, holding=False)) is None
 

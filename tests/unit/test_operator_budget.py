@@ -127,6 +127,23 @@ def test_a_bot_that_nobody_heard_since_its_spec_was_tightened_counts_with_what_i
     assert granted(fleet, told("c", 1)) == "10"
 
 
+def test_a_bound_that_was_raised_counts_of_a_bot_that_nobody_heard() -> None:
+    fleet = book("a", "b")
+    fleet.configure(Limits(Decimal(100)), {**dict.fromkeys("ab", FULL), "c": Bound(Decimal(90), Decimal(60))})
+    assert granted(fleet, told("a", 1)) == "10"
+    assert fleet.known("c") is None
+
+
+def test_after_an_epoch_that_was_raised_what_was_reserved_counts_though_the_bound_is_less() -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("c", 1), 0.0)
+    fleet.bind("c", Bound(Decimal(10), Decimal(10)))
+    fleet.lead(EPOCH + 1)
+    for name in "ab":
+        fleet.hear(told(name, epoch=EPOCH + 1), 0.0)
+    assert granted(fleet, told("a", 1, epoch=EPOCH + 1)) == "40"
+
+
 def test_a_process_that_knows_only_a_former_leader_counts_in_full_although_the_former_process_had_told() -> None:
     fleet = book(*"abc")
     fleet.hear(told("c", boot="c-2", incarnation=2, epoch=EPOCH - 1), 0.0)
@@ -204,6 +221,19 @@ def test_a_restart_ends_what_was_reserved_once_the_new_process_tells_what_it_has
     assert granted(fleet, told("b", 1)) == "40"
     fleet.hear(told("a", boot="a-2", incarnation=2, exposure="10", in_position=True, clock=1.0), 0.0)
     assert granted(fleet, told("c", 1)) == "50"
+
+
+def test_a_process_that_begins_anew_to_count_its_requests_is_answered() -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("a", 5), 0.0)
+    assert granted(fleet, told("a", 1, boot="a-2", incarnation=2, clock=1.0)) == "60"
+
+
+def test_a_process_without_an_incarnation_is_not_the_trader_and_changes_nothing() -> None:
+    fleet = book(*"abc")
+    fleet.hear(told("a", exposure="30", in_position=True), 0.0)
+    assert fleet.hear(told("a", 1, boot="a-2", incarnation=None), 0.0) is None
+    assert fleet.known("a") == 30
 
 
 def test_a_late_word_of_a_former_process_changes_nothing() -> None:

@@ -118,6 +118,14 @@ async def test_another_leadership_begins_with_empty_books_under_its_own_epoch() 
     assert (introduced.epoch, introduced.request) == (7, None)
 
 
+async def test_a_changed_limit_is_in_force_at_once() -> None:
+    scene = Scene()
+    for limit, exposure in ((20, 20), (100, 50)):
+        assert not scene.configure(Limits(Decimal(limit)))
+        (answer,) = await scene.hear(asks(limit, clock=float(limit)))
+        assert answer.exposure == exposure
+
+
 async def test_after_an_epoch_that_is_raised_a_bot_counts_with_all_that_it_may_have_until_it_knows_of_it() -> None:
     scene = Scene()
     (answer,) = await scene.hear(asks())
@@ -342,6 +350,7 @@ async def test_no_more_is_granted_than_the_status_tells_already() -> None:
         assert answer.exposure == exposure
         if recorded is None:
             assert answer.message.startswith("bound=0 of this bot alone: ")
+    assert (scene.count("granted"), scene.count("refused")) == (2, 1)
 
 
 async def test_a_tightened_bound_is_told_only_once_the_bot_is_known_to_have_no_more() -> None:

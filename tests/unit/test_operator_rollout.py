@@ -56,11 +56,24 @@ def test_a_bot_that_restarts_only_flat_is_not_given_it_while_it_holds_a_position
     assert step(holding, member("b"), now=10 * DEADLINE).give == ("b",)
 
 
+def test_a_bot_that_restarts_only_flat_and_is_not_ready_is_given_it_as_it_may_be_its_cure() -> None:
+    down = member("z", available=False, settled=False, flat=False, in_position=True, restarts_flat=True)
+    assert step(down, member("a")).give == ("z",)
+
+
+def test_a_refused_change_has_its_turn_later_and_a_bot_that_is_down_counts_though_its_change_is_refused() -> None:
+    assert step(member("a", refused=True), member("b")).give == ("b",)
+    down = member("a", refused=True, available=False, settled=False)
+    assert step(down, member("b")).give == ()
+    assert step(down, member("b"), most=2).give == ("b",)
+
+
 def test_one_that_is_not_ready_in_time_stops_the_rollout_for_all_that_are() -> None:
     plan = step(moving("a", since=0.0), member("b"), member("c"), most=3, now=DEADLINE)
     assert plan.late == ("a",)
     assert plan.give == ()
     assert plan.remaining == 2
+    assert plan.again_in is None
     assert step(moving("a", since=1.0), member("b"), most=1, now=2.0).again_in == DEADLINE - 1.0
 
 
@@ -72,6 +85,8 @@ def test_a_healthy_bot_is_not_touched_while_as_many_others_are_down_already() ->
     down = member("z", available=False, settled=False)
     assert step(moving("y"), down, member("a"), most=2).give == ("z",)
     assert step(moving("y"), replace(down, current=True, since=1.0), member("a"), most=2).give == ()
+    both = step(replace(down, name="y"), down, member("a"), member("b"), most=3)
+    assert (both.give, both.remaining) == (("y", "z", "a"), 1)
 
 
 @pytest.mark.parametrize(
