@@ -153,6 +153,7 @@ def test_a_process_that_knows_only_a_former_leader_counts_in_full_although_the_f
 def test_a_bot_that_was_never_the_trader_of_its_symbol_has_nothing() -> None:
     fleet = book("a", "b")
     fleet.configure(Limits(Decimal(100), None, 1), {"a": FULL, "n": Bound.of(Decimal(60), "60", blank=True)})
+    assert fleet.figures.unheard == 0, "nothing of it is to be told"
     assert granted(fleet, told("a", 1)) == "60"
 
 
@@ -314,6 +315,7 @@ def test_a_loss_of_the_day_ends_entries_until_midnight_once_it_held_for_three_se
     assert granted(fleet, told("c", 1)) == "60"
     fleet.hear(told("b", daily_pnl="4", **today), 10.0)
     assert granted(fleet, told("c", 2), now=10.0) == "0"  # nothing more while it is lost
+    assert (fleet.figures.full, fleet.figures.daily_loss_reached) == (Full.DAILY_LOSS, False)
     fleet.hear(told("b", daily_pnl="5", **today), 10.5)
     assert (fleet.lost_day, granted(fleet, told("c", 3), now=10.5)) == ("", "60")
     fleet.hear(told("b", daily_pnl="4", **today), 20.0)
@@ -338,9 +340,9 @@ def test_a_sum_of_the_day_that_lacks_bots_is_no_lost_day_until_they_had_the_time
     fleet.hear(lost, 20.0)
     assert fleet.lost_day == ""
     fleet.hear(told("b", daily_pnl="0", **today), 30.0)
-    fleet.hear(lost, 30.0 + UNHEARD_HOLD_SECONDS - 1)
+    fleet.hear(lost, 30.0 + UNHEARD_HOLD_SECONDS / 2)
     assert fleet.lost_day == "", "c may be connected still"
-    fleet.hear(told("c", **today), 30.0 + UNHEARD_HOLD_SECONDS)
+    fleet.hear(told("c", **today), 32.0 + UNHEARD_HOLD_SECONDS / 2)
     assert fleet.lost_day == "2026-03-01", "all but the one that never traded have told"
 
 

@@ -98,7 +98,7 @@ class Figures:
     """As in position: those that may enter, and that did not tell, too."""
     daily_pnl: Decimal | None
     unheard: int
-    """Bots that did not tell what they have: the most that they may have is among `reserved`."""
+    """Bots that may have something and did not tell what: the most that they may have is among `reserved`."""
     full: Full | None
     daily_loss_reached: bool
     """Until 00:00 UTC."""
@@ -132,12 +132,17 @@ class _Member:
 
     @property
     def quote_asset(self) -> str | None:
-        return (self.told.quote_asset if self.told is not None else None) or self.bound.quote_asset
+        return self.told.quote_asset if self.told is not None else self.bound.quote_asset
+
+    @property
+    def unheard(self) -> bool:
+        """It may have something, and did not tell what."""
+        return self.told is None and not self.bound.blank
 
     @property
     def in_position(self) -> bool:
         if self.told is None:
-            return not self.bound.blank
+            return self.unheard
         return self.told.in_position or self.reserved > 0
 
 
@@ -302,7 +307,7 @@ class FleetBook:
             self._losing_since = None
             return
         self._losing_since = now if self._losing_since is None else self._losing_since
-        unheard = any(member.told is None and not member.bound.blank for member in self._members.values())
+        unheard = any(member.unheard for member in self._members.values())
         if now - self._losing_since >= (UNHEARD_HOLD_SECONDS if unheard else LOSS_HOLD_SECONDS):
             self._lost_day = self.day
 
@@ -310,7 +315,7 @@ class FleetBook:
     def daily_loss_reached(self) -> bool:
         """The limit was reached today: it stays so until 00:00 UTC, even if the price comes back, and while no bot has
         told which day it is."""
-        return self._limits.max_daily_loss is not None and self._lost_day != "" and self._lost_day >= self.day
+        return self._lost_day != "" and self._lost_day >= self.day
 
     @property
     def lost_day(self) -> str:
@@ -355,7 +360,7 @@ class FleetBook:
             bots_in_position=sum(m.told is not None and m.told.in_position for m in members),
             bots_counted=slots,
             daily_pnl=None if mixed else self.daily_pnl,
-            unheard=sum(m.told is None for m in members),
+            unheard=sum(m.unheard for m in members),
             full=full,
             daily_loss_reached=self.daily_loss_reached,
         )
