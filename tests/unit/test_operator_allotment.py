@@ -165,6 +165,9 @@ def test_a_new_leader_keeps_for_those_in_position_that_it_has_not_heard_what_the
     fleet = Fleet(limit=600)
     bots = [fleet.add(number, pod=True, holding=number < 4) for number in range(8)]
     assert fleet.grant(bots[7], 300) == LEAST_WEIGHT
+    fleet = Fleet()
+    busy, *_ = [fleet.add(number, pod=True) for number in range(40)]
+    assert fleet.grant(busy, 900) >= 900, "what one that it heard wants counts at once"
 
 
 def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:
