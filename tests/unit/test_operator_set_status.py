@@ -35,7 +35,7 @@ def facts(name: str = "x-btcusdt", **more: Any) -> BotFacts:
     """A bot that trades and is flat."""
     fields: dict[str, Any] = {
         "phase": "Trading", "ready": True, "why": "OK: ", "suspended": False, "settled": True, "up_to_date": True,
-        "awaits": "", "flat": True, "in_position": False, "safe_mode": False, "deleting": False,
+        "awaits": "", "paced": False, "flat": True, "in_position": False, "safe_mode": False, "deleting": False,
         "asset": "USDT", "figures": figures(),
     }  # fmt: skip
     return BotFacts(name, **{**fields, **more})

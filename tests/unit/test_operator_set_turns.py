@@ -58,6 +58,25 @@ async def test_a_bot_whose_change_the_api_server_refuses_keeps_it_from_no_other_
     assert [(problem.symbol, problem.reason) for problem in store.told.problems] == [("BTCUSDT", "Refused")]
 
 
+async def test_bots_that_wait_for_their_turn_to_start_are_not_late_before_it() -> None:
+    store = Store({}, updateStrategy={"maxUnavailable": 3})
+    sets = controller(store)
+    await sets.step(KEY)
+    paced = {"type": "PodReady", "status": "False", "reason": "StartPaced"}
+    store.tell({**status(ready=False), "conditions": [*status(ready=False)["conditions"], paced]})
+    for seconds in (1, 3_600):
+        store.now = NOW + timedelta(seconds=seconds)
+        await sets.step(KEY)
+    (figures,) = sets.figures()
+    assert not figures.rollout_stopped
+    store.tell(status(ready=False))
+    for seconds, late in ((3_601, False), (4_202, True)):
+        store.now = NOW + timedelta(seconds=seconds)
+        await sets.step(KEY)
+        (figures,) = sets.figures()
+        assert figures.rollout_stopped is late
+
+
 async def test_a_bot_that_awaits_to_be_flat_and_cannot_be_asked_whether_it_is_stops_the_rollout() -> None:
     store = Store({})
     sets = controller(store)

@@ -490,7 +490,9 @@ class _Step:
                 # It runs on with a former pod, and is given its turn as one that has not the template.
                 as_wanted = False
             as_wanted = as_wanted or fact.deleting
-            if fact.settled or not as_wanted:
+            # The pace of starts makes no bot late.
+            moves = as_wanted and not (fact.settled or fact.paced)
+            if not moves:
                 memory.since.pop(name, None)
                 memory.turns.discard(name)
             members.append(
@@ -503,7 +505,7 @@ class _Step:
                     in_position=fact.in_position,
                     restarts_flat=not as_wanted and fact.in_position and _restarts_flat(bot, wanted, fact),
                     refused=not (as_wanted or self._may_try(wanted)),
-                    since=now if fact.settled or not as_wanted else memory.since.setdefault(name, now),
+                    since=memory.since.setdefault(name, now) if moves else now,
                 )
             )
         for name in memory.since.keys() - memory.wanted.keys():

@@ -69,6 +69,8 @@ class BotFacts:
     up_to_date: bool
     awaits: str
     """AwaitingFlat or AwaitingTurn: what the restart for another pod waits for; else empty."""
+    paced: bool
+    """Its pod waits for its turn to be made, by the weight of its address."""
     flat: bool
     in_position: bool
     safe_mode: bool
@@ -106,7 +108,7 @@ def facts_of(bot: SeenBot) -> BotFacts:
     left_to_people = outdated == Reason.POD_OUTDATED and manual
     suspended = bot.suspended and status.phase == Phase.SUSPENDED
     deleting = bot.deleted is not None
-    engaged = conditions.get(Type.SAFE_MODE_ENGAGED)
+    engaged, pod = conditions.get(Type.SAFE_MODE_ENGAGED), conditions.get(Type.POD_READY)
     position, pnl = status.position, status.pnl
     figures = None
     if position is not None and pnl is not None and status.quote_asset is not None:
@@ -123,6 +125,7 @@ def facts_of(bot: SeenBot) -> BotFacts:
         settled=observed and not deleting and (suspended or (ready and (latest or left_to_people))),
         up_to_date=observed and (latest or suspended),
         awaits=outdated if observed and outdated in {Reason.AWAITING_FLAT, Reason.AWAITING_TURN} else "",
+        paced=pod is not None and pod.reason == Reason.START_PACED,
         flat=position is not None and position.quantity == 0,
         in_position=position is not None and position.quantity != 0,
         safe_mode=engaged is not None
