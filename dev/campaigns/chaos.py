@@ -58,6 +58,9 @@ WITHOUT_VOLUME: Final = 5
 """Every so manieth bot: with its pod its store is gone."""
 TOGETHER: Final = 5
 """Every so manieth bot trades on one account with the others of them."""
+AT_ONE_ADDRESS: Final = 10
+"""So many share an address's limits: with more of them candles of a second, of which many have no trade and are asked
+for, would take more weight than an address has."""
 SPEED: Final = 0.2
 """Of the market: fifty symbols in real time would need a core of their own."""
 DEADLINE_SECONDS: Final = 10
@@ -85,6 +88,11 @@ STORE_ATTEMPTS: Final = 6
 _TELLING: Final = ("Ready", "BalanceSynced", "TradingAllowed")
 LEAK_SECONDS: Final = 1200.0
 """A process that lived for so long tells how its memory grows."""
+
+
+def _nat(bot: int) -> dict[str, str]:
+    """The node selector of the address behind which a bot is, by its place in the fleet."""
+    return {f"nat-{bot // AT_ONE_ADDRESS + 1}": "yes"}
 
 
 class Fleet:
@@ -120,7 +128,12 @@ class Fleet:
     def start(self) -> None:
         """All up and trading."""
         self.demo.cluster()
-        self.demo.install("--set", "resources.limits.memory=256Mi")
+        selectors = [_nat(first) for first in range(0, len(self.bots), AT_ONE_ADDRESS)]
+        groups = [{"name": next(iter(selector)), "nodeSelector": selector} for selector in selectors]
+        labels = [f"{name}={value}" for selector in selectors for name, value in selector.items()]
+        self.demo.shell.quiet("kubectl", "label", "node", "--all", "--overwrite", *labels)
+        memory, egress = "resources.limits.memory=256Mi", f"egressGroups={json.dumps(groups)}"
+        self.demo.install("--set", memory, "--set-json", egress)
         self._open_exchange()
         self._add_bots()
         environment = self.demo.shell.environment
@@ -176,7 +189,7 @@ class Fleet:
                 risk={
                     "maxPositionValue": "300", "maxDailyLoss": "2000", "maxDrawdownRatio": "0.9", "cooldownSeconds": 5
                 },
-                pod={"resources": LIMITS},
+                pod={"resources": LIMITS, "nodeSelector": _nat(number - 1)},
             )  # fmt: skip
             if number % WITHOUT_VOLUME:
                 bot["spec"]["storage"] = {"size": "1Gi", "reclaimPolicy": "Delete"}
