@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -59,9 +60,9 @@ class Blow:
         return f"{self.harm}{whom}{' ' + terms if terms else ''}"
 
 
-def blows(seed: int, step: int, bots: int) -> tuple[Blow, ...]:
+def blows(seed: int, step: int, bots: int, without: Collection[Harm] = ()) -> tuple[Blow, ...]:
     """What happens in a step, counted from 1. Pure: each harm once in so many steps, in a new order each time."""
-    harms = list(Harm)
+    harms = [harm for harm in Harm if harm not in without]
     turn, place = divmod(step - 1, len(harms))
     Random(f"{seed}/turn/{turn}").shuffle(harms)
     rng = Random(f"{seed}/step/{step}")
@@ -70,7 +71,7 @@ def blows(seed: int, step: int, bots: int) -> tuple[Blow, ...]:
         main = Harm.PODS_KILLED
     chosen = [main]
     if rng.random() < 0.5:
-        chosen.append(rng.choice([harm for harm in BESIDE if harm is not main]))
+        chosen.append(rng.choice([harm for harm in BESIDE if harm is not main and harm in harms]))
     return tuple(_blow(harm, rng, bots, beside=place > 0) for place, harm in enumerate(chosen))
 
 

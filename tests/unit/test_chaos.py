@@ -62,6 +62,8 @@ def test_the_schedule_is_the_same_for_a_seed_and_has_each_harm_once_a_turn() -> 
     assert {step[0].harm for step in turn} == set(Harm)
     assert turn != [blows(8, step, 50) for step in range(1, len(Harm) + 1)]
     assert all(bot < 50 for step in turn for blow in step for bot in blow.bots)
+    spared = [blow.harm for step in range(1, 200) for blow in blows(7, step, 50, {Harm.LEADER_KILLED})]
+    assert set(spared) == set(Harm) - {Harm.LEADER_KILLED}
 
 
 def test_the_exchange_takes_each_fault_and_gap_of_the_schedule() -> None:
