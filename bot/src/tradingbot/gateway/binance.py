@@ -266,8 +266,7 @@ class BinanceExchange:
 
     async def last_price(self, symbol: str) -> Decimal:
         """GET ticker/price."""
-        data = await self._public(EndpointClass.MARKET, "ticker/price", symbol=symbol)
-        return _parse(lambda: Decimal(data["price"]))
+        return _parse(payloads.last_price, await self._public(EndpointClass.MARKET, "ticker/price", symbol=symbol))
 
     async def candles(
         self, symbol: str, interval: str, *, limit: int = 500, start_ms: int | None = None

@@ -45,6 +45,30 @@ UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, Va
 """What a message of another shape than documented raises."""
 
 
+def _number(text: str) -> Decimal:
+    """Any number; ValueError or ArithmeticError of what is none."""
+    number = Decimal(text)
+    if not number.is_finite():
+        raise ValueError(f"expected a number, got {text!r}")
+    return number
+
+
+def _amount(text: str) -> Decimal:
+    """A quantity, or the price of a side of the book or of an order: none is below 0."""
+    number = _number(text)
+    if number < 0:
+        raise ValueError(f"expected 0 or more, got {text!r}")
+    return number
+
+
+def _traded(text: str) -> Decimal:
+    """The price or the quantity of what was traded."""
+    number = _number(text)
+    if number <= 0:
+        raise ValueError(f"expected more than 0, got {text!r}")
+    return number
+
+
 def weight_limit(data: Json) -> int:
     """The request weight that an address may use in a minute, of exchangeInfo."""
     minute = ("REQUEST_WEIGHT", "MINUTE", 1)
@@ -78,7 +102,7 @@ def symbol_rules(data: Json) -> SymbolRules:
     filters: dict[str, Json] = {item["filterType"]: item for item in data["filters"]}
 
     def number(kind: str, name: str) -> Decimal:
-        return Decimal(filters.get(kind, {}).get(name, "0"))
+        return _amount(filters.get(kind, {}).get(name, "0"))
 
     def count(kind: str, name: str) -> int | None:
         return int(filters[kind][name]) if kind in filters else None
@@ -105,9 +129,9 @@ def symbol_rules(data: Json) -> SymbolRules:
         lot=lot("LOT_SIZE"),
         market_lot=lot("MARKET_LOT_SIZE"),
         notional=NotionalFilter(
-            min_notional=Decimal(notional.get("minNotional", "0")),
+            min_notional=_amount(notional.get("minNotional", "0")),
             apply_min_to_market=bool(notional.get("applyMinToMarket", notional.get("applyToMarket", False))),
-            max_notional=Decimal(notional.get("maxNotional", "0")),
+            max_notional=_amount(notional.get("maxNotional", "0")),
             apply_max_to_market=bool(notional.get("applyMaxToMarket", False)),
         ),
         percent_price=None if band is None else _percent_price(band),
@@ -128,10 +152,10 @@ def _trailing(data: Json) -> TrailingFilter:
 
 def _percent_price(data: Json) -> PercentPriceFilter:
     return PercentPriceFilter(
-        bid_up=Decimal(data["bidMultiplierUp"]),
-        bid_down=Decimal(data["bidMultiplierDown"]),
-        ask_up=Decimal(data["askMultiplierUp"]),
-        ask_down=Decimal(data["askMultiplierDown"]),
+        bid_up=_amount(data["bidMultiplierUp"]),
+        bid_down=_amount(data["bidMultiplierDown"]),
+        ask_up=_amount(data["askMultiplierUp"]),
+        ask_down=_amount(data["askMultiplierDown"]),
     )
 
 
@@ -142,9 +166,9 @@ def account(data: Json) -> AccountSnapshot:
         uid=str(data["uid"]),
         can_trade=bool(data.get("canTrade", True)),
         permissions=frozenset(data.get("permissions", ())),
-        balances={item["asset"]: Balance(Decimal(item["free"]), Decimal(item["locked"])) for item in data["balances"]},
-        maker_rate=Decimal(rates["maker"]),
-        taker_rate=Decimal(rates["taker"]),
+        balances={item["asset"]: Balance(_number(item["free"]), _number(item["locked"])) for item in data["balances"]},
+        maker_rate=_number(rates["maker"]),
+        taker_rate=_number(rates["taker"]),
         time_ms=int(data.get("updateTime", 0)),
     )
 
@@ -159,7 +183,7 @@ def commission(data: Json) -> Commission:
     groups = [data[name] for name in ("standardCommission", "specialCommission", "taxCommission") if name in data]
 
     def total(*names: str) -> Decimal:
-        return sum((Decimal(group.get(name, "0")) for group in groups for name in names), Decimal(0))
+        return sum((_number(group.get(name, "0")) for group in groups for name in names), Decimal(0))
 
     return Commission(maker=total("maker", "buyer"), taker=total("taker", "buyer"))
 
@@ -174,9 +198,9 @@ def order(data: Json) -> OrderReport:
             trade_id=int(item["tradeId"]),
             order_id=order_id,
             side=side,
-            price=Decimal(item["price"]),
-            quantity=Decimal(item["qty"]),
-            commission=Decimal(item["commission"]),
+            price=_traded(item["price"]),
+            quantity=_traded(item["qty"]),
+            commission=_number(item["commission"]),
             commission_asset=item["commissionAsset"],
             is_maker=False,  # the fills of a placement's answer are those it took
             time_ms=time_ms,
@@ -192,10 +216,10 @@ def order(data: Json) -> OrderReport:
         type=OrderType(data["type"]),
         status=OrderStatus(data["status"]),
         time_in_force=TimeInForce(data.get("timeInForce", "GTC")),
-        price=Decimal(data["price"]),
-        stop_price=Decimal(data.get("stopPrice", "0")),
-        quantity=Decimal(data["origQty"]),
-        executed_quantity=Decimal(data["executedQty"]),
+        price=_amount(data["price"]),
+        stop_price=_amount(data.get("stopPrice", "0")),
+        quantity=_amount(data["origQty"]),
+        executed_quantity=_amount(data["executedQty"]),
         time_ms=time_ms,
         fills=fills,
         expiry_reason=data.get("expiryReason"),
@@ -230,13 +254,18 @@ def trade(data: Json) -> TradeFill:
         trade_id=int(data["id"]),
         order_id=int(data["orderId"]),
         side=Side.BUY if data["isBuyer"] else Side.SELL,
-        price=Decimal(data["price"]),
-        quantity=Decimal(data["qty"]),
-        commission=Decimal(data["commission"]),
+        price=_traded(data["price"]),
+        quantity=_traded(data["qty"]),
+        commission=_number(data["commission"]),
         commission_asset=data["commissionAsset"],
         is_maker=bool(data["isMaker"]),
         time_ms=int(data["time"]),
     )
+
+
+def last_price(data: Json) -> Decimal:
+    """GET ticker/price; of a symbol that was never traded there is none."""
+    return _traded(data["price"])
 
 
 def candle(symbol: str, interval: str, row: Sequence[Any], now_ms: int) -> Candle:
@@ -246,11 +275,11 @@ def candle(symbol: str, interval: str, row: Sequence[Any], now_ms: int) -> Candl
         interval=interval,
         open_ms=int(row[0]),
         close_ms=int(row[6]),
-        open=Decimal(row[1]),
-        high=Decimal(row[2]),
-        low=Decimal(row[3]),
-        close=Decimal(row[4]),
-        volume=Decimal(row[5]),
+        open=_traded(row[1]),
+        high=_traded(row[2]),
+        low=_traded(row[3]),
+        close=_traded(row[4]),
+        volume=_amount(row[5]),
         trades=int(row[8]),
         closed=now_ms > int(row[6]),
     )
@@ -260,10 +289,10 @@ def book_ticker(data: Json, received: float) -> BookTicker:
     """GET ticker/bookTicker."""
     return BookTicker(
         symbol=data["symbol"],
-        bid=Decimal(data["bidPrice"]),
-        bid_quantity=Decimal(data["bidQty"]),
-        ask=Decimal(data["askPrice"]),
-        ask_quantity=Decimal(data["askQty"]),
+        bid=_amount(data["bidPrice"]),
+        bid_quantity=_amount(data["bidQty"]),
+        ask=_amount(data["askPrice"]),
+        ask_quantity=_amount(data["askQty"]),
         received=received,
     )
 
@@ -272,10 +301,10 @@ def stream_book(data: Json, received: float) -> BookTicker:
     """A bookTicker message."""
     return BookTicker(
         symbol=data["s"],
-        bid=Decimal(data["b"]),
-        bid_quantity=Decimal(data["B"]),
-        ask=Decimal(data["a"]),
-        ask_quantity=Decimal(data["A"]),
+        bid=_amount(data["b"]),
+        bid_quantity=_amount(data["B"]),
+        ask=_amount(data["a"]),
+        ask_quantity=_amount(data["A"]),
         received=received,
     )
 
@@ -288,11 +317,11 @@ def stream_candle(data: Json) -> Candle:
         interval=row["i"],
         open_ms=int(row["t"]),
         close_ms=int(row["T"]),
-        open=Decimal(row["o"]),
-        high=Decimal(row["h"]),
-        low=Decimal(row["l"]),
-        close=Decimal(row["c"]),
-        volume=Decimal(row["v"]),
+        open=_traded(row["o"]),
+        high=_traded(row["h"]),
+        low=_traded(row["l"]),
+        close=_traded(row["c"]),
+        volume=_amount(row["v"]),
         trades=int(row["n"]),
         closed=bool(row["x"]),
     )
@@ -314,11 +343,11 @@ def user_event(data: Json) -> UserEvent | None:
             )
         case "outboundAccountPosition":
             return BalancesUpdate(
-                balances={item["a"]: Balance(Decimal(item["f"]), Decimal(item["l"])) for item in data["B"]},
+                balances={item["a"]: Balance(_number(item["f"]), _number(item["l"])) for item in data["B"]},
                 event_ms=int(data["E"]),
             )
         case "balanceUpdate" | "externalLockUpdate" as kind:
-            return BalanceChange(data["a"], Decimal(data["d"]), kind == "externalLockUpdate", int(data["E"]))
+            return BalanceChange(data["a"], _number(data["d"]), kind == "externalLockUpdate", int(data["E"]))
         case _:
             return None
 
@@ -332,9 +361,9 @@ def _order_update(data: Json) -> OrderUpdate:
             trade_id=int(data["t"]),
             order_id=order_id,
             side=side,
-            price=Decimal(data["L"]),
-            quantity=Decimal(data["l"]),
-            commission=Decimal(data["n"] or "0"),
+            price=_traded(data["L"]),
+            quantity=_traded(data["l"]),
+            commission=_number(data["n"] or "0"),
             commission_asset=data["N"] or "",
             is_maker=bool(data["m"]),
             time_ms=int(data["T"]),
@@ -348,10 +377,10 @@ def _order_update(data: Json) -> OrderUpdate:
         type=OrderType(data["o"]),
         status=OrderStatus(data["X"]),
         time_in_force=TimeInForce(data["f"]),
-        price=Decimal(data["p"]),
-        stop_price=Decimal(data["P"]),
-        quantity=Decimal(data["q"]),
-        executed_quantity=Decimal(data["z"]),
+        price=_amount(data["p"]),
+        stop_price=_amount(data["P"]),
+        quantity=_amount(data["q"]),
+        executed_quantity=_amount(data["z"]),
         time_ms=int(data["T"]),
         expiry_reason=data.get("eR"),
         working="W" in data,
