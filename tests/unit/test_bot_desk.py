@@ -19,7 +19,9 @@ from tradingbot.clocks import Clocks
 from tradingbot.control import Control
 from tradingbot.desk import CONFIG_FACT, Desk
 from tradingbot.gateway.clock import ExchangeClock
+from tradingbot.monitoring.health import ConditionClock, Problem
 from tradingbot.monitoring.http_api import ControlError
+from tradingbot.monitoring.report import build_status, state_of
 from tradingbot.monitoring.status_feed import StatusFeed
 from tradingbot.orders.types import ProtectionState, ProtectionStatus
 from tradingbot.recovery.safe_mode import DRAWDOWN, Level
@@ -28,6 +30,7 @@ from tradingbot.risk.risk_manager import Refusal
 from tradingbot.session import Session
 from tradingbot.state.store import Store
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
+from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -430,6 +433,15 @@ def _no_status(_sequence: int) -> BotStatus:
 
 def _no_state(_status: BotStatus) -> int:
     return 0
+
+
+async def test_a_status_is_told_although_a_strategy_said_what_is_no_text() -> None:
+    desk, clock = Desk(config(1), operated=True), ConditionClock()
+    desk.config_problem = Problem(Reason.CONFIG_INVALID, "ValueError: caf\udce9, café")
+    feed = StatusFeed(lambda sequence: build_status(desk, clock, sequence), state_of, time.monotonic)
+    told = BotStatus.model_validate_json(await anext(feed.lines()))
+    assert told.conditions[0].message == "ValueError: caf?, café"
+    assert told.sequence == 1
 
 
 async def test_what_went_past_a_limit_by_a_gap_is_told_with_the_cause_and_in_the_message() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -64,7 +65,9 @@ class StatusFeed:
         self._sent[status.sequence] = self._published_at = now
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
-        self._line = status.model_dump_json(by_alias=True).encode() + b"\n"
+        # A strategy or the exchange may have said what is no text: it must not end the process.
+        text = json.dumps(status.model_dump(mode="json", by_alias=True), ensure_ascii=False)
+        self._line = text.encode(errors="replace") + b"\n"
         async with self._changed:
             self._changed.notify_all()
 
