@@ -19,6 +19,7 @@ from tradingbot.gateway.errors import AmbiguousError, ExchangeError, NotFoundErr
 from tradingbot.gateway.port import NewOrder
 from tradingbot.model import OrderType, Side, TradeFill
 from tradingbot.monitoring.report import account_books
+from tradingbot.orders import own_fills, tracker
 from tradingbot.orders.types import EntryOutcome, ExitOutcome, ProtectionState
 from tradingbot.state.balance_reconciler import Verdict, VerdictKind
 from tradingbot.state.position_validator import Correction
@@ -152,15 +153,20 @@ async def test_nothing_is_corrected_while_own_trades_are_missing(paper: PaperExc
         assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
 
 
+def pay_in_odd(bot: BotSide) -> None:
+    """Fees of the bot are told in an asset without a market."""
+    read = bot.exchange.order_trades
+
+    async def in_odd(symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
+        return [replace(fill, commission_asset="ODD") for fill in await read(symbol, order_id, urgent=urgent)]
+
+    bot.exchange.order_trades = in_odd  # type: ignore[method-assign]
+
+
 async def test_a_fee_whose_asset_has_no_market_is_asked_for_once_and_told(paper: PaperExchange, tmp_path: Path) -> None:
     account = await paper.create_account(USDT="10000", BTC="0.5")
     async with bot_side(paper, account, tmp_path / "bot.db", stream=False, faulty=True) as bot:
-        read = bot.exchange.order_trades
-
-        async def in_odd(symbol: str, order_id: int, *, urgent: bool = False) -> list[TradeFill]:
-            return [replace(fill, commission_asset="ODD") for fill in await read(symbol, order_id, urgent=urgent)]
-
-        bot.exchange.order_trades = in_odd  # type: ignore[method-assign]
+        pay_in_odd(bot)
         await bot.enter()
         for _ in range(3):
             verdict = await bot.orders.reconcile()
@@ -187,6 +193,27 @@ async def test_a_fee_that_is_read_long_after_it_was_paid_has_the_value_that_it_h
             assert then.open_ms == paid_ms
             assert then.close != await bot.exchange.last_price("BNBUSDT")
             assert bot.orders.books.fees_value == bot.orders.books.fees["BNB"] * then.close
+
+
+async def test_fills_whose_fees_no_market_prices_are_only_summed_in_time_and_told_for_ever(
+    paper: PaperExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "MOST_DONE", 3)
+    monkeypatch.setattr(own_fills, "CHECKPOINT_FILLS", 1)
+    account = await paper.create_account(USDT="10000", BTC="0.5")
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as bot:
+        pay_in_odd(bot)
+        for _ in range(2):
+            await bot.enter()
+            await bot.orders.exit("Signal")
+        books = bot.orders.books
+        await bot.orders.reconcile()
+        assert books.unvalued_fees > 0
+        assert len(bot.orders._fills._by_id) < books.fills
+        assert bot.orders.books == books
+    async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as again:
+        assert again.orders.books == books
+        assert f"{books.unvalued_fees} fees have no value" in (await again.orders.reconcile()).message
 
 
 async def test_three_bots_on_one_account_that_pays_in_bnb_keep_their_books_apart_and_sell_only_their_own(

@@ -227,12 +227,14 @@ class OwnFills(OrderPart):
         return fold((), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
 
     async def move_checkpoint(self) -> None:
-        """Keep of old fills only what they sum to. Those stay whose order is known or whose fee has no value yet."""
+        """Keep of old fills only what they sum to. Those stay whose order is known or whose fee will have a value."""
         if self.missing() or self._store.failed is not None:
             return
         self._settled = {name: order for name, order in self._settled.items() if self._tracker.get(name) is order}
         needed = {trade_id for order in self._tracker for trade_id in order.trade_ids}
-        needed |= {trade_id for trade_id, booked in self._by_id.items() if booked.fee_value is None}
+        for trade_id, booked in self._by_id.items():
+            if booked.fee_value is None and booked.fill.commission_asset not in self.priceless:
+                needed.add(trade_id)
         first = min(needed, default=self.books.last_trade_id + 1)
         old = [booked for trade_id, booked in self._by_id.items() if trade_id < first]
         if len(old) < CHECKPOINT_FILLS:
