@@ -19,7 +19,7 @@ from tradingbot.gateway.errors import AmbiguousError, RejectedError
 from tradingbot.gateway.port import EndpointClass, NewOrder
 from tradingbot.model import OrderStatus, OrderType, Side, TimeInForce
 from tradingbot.orders.oco_monitor import OcoState
-from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState, Trace
+from tradingbot.orders.types import EntryOutcome, ExitOutcome, OrdersEventKind, ProtectionState, Trace, TrackedOrder
 from tradingbot.state.balance_reconciler import VerdictKind
 from tradingbot_api.v1alpha1 import PositionPolicy
 
@@ -279,19 +279,46 @@ async def test_a_partly_filled_take_profit_has_its_rest_protected_again(bot: Bot
     assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
 
 
-async def test_a_pair_that_somebody_made_smaller_gets_another_for_the_rest(bot: BotSide) -> None:
+async def make_smaller(bot: BotSide, stop: TrackedOrder, **name: str) -> None:
+    """By hand, to 0.002; the exchange makes up a client id unless it is told one."""
+    change = {"origClientOrderId": stop.client_order_id, "newQty": "0.002"} | name
+    path = "order/amend/keepPriority"
+    await bot.exchange._send(EndpointClass.REDUCE, "put", path, bot.exchange.stamp(), symbol=SYMBOL, **change)
+
+
+@pytest.mark.parametrize("same_name", [pytest.param(True, id="as-it-was"), pytest.param(False, id="made-up")])
+async def test_a_pair_that_somebody_made_smaller_gets_another_for_the_rest(bot: BotSide, same_name: bool) -> None:
     await bot.enter()
     stop = bot.leg("sl")
-    same = {"origClientOrderId": stop.client_order_id, "newClientOrderId": stop.client_order_id, "newQty": "0.002"}
-    path = "order/amend/keepPriority"
-    await bot.exchange._send(EndpointClass.REDUCE, "put", path, bot.exchange.stamp(), symbol=SYMBOL, **same)
+    await make_smaller(bot, stop, **({"newClientOrderId": stop.client_order_id} if same_name else {}))
 
     def stops() -> list[Decimal]:
         return [order.quantity for order in bot.orders.open_orders if order.purpose == "sl"]
 
     await bot.tick_until(lambda: stops() == [Decimal("0.002"), stop.quantity - Decimal("0.002")])
     assert bot.orders.protection.state is ProtectionState.PROTECTED
+    assert bot.orders.exchange_reset is None
+    assert bot.orders.foreign_orders == ()
     assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+    assert (await bot.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+    assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
+
+
+async def test_a_stop_alone_that_somebody_gave_another_name_is_known_and_cancelled_by_its_number(
+    paper: PaperExchange, account: TestAccount, tmp_path: Path
+) -> None:
+    async with bot_side(paper, account, tmp_path / "alone.db", stream=False, faulty=True) as bot:
+        bot.faults.always["place_oco"] = RejectedError("no pair")
+        await bot.enter()
+        await bot.exchange.cancel_list(SYMBOL, bot.leg("sl").order_list_id, "by-hand", bot.exchange.stamp())
+        await bot.tick_until(lambda: len(bot.orders.open_orders) == 1)
+        (stop,) = bot.orders.open_orders
+        await make_smaller(bot, stop)
+
+        await bot.tick_until(lambda: len(bot.orders.open_orders) == 2)
+        assert bot.orders.exchange_reset is None
+        assert (await bot.orders.exit("Signal")).outcome is ExitOutcome.FLAT
+        assert (await bot.orders.reconcile()).kind is VerdictKind.EXACT
 
 
 async def test_a_store_that_cannot_commit_forbids_entries_and_lets_exits_go(bot: BotSide) -> None:

@@ -372,7 +372,9 @@ class BinanceExchange:
         )
         return _parse(payloads.order_list, data)
 
-    async def cancel_order(self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp) -> OrderReport:
+    async def cancel_order(
+        self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp, *, order_id: int | None = None
+    ) -> OrderReport:
         """DELETE order."""
         data = await self._send(
             EndpointClass.REDUCE,
@@ -380,7 +382,8 @@ class BinanceExchange:
             "order",
             stamp,
             symbol=symbol,
-            origClientOrderId=client_order_id,
+            orderId=order_id,
+            origClientOrderId=client_order_id if order_id is None else None,
             newClientOrderId=cancel_id,
         )
         return _parse(payloads.cancelled_order, data, client_order_id)

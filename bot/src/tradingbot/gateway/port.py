@@ -248,8 +248,10 @@ class Exchange(Protocol):
         """Send an entry with its protection, once."""
         ...
 
-    async def cancel_order(self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp) -> OrderReport:
-        """Cancel one order; of a list this cancels all of it."""
+    async def cancel_order(
+        self, symbol: str, client_order_id: str, cancel_id: str, stamp: Stamp, *, order_id: int | None = None
+    ) -> OrderReport:
+        """Cancel one order, by its number where that is known; of a list this cancels all of it."""
         ...
 
     async def cancel_list(self, symbol: str, order_list_id: int, cancel_id: str, stamp: Stamp) -> OrderListReport:

@@ -62,16 +62,16 @@ class KnownOrders(OrderPart):
 
     async def on_update(self, event: OrderUpdate) -> None:
         """Take what the user stream tells of an order, and its fill."""
-        report = event.report
+        report = self._by_its_name(event.report)
         if report.symbol != self._ctx.rules.symbol:
             return
         if not self.is_own(report):
             self._foreign_meanwhile[report.client_order_id] = report
             self._take_foreign(self.foreign | {report.client_order_id: report})
             return
-        await self.absorb([event.report])
+        await self.absorb([report])
         if event.fill is not None:
-            await self._fills.take([event.fill], {event.fill.order_id: event.report.client_order_id})
+            await self._fills.take([event.fill], {event.fill.order_id: report.client_order_id})
 
     def open(self, wanted: Callable[[TrackedOrder], bool]) -> list[TrackedOrder]:
         """This bot's open orders for which that is true."""
@@ -86,6 +86,14 @@ class KnownOrders(OrderPart):
             except (NotFoundError, OrderArchivedError):
                 self._log.info("order not readable", client_order_id=client_id)
         return found
+
+    def _by_its_name(self, report: OrderReport) -> OrderReport:
+        """With the client id that this bot gave it: who makes an order smaller gives it another, or lets one be made
+        up. After a reset another order may have its number."""
+        if parse(report.client_order_id) is not None:
+            return report
+        names = (order.client_order_id for order in self._tracker if _same(order, report))
+        return replace(report, client_order_id=next(names, report.client_order_id))
 
     def is_own(self, report: OrderReport) -> bool:
         """Whether the order is of this bot's key; sees a second trader."""
@@ -111,7 +119,7 @@ class KnownOrders(OrderPart):
     async def absorb(self, reports: Iterable[OrderReport]) -> None:
         """Take orders as the exchange reports them; the fills come by `OwnFills.take` and `collect`."""
         changed: list[TrackedOrder] = []
-        for report in reports:
+        for report in map(self._by_its_name, reports):
             client_id = parse(report.client_order_id)
             if client_id is None or client_id.key != self._ids.key:
                 continue
@@ -161,7 +169,7 @@ class KnownOrders(OrderPart):
         """Read open orders; ask for each of ours that is no longer open."""
         symbol = self._ctx.rules.symbol
         self._foreign_meanwhile.clear()
-        reports = await self._exchange.open_orders(symbol, urgent=True)
+        reports = [self._by_its_name(one) for one in await self._exchange.open_orders(symbol, urgent=True)]
         self.last_check_ms = self._exchange.exchange_ms()
         listed_foreign = {order.client_order_id: order for order in foreign_orders(reports, self._ids.key)}
         self._take_foreign(listed_foreign | self._foreign_meanwhile)  # an answer may be older than what was told
@@ -202,7 +210,8 @@ class KnownOrders(OrderPart):
             with suppress(NotFoundError):
                 return await self._exchange.order(symbol, order.client_order_id, urgent=True)
         listed = await self._exchange.all_orders(symbol, from_order_id=order.order_id or 0, urgent=True)
-        found = next((report for report in listed if report.client_order_id == order.client_order_id), None)
+        named = map(self._by_its_name, listed)
+        found = next((report for report in named if report.client_order_id == order.client_order_id), None)
         if found is None and self._exchange.exchange_ms() - order.created_ms <= READABLE_MS:
             raise NotFoundError(f"order {order.client_order_id} is not readable yet")
         return found
@@ -258,6 +267,13 @@ class KnownOrders(OrderPart):
         came between the start's look and the stream.
         """
         listed = await self._exchange.all_orders(self._ctx.rules.symbol, from_order_id=self.listed_id + 1, urgent=True)
-        await self.absorb([report for report in listed if self.is_own(report)])
+        await self.absorb([report for report in map(self._by_its_name, listed) if self.is_own(report)])
         self.listed_id = max((report.order_id for report in listed), default=self.listed_id)
         self.listed_ms, self.unlisted = self._exchange.exchange_ms(), False
+
+
+def _same(order: TrackedOrder, report: OrderReport) -> bool:
+    return order.order_id == report.order_id and (
+        (order.order_list_id, order.side, order.type, order.price, order.stop_price)
+        == (report.order_list_id, report.side, report.type, report.price, report.stop_price)
+    )

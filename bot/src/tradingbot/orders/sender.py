@@ -82,7 +82,10 @@ class Sender(OrderPart):
                 )
             else:
                 await self.send(
-                    intent, lambda stamp: self._exchange.cancel_order(symbol, order.client_order_id, cancel_id, stamp)
+                    intent,
+                    lambda stamp: self._exchange.cancel_order(
+                        symbol, order.client_order_id, cancel_id, stamp, order_id=order.order_id
+                    ),
                 )
 
         sending = asyncio.create_task(send())
