@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -231,6 +232,17 @@ def test_ticks_are_told_only_to_a_strategy_that_wants_them() -> None:
     engine.backfill([candle(i, 10) for i in range(6)])
     engine.strategy.on_tick = lambda ticker: Signal.ENTER  # type: ignore[method-assign]
     assert isinstance(tick(engine, "9", 6000), Stay)
+
+
+@pytest.mark.parametrize("side", ["bid", "ask"])
+def test_a_book_with_an_empty_side_is_no_tick(side: str) -> None:
+    engine = TradingLoop(BelowTheClose(None))
+    engine.backfill([candle(0, 10)])
+    engine.strategy.on_tick = lambda ticker: Signal.EXIT if ticker.ask / ticker.bid > 0 else Signal.ENTER  # type: ignore[method-assign]
+    empty = replace(book("11"), **{side: Decimal(0)})
+    decision = engine.on_tick(empty, now_ms=1100, age_ms=0, max_age_ms=2000, holding=True)
+    assert decision == Stay("a side of the book is empty")
+    assert isinstance(tick(engine, "11", 1200, holding=True), Exit)
 
 
 def test_a_strategy_that_fails_at_a_tick_ends_the_decisions() -> None:
