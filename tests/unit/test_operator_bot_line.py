@@ -70,6 +70,11 @@ class Leases:
         self.stored[name] = manifest
         return manifest
 
+    async def replace(self, _: str, manifest: Manifest) -> Manifest:
+        """A change of one."""
+        self.stored[manifest["metadata"]["name"]] = manifest
+        return manifest
+
     async def claims_of(self, *_: Any) -> list[Manifest]:
         """All of them."""
         return list(self.stored.values())
@@ -114,6 +119,23 @@ async def test_a_first_claim_is_not_read_before_it_is_made_and_one_that_another_
     assert not claims.holds(theirs)
     # Of the same TradingBot, as after a hand-over, an older start than the claim names is not granted.
     assert (await claims.take(replace(ours, boot_id="boot-3"), NOW, _gone, first=True)).standing is Standing.RAISE
+
+
+async def test_a_claim_that_is_taken_over_names_a_greater_incarnation_than_any_start_before() -> None:
+    async def gone(_: Claim) -> bool:
+        return True
+
+    leases = Leases()
+    claims = Claims(cast(Cluster, leases), "trading")
+    former = Claimant(KEY, "uid-former", "Paper", "1001", "BTCUSDT", "boot-1", 10)
+    await claims.take(former, NOW, _gone)
+    for incarnation in (9, 10):
+        ours = replace(former, uid=UID, boot_id="boot-2", incarnation=incarnation)
+        verdict = await claims.take(ours, NOW, gone)
+        assert (verdict.standing, verdict.incarnation, claims.holds(ours)) == (Standing.RAISE, 10, False)
+    raised = replace(former, uid=UID, boot_id="boot-2", incarnation=11)
+    assert (await claims.take(raised, NOW, gone)).standing is Standing.HELD
+    assert (Claim.of(leases.stored[raised.lease_name]).holder_uid, claims.holds(raised)) == (UID, True)
 
 
 async def test_a_claim_that_a_new_leader_recalls_is_looked_at_again() -> None:

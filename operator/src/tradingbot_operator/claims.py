@@ -172,7 +172,7 @@ class Claims:
         claim = Claim.of(raw)
         found = standing(claim, claimant)
         if found is Standing.FOREIGN and await gone(claim):
-            found = Standing.RECORD
+            found = Standing.RECORD if claimant.incarnation > claim.incarnation else Standing.RAISE
         if found is Standing.RECORD:
             # The version that was read goes with it: of two operators that write, one is refused.
             await self._cluster.replace("leases", self._marked(raw, claimant, now))
