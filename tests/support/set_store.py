@@ -47,6 +47,7 @@ class Store:
             for name in [f"majors-{symbol.lower()}"]
         }
         self.labels: ApiError | None = None
+        self.placed: dict[str, str] = {}
         self.saw: Callable[[Manifest], None] = lambda _: None
         self.now = NOW
         self.refused: set[str] = set()
@@ -82,9 +83,11 @@ class Store:
             raw["status"] = {"observedGeneration": 1, **status}
             self.saw(raw)
 
-    async def set_shard(self, _: SeenBot, __: str) -> Manifest:
-        assert self.labels is not None
-        raise self.labels
+    async def set_shard(self, bot: SeenBot, shard: str) -> Manifest:
+        if self.labels is not None:
+            raise self.labels
+        self.placed[str(bot.spec["symbol"])] = shard
+        return self.bots[bot.key.name]
 
     async def apply_status(self, seen: SeenSet, status: TradingBotSetStatus) -> SeenSet:
         self.told = status

@@ -81,8 +81,8 @@ class _Memory:
 
 
 @dataclass(frozen=True)
-class _Stopped:
-    """A TradingBot that is stopped though the rest of what its set wants of it cannot be read."""
+class _There:
+    """A TradingBot that is stopped or placed though the rest of what its set wants of it cannot be read."""
 
     key: BotKey
     symbol: str
@@ -208,8 +208,8 @@ class SetController:
         if memory.spec is not None:
             self._limit(seen, memory.spec)
         await work.stop(self._mine(seen))
+        await work.place(self._mine(seen))
         if memory.spec is not None:
-            await work.place(self._mine(seen))
             await work.make(self._mine(seen))
             await work.take_out(self._mine(seen))
         facts = {bot.name: bot for bot in self._owned.get(seen.uid, {}).values()}
@@ -407,29 +407,25 @@ class _Step:
         """By symbol: TradingBots that should be deleted and were not."""
 
     async def place(self, mine: Iterable[SeenBot]) -> None:
-        """All bots are of the set's own shard, at once, whoever labelled them otherwise."""
-        wanted = self._memory.wanted
-        await self._all(
-            [
-                (wanted[bot.key.name], self._placing(bot))
-                for bot in mine
-                if bot.shard != self._owner.shard and bot.key.name in wanted
-            ]
-        )
+        """All bots are of the set's own shard, at once, whoever labelled them otherwise and whatever cannot be read."""
+        shard = self._owner.shard
+        await self._all([(self._whose(bot), self._placing(bot)) for bot in mine if bot.shard != shard])
 
     async def _placing(self, bot: SeenBot) -> None:
         self._saw_bot(await self._cluster.set_shard(bot, self._owner.shard))
 
     async def stop(self, mine: Iterable[SeenBot]) -> None:
         """Safe mode and suspend of the template go to all bots at once, also where the rest of it cannot be read."""
-        stopped: list[tuple[Wanted | _Stopped, Awaitable[None]]] = []
+        stopped: list[tuple[Wanted | _There, Awaitable[None]]] = []
         for bot in mine:
             stops = self._memory.stops.get(bot.key.name, frozenset())
             if bot.deleted is None and not _is_stopped(bot, stops):
-                name, symbol = bot.key.name, str(bot.spec.get("symbol", bot.key.name))
-                whose = self._memory.wanted.get(name) or _Stopped(bot.key, symbol)
-                stopped.append((whose, self._stopping(bot, stops | _held(bot))))
+                stopped.append((self._whose(bot), self._stopping(bot, stops | _held(bot))))
         await self._all(stopped)
+
+    def _whose(self, bot: SeenBot) -> Wanted | _There:
+        symbol = str(bot.spec.get("symbol", bot.key.name))
+        return self._memory.wanted.get(bot.key.name) or _There(bot.key, symbol)
 
     async def make(self, mine: Iterable[SeenBot]) -> None:
         """TradingBots that are not there yet. One of that name that is not the set's is never touched."""
@@ -577,7 +573,7 @@ class _Step:
             return False
         return True
 
-    def _refuse(self, wanted: Wanted | _Stopped, problem: Problem, seconds: float) -> None:
+    def _refuse(self, wanted: Wanted | _There, problem: Problem, seconds: float) -> None:
         self._memory.refused[wanted.key.name] = (wanted.digest, problem, self._loop.time() + seconds)
         self.again.append(seconds)
 
@@ -592,10 +588,10 @@ class _Step:
             )
         self._refuse(wanted, Problem(SetReason.FOREIGN_OBJECT, what), FOREIGN_RETRY_SECONDS)
 
-    async def _all(self, works: Sequence[tuple[Wanted | _Stopped, Awaitable[None]]]) -> None:
+    async def _all(self, works: Sequence[tuple[Wanted | _There, Awaitable[None]]]) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(wanted: Wanted | _Stopped, work: Awaitable[None]) -> None:
+        async def one(wanted: Wanted | _There, work: Awaitable[None]) -> None:
             async with gate:
                 await self._tried(wanted, work)
 
@@ -604,7 +600,7 @@ class _Step:
             if failure is not None:
                 raise failure
 
-    async def _tried(self, wanted: Wanted | _Stopped, work: Awaitable[None]) -> None:
+    async def _tried(self, wanted: Wanted | _There, work: Awaitable[None]) -> None:
         try:
             await work
         except ConflictError:
