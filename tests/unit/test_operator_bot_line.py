@@ -6,16 +6,32 @@ import asyncio
 import ssl
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
-from support.operator_objects import NOW, UID, word
-from tradingbot_api.bot_http import BotStatus
+import pytest
+
+from support.operator_objects import NOW, UID, raw_pod, seen_bot, word
+from tradingbot_api.bot_http import BotStatus, Grant
 from tradingbot_api.v1alpha1 import OrdersStatus, SafeModeStatus
+from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session, share
+from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.certainty import GRANT_OVER_SECONDS, Certainty
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
 from tradingbot_operator.cluster import Cluster, ExistsError
-from tradingbot_operator.inventory import BotKey, Manifest
+from tradingbot_operator.coverage import Coverage
+from tradingbot_operator.equality import Equality
+from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.handlers import Watcher
+from tradingbot_operator.imposed import NOBODY
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenPod
+from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
+from tradingbot_operator.order_shares import OrderShares
+from tradingbot_operator.sharding import ALONE
+from tradingbot_operator.shares import Shares
+from tradingbot_operator.status import Finding
 
 KEY = BotKey("trading", "btcusdt")
 
@@ -164,3 +180,54 @@ async def test_a_leader_that_begins_knows_all_claims_and_grants_none_to_another_
     leases.stored.clear()
     assert await claims.look() == {UID}
     assert not claims.holds(claimant)
+
+
+class Granted:
+    """A line to a bot."""
+
+    def __init__(self) -> None:
+        self.boots: list[str] = []
+
+    async def put_grant(self, grant: Grant) -> None:
+        """Gives the right to add exposure."""
+        self.boots.append(grant.boot_id)
+
+
+async def test_a_pod_that_somebody_made_in_the_place_of_a_vanished_one_is_granted_once_that_ones_grant_is_over() -> (
+    None
+):
+    now, unused = asyncio.get_running_loop().time(), cast(Any, None)
+    leader = cast(Leader, SimpleNamespace(epoch=1, since=now - 1000))
+    talk = BotTalk(
+        cluster=unused, bots=unused, claims=unused, certainty=Certainty(unused, unused, leader), coverage=Coverage(),
+        equality=Equality(), leader=leader, impositions=NOBODY, tls=unused, session=unused, heard=unused,
+        enqueue=unused, now=lambda: NOW, random=Random(1), metrics=unused,
+        shares=Shares((), 0, bots=Inventory(), pods=Inventory(), time=lambda: now),
+        orders=OrderShares(lambda: now, lambda: NOW),
+    )  # fmt: skip
+    bot, link, again = seen_bot(), Granted(), list[float]()
+    memory = Memory(
+        UID, KEY, ledger=Ledger(None, None, None), claim=Finding.good(), confirmed=(1, "boot-1"), vanished_pod="pod-0",
+        last_grant=now - 5, granted_boot="boot-0",
+    )  # fmt: skip
+    assert memory.ledger is not None
+    memory.ledger.want_spec(bot)
+    await talk._grant(bot, memory, word(), cast(BotLink, link), again)
+    assert (link.boots, again) == ([], [pytest.approx(GRANT_OVER_SECONDS - 5, abs=1)])
+    memory.last_grant = now - GRANT_OVER_SECONDS
+    await talk._grant(bot, memory, word(), cast(BotLink, link), again)
+    assert (link.boots, memory.vanished_pod) == (["boot-1"], None)
+
+
+def test_a_pod_whose_name_another_has_is_gone_though_nobody_saw_it_go() -> None:
+    pods, gone, unused = Inventory[SeenPod](), list[str](), cast(Any, None)
+    controller = SimpleNamespace(pod_gone=lambda pod: gone.append(pod.uid))
+    watcher = Watcher(
+        bots=unused, pods=pods, controller=cast(BotController, controller), lane=unused, switches={}, switched=unused,
+        enqueue=lambda *_: None, shard=ALONE,
+    )  # fmt: skip
+    for uid, version in (("pod-1", 20), ("pod-1", 21), ("pod-2", 22), ("pod-1", 20)):
+        raw = raw_pod({"running": {}})
+        raw["metadata"] |= {"uid": uid, "resourceVersion": str(version)}
+        watcher.pod(raw)
+    assert gone == ["pod-1"]

@@ -16,6 +16,7 @@ from tradingbot_api.conditions import ConditionType, Reason
 from tradingbot_operator.bot_controller import BotController, claims, news
 from tradingbot_operator.bot_link import Word
 from tradingbot_operator.bot_talk import BotTalk
+from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.claims import Claims
 from tradingbot_operator.coverage import COVERED, Coverage, Member, Shortage, judge
 from tradingbot_operator.equality import Equality, Kept
@@ -175,10 +176,10 @@ async def test_a_bot_whose_account_lacks_something_gets_no_grant_until_it_is_the
             self.granted.append(grant)
 
     coverage, equality, link, unused = Coverage(), Equality(), Link(), cast(Any, None)
+    leader = cast(Any, SimpleNamespace(epoch=1))
     talk = BotTalk(
-        cluster=unused, bots=unused, claims=unused, certainty=unused, coverage=coverage, equality=equality,
-        impositions=NOBODY,
-        leader=cast(Any, type("Leader", (), {"epoch": 1})), tls=unused, session=unused, heard=unused, enqueue=unused,
+        cluster=unused, bots=unused, claims=unused, certainty=Certainty(unused, unused, leader), coverage=coverage,
+        equality=equality, impositions=NOBODY, leader=leader, tls=unused, session=unused, heard=unused, enqueue=unused,
         now=lambda: NOW, random=Random(1), metrics=unused,
         shares=Shares((), 0, bots=Inventory(), pods=Inventory(), time=lambda: 0.0),
         orders=OrderShares(lambda: 0.0, lambda: NOW),

@@ -343,6 +343,10 @@ class BotTalk:
         )
         if not allowed or ledger is None or status.incarnation is None:
             return
+        # A pod that somebody made by hand in the place of one whose end nobody saw: both would trade.
+        if (wait := await self._certainty.gone_in(bot, memory)) > 0:
+            again.append(wait)
+            return
         now = self._loop.time()
         if memory.last_grant is not None and memory.granted_boot == status.boot_id:
             due = memory.last_grant + (memory.renewal_seconds if status.grant.held else REGRANT_SECONDS)

@@ -110,7 +110,10 @@ class Watcher:
     def pod(self, raw: Manifest) -> None:
         """A pod of ours was seen."""
         pod = SeenPod.of(raw)
+        before = self._pods.get(pod.key)
         if self._pods.see(pod):
+            if before is not None and before.uid != pod.uid:
+                self._controller.pod_gone(before)
             self._enqueue(pod.key, False)
 
     def pod_gone(self, pod: SeenPod) -> None:
