@@ -485,24 +485,29 @@ class Cluster:
         manifest = _header(seen)
         if present:
             manifest["metadata"] |= {"finalizers": [seen.finalizer], "resourceVersion": seen.resource_version}
-        answer = await self.apply(seen.resource.plural, manifest, whole=False)
-        return seen.written(answer["metadata"])
+        metadata = (await self.apply(seen.resource.plural, manifest, whole=False))["metadata"]
+        there = metadata.get("finalizers", [])
+        if not present and seen.finalizer in there:
+            # Another's too, as who made the object from a manifest that has it: what they own stays when we apply.
+            left = {"resourceVersion": metadata["resourceVersion"], "finalizers": sorted({*there} - {seen.finalizer})}
+            metadata = (await self._merge(seen, left))["metadata"]
+        return seen.written(metadata)
+
+    async def _merge(self, seen: SeenResource, metadata: Manifest) -> Manifest:
+        """Changes the metadata of an object, whoever wrote what is there; ConflictError where it is another version."""
+        path = _path(seen.resource.plural, seen.key.namespace, seen.key.name)
+        params, body = {"fieldManager": names.FIELD_MANAGER}, {"metadata": {"uid": seen.uid, **metadata}}
+        return await self._call("patch", path, body, params=params, content=MERGE)
 
     async def set_shard(self, bot: SeenBot, shard: str) -> Manifest:
         """Labels a TradingBot with a shard, or with none, whoever labelled it before; ConflictError where it changed
         since it was seen."""
         labels = {names.SHARD_LABEL: shard or None}
-        metadata = {"uid": bot.uid, "resourceVersion": bot.resource_version, "labels": labels}
-        path = _path(names.PLURAL, bot.key.namespace, bot.key.name)
-        params = {"fieldManager": names.FIELD_MANAGER}
-        return await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
+        return await self._merge(bot, {"resourceVersion": bot.resource_version, "labels": labels})
 
     async def remove_annotation(self, bot: SeenBot, annotation: str) -> None:
         """Takes an annotation off a TradingBot whoever set it; ConflictError where it changed since it was seen."""
-        metadata = {"resourceVersion": bot.resource_version, "annotations": {annotation: None}}
-        path = _path(names.PLURAL, bot.key.namespace, bot.key.name)
-        params = {"fieldManager": names.FIELD_MANAGER}
-        await self._call("patch", path, {"metadata": metadata}, params=params, content=MERGE)
+        await self._merge(bot, {"resourceVersion": bot.resource_version, "annotations": {annotation: None}})
 
     async def apply_status(self, seen: Seen, status: BaseModel) -> Seen:
         """Writes the whole status of an object as it was seen; ConflictError where it changed since. The object as it
