@@ -170,6 +170,22 @@ def test_a_new_leader_keeps_for_those_in_position_that_it_has_not_heard_what_the
     assert fleet.grant(busy, 900) >= 900, "what one that it heard wants counts at once"
 
 
+def test_bots_that_run_no_more_hold_up_no_start_and_leave_their_parts_to_those_that_do() -> None:
+    fleet = Fleet()
+    bots = [fleet.add(number) for number in range(140)]
+    address = fleet.shares.address(bots[0])
+    for _ in range(2):
+        parts = [fleet.grant(bot, 60) for bot in bots]
+        fleet.now += GRANT_RENEWAL_SECONDS
+    assert (max(parts), fleet.shares.needed(address)) == (34, 140 * LEAST_WEIGHT)
+    for _ in range(4):
+        parts = [fleet.grant(bot, 60) for bot in bots[:40]]
+        fleet.now += GRANT_RENEWAL_SECONDS
+    assert (min(parts), fleet.shares.needed(address)) == (108, 40 * LEAST_WEIGHT)
+    fleet.now += GRANT_TTL_SECONDS
+    assert fleet.shares.needed(address) == 0
+
+
 def test_a_part_that_was_told_counts_until_a_smaller_one_arrived() -> None:
     fleet = Fleet(limit=1_200)
     first, second = fleet.add(0), fleet.add(1)
@@ -238,6 +254,8 @@ def test_a_bot_that_is_refused_for_lack_gets_more_and_one_that_is_quiet_gives_it
     less = []
     for _ in range(20):
         less.append(fleet.grant(busy, 0))
+        for bot in bots[1:]:
+            fleet.grant(bot, 60)
         fleet.now += GRANT_RENEWAL_SECONDS
     assert less == sorted(less, reverse=True)
     assert less[1] > 500

@@ -51,6 +51,10 @@ class AddressShares:
     used: int = 0
     counted: float = float("-inf")
 
+    def running(self, now: float, uid: str = "") -> dict[str, Need]:
+        """The needs of the bots whose last grant stands, and of one that gets its first."""
+        return {one: need for one, need in self.needs.items() if one == uid or self.told.get(one, (0, now))[1] > now}
+
     def tell(self, uid: str, weight: int, until: float) -> None:
         """What a bot goes by from now on."""
         self.sum_told += weight - self.told.get(uid, (0, 0.0))[0]
@@ -164,7 +168,8 @@ class Shares:
         shared = self._addresses.get(address)
         if shared is None:
             return 0
-        return sum(max(need.wanted, LEAST_WEIGHT) if need.holding else LEAST_WEIGHT for need in shared.needs.values())
+        running = shared.running(self._time()).values()
+        return sum(max(need.wanted, LEAST_WEIGHT) if need.holding else LEAST_WEIGHT for need in running)
 
     def too_many(self, bot: SeenBot) -> tuple[int, int] | None:
         """How many bots share its address, and how many it carries, where that is less."""
@@ -185,8 +190,8 @@ class Shares:
         """Works out the parts anew, for one more bot too; what was told lately counts until it is told anew or ends."""
         sharing = self._who_shares(address, uid)
         uids = sharing.own | {uid}
+        shared.needs = {one: need for one, need in shared.running(now, uid).items() if one in uids}
         shared.told = {one: told for one, told in shared.told.items() if told[1] > now}
-        shared.needs = {one: need for one, need in shared.needs.items() if one in uids}
         shared.sum_told = sum(weight for weight, _ in shared.told.values())
         own = max(1, len(uids), len(shared.needs))
         shared.bots = own + sharing.others
