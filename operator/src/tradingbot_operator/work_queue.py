@@ -107,8 +107,3 @@ class WorkQueue(Generic[K]):
             self.add(key, urgent=self._again.pop(key))
         # Another worker may be asleep with nothing but this key's delay to wait for.
         self._wake.set()
-
-    def forget(self, key: K) -> None:
-        """Drops what is remembered of a key that is gone."""
-        self._failures.pop(key, None)
-        self._due.pop(key, None)
