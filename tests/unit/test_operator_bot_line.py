@@ -11,24 +11,26 @@ from typing import Any, cast
 
 import pytest
 
-from support.operator_objects import NOW, UID, raw_pod, seen_bot, word
+from support.operator_objects import NOW, RUNNING, UID, raw_pod, seen_bot, seen_pod, word
 from tradingbot_api.bot_http import BotStatus, Grant
 from tradingbot_api.v1alpha1 import OrdersStatus, SafeModeStatus
 from tradingbot_operator.bot_controller import BotController
 from tradingbot_operator.bot_link import BotLink, Opening, Peer, client_session, share
 from tradingbot_operator.bot_talk import BotTalk
 from tradingbot_operator.certainty import GRANT_OVER_SECONDS, Certainty
+from tradingbot_operator.certificates import CertificateAuthority, KeyPair
 from tradingbot_operator.claims import Claim, Claimant, Claims, Standing
-from tradingbot_operator.cluster import Cluster, ExistsError
+from tradingbot_operator.cluster import ApiError, Cluster, ExistsError
 from tradingbot_operator.coverage import Coverage
 from tradingbot_operator.equality import Equality
-from tradingbot_operator.fleet import Ledger, Memory
+from tradingbot_operator.fleet import Fleet, Ledger, Memory
 from tradingbot_operator.handlers import Watcher
 from tradingbot_operator.imposed import NOBODY
-from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenPod
+from tradingbot_operator.inventory import BotKey, Inventory, Manifest, SeenBot, SeenPod
 from tradingbot_operator.leader import Leader
 from tradingbot_operator.metrics import Metrics
 from tradingbot_operator.order_shares import OrderShares
+from tradingbot_operator.settings import Settings
 from tradingbot_operator.sharding import ALONE
 from tradingbot_operator.shares import Shares
 from tradingbot_operator.status import Finding
@@ -231,3 +233,56 @@ def test_a_pod_whose_name_another_has_is_gone_though_nobody_saw_it_go() -> None:
         raw["metadata"] |= {"uid": uid, "resourceVersion": str(version)}
         watcher.pod(raw)
     assert gone == ["pod-1"]
+
+
+class Written:
+    """An API server that takes what is made, unless that is refused, and shows nothing."""
+
+    def __init__(self, refusal: ApiError | None = None) -> None:
+        self.made: list[str] = []
+        self.refusal = refusal
+
+    async def list_all(self, *_: object, **__: object) -> list[Manifest]:
+        """Nothing."""
+        return []
+
+    async def claims_of(self, *_: object) -> list[Manifest]:
+        """None."""
+        return []
+
+    async def create(self, resource: str, manifest: Manifest, **_: object) -> Manifest:
+        """Makes an object."""
+        self.made.append(f"{resource} {manifest['metadata']['name']}")
+        if self.refusal is not None:
+            raise self.refusal
+        return manifest
+
+
+@pytest.mark.parametrize(
+    ("pod", "made"),
+    [
+        pytest.param(seen_pod({"waiting": {"reason": "ContainerCreating"}}), True, id="it-waits-for-a-volume"),
+        pytest.param(seen_pod({"terminated": {"exitCode": 255}}), True, id="its-node-began-anew"),
+        pytest.param(seen_pod({"waiting": {"reason": "ImagePullBackOff"}}), False, id="it-waits-for-something-else"),
+        pytest.param(seen_pod(None, node=None), False, id="no-node-has-it"),
+        pytest.param(seen_pod({"waiting": {"reason": "ContainerCreating"}}, deleting=True), False, id="it-goes"),
+        pytest.param(RUNNING, False, id="it-runs"),
+    ],
+)
+@pytest.mark.parametrize("refusal", [None, ExistsError(409, "AlreadyExists", ""), ApiError(403, "Forbidden", "quota")])
+async def test_a_certificate_that_somebody_removed_is_made_anew_for_a_pod_that_cannot_start_without_it(
+    pod: SeenPod, made: bool, refusal: ApiError | None
+) -> None:
+    bots, pods, unused, cluster = Inventory[SeenBot](), Inventory[SeenPod](), cast(Any, None), Written(refusal)
+    bots.see(seen_bot())
+    pods.see(pod)
+    settings = SimpleNamespace(namespaces=(), shard=ALONE, egress_groups=(), exchange_weight=0, identity="me")
+    authority = SimpleNamespace(issue_bot=lambda *_: KeyPair(b"", b""), pem=b"")
+    controller = BotController(
+        cast(Settings, settings), cluster=cast(Cluster, cluster), bots=bots, pods=pods, fleet=Fleet(),
+        claims=Claims(cast(Cluster, cluster), "tb"), authority=cast(CertificateAuthority, authority), tls=unused,
+        session=unused, enqueue=lambda *_: None, has_turn=lambda _: True, leader=unused, impositions=NOBODY,
+        now=lambda: NOW, random=Random(1), metrics=Metrics(), reservations=unused,
+    )  # fmt: skip
+    await controller.look_around()
+    assert cluster.made == (["secrets btcusdt-tls-0a1b2c3d"] if made else [])

@@ -281,7 +281,7 @@ class BotController:
 
     async def look_around(self) -> None:
         """What no watch tells: claims that somebody deleted or took, so that their bots are not granted again, and
-        ConfigMaps that somebody changed or deleted, so that they are written anew."""
+        ConfigMaps and certificates that somebody changed or deleted, so that they are written anew."""
         await self._look_at_config_maps()
         gone = await self._claims.look()
         for memory in self._fleet:
@@ -289,6 +289,9 @@ class BotController:
                 memory.claim = Finding.open(Reason.STARTING, "The claim was removed or taken; it is looked at again.")
                 log.warning("a claim is lost", bot=str(memory.key))
                 self._enqueue(memory.key, False)
+        for bot in self._bots:
+            if self._shard.serves(bot):
+                await self._objects.mend_certificate(bot)
 
     async def _look_at_config_maps(self) -> None:
         """A list may be older than what was written meanwhile: then it is read, and the bot told, once more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,7 +15,7 @@ from tradingbot_api.v1alpha1 import TradingBotSpec
 from tradingbot_operator import desired
 from tradingbot_operator.certainty import Certainty
 from tradingbot_operator.certificates import CertificateAuthority
-from tradingbot_operator.cluster import Cluster, ConflictError, ExistsError, NotFoundError
+from tradingbot_operator.cluster import ApiError, Cluster, ConflictError, ExistsError, NotFoundError
 from tradingbot_operator.desired import Identity
 from tradingbot_operator.fleet import POD_BEING_MADE, SUSPENDED, ForeignObjectError, Memory
 from tradingbot_operator.imposed import Impositions
@@ -198,11 +199,7 @@ class BotObjects:
             # Somebody may have removed it since; the pod would wait for it without end.
             memory.drop_ledger()
             await self.ensure_config(bot, memory)
-        pair = self._authority.issue_bot(bot.uid, self._now())
-        try:
-            await self._cluster.create("secrets", desired.tls_secret(identity, pair, self._authority.pem), whole=False)
-        except ExistsError:
-            log.debug("the certificate exists", bot=str(bot.key))
+        await self._make_certificate(bot)
         await self._volumes.ensure(bot, spec)
         try:
             raw = await self._cluster.create("pods", self.pod_manifest(bot, spec))
@@ -222,6 +219,22 @@ class BotObjects:
             await self._reporter.events.post(bot, Notice("PodReplaced", "The bot's pod was gone and is made again."))
         memory.had_pod, memory.ended_on_purpose = True, False
         return pod
+
+    async def mend_certificate(self, bot: SeenBot) -> None:
+        """Makes the Secret of a pod that may wait for it: that it is there cannot be read."""
+        pod = self.our_pod(bot)
+        if pod is None or not pod.may_wait_for_mounts:
+            return
+        try:
+            await self._make_certificate(bot)
+        except ApiError as error:
+            log.warning("the certificate cannot be made", bot=str(bot.key), error=str(error))
+
+    async def _make_certificate(self, bot: SeenBot) -> None:
+        pair = self._authority.issue_bot(bot.uid, self._now())
+        secret = desired.tls_secret(Identity.of(bot), pair, self._authority.pem)
+        with suppress(ExistsError):
+            await self._cluster.create("secrets", secret, whole=False)
 
     def pod_manifest(self, bot: SeenBot, spec: TradingBotSpec) -> Manifest:
         """The pod that the TradingBot should have."""

@@ -286,6 +286,13 @@ class SeenPod:
         """No process of it can exist or have existed: it was not given to a node."""
         return self.node is None
 
+    @property
+    def may_wait_for_mounts(self) -> bool:
+        """Whether its container may be kept from a start, also from one after its node's, by what it mounts."""
+        container = self.container
+        waits = not container.running and container.waiting_reason in {"", "ContainerCreating"}
+        return waits and not (self.never_ran or self.deleting or self.terminated)
+
 
 class Seen(Protocol):
     """What an inventory needs to know of an object."""
