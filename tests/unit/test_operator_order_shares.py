@@ -229,6 +229,15 @@ def test_a_new_leader_counts_what_bots_say_that_a_former_one_told_them() -> None
     assert it.grant(3, asks=True).orders == ENTRY_ORDERS
 
 
+def test_a_new_leader_keeps_what_there_is_for_those_that_ask_until_it_has_heard_how_many_bots_there_are() -> None:
+    it, many = Bots(), BUDGET // ENTRY_ORDERS
+    it.shares = OrderShares(lambda: it.now, lambda: BEGIN, expected=lambda _: 5 * many)
+    assert {it.grant(bot, asks=False).orders for bot in range(FITTING)} == {0}
+    assert {it.grant(bot, asks=True).orders for bot in range(FITTING, FITTING + many)} == {ENTRY_ORDERS}
+    it.now = GRANT_TTL_SECONDS + WINDOW + LONGEST_WAY  # the others did not come
+    assert it.grant(0, asks=False).orders == ENTRY_ORDERS
+
+
 def test_accounts_have_budgets_of_their_own_and_are_measured_without_their_names() -> None:
     it, metrics = Bots(), Metrics()
     it.grant(0, asks=False)

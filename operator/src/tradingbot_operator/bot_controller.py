@@ -142,8 +142,9 @@ class BotController:
         )  # fmt: skip
         self._waits = WaitLane(shares.address, settings.exchange_weight, bots=bots, fleet=fleet, leader=leader, now=now)
         self._orders = orders = OrderShares(
-            asyncio.get_running_loop().time, now, others=lambda account: len(self._others.on(account))
-        )
+            asyncio.get_running_loop().time, now, others=lambda account: len(self._others.on(account)),
+            expected=lambda account: len(self._equality.bots_of(account)),
+        )  # fmt: skip
         self._order_waits = WaitLane(
             self._account_of, 0, bots=bots, fleet=fleet, leader=leader, now=now, of_orders=True
         )

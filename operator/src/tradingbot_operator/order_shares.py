@@ -11,6 +11,7 @@ from tradingbot_api import names
 from tradingbot_api.bot_http import (
     ENTRY_ORDERS,
     ENTRY_ORDERS_PART,
+    GRANT_RENEWAL_SECONDS,
     GRANT_TTL_SECONDS,
     ORDER_SETTLE_SECONDS,
     OrderCount,
@@ -53,6 +54,8 @@ def order_part(budget: int, bots: int, askers: int, wanted: int) -> OrderShare:
 class AccountShares:
     """One account. Times are of the loop's clock."""
 
+    since: float
+    """When a bot of it was first heard."""
     told: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     """By bot's UID, what it was told that it may still go by, and until when orders of it may count."""
     heard: dict[str, float] = field(default_factory=dict)
@@ -104,11 +107,16 @@ class AccountShares:
 
 class OrderShares:
     """The parts of all accounts. `others` tells how many bots of an account other operators serve: each operator allots
-    the part that its own are of all, an entry's orders at least."""
+    the part that its own are of all, an entry's orders at least. `expected`: how many it serves, as statuses tell."""
 
     def __init__(
-        self, time: Callable[[], float], now: Callable[[], datetime], others: Callable[[Account], int] = lambda _: 0
+        self,
+        time: Callable[[], float],
+        now: Callable[[], datetime],
+        others: Callable[[Account], int] = lambda _: 0,
+        expected: Callable[[Account], int] = lambda _: 0,
     ) -> None:
+        self._expected = expected
         self._others = others
         self._time = time
         self._now = now
@@ -116,7 +124,8 @@ class OrderShares:
 
     def hear(self, account: Account, uid: str, use: OrderUse) -> None:
         """What a bot tells of its account; one that another leader told of a part may go by that for a while."""
-        shared, now = self._accounts.setdefault(account, AccountShares()), self._time()
+        now = self._time()
+        shared = self._accounts.setdefault(account, AccountShares(now))
         if uid not in shared.heard and use.allotted:
             shared.told[uid] = [(use.allotted, now + GRANT_TTL_SECONDS + ORDER_SETTLE_SECONDS)]
         shared.heard[uid] = now
@@ -141,7 +150,9 @@ class OrderShares:
         budget, others = int(shortest.limit * ENTRY_ORDERS_PART), self._others(account)
         if others:
             budget = max(min(ENTRY_ORDERS, budget), budget * len(shared.heard) // (len(shared.heard) + others))
-        wanted, seconds = order_part(budget, len(shared.heard), len(shared.asked), use.wanted)
+        # The first that a new leader hears would have an entry unasked, and those that ask none.
+        expected = self._expected(account) if now - shared.since < GRANT_RENEWAL_SECONDS else 0
+        wanted, seconds = order_part(budget, max(expected, len(shared.heard)), len(shared.asked), use.wanted)
         orders = min(wanted, budget - shared.in_force(now, but=uid) - (shared.kept(uid, now) if use.asks else 0))
         if orders < ENTRY_ORDERS or any(
             shared.used(count, self._now()) >= count.limit * ENTRY_ORDERS_PART
