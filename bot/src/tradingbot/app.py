@@ -64,7 +64,7 @@ SEEN_BY_A_LOOK: Final = {ConditionType.BALANCE_SYNCED, ConditionType.CAPITAL_COV
 class Care(Enum):
     """What this process knows to be on the exchange while it is not connected; its value is the longest back-off.
 
-    Connecting costs some 130 of the request weight that an address shares with other bots.
+    Connecting costs request weight (START_WEIGHT), which an address shares with other bots.
     """
 
     NAKED = 5.0

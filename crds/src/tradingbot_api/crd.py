@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -248,7 +249,8 @@ def _rules(schema: dict[str, Any], *, required: bool) -> str:
     """What a value must satisfy, in words."""
     words = ["required"] if required else []
     if "default" in schema and schema["default"] != {}:
-        words.append(f"default `{schema['default']}`")
+        default = schema["default"]
+        words.append(f"default `{default if default and isinstance(default, str) else json.dumps(default)}`")
     if "enum" in schema:
         words.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
     match schema:
