@@ -150,6 +150,7 @@ def test_the_books_of_an_open_and_of_a_closed_trade_to_the_last_figure() -> None
         last_fill_ms=1_004,
         trade=Trade(),
         last_trade=closed,
+        ended_by=4,
         round_trips=RoundTrips(1, 1, rate, square, Decimal("3.97518"), Decimal(0), 3),
         flows={"BTC": Decimal(0), "USDT": Decimal("4.57518"), "BNB": Decimal("-0.001")},
     )
@@ -221,6 +222,32 @@ def test_dust_counts_as_flat_and_closes_the_round_trip() -> None:
     assert books.quantity == Decimal("0.000006")
     assert books.flat
     assert books.round_trips.total == 1
+
+
+def test_what_a_fee_in_bnb_leaves_of_a_position_ends_the_trade_where_it_is_worth_too_little_to_be_sold() -> None:
+    bought, pair = fill(1, Side.BUY, "0.004", "60000", "0.0003", "BNB"), fill(2, Side.SELL, "0.00399", "61000")
+    fills = [book(one, "BTC", "USDT", Decimal(600)) for one in (bought, pair)]
+
+    books = fold(fills, "BTC", "USDT", DUST, Decimal(5))
+
+    assert books.quantity == DUST
+    assert books.flat
+    assert (books.round_trips.total, books.round_trips.successful) == (1, 1)
+    assert not fold(fills, "BTC", "USDT", DUST, Decimal("0.6")).flat
+
+
+def test_what_the_order_that_ended_a_trade_sells_yet_belongs_to_that_trade() -> None:
+    sold = [fill(2, Side.SELL, "0.0039", "61000", "0.2"), fill(3, Side.SELL, "0.00009", "61000", "0.01")]
+    fills = [fill(1, Side.BUY, "0.004", "60000"), sold[0], replace(sold[1], order_id=2)]
+
+    books = fold([book(one, "BTC", "USDT") for one in fills], "BTC", "USDT", DUST, Decimal(5))
+
+    assert books.last_trade == Trade(
+        1_001, 1_003, Decimal("0.004"), Decimal(240), Decimal("0.00399"), Decimal("243.39"),
+        fees=Decimal("0.21"), realized=Decimal("3.78"),
+    )  # fmt: skip
+    assert books.round_trips == RoundTrips().add(books.last_trade)
+    assert books.trade == Trade()
 
 
 def test_selling_what_was_never_bought_is_told_apart() -> None:
@@ -339,6 +366,32 @@ def test_one_by_one_gives_the_same_books_as_all_at_once(history: list[TradeFill]
         books = extend(books, [book(one, "BTC", "USDT")])
 
     assert books == folded(*history)
+
+
+@given(histories(), st.integers(1, 9), st.sampled_from(["0", "5", "5000"]))
+def test_the_trades_of_orders_that_were_filled_in_parts_are_those_of_orders_that_were_not(
+    history: list[TradeFill], tenths: int, least: str
+) -> None:
+    parts = [
+        replace(
+            one,
+            trade_id=2 * one.trade_id + part,
+            quantity=one.quantity * share / 10,
+            commission=one.commission * share / 10,
+        )
+        for one in history
+        for part, share in enumerate((tenths, 10 - tenths))
+    ]
+
+    expected, found = (
+        fold([book(one, "BTC", "USDT") for one in fills], "BTC", "USDT", DUST, Decimal(least))
+        for fills in (history, parts)
+    )
+
+    assert (found.quantity, found.cost, found.realized) == (expected.quantity, expected.cost, expected.realized)
+    assert (found.round_trips, found.trade, found.last_trade) == (
+        expected.round_trips, expected.trade, expected.last_trade
+    )  # fmt: skip
 
 
 @given(histories())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 from random import Random
@@ -152,6 +152,16 @@ def test_ratios_are_those_of_an_independent_library(seed: int, empyrical: Module
         empyrical.batting_average(gains, numpy.zeros(len(gains))).iloc[0]
     )
     assert float(result.trades.profit_factor or 0) == close(empyrical.omega_ratio(gains, annualization=1))
+
+
+def test_an_order_that_sells_on_after_it_ended_a_trade_makes_no_second_trade() -> None:
+    bought, sold, more = (
+        fill(number, side, Decimal(quantity), Decimal(100), time_ms=number)
+        for number, side, quantity in ((1, Side.BUY, "1"), (2, Side.SELL, "0.96"), (3, Side.SELL, "0.04"))
+    )
+    more = replace(more, fill=replace(more.fill, order_id=2))
+    (trade,) = split(replace(EMPTY, dust_value=Decimal(5)), [bought, sold, more])
+    assert (trade.sold, trade.closed_ms) == (1, 3)
 
 
 @pytest.mark.parametrize("seed", range(5))

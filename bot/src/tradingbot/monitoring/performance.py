@@ -97,7 +97,9 @@ def split(empty: LedgerState, fills: Iterable[BookedFill], corrections: Sequence
     trades: list[Trade] = []
     before = empty
     for books in steps(empty, fills, corrections):
-        if books.round_trips.total > before.round_trips.total and books.last_trade is not None:
+        if books.last_trade is not None and books.last_trade != before.last_trade:
+            if books.round_trips.total == before.round_trips.total:
+                trades.pop()  # the order that closed it sold more
             trades.append(books.last_trade)
         before = books
     return trades if before.trade == Trade() else [*trades, before.trade]

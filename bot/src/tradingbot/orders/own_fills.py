@@ -15,7 +15,7 @@ from tradingbot.model import Side, TradeFill
 from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.protection import Unbooked, held_quantity
 from tradingbot.orders.types import OrdersEventKind, TrackedOrder
-from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, fold, steps
+from tradingbot.state.ledger import BookedFill, CorrectionFill, LedgerState, book, extend, steps
 from tradingbot.state.store import StoreFailedError
 
 FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
@@ -23,8 +23,8 @@ FILL_WAITS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
 BULK_TRADES: Final = 5
 """From this many orders with missing fills on, all trades are read at once."""
 CORRECTIONS: Final = "corrections"
-CHECKPOINT: Final = "checkpoint-3"
-"""Under another name than that of former versions, whose sums lack figures: without one all fills are folded."""
+CHECKPOINT: Final = "checkpoint-4"
+"""Under another name than that of former versions, whose sums are others: without one all fills are folded."""
 CHECKPOINT_FILLS: Final = 100
 """The checkpoint moves over so many fills at once."""
 
@@ -49,7 +49,10 @@ class OwnFills(OrderPart):
         """What the store has of them. StoreFailedError."""
         checkpoint = await self._store.get(CHECKPOINT, LedgerState)
         if checkpoint is not None:
-            self._checkpoint = replace(checkpoint, dust_limit=filters.dust_limit(self._ctx.rules))
+            rules = self._ctx.rules
+            self._checkpoint = replace(
+                checkpoint, dust_limit=filters.dust_limit(rules), dust_value=rules.notional.min_notional
+            )
         fills = await self._store.fills(after=self._checkpoint.last_trade_id)
         self._by_id = {booked.fill.trade_id: booked for booked in fills}
         self._corrections = await self._store.get(CORRECTIONS, list[CorrectionFill]) or []
@@ -155,7 +158,7 @@ class OwnFills(OrderPart):
             self.books = self._extended() if late else extend(former, [item])
             booked.append(item)
             self._audit.fill(item, self._tracker.get(client_id))
-            if self.books.last_trade is not None and self.books.round_trips.total > former.round_trips.total:
+            if self.books.last_trade is not None and self.books.last_trade != former.last_trade:
                 self._audit.trade(self.books.last_trade)
         if orders or booked:
             await self.record(orders.values(), booked)
@@ -224,7 +227,7 @@ class OwnFills(OrderPart):
 
     def _no_books(self) -> LedgerState:
         rules = self._ctx.rules
-        return fold((), rules.base_asset, rules.quote_asset, filters.dust_limit(rules))
+        return LedgerState(rules.base_asset, rules.quote_asset, filters.dust_limit(rules), rules.notional.min_notional)
 
     async def move_checkpoint(self) -> None:
         """Keep of old fills only what they sum to. Those stay whose order is known or whose fee will have a value."""

@@ -94,18 +94,18 @@ class RoundTrips:
     held_ms: int = 0
     """How long there was a position."""
 
-    def add(self, trade: Trade) -> RoundTrips:
-        """One more."""
+    def add(self, trade: Trade, count: int = 1) -> RoundTrips:
+        """One more; with a `count` of -1 one that was added is taken back."""
         pnl, rate = trade.realized, trade.rate
         with localcontext(EXACT):
             return RoundTrips(
-                self.total + 1,
-                self.successful + (pnl > 0),
-                self.returns + rate,
-                self.squares + rate * rate,
-                self.profits + max(pnl, Decimal(0)),
-                self.losses - min(pnl, Decimal(0)),
-                self.held_ms + (trade.closed_ms or trade.opened_ms) - trade.opened_ms,
+                self.total + count,
+                self.successful + count * (pnl > 0),
+                self.returns + count * rate,
+                self.squares + count * rate * rate,
+                self.profits + count * max(pnl, Decimal(0)),
+                self.losses - count * min(pnl, Decimal(0)),
+                self.held_ms + count * ((trade.closed_ms or trade.opened_ms) - trade.opened_ms),
             )
 
 
@@ -113,7 +113,8 @@ class RoundTrips:
 class LedgerState:
     """The books after some fills; quote amounts unless said otherwise.
 
-    `dust_limit` is the base quantity below which nothing can be sold: a position under it counts as flat.
+    `dust_limit` is the base quantity below which nothing can be sold, `dust_value` the cost: a position under either
+    counts as flat.
     `oversold` is base that was sold without having been bought by this bot: anything but zero is a drift.
     `foreign_fees` are fees in base that were taken from base which is not this bot's, as of the sale of a whole
     position in BNB that is paid for in BNB.
@@ -122,6 +123,7 @@ class LedgerState:
     base_asset: str
     quote_asset: str
     dust_limit: Decimal
+    dust_value: Decimal = Decimal(0)
     lots: tuple[Lot, ...] = ()
     gross_realized: Decimal = Decimal(0)
     fees: Mapping[str, Decimal] = field(default_factory=dict)
@@ -138,6 +140,8 @@ class LedgerState:
     """The round trip that is still open, or dust on its way to one."""
     last_trade: Trade | None = None
     """The one that was closed last."""
+    ended_by: int = NO_ORDER
+    """Id of the order that closed it, while no other one was executed: what it sells yet belongs to that trade."""
     corrections: int = 0
     flows: Mapping[str, Decimal] = field(default_factory=dict)
     """What the fills changed in the account, by asset, after fees; corrections change nothing there."""
@@ -157,7 +161,7 @@ class LedgerState:
     @property
     def flat(self) -> bool:
         """Nothing that could be sold is held."""
-        return self.quantity < self.dust_limit
+        return self.quantity < self.dust_limit or self.cost < self.dust_value
 
     @property
     def average_price(self) -> Decimal:
@@ -195,9 +199,15 @@ def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal 
         return BookedFill(fill, None if fee_price is None else fill.commission * fee_price)
 
 
-def fold(fills: Iterable[BookedFill], base_asset: str, quote_asset: str, dust_limit: Decimal) -> LedgerState:
+def fold(
+    fills: Iterable[BookedFill],
+    base_asset: str,
+    quote_asset: str,
+    dust_limit: Decimal,
+    dust_value: Decimal = Decimal(0),
+) -> LedgerState:
     """The books of a set of fills: duplicates of a (symbol, trade id) and the order of arrival do not matter."""
-    return extend(LedgerState(base_asset, quote_asset, dust_limit), fills)
+    return extend(LedgerState(base_asset, quote_asset, dust_limit, dust_value), fills)
 
 
 def extend(state: LedgerState, fills: Iterable[BookedFill], corrections: Sequence[CorrectionFill] = ()) -> LedgerState:
@@ -248,8 +258,11 @@ def _correct(state: LedgerState, correction: CorrectionFill) -> LedgerState:
 
 def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
     fill = booked.fill
+    if state.ended_by == fill.order_id != NO_ORDER and state.last_trade is not None:
+        last, trips = state.last_trade, state.round_trips.add(state.last_trade, -1)
+        state = replace(state, trade=replace(last, closed_ms=None), round_trips=trips)
     with localcontext(EXACT):
-        was_flat = state.flat
+        was_flat = not state.trade.opened_ms
         lots = list(state.lots)
         fees = dict(state.fees)
         if fill.commission:
@@ -272,6 +285,7 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
             base_asset=state.base_asset,
             quote_asset=state.quote_asset,
             dust_limit=state.dust_limit,
+            dust_value=state.dust_value,
             lots=tuple(lots),
             gross_realized=state.gross_realized + gained,
             fees=fees,
@@ -294,7 +308,8 @@ def _apply(state: LedgerState, booked: BookedFill) -> LedgerState:
         if was_flat:
             return replace(result, trade=replace(trade, opened_ms=fill.time_ms))
         trade = replace(trade, closed_ms=fill.time_ms)
-        return replace(result, round_trips=state.round_trips.add(trade), trade=Trade(), last_trade=trade)
+        trips = state.round_trips.add(trade)
+        return replace(result, round_trips=trips, trade=Trade(), last_trade=trade, ended_by=fill.order_id)
 
 
 def _add_flows(state: LedgerState, fill: TradeFill) -> dict[str, Decimal]:
