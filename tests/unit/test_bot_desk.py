@@ -14,6 +14,8 @@ from typing import cast
 
 import pytest
 
+from support.silent_disk import silent_disk
+from tradingbot.app import BotApp, Options
 from tradingbot.applied import Applied, choose_at_start
 from tradingbot.clocks import Clocks
 from tradingbot.control import Control
@@ -28,7 +30,7 @@ from tradingbot.recovery.safe_mode import DRAWDOWN, Level
 from tradingbot.risk.drawdown import EquityMarks
 from tradingbot.risk.risk_manager import Refusal
 from tradingbot.session import Session
-from tradingbot.state.store import Store
+from tradingbot.state.store import Store, StoreFailedError
 from tradingbot_api.bot_http import BotConfig, BotIdentity, BotStatus, DrainPhase, DrainRequest
 from tradingbot_api.conditions import Reason
 from tradingbot_api.v1alpha1 import BotSettings, PositionPolicy
@@ -442,6 +444,33 @@ async def test_a_status_is_told_although_a_strategy_said_what_is_no_text() -> No
     told = BotStatus.model_validate_json(await anext(feed.lines()))
     assert told.conditions[0].message == "ValueError: caf?, café"
     assert told.sequence == 1
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_a_store_that_is_opened_again_forgets_no_daily_loss_that_its_silent_disk_did_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    app = BotApp(Options(config=config(1), credentials_dir=tmp_path, state_dir=tmp_path))
+    former, risk = await app._open_store(), app.desk.risk
+    with silent_disk(former):
+        with monkeypatch.context() as patched:
+            patched.setattr("tradingbot.state.store.ANSWER_SECONDS", 0.01)
+            with pytest.raises(StoreFailedError):
+                await former.get("any")
+        if in_memory:
+            with monkeypatch.context() as patched:
+                patched.setattr(Store, "open", _no_disk)
+                assert (await app._open_store()).volatile
+        risk.record_used_up(Refusal.DAILY_LOSS_AT_STOP, NOW)
+        await app.desk.save()
+        opened = await app._open_store()
+    assert not opened.volatile
+    assert [pause.code for pause in risk.should_pause_trading(NOW, 0.0)] == [Refusal.DAILY_LOSS]
+    await opened.close()
+
+
+def _no_disk(_path: Path) -> Store:
+    raise StoreFailedError("no such device")
 
 
 async def test_what_went_past_a_limit_by_a_gap_is_told_with_the_cause_and_in_the_message() -> None:

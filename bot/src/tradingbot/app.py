@@ -136,6 +136,8 @@ class BotApp:
         self._asked: dict[Callable[..., Any], asyncio.Task[Any]] = {}
         """What the disk did not answer yet."""
         self._store_look_at = 0.0
+        self._has_facts = False
+        """What is known goes on from what a store on the disk had."""
         self._annotations = PodAnnotations(options.podinfo_dir) if options.podinfo_dir is not None else None
         self._seed = None if clocks is not None else randbits(64)
         clocks = clocks or Clocks(random=Random(self._seed))  # noqa: S311, spreads retries
@@ -472,6 +474,7 @@ class BotApp:
             if desk.begin_anew and former is not None:
                 await former.close()
                 former = desk.store = None
+                self._has_facts = False
                 await self._set_aside(path)
                 desk.begin_anew = False
             await self._lock_state()  # the directory may not have been there at the start
@@ -484,7 +487,11 @@ class BotApp:
                 store = await self._ask_disk(Store.open, path)
                 lost = f"the store was damaged ({error}) and is kept as {kept.name}: {STORE_LOST.clears}"
                 desk.safe_mode.activate(STORE_LOST, since=desk.clocks.utc(), clears=lost)
+            if self._has_facts:  # newer ones, where the disk was silent
+                with suppress(StoreError):  # entries stop, the position is looked after
+                    await desk.hand_over(store)
             await self._take_over(store)
+            self._has_facts = True
         except StoreError as error:
             desk.store_problem = f"{error}; the bot goes on without it, and looks for it again"
             if store is not None:
