@@ -24,6 +24,7 @@ from tradingbot.model import (
     PriceFilter,
     SymbolRules,
 )
+from tradingbot.monitoring.report import risk_status
 from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks, HeldBreach
 from tradingbot.risk.risk_manager import Funds, Refusal, Refused, RiskLevel, RiskManager, Size
 from tradingbot.risk.volatility import VolatilityTracker
@@ -194,6 +195,20 @@ def test_the_level_tells_how_much_of_the_limits_is_used(equity: str, value: str,
     risk = known(manager())
     risk.update_equity(Decimal(equity), NOW)
     assert risk.level(Decimal(value)) is level
+
+
+def test_no_loss_and_no_drawdown_is_told_before_the_equity_and_that_of_the_days_beginning_are_known() -> None:
+    risk = manager()
+    risk.drawdown.restore(EquityMarks(Decimal(1000), Decimal(1000), "2026-02-28", Decimal(1000)).to_json())
+    assert risk_status(risk, Decimal(0)) is None
+    risk.update_equity(Decimal(900), NOW)
+    told = risk_status(risk, Decimal(0))
+    assert told is not None
+    assert (told.drawdown, told.daily_loss) == (Decimal("0.1"), None)
+    risk.drawdown.open_day(NOW, Decimal(970), Decimal(1000), Decimal(1000))
+    told = risk_status(risk, Decimal(0))
+    assert told is not None
+    assert told.daily_loss == 70
 
 
 def test_no_entry_on_a_wide_spread_or_old_data_or_too_often() -> None:

@@ -21,7 +21,7 @@ from tradingbot.orders.manager import OrderManager
 from tradingbot.orders.oco_monitor import OcoVerdict
 from tradingbot.orders.types import TrackedOrder
 from tradingbot.recovery.circuit_breaker import BreakerSnapshot
-from tradingbot.risk.drawdown import EquityMarks
+from tradingbot.risk.drawdown import DrawdownTracker, EquityMarks
 from tradingbot.risk.risk_manager import RiskManager
 from tradingbot.session import Session
 from tradingbot.state.ledger import LedgerState
@@ -115,7 +115,7 @@ class Trading:
     balance: BalanceStatus | None
     position: PositionStatus | None
     pnl: PnLStatus | None
-    risk: RiskStatus
+    risk: RiskStatus | None
     orders: OrdersStatus
     trades: TradesStatus
     open_orders: list[OpenOrder]
@@ -135,7 +135,7 @@ def trading(session: Session, risk: RiskManager) -> Trading:
         balance=_balance(session),
         position=_position(session, price),
         pnl=_pnl(session, risk, price, performance.sharpe),
-        risk=_risk(session, risk, price),
+        risk=risk_status(risk, manager.books.quantity * (price or Decimal(0))),
         orders=OrdersStatus(
             active=len(manager.open_orders),
             oco=manager.open_lists,
@@ -237,16 +237,23 @@ def _trades(session: Session, performance: Performance, marks: EquityMarks | Non
     )
 
 
-def _risk(session: Session, risk: RiskManager, price: Decimal | None) -> RiskStatus:
+def risk_status(risk: RiskManager, position_value: Decimal) -> RiskStatus | None:
+    """What the risk manager sees; None before this process has seen the equity, of which all of it is made."""
+    if risk.drawdown.equity is None:
+        return None
     volatility = risk.volatility.calculate_volatility()
     return RiskStatus(
-        level=risk.level(session.manager.books.quantity * (price or Decimal(0))).value,
+        level=risk.level(position_value).value,
         volatility=None if volatility is None else Decimal(f"{volatility:.10f}"),
         drawdown=risk.drawdown.drawdown,
-        daily_loss=risk.drawdown.daily_loss,
+        daily_loss=_daily_loss(risk.drawdown),
         daily_loss_overshoot=risk.overshoot.daily_loss or None,
         drawdown_overshoot=risk.overshoot.drawdown or None,
     )
+
+
+def _daily_loss(drawdown: DrawdownTracker) -> Decimal | None:
+    return drawdown.daily_loss if drawdown.equity is not None and drawdown.day_known else None
 
 
 def fleet_report(desk: Desk) -> FleetReport | None:
@@ -348,7 +355,7 @@ def extra_figures(desk: Desk, loop_lag: float) -> Extra:
         position_seconds=held_ms / 1000,
         time_in_market=exposure(held_ms, span),
         equity=desk.risk.drawdown.equity,
-        daily_loss=desk.risk.drawdown.daily_loss,
+        daily_loss=_daily_loss(desk.risk.drawdown),
         stream_ages={name.value: session.streams.health(name).age for name in StreamName},
         used_weight=session.exchange.counts.used_weight,
         weight_limit=desk.budget.limit,
