@@ -278,3 +278,16 @@ async def test_a_volume_that_is_not_to_be_retained_goes_with_its_bot(scene: Scen
         await delete(scene)
         await ends(scene)
         await until("the claim to go", lambda: gone(scene, "persistentvolumeclaims", "btcusdt-state"), seconds=60)
+
+
+async def test_a_bot_that_was_made_from_a_saved_manifest_goes_when_it_is_deleted(scene: Scene) -> None:
+    await scene.create()
+    saved = await scene.reaches("Trading")
+    await delete(scene)
+    await ends(scene)
+    kept = {key: saved["metadata"][key] for key in ("name", "labels", "finalizers") if key in saved["metadata"]}
+    assert names.FINALIZER in kept["finalizers"]
+    await scene.kube.call("POST", scene.path("tradingbots"), {**saved, "metadata": kept})
+    await scene.reaches("Trading", seconds=60)
+    await delete(scene)
+    await ends(scene)

@@ -195,6 +195,35 @@ async def test_a_fee_that_is_read_long_after_it_was_paid_has_the_value_that_it_h
             assert bot.orders.books.fees_value == bot.orders.books.fees["BNB"] * then.close
 
 
+async def test_the_fees_of_all_fills_of_a_lost_store_are_valued_by_one_read_of_a_thousand_minutes(
+    tmp_path: Path,
+) -> None:
+    async with running_paper_exchange(Options(symbols=("BTCUSDT", "BNBUSDT"))) as paper:
+        account = await paper.create_account(USDT="10000", BNB="1")
+        pay_in_bnb(paper, account)
+        async with bot_side(paper, account, tmp_path / "bot.db", stream=False) as bot:
+            for _ in range(3):
+                await bot.enter()
+                await bot.orders.exit("Signal")
+            first_ms = bot.exchange.exchange_ms() - 600_000
+            first_ms -= first_ms % 60_000
+        async with bot_side(paper, account, tmp_path / "lost.db", stream=False, faulty=True, start=False) as again:
+            read = again.exchange.trades
+
+            async def apart(symbol: str, *, from_id: int | None = None, urgent: bool = False) -> list[TradeFill]:
+                fills = await read(symbol, from_id=from_id, urgent=urgent)
+                return [replace(fill, time_ms=first_ms + 60_000 * n) for n, fill in enumerate(fills)]
+
+            again.exchange.trades = apart  # type: ignore[method-assign]
+            await again.orders.start()
+            assert again.faults.calls.count("candles") == 1
+            closes = [c.close for c in await again.exchange.candles("BNBUSDT", "1m", limit=10, start_ms=first_ms)]
+            booked = again.orders._fills._by_id.values()
+            assert [one.fee_value for one in booked] == [
+                one.fill.commission * close for one, close in zip(booked, closes, strict=False)
+            ]
+
+
 async def test_fills_whose_fees_no_market_prices_are_only_summed_in_time_and_told_for_ever(
     paper: PaperExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from tradingbot.gateway.port import Exchange
+from tradingbot.gateway.port import MOST_CANDLES, Exchange
 from tradingbot.model import Candle
 from tradingbot.recovery.retry import retry_read, retryable
 from tradingbot_api.v1alpha1 import Interval
-
-PAGE: Final = 1000
 
 INTERVAL_MS: Final = {
     Interval.S1: 1_000,
@@ -48,21 +46,21 @@ class CandleReader:
         while start <= now:
             page = await self.read(start)
             result.extend(page)
-            if len(page) < PAGE:
+            if len(page) < MOST_CANDLES:
                 break
             start = page[-1].open_ms + width
         return self._closed(result)
 
     async def read(self, start_ms: int) -> list[Candle]:
-        """At most PAGE candles that opened at `start_ms` or later, the forming one too; asked again on failure."""
+        """A page of candles that opened at `start_ms` or later, the forming one too; asked again on failure."""
         return await retry_read(lambda: self._page(start_ms), retryable=retryable, rng=self._random)
 
     async def closed(self, start_ms: int) -> list[Candle]:
-        """At most PAGE candles that opened at `start_ms` or later and are over; asked once."""
+        """A page of candles that opened at `start_ms` or later and are over; asked once."""
         return self._closed(await self._page(start_ms))
 
     async def _page(self, start_ms: int) -> list[Candle]:
-        return await self._exchange.candles(self._symbol, self._interval().value, limit=PAGE, start_ms=start_ms)
+        return await self._exchange.candles(self._symbol, self._interval().value, limit=MOST_CANDLES, start_ms=start_ms)
 
     def _closed(self, candles: list[Candle]) -> list[Candle]:
         """Without the last one, which the exchange calls a candle too though it is still forming."""

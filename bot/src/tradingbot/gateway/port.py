@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from tradingbot.model import (
     AccountSnapshot,
@@ -22,6 +22,8 @@ from tradingbot.model import (
 )
 
 T = TypeVar("T")
+MOST_CANDLES: Final = 1_000
+"""That the exchange gives at once, for the same weight as a few."""
 
 
 class EndpointClass(StrEnum):

@@ -11,6 +11,7 @@ from typing import Final
 
 from tradingbot.gateway import filters
 from tradingbot.gateway.errors import ExchangeError, UnknownSymbolError
+from tradingbot.gateway.port import MOST_CANDLES
 from tradingbot.model import Side, TradeFill
 from tradingbot.orders.context import OrderContext, OrderPart
 from tradingbot.orders.protection import Unbooked, held_quantity
@@ -44,6 +45,8 @@ class OwnFills(OrderPart):
         """Orders, as they were known, whose fills in the books are what they executed: asked for all of them often."""
         self.priceless: set[str] = set()
         """Assets of fees that have no market against the quote, as far as this process asked."""
+        self._fee_prices: dict[str, tuple[int, list[tuple[int, Decimal]]]] = {}
+        """By market, since when minutes were last read, and the opening and the price of each, in their order."""
 
     async def load(self) -> None:
         """What the store has of them. StoreFailedError."""
@@ -187,8 +190,13 @@ class OwnFills(OrderPart):
         market, minute = f"{fill.commission_asset}{self._ctx.rules.quote_asset}", fill.time_ms - fill.time_ms % 60_000
         if self._exchange.exchange_ms() < minute + 60_000:
             return await self._exchange.last_price(market)
-        candles = await self._exchange.candles(market, "1m", limit=1, start_ms=minute)
-        return candles[0].close if candles else None
+        start, closes = self._fee_prices.get(market, (minute, []))
+        if not closes or not start <= minute <= closes[-1][0]:
+            # After a lost store there may be thousands of fills, and a position waits for them with its stop.
+            read = await self._exchange.candles(market, "1m", limit=MOST_CANDLES, start_ms=minute)
+            closes = [(candle.open_ms, candle.close) for candle in read if candle.closed]
+            self._fee_prices[market] = minute, closes
+        return next((close for open_ms, close in closes if open_ms >= minute), None)
 
     async def value_fees(self) -> None:
         """Value the fees whose asset had no price that could be read."""

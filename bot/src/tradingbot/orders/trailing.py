@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Final
 
 from tradingbot.gateway import filters
-from tradingbot.gateway.port import Exchange
+from tradingbot.gateway.port import MOST_CANDLES, Exchange
 from tradingbot.model import SymbolRules
 from tradingbot.orders.planning import BIPS, ProtectionPlan, stop_limit
 
 _CANDLES: Final = (("1s", 1_000), ("1m", 60_000), ("1h", 3_600_000), ("1d", 86_400_000))
-_MOST_CANDLES: Final = 1000
-"""That the exchange gives at once; of days it is the rest of any position's life."""
+"""As many of one as the exchange gives at once; of days it is the rest of any position's life."""
 
 
 def place_again(rules: SymbolRules, plan: ProtectionPlan, peak: Decimal, bid: Decimal | None) -> ProtectionPlan:
@@ -36,7 +35,7 @@ async def highest_since(exchange: Exchange, symbol: str, since_ms: int) -> Decim
     highest, start, now = Decimal(0), since_ms, exchange.exchange_ms()
     for (interval, width), (_, wider) in pairwise((*_CANDLES, ("", 0))):
         start = -(-start // width) * width
-        end = -(-start // wider) * wider if wider else start + _MOST_CANDLES * width
+        end = -(-start // wider) * wider if wider else start + MOST_CANDLES * width
         if start < min(end, now):
             limit = (end - start) // width
             candles = await exchange.candles(symbol, interval, limit=limit, start_ms=start)
