@@ -156,6 +156,18 @@ def test_where_no_bot_runs_a_look_changes_nothing_and_flatten_is_a_process_start
     run_emergency(befall)
 
 
+def test_a_look_while_nobody_buys_tells_no_loss() -> None:
+    async def befall(world: Emergency) -> None:
+        await world.hold()
+        await world.stop()
+        world.buyers = False
+        world.quote()
+        seen = (await world.process().look()).status
+        assert seen.pnl is None or seen.pnl.unrealized > -1, seen.pnl
+
+    run_emergency(befall)
+
+
 def test_flatten_takes_no_part_where_another_process_has_the_state_directory() -> None:
     async def befall(world: Emergency) -> None:
         stop = await world.hold()

@@ -9,7 +9,8 @@ from textwrap import dedent
 import pytest
 
 from tradingbot.__main__ import main
-from tradingbot.engine.strategies import BUILT_IN
+from tradingbot.engine import strategies
+from tradingbot.engine.strategies import BUILT_IN, StrategyParametersError, build_strategy
 from tradingbot.engine.strategies.catalogue import ENTRY_POINTS, Catalogue
 from tradingbot.engine.strategies.ema_cross import EmaCross
 
@@ -72,6 +73,15 @@ def test_a_module_that_cannot_be_used_is_told_and_takes_no_other_with_it(
     assert [words in problem for problem in catalogue.problems] == [True]
     assert "zebra" in catalogue.strategies
     assert catalogue.strategies["ema-cross"].kind is EmaCross
+
+
+def test_a_strategy_whose_warmup_is_no_number_is_refused_before_it_is_used(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue.add_modules(write(tmp_path, own=GOOD.replace("warmup = 1", 'warmup = "26"')))
+    monkeypatch.setattr(strategies, "CATALOGUE", catalogue)
+    with pytest.raises(StrategyParametersError, match="warmup: expected a number of candles, got '26'"):
+        build_strategy("buy-the-dip", {})
 
 
 @pytest.fixture

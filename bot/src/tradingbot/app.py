@@ -645,7 +645,8 @@ class BotApp:
             session = await Session.connect(parts, load_credentials(self._options.credentials_dir))
             try:
                 session.admission.key_problem = None  # no entry is to be made
-                session.runner.last_close = (await session.exchange.book_ticker(self.desk.settings.symbol)).bid
+                # A bid of nothing is no price.
+                session.runner.last_close = (await session.exchange.book_ticker(self.desk.settings.symbol)).bid or None
                 self.desk.session, self.desk.account_uid = session, session.account_uid
                 told = self.local.local_status()
             finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, SupportsIndex
 
 from pydantic import ValidationError
 
@@ -68,7 +68,8 @@ def build_strategy(name: str, parameters: Mapping[str, int | str]) -> Strategy:
         raise StrategyParametersError(field_errors(error, PARAMETERS_PATH)) from error
     try:
         made = offered.kind(checked)
-        int(made.warmup)
+        if not isinstance(made.warmup, SupportsIndex):
+            raise TypeError(f"warmup: expected a number of candles, got {made.warmup!r}")
     except Exception as error:
         # Somebody else's code: what it raises is told, and the bot goes on with its last good configuration.
         message = f"{offered.source} cannot be made of them: {type(error).__name__}: {error}"
