@@ -131,6 +131,12 @@ def unschedulable(message: str) -> SeenPod:
             "low on resource: memory. It is made again",
             id="evicted",
         ),
+        pytest.param(
+            seen_pod({"terminated": {"exitCode": 0, "reason": "Completed"}}, phase="Succeeded"),
+            Reason.EVICTED,
+            "--field-selector involvedObject.name=",
+            id="ended-at-once",
+        ),
         pytest.param(seen_pod(None, phase="Failed", reason="Other"), Reason.POD_NOT_READY, "ended: Other", id="ended"),
         pytest.param(
             seen_pod({"running": {}}, deleting=True, disruption="DeletionByTaintManager"),

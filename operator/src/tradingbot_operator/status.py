@@ -178,6 +178,13 @@ def pod_ready(
         return Finding.bad(
             Reason.EVICTED, f"The node evicted the pod: {pod.message or 'no reason told'} It is made again."
         )
+    if pod.phase == "Succeeded" and not pod.deleting:
+        # A container that ends by itself starts again. Where it ends at once and with 0 the kubelet forgets its reason.
+        return Finding.bad(
+            Reason.EVICTED,
+            "The node ended the pod, as where it evicts it or shuts down: see kubectl get events "
+            f"-n {pod.key.namespace} --field-selector involvedObject.name={pod.key.name}. It is made again.",
+        )
     if pod.deleting:
         return Finding.bad(Reason.POD_NOT_READY, "The pod is being deleted.")
     if pod.ready:
