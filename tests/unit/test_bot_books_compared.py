@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from pydantic import TypeAdapter
 
+from support.ledgers import fold
 from support.order_reports import order_report, trade_fill
 from support.symbol_rules import btcusdt_rules
 from tradingbot.gateway.clock import ExchangeClock
@@ -26,7 +27,7 @@ from tradingbot.state.balance_reconciler import (
 )
 from tradingbot.state.foreign_base import ForeignBase
 from tradingbot.state.heard import Heard
-from tradingbot.state.ledger import LedgerState, book, fold
+from tradingbot.state.ledger import LedgerState, book
 from tradingbot.state.position_validator import Correction, Finding, PositionValidator
 from tradingbot_api.names import bot_key
 

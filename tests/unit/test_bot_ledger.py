@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.ledgers import fold
 from tradingbot.model import Side, TradeFill
 from tradingbot.state.ledger import (
     BookedFill,
@@ -21,7 +22,6 @@ from tradingbot.state.ledger import (
     Trade,
     book,
     extend,
-    fold,
 )
 from tradingbot_api.v1alpha1 import RiskStatus
 

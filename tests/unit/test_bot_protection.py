@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.ledgers import fold
 from support.order_reports import order_report, trade_fill
 from support.symbol_rules import btcusdt_rules
 from tradingbot.model import OrderStatus, OrderType, Side
@@ -17,7 +18,7 @@ from tradingbot.orders.oco_monitor import OCOMonitor, OcoState
 from tradingbot.orders.protection import Unbooked, UnprotectedTime, judge_protection, stopped_quantity
 from tradingbot.orders.tracker import HOUR_MS, OrderTracker
 from tradingbot.orders.types import ProtectionState
-from tradingbot.state.ledger import LedgerState, book, fold
+from tradingbot.state.ledger import LedgerState, book
 
 RULES = btcusdt_rules()
 DAY = 86_400

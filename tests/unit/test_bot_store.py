@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from support.ledgers import fold
 from support.order_reports import order_report, trade_fill
 from support.silent_disk import silent_disk
 from support.waiting import until
 from tradingbot.model import OrderStatus, Side
 from tradingbot.orders.intents import Intent, IntentKind, IntentState
 from tradingbot.orders.tracker import MOST_DONE, OrderTracker
-from tradingbot.state.ledger import BookedFill, LedgerState, extend, fold
+from tradingbot.state.ledger import BookedFill, LedgerState, extend
 from tradingbot.state.store import (
     SCHEMA_VERSION,
     Store,

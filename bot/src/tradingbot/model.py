@@ -207,6 +207,11 @@ class BookTicker:
     ask_quantity: Decimal
     received: float
 
+    @property
+    def two_sided(self) -> bool:
+        """Somebody buys and somebody sells."""
+        return self.bid > 0 and self.ask > 0
+
 
 @dataclass(frozen=True, slots=True)
 class PriceFilter:

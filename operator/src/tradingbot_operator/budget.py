@@ -265,7 +265,7 @@ class FleetBook:
     def _full(self, member: _Member) -> Full | None:
         most = self._limits.max_bots_in_position
         others = sum(one.in_position for one in self._members.values() if one is not member)
-        if self._amounts_matter and len(self._quotes) > 1:
+        if self._amounts_matter and self._mixed:
             return Full.QUOTE_ASSETS
         if self.daily_loss_reached or self._loses:
             return Full.DAILY_LOSS
@@ -278,6 +278,11 @@ class FleetBook:
     @property
     def _quotes(self) -> set[str]:
         return {quote for member in self._members.values() if (quote := member.quote_asset) is not None}
+
+    @property
+    def _mixed(self) -> bool:
+        """They trade against different quote assets, whose amounts are never added."""
+        return len(self._quotes) > 1
 
     # --- the day ---
 
@@ -297,7 +302,7 @@ class FleetBook:
     @property
     def _loses(self) -> bool:
         limit = self._limits.max_daily_loss
-        return limit is not None and -self.daily_pnl >= limit and len(self._quotes) <= 1
+        return limit is not None and -self.daily_pnl >= limit and not self._mixed
 
     def _judge_loss(self, now: float) -> None:
         if now - self._looked_at < LOSS_LOOK_SECONDS:
@@ -345,7 +350,7 @@ class FleetBook:
         """As far as the bots told."""
         members = list(self._members.values())
         limits, full, told, counted = self._limits, None, self._told_value, self._counted
-        slots, mixed = sum(m.in_position for m in members), len(self._quotes) > 1
+        slots, mixed = sum(m.in_position for m in members), self._mixed
         if self._amounts_matter and mixed:
             full = Full.QUOTE_ASSETS
         elif self.daily_loss_reached or self._loses:

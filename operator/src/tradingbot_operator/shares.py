@@ -193,7 +193,7 @@ class Shares:
         shared.needs = {one: need for one, need in shared.running(now, uid).items() if one in uids}
         shared.told = {one: told for one, told in shared.told.items() if told[1] > now}
         shared.sum_told = sum(weight for weight, _ in shared.told.values())
-        own = max(1, len(uids), len(shared.needs))
+        own = len(uids)
         shared.bots = own + sharing.others
         shared.budget = int(shared.limit * SHARED_PART)
         shared.own_budget = shared.budget * own // shared.bots

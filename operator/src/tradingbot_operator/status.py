@@ -219,7 +219,7 @@ def pod_ready(
             f"The bot ends with exit code {container.exit_code}, {container.restarts} restarts. "
             f"See kubectl logs -n {pod.key.namespace} {pod.key.name} --previous.",
         )
-    if pod.phase in {"Failed", "Succeeded"}:
+    if pod.phase == "Failed":
         return Finding.bad(Reason.POD_NOT_READY, f"The pod ended: {pod.reason or pod.phase}. It is made again.")
     if not container.running:
         detail = f"{container.waiting_reason}: {container.waiting_message}" if container.waiting_message else "starting"

@@ -127,7 +127,7 @@ class TradingLoop(Recorded):
         """
         if not self.ready or not self.strategy.wants_ticks:
             return Stay("no ticks are wanted")
-        if ticker.bid <= 0 or ticker.ask <= 0:
+        if not ticker.two_sided:
             return Stay("a side of the book is empty")
         try:
             signal = Signal(self.strategy.on_tick(ticker))

@@ -161,12 +161,7 @@ class _Replay:
         self._exchange, self._rules = exchange, exchange.rules
         self._risk = RiskManager(settings, DrawdownTracker(), VolatilityTracker(settings.risk.volatility.window))
         self._max_age_ms = settings.entry.max_data_age_seconds * 1000
-        self._books = LedgerState(
-            self._rules.base_asset,
-            self._rules.quote_asset,
-            filters.dust_limit(self._rules),
-            self._rules.notional.min_notional,
-        )
+        self._books = LedgerState.empty(self._rules)
         self._held = Decimal(0)
         self._working = False
         """Orders of ours are open, or a position is held."""

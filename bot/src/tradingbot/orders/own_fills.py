@@ -9,7 +9,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from tradingbot.gateway import filters
 from tradingbot.gateway.errors import ExchangeError, UnknownSymbolError
 from tradingbot.gateway.port import MOST_CANDLES
 from tradingbot.model import Side, TradeFill
@@ -52,10 +51,8 @@ class OwnFills(OrderPart):
         """What the store has of them. StoreFailedError."""
         checkpoint = await self._store.get(CHECKPOINT, LedgerState)
         if checkpoint is not None:
-            rules = self._ctx.rules
-            self._checkpoint = replace(
-                checkpoint, dust_limit=filters.dust_limit(rules), dust_value=rules.notional.min_notional
-            )
+            empty = self._no_books()
+            self._checkpoint = replace(checkpoint, dust_limit=empty.dust_limit, dust_value=empty.dust_value)
         fills = await self._store.fills(after=self._checkpoint.last_trade_id)
         self._by_id = {booked.fill.trade_id: booked for booked in fills}
         self._corrections = await self._store.get(CORRECTIONS, list[CorrectionFill]) or []
@@ -234,8 +231,7 @@ class OwnFills(OrderPart):
         return max([Decimal(0), *(books.realized for books in all_books if books.flat)])
 
     def _no_books(self) -> LedgerState:
-        rules = self._ctx.rules
-        return LedgerState(rules.base_asset, rules.quote_asset, filters.dust_limit(rules), rules.notional.min_notional)
+        return LedgerState.empty(self._ctx.rules)
 
     async def move_checkpoint(self) -> None:
         """Keep of old fills only what they sum to. Those stay whose order is known or whose fee will have a value."""

@@ -184,7 +184,7 @@ class RiskManager(Recorded):
     @recorded
     def check_market_conditions(self, book: BookTicker | None, monotonic: float) -> Refused | None:
         """Whether the market is fit for an entry: data age, spread, entries in the last minute."""
-        if book is None or book.bid <= 0 or book.ask <= 0:
+        if book is None or not book.two_sided:
             return Refused(Refusal.NO_MARKET, "no best bid and ask")
         limits = self.config.entry
         age = monotonic - book.received

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 from typing import Final
 
-from tradingbot.model import NO_ORDER, Side, TradeFill
+from tradingbot.gateway import filters
+from tradingbot.model import NO_ORDER, Side, SymbolRules, TradeFill
 
 # 60 digits hold any product of two exchange numbers; Inexact is trapped, so a figure is exact or an error.
 EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, Clamped])
@@ -158,6 +159,11 @@ class LedgerState:
         with localcontext(EXACT):
             return sum((lot.quantity * lot.price for lot in self.lots), Decimal(0))
 
+    @classmethod
+    def empty(cls, rules: SymbolRules) -> LedgerState:
+        """The books of a symbol before its first fill."""
+        return cls(rules.base_asset, rules.quote_asset, filters.dust_limit(rules), rules.notional.min_notional)
+
     @property
     def flat(self) -> bool:
         """Nothing that could be sold is held."""
@@ -197,17 +203,6 @@ def book(fill: TradeFill, base_asset: str, quote_asset: str, fee_price: Decimal 
         if fill.commission_asset == base_asset:
             return BookedFill(fill, fill.commission * fill.price)
         return BookedFill(fill, None if fee_price is None else fill.commission * fee_price)
-
-
-def fold(
-    fills: Iterable[BookedFill],
-    base_asset: str,
-    quote_asset: str,
-    dust_limit: Decimal,
-    dust_value: Decimal = Decimal(0),
-) -> LedgerState:
-    """The books of a set of fills: duplicates of a (symbol, trade id) and the order of arrival do not matter."""
-    return extend(LedgerState(base_asset, quote_asset, dust_limit, dust_value), fills)
 
 
 def extend(state: LedgerState, fills: Iterable[BookedFill], corrections: Sequence[CorrectionFill] = ()) -> LedgerState:
